@@ -1,0 +1,1 @@
+//! Type-state ptrace, the injector and remote memory.

@@ -1,0 +1,2 @@
+//! The image.
+#![forbid(unsafe_code)]

@@ -1,0 +1,1 @@
+//! What victims and end-to-end tests share.
