@@ -1,2 +1,23 @@
-//! The image.
+//! What a checkpoint is made of: the records, their text form, and where each stands in the tree.
+//!
+//! Pure data. Nothing here touches the machine: `crfs` captures into these records and restores from them, and every
+//! transport (the mounted tree, a plain directory) carries the same rendered bytes.
 #![forbid(unsafe_code)]
+
+pub mod blocker;
+pub mod check;
+pub mod files;
+pub mod image;
+pub mod layout;
+pub mod manifest;
+pub mod memory;
+pub mod process;
+pub mod signal;
+pub mod text;
+pub mod thread;
+pub mod types;
+
+pub use blocker::Blocker;
+pub use image::{Image, ProcessImage, ThreadImage};
+pub use text::{TextError, parse_lines, parse_object, render_lines, render_object};
+pub use types::{Address, Blob, Bytes, FileId, Hex, Octal, Pid, Timespec};

@@ -1,0 +1,447 @@
+//! Where containers stand between operations: a directory each under the run directory, all of it plain files.
+//!
+//! ```text
+//! /run/crfs/                    CRFS_RUN_DIR
+//!   server.json                 the running server: pid, mount point
+//!   kstate.json                 what calibration found out about this kernel
+//!   vs1/
+//!     container.json            [`Record`], replaced by rename
+//!     status.json               [`Status`] of the last operation, replaced by rename
+//!     lock                      flock(2)ed by whoever changes the container
+//!     log                       standard output and error of its programs
+//!     image/                    the text files of the current freeze, a plain tree (state frozen); pipe data too
+//!     live.json                 [`Live`]: the tasks behind the image (state frozen)
+//!     staging/                  what was copied in so far (states incoming, building, failed)
+//! ```
+//! Page contents copied in may be as large as memory, and /run is often a small tmpfs: `staging/*/mem.pages` are symbolic
+//! links into the staging directory (CRFS_STAGING_DIR, by default /dev/shm/crfs).
+
+use crate::failure::{Doing, Failure, Kind};
+use nix::fcntl::{Flock, FlockArg};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Longest name of a container, in bytes: it is a directory name, a cgroup name and a default host name.
+pub const NAME_MAX: usize = 63;
+
+/// The run directory and what belongs to it.
+#[derive(Clone, Debug)]
+pub struct Registry {
+    run: PathBuf,
+    staging: PathBuf,
+    cgroup_parent: String,
+}
+
+/// What a container is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Files are being copied in.
+    Incoming,
+    /// The last file is there and the container is being built.
+    Building,
+    /// Building failed; what was staged is kept.
+    Failed,
+    /// Stopped, and its tree stands.
+    Frozen,
+    /// Running.
+    Running,
+    /// All its processes have ended.
+    Exited,
+}
+
+impl std::fmt::Display for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            State::Incoming => "incoming",
+            State::Building => "building",
+            State::Failed => "failed",
+            State::Frozen => "frozen",
+            State::Running => "running",
+            State::Exited => "exited",
+        })
+    }
+}
+
+/// `container.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Record {
+    /// The name.
+    pub name: String,
+    /// The state last written. What it is now also depends on the cgroup: [`crate::operation::state`].
+    pub state: State,
+    /// Counts freezes and incoming images: node ids of the mounted tree carry it. Never reused, also not after the
+    /// container was removed: taken from [`Registry::next_generation`].
+    pub generation: u64,
+    /// The cgroup, absolute.
+    pub cgroup: PathBuf,
+    /// Seconds since the epoch.
+    pub created: u64,
+    /// What runs in it, for people.
+    pub command: Vec<String>,
+    /// `--root`.
+    pub root: Option<PathBuf>,
+    /// `--host-net`.
+    pub host_net: bool,
+    /// Its first process, as the host numbers it, with its start time (field 22 of /proc/PID/stat), since pids are used
+    /// again. None while nothing was ever built.
+    pub init: Option<Init>,
+    /// The wait(2) status of the first process once it is known.
+    pub exit_status: Option<i32>,
+    /// Frozen only to be looked at: the tree shows `blockers` in the place of `manifest`.
+    pub inspect: bool,
+    /// Built from an image and not thawed since: the first thaw goes through a worker.
+    pub restored: bool,
+}
+
+/// The first process of a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Init {
+    /// Host pid.
+    pub pid: i32,
+    /// Clock ticks after boot.
+    pub start_time: u64,
+}
+
+/// `status.json`: the last operation.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Status {
+    /// `freeze`, `thaw`, `restore` and so on.
+    pub operation: String,
+    /// Seconds since the epoch when it ended.
+    pub time: u64,
+    /// None: it worked.
+    pub failure: Option<Failure>,
+    /// All obstacles, when it was refused because of them.
+    pub blockers: Vec<image_format::Blocker>,
+    /// What a user should know though it worked: a file that grew, a limit that could not be raised.
+    pub notes: Vec<String>,
+    /// How long its parts took, in the order they ran.
+    pub timings: Vec<Timing>,
+}
+
+/// How long a part of an operation took.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Timing {
+    /// The part.
+    pub what: String,
+    /// Microseconds.
+    pub us: u64,
+}
+
+/// `live.json`: the tasks behind a frozen tree.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Live {
+    /// Each process of the tree.
+    pub processes: Vec<LiveProcess>,
+}
+
+/// A process behind a frozen tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LiveProcess {
+    /// As the container numbers it: the directory in the tree.
+    pub pid: image_format::Pid,
+    /// As the host numbers it.
+    pub host_pid: i32,
+    /// Its CPU clock (all threads, nanoseconds) after it was captured. It stands still while the process is frozen, so
+    /// a difference means that it ran behind our back.
+    pub cpu_ns: u64,
+}
+
+/// `server.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Server {
+    /// Host pid of the server.
+    pub pid: i32,
+    /// Where it is mounted.
+    pub mountpoint: PathBuf,
+}
+
+impl Registry {
+    /// The registry of this host: `/run/crfs` unless CRFS_RUN_DIR says otherwise. A different run directory is a different
+    /// world: its cgroups stand under a parent of another name.
+    #[must_use]
+    pub fn from_environment() -> Self {
+        let run = std::env::var_os("CRFS_RUN_DIR").map_or_else(|| PathBuf::from("/run/crfs"), PathBuf::from);
+        let own = run == Path::new("/run/crfs");
+        let tag: String =
+            run.to_string_lossy().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+        let cgroup_parent = if own { "crfs".to_owned() } else { format!("crfs{tag}") };
+        let staging = std::env::var_os("CRFS_STAGING_DIR")
+            .map_or_else(|| Path::new("/dev/shm").join(&cgroup_parent), PathBuf::from);
+        Registry { run, staging, cgroup_parent }
+    }
+
+    /// The run directory.
+    #[must_use]
+    pub fn run_dir(&self) -> &Path {
+        &self.run
+    }
+
+    /// Where page contents of incoming images lie.
+    #[must_use]
+    pub fn staging_dir(&self) -> &Path {
+        &self.staging
+    }
+
+    /// The name of the cgroup that all containers of this registry stand under.
+    #[must_use]
+    pub fn cgroup_parent(&self) -> &str {
+        &self.cgroup_parent
+    }
+
+    /// `server.json`.
+    #[must_use]
+    pub fn server_file(&self) -> PathBuf {
+        self.run.join("server.json")
+    }
+
+    /// `kstate.json`.
+    #[must_use]
+    pub fn kstate_file(&self) -> PathBuf {
+        self.run.join("kstate.json")
+    }
+
+    /// The running server, if its process is alive.
+    #[must_use]
+    pub fn server(&self) -> Option<Server> {
+        let server: Server = read_json(&self.server_file()).ok()??;
+        Path::new("/proc").join(server.pid.to_string()).exists().then_some(server)
+    }
+
+    /// A generation no container of this registry had before.
+    ///
+    /// # Errors
+    /// When the counter's file cannot be written.
+    pub fn next_generation(&self) -> Result<u64, Failure> {
+        create_dir(&self.run)?;
+        let path = self.run.join("generation");
+        let _lock = lock_file(&self.run.join("generation.lock"), Duration::from_secs(5))?;
+        let next = read_json::<u64>(&path)?.unwrap_or(0) + 1;
+        write_json(&path, &next)?;
+        Ok(next)
+    }
+
+    /// A container's directory, whether or not it exists.
+    ///
+    /// # Errors
+    /// [`Kind::BadName`].
+    pub fn container(&self, name: &str) -> Result<Container, Failure> {
+        check_name(name)?;
+        Ok(Container { name: name.to_owned(), dir: self.run.join(name) })
+    }
+
+    /// The names of all containers, sorted.
+    ///
+    /// # Errors
+    /// When the run directory cannot be read.
+    pub fn names(&self) -> Result<Vec<String>, Failure> {
+        let entries = match fs::read_dir(&self.run) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            other => other.doing(|| format!("{}: reading the run directory", self.run.display()))?,
+        };
+        let mut names: Vec<String> = entries
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .filter(|name| check_name(name).is_ok() && self.run.join(name).join("container.json").exists())
+            .collect();
+        names.sort();
+        Ok(names)
+    }
+}
+
+/// Refuses what cannot be a container's name: it must start with a letter or digit and hold only letters, digits, `-`,
+/// `_` and `.`, at most [`NAME_MAX`] bytes.
+///
+/// # Errors
+/// [`Kind::BadName`], saying what is wrong.
+pub fn check_name(name: &str) -> Result<(), Failure> {
+    let refuse = |why: &str| Err(Failure::new(Kind::BadName, format!("name {name:?}: {why}")));
+    if name.len() > NAME_MAX {
+        return refuse("longer than 63 bytes");
+    }
+    if !name.starts_with(|c: char| c.is_ascii_alphanumeric()) {
+        return refuse("must start with a letter or digit");
+    }
+    if !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)) {
+        return refuse("only letters, digits, '-', '_' and '.' are allowed");
+    }
+    Ok(())
+}
+
+/// A container's directory in the registry.
+#[derive(Clone, Debug)]
+pub struct Container {
+    name: String,
+    dir: PathBuf,
+}
+
+#[allow(missing_docs)] // each is the file of that name in the module's picture
+impl Container {
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+    #[must_use]
+    pub fn image_dir(&self) -> PathBuf {
+        self.dir.join("image")
+    }
+    #[must_use]
+    pub fn staging_dir(&self) -> PathBuf {
+        self.dir.join("staging")
+    }
+    #[must_use]
+    pub fn log_file(&self) -> PathBuf {
+        self.dir.join("log")
+    }
+
+    /// `container.json`, or None where there is no such container.
+    ///
+    /// # Errors
+    /// When it is there and cannot be read.
+    pub fn record(&self) -> Result<Option<Record>, Failure> {
+        read_json(&self.dir.join("container.json"))
+    }
+
+    /// `container.json` of a container that must exist.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`].
+    pub fn existing(&self) -> Result<Record, Failure> {
+        let missing =
+            || Failure::new(Kind::NotFound, format!("{}: no such container; `crctl ls` lists them", self.name));
+        self.record()?.ok_or_else(missing)
+    }
+
+    /// Replaces `container.json`.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write_record(&self, record: &Record) -> Result<(), Failure> {
+        create_dir(&self.dir)?;
+        write_json(&self.dir.join("container.json"), record)
+    }
+
+    /// `status.json`.
+    ///
+    /// # Errors
+    /// When it is there and cannot be read.
+    pub fn status(&self) -> Result<Status, Failure> {
+        Ok(read_json(&self.dir.join("status.json"))?.unwrap_or_default())
+    }
+
+    /// Replaces `status.json`.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write_status(&self, status: &Status) -> Result<(), Failure> {
+        create_dir(&self.dir)?;
+        write_json(&self.dir.join("status.json"), status)
+    }
+
+    /// `live.json`, there while the container is frozen.
+    ///
+    /// # Errors
+    /// When it is there and cannot be read.
+    pub fn live(&self) -> Result<Option<Live>, Failure> {
+        read_json(&self.dir.join("live.json"))
+    }
+
+    /// Replaces `live.json`.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write_live(&self, live: &Live) -> Result<(), Failure> {
+        write_json(&self.dir.join("live.json"), live)
+    }
+
+    /// Holds the container against other operations until the guard is dropped.
+    ///
+    /// # Errors
+    /// [`Kind::Busy`] when another operation does not end within `patience`.
+    pub fn lock(&self, patience: Duration) -> Result<Flock<File>, Failure> {
+        create_dir(&self.dir)?;
+        lock_file(&self.dir.join("lock"), patience).map_err(|failure| match failure.kind {
+            Kind::Busy => Failure::new(
+                Kind::Busy,
+                format!("{}: another operation is under way; try again when it has ended", self.name),
+            ),
+            _ => failure,
+        })
+    }
+}
+
+/// Creates a directory for root alone, with its parents.
+///
+/// # Errors
+/// When that fails.
+pub fn create_dir(path: &Path) -> Result<(), Failure> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .doing(|| format!("{}: creating the directory", path.display()))
+}
+
+fn lock_file(path: &Path, patience: Duration) -> Result<Flock<File>, Failure> {
+    let end = Instant::now() + patience;
+    let open = || fs::OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path);
+    let mut file = open().doing(|| format!("{}: opening the lock", path.display()))?;
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err((back, nix::errno::Errno::EWOULDBLOCK)) if Instant::now() < end => {
+                file = back;
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            Err((_, nix::errno::Errno::EWOULDBLOCK)) => {
+                return Err(Failure::new(Kind::Busy, format!("{}: held by another process", path.display())));
+            }
+            Err((_, errno)) => return Err(errno).doing(|| format!("{}: locking", path.display())),
+        }
+    }
+}
+
+/// Reads a JSON file; None where there is none.
+///
+/// # Errors
+/// When it cannot be read or parsed.
+pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Failure> {
+    match fs::read(path) {
+        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).doing(|| format!("{}: parsing", path.display())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).doing(|| format!("{}: reading", path.display())),
+    }
+}
+
+/// Replaces a JSON file as a whole: a reader sees the old or the new, never a part.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), Failure> {
+    let bytes = serde_json::to_vec_pretty(value).doing(|| format!("{}: rendering", path.display()))?;
+    let new = path.with_extension(format!("new.{}", std::process::id()));
+    let write = || -> std::io::Result<()> {
+        fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&new)?.write_all(&bytes)?;
+        fs::rename(&new, path)
+    };
+    write().doing(|| format!("{}: writing", path.display())).inspect_err(|_| {
+        // What was written in part has no reader; that it cannot be removed changes nothing.
+        let _ = fs::remove_file(&new);
+    })
+}

@@ -1,0 +1,168 @@
+//! `files/`: open file descriptions, and which of them are the standard streams.
+
+use crate::flags;
+use crate::signal::SignalSet;
+use crate::types::{Bytes, FileId, Hex, Timespec};
+use serde::{Deserialize, Serialize};
+
+/// One entry of `files/`: an open file description.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct File {
+    /// File status flags and access mode; without `O_WRONLY` and `O_RDWR` it is open for reading.
+    pub flags: OpenFlags,
+    /// The offset, where the kind has one.
+    pub position: u64,
+    /// What is open.
+    pub kind: FileKind,
+}
+
+flags! {
+    /// open(2) flags on x86-64.
+    OpenFlags {
+        O_WRONLY = 0o1, O_RDWR = 0o2, O_APPEND = 0o2000, O_NONBLOCK = 0o4000, O_DSYNC = 0o10000, FASYNC = 0o20000,
+        O_DIRECT = 0o40000, O_LARGEFILE = 0o100_000, O_DIRECTORY = 0o200_000, O_NOFOLLOW = 0o400_000,
+        O_NOATIME = 0o1_000_000, O_CLOEXEC = 0o2_000_000, __O_SYNC = 0o4_000_000, O_PATH = 0o10_000_000,
+    }
+}
+
+/// What an open file description is open on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum FileKind {
+    /// A regular file.
+    Regular(RegularFile),
+    /// A directory.
+    Directory(Directory),
+    /// A character device that keeps no state: null, zero, full, random, urandom.
+    Device(Device),
+    /// One end of a pipe.
+    Pipe(Pipe),
+    /// eventfd(2).
+    Eventfd(Eventfd),
+    /// epoll_create(2).
+    Epoll(Epoll),
+    /// timerfd_create(2).
+    Timerfd(Timerfd),
+    /// signalfd(2).
+    Signalfd(Signalfd),
+}
+
+/// A regular file and what it was at the freeze.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RegularFile {
+    /// Its path inside the container. May be edited.
+    pub path: Bytes,
+    /// Bytes.
+    pub size: u64,
+    /// Last modification.
+    pub modified: Timespec,
+}
+
+/// A directory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Directory {
+    /// Its path inside the container. May be edited.
+    pub path: Bytes,
+}
+
+/// A device node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Device {
+    /// Its path inside the container.
+    pub path: Bytes,
+    /// Device number, major.
+    pub major: u32,
+    /// Device number, minor.
+    pub minor: u32,
+}
+
+/// One end of a pipe. The bytes queued lie in `pipe.N` beside the entries (raw), once for both ends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pipe {
+    /// The pipe, counted from 1 inside the image.
+    pub pipe: u32,
+    /// F_GETPIPE_SZ.
+    pub capacity: u64,
+    /// Bytes queued.
+    pub queued: u64,
+}
+
+/// An eventfd.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Eventfd {
+    /// The counter.
+    pub count: Hex,
+    /// EFD_SEMAPHORE.
+    pub semaphore: bool,
+}
+
+/// An epoll instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Epoll {
+    /// What it watches, in the order of its descriptors.
+    pub targets: Vec<EpollTarget>,
+}
+
+/// A file watched by an epoll instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EpollTarget {
+    /// The descriptor it was added under.
+    pub fd: u32,
+    /// The description that descriptor names.
+    pub file: FileId,
+    /// `EPOLL` events.
+    pub events: Hex,
+    /// The caller's data.
+    pub data: Hex,
+}
+
+/// A timerfd.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Timerfd {
+    /// Clock id: 0 CLOCK_REALTIME, 1 CLOCK_MONOTONIC, 7 CLOCK_BOOTTIME, 8 CLOCK_REALTIME_ALARM, 9 CLOCK_BOOTTIME_ALARM.
+    pub clock: u32,
+    /// Flags it was set with (TFD_TIMER_ABSTIME is 1).
+    pub settime_flags: u32,
+    /// Until it fires; zero when disarmed.
+    pub remaining: Timespec,
+    /// Between firings.
+    pub interval: Timespec,
+    /// Expirations not yet read.
+    pub ticks: Hex,
+}
+
+/// A signalfd.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Signalfd {
+    /// Signals it accepts.
+    pub mask: SignalSet,
+}
+
+/// A line of `files/stdios`: a description that is one of the container's standard streams, joined to the outside again
+/// on restore.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stdio {
+    /// The description.
+    pub file: FileId,
+    /// What it is joined to.
+    pub stream: Stream,
+}
+
+/// The outside end of a standard stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stream {
+    /// The container's log, which `crctl logs` prints.
+    Log,
+}

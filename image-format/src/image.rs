@@ -1,0 +1,312 @@
+//! A whole image in memory, but for its raw files: rendered to the files of a tree, and parsed from them.
+
+use crate::files::{File, Stdio};
+use crate::layout;
+use crate::manifest::{Manifest, PathEntry, PathKind};
+use crate::memory::{ChunkSum, Segment};
+use crate::process::{Absent, Fd, Process, ProcessAttr, ThreadEntry, Zombie};
+use crate::signal::{AltStack, PendingSignal, SignalAction, SignalMask};
+use crate::text::{TextError, parse_lines, parse_object, render_lines, render_object};
+use crate::thread::{FpuState, Frame, IntervalTimer, ThreadAttr, Tls};
+use crate::types::{FileId, Pid};
+use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
+
+/// Every record of an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image {
+    /// `manifest`.
+    pub manifest: Manifest,
+    /// The process directories.
+    pub processes: BTreeMap<Pid, ProcessImage>,
+    /// `files/`.
+    pub files: BTreeMap<FileId, File>,
+    /// `files/stdios`.
+    pub stdios: Vec<Stdio>,
+}
+
+/// Every record of a process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProcessImage {
+    /// `process`.
+    pub process: Process,
+    /// `attr`.
+    pub attr: ProcessAttr,
+    /// `fds`.
+    pub fds: Vec<Fd>,
+    /// `mem.segments`.
+    pub segments: Vec<Segment>,
+    /// `signal.action`.
+    pub actions: Vec<SignalAction>,
+    /// `signal.pending`.
+    pub pending: Vec<PendingSignal>,
+    /// The thread directories.
+    pub threads: BTreeMap<Pid, ThreadImage>,
+}
+
+/// Every record of a thread.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ThreadImage {
+    /// `attr`.
+    pub attr: ThreadAttr,
+    /// `signal`.
+    pub mask: SignalMask,
+    /// `signal.altstack`.
+    pub altstack: AltStack,
+    /// `signal.pending`.
+    pub pending: Vec<PendingSignal>,
+    /// `thread`.
+    pub fpu: FpuState,
+    /// `thread.frame`.
+    pub frame: Frame,
+    /// `timers`.
+    pub timers: Vec<IntervalTimer>,
+    /// `tls`.
+    pub tls: Tls,
+    /// `wait.zombies`.
+    pub zombies: Vec<Zombie>,
+}
+
+impl ProcessImage {
+    /// Bytes of the process's `mem.pages`.
+    #[must_use]
+    pub fn pages_size(&self) -> u64 {
+        let own = self.segments.iter().flat_map(|segment| &segment.pages).filter_map(|range| match range.source {
+            crate::memory::Source::Own(first) => Some(first.saturating_add(range.count)),
+            _ => None,
+        });
+        own.max().unwrap_or(0).saturating_mul(crate::types::PAGE_SIZE)
+    }
+}
+
+/// What is wrong with an image: a file of it, and why.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ImageError {
+    /// A file the image should have is not there.
+    #[error("{path}: missing")]
+    Missing {
+        /// The file.
+        path: String,
+    },
+    /// A file could not be read.
+    #[error("{path}: {reason}")]
+    Read {
+        /// The file.
+        path: String,
+        /// What the system said.
+        reason: String,
+    },
+    /// A text file is malformed.
+    #[error("{path}: {source}")]
+    Text {
+        /// The file.
+        path: String,
+        /// Where and why.
+        source: TextError,
+    },
+    /// A file's content contradicts another, or asks for what cannot be.
+    #[error("{path}: {reason}")]
+    Content {
+        /// The file, with the line where that helps.
+        path: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Where text files are read from, whatever carries them.
+pub trait TextSource {
+    /// The whole content of a text file, or None where the image has no such file.
+    ///
+    /// # Errors
+    /// In words.
+    fn read(&self, path: &str) -> Result<Option<Vec<u8>>, String>;
+}
+
+impl TextSource for BTreeMap<String, Vec<u8>> {
+    fn read(&self, path: &str) -> Result<Option<Vec<u8>>, String> {
+        Ok(self.get(path).cloned())
+    }
+}
+
+impl Image {
+    /// The image's text files by path, but for `manifest` and `mem.sums`.
+    #[must_use]
+    pub fn render(&self) -> BTreeMap<String, Vec<u8>> {
+        let mut out = BTreeMap::new();
+        for name in layout::CONTAINER_ABSENT {
+            out.insert(name.to_owned(), render_lines::<Absent>(&[]));
+        }
+        out.insert(layout::STDIOS.to_owned(), render_lines(&self.stdios));
+        for (&id, file) in &self.files {
+            out.insert(layout::file_entry(id), render_object(file));
+        }
+        for (&pid, process) in &self.processes {
+            let mut put = |name: &str, bytes| out.insert(layout::process_file(pid, name), bytes);
+            for name in layout::PROCESS_ABSENT {
+                put(name, render_lines::<Absent>(&[]));
+            }
+            put("process", render_object(&process.process));
+            put("attr", render_object(&process.attr));
+            put("fds", render_lines(&process.fds));
+            put("mem.segments", render_lines(&process.segments));
+            put("signal.action", render_lines(&process.actions));
+            put("signal.pending", render_lines(&process.pending));
+            put("thread.list", render_lines(&process.thread_list()));
+            for (&tid, thread) in &process.threads {
+                let mut put = |name: &str, bytes| out.insert(layout::thread_file(pid, tid, name), bytes);
+                put("attr", render_object(&thread.attr));
+                put("signal", render_object(&thread.mask));
+                put("signal.altstack", render_object(&thread.altstack));
+                put("signal.pending", render_lines(&thread.pending));
+                put("thread", render_object(&thread.fpu));
+                put("thread.frame", render_object(&thread.frame));
+                put("timers", render_lines(&thread.timers));
+                put("tls", render_object(&thread.tls));
+                put("wait.zombies", render_lines(&thread.zombies));
+            }
+        }
+        out
+    }
+
+    /// Every path the image has but the manifest's own, sorted: what `manifest.paths` holds.
+    #[must_use]
+    pub fn paths(&self) -> Vec<PathEntry> {
+        let entry = |path: String, kind, size| PathEntry { path, kind, size };
+        let text = |path: String| {
+            let kind = layout::kind(&path).unwrap_or(PathKind::Object);
+            entry(path, kind, None)
+        };
+        let mut paths: Vec<PathEntry> = self.render_names().into_iter().map(text).collect();
+        paths.push(entry(layout::FILES.to_owned(), PathKind::Directory, None));
+        for (&pid, process) in &self.processes {
+            paths.push(entry(layout::process_dir(pid), PathKind::Directory, None));
+            paths.push(text(layout::process_file(pid, layout::MEM_SUMS)));
+            paths.push(entry(layout::process_file(pid, layout::MEM_PAGES), PathKind::Raw, Some(process.pages_size())));
+            for &tid in process.threads.keys() {
+                paths.push(entry(layout::process_file(pid, &layout::id_name(tid.0)), PathKind::Directory, None));
+            }
+        }
+        for file in self.files.values() {
+            if let crate::files::FileKind::Pipe(pipe) = &file.kind {
+                paths.push(entry(layout::pipe_data(pipe.pipe), PathKind::Raw, Some(pipe.queued)));
+            }
+        }
+        paths.sort();
+        paths.dedup();
+        paths
+    }
+
+    /// The names of [`Image::render`] without rendering.
+    fn render_names(&self) -> Vec<String> {
+        let mut names: Vec<String> = layout::CONTAINER_ABSENT.iter().map(|&name| name.to_owned()).collect();
+        names.push(layout::STDIOS.to_owned());
+        names.extend(self.files.keys().map(|&id| layout::file_entry(id)));
+        for (&pid, process) in &self.processes {
+            let own = layout::PROCESS_FILES.iter().map(|(name, _)| *name).filter(|&name| name != layout::MEM_SUMS);
+            names.extend(own.chain(layout::PROCESS_ABSENT).map(|name| layout::process_file(pid, name)));
+            for &tid in process.threads.keys() {
+                names.extend(layout::THREAD_FILES.iter().map(|(name, _)| layout::thread_file(pid, tid, name)));
+            }
+        }
+        names
+    }
+
+    /// Parses every text file the manifest names, but for `mem.sums` ([`read_sums`]).
+    ///
+    /// # Errors
+    /// The first file that is missing or malformed. [`crate::check`] looks at what files say about each other.
+    pub fn parse(source: &dyn TextSource) -> Result<Image, ImageError> {
+        let manifest: Manifest = object(source, layout::MANIFEST)?;
+        crate::check::manifest(&manifest)?;
+        for name in layout::CONTAINER_ABSENT {
+            lines::<Absent>(source, name)?;
+        }
+        let mut image = Image {
+            manifest,
+            processes: BTreeMap::new(),
+            files: BTreeMap::new(),
+            stdios: lines(source, layout::STDIOS)?,
+        };
+        for entry in &image.manifest.paths {
+            let parts: Vec<&str> = entry.path.split('/').collect();
+            match parts[..] {
+                [layout::FILES, name] => {
+                    if let Some(id) = layout::parse_id(name) {
+                        image.files.insert(FileId(id), object(source, &entry.path)?);
+                    }
+                }
+                [process] if entry.kind == PathKind::Directory => {
+                    if let Some(pid) = layout::parse_id(process) {
+                        image.processes.insert(Pid(pid), process_image(source, Pid(pid))?);
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(image)
+    }
+}
+
+impl ProcessImage {
+    /// The lines of `thread.list`: the leader first.
+    #[must_use]
+    pub fn thread_list(&self) -> Vec<ThreadEntry> {
+        let leader = self.process.pid;
+        let others = self.threads.keys().copied().filter(|&tid| tid != leader);
+        std::iter::once(leader).chain(others).map(|tid| ThreadEntry { tid }).collect()
+    }
+}
+
+/// Parses a process's `mem.sums`.
+///
+/// # Errors
+/// When it is missing or malformed.
+pub fn read_sums(source: &dyn TextSource, pid: Pid) -> Result<Vec<ChunkSum>, ImageError> {
+    lines(source, &layout::process_file(pid, layout::MEM_SUMS))
+}
+
+fn process_image(source: &dyn TextSource, pid: Pid) -> Result<ProcessImage, ImageError> {
+    let path = |name: &str| layout::process_file(pid, name);
+    for name in layout::PROCESS_ABSENT {
+        lines::<Absent>(source, &path(name))?;
+    }
+    let mut threads = BTreeMap::new();
+    for ThreadEntry { tid } in lines(source, &path("thread.list"))? {
+        let path = |name: &str| layout::thread_file(pid, tid, name);
+        let thread = ThreadImage {
+            attr: object(source, &path("attr"))?,
+            mask: object(source, &path("signal"))?,
+            altstack: object(source, &path("signal.altstack"))?,
+            pending: lines(source, &path("signal.pending"))?,
+            fpu: object(source, &path("thread"))?,
+            frame: object(source, &path("thread.frame"))?,
+            timers: lines(source, &path("timers"))?,
+            tls: object(source, &path("tls"))?,
+            zombies: lines(source, &path("wait.zombies"))?,
+        };
+        threads.insert(tid, thread);
+    }
+    Ok(ProcessImage {
+        process: object(source, &path("process"))?,
+        attr: object(source, &path("attr"))?,
+        fds: lines(source, &path("fds"))?,
+        segments: lines(source, &path("mem.segments"))?,
+        actions: lines(source, &path("signal.action"))?,
+        pending: lines(source, &path("signal.pending"))?,
+        threads,
+    })
+}
+
+fn bytes(source: &dyn TextSource, path: &str) -> Result<Vec<u8>, ImageError> {
+    let read = source.read(path).map_err(|reason| ImageError::Read { path: path.to_owned(), reason })?;
+    read.ok_or_else(|| ImageError::Missing { path: path.to_owned() })
+}
+
+fn object<T: DeserializeOwned>(source: &dyn TextSource, path: &str) -> Result<T, ImageError> {
+    parse_object(&bytes(source, path)?).map_err(|source| ImageError::Text { path: path.to_owned(), source })
+}
+
+fn lines<T: DeserializeOwned>(source: &dyn TextSource, path: &str) -> Result<Vec<T>, ImageError> {
+    parse_lines(&bytes(source, path)?).map_err(|source| ImageError::Text { path: path.to_owned(), source })
+}

@@ -1,0 +1,111 @@
+//! `manifest`: what an image is, where it was taken, and which files make it whole.
+
+use crate::types::{Bytes, Hex, Timespec};
+use serde::{Deserialize, Serialize};
+
+/// The format this crate writes and reads.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// The manifest of an image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// Version of the format: [`FORMAT_VERSION`].
+    pub format: u32,
+    /// The program that took the image, for people.
+    pub generator: String,
+    /// The container's name when it was frozen. The name it is restored under is the directory's.
+    pub name: String,
+    /// `x86_64`.
+    pub architecture: String,
+    /// Bytes a page.
+    pub page_size: u64,
+    /// The kernel it ran on.
+    pub kernel: Kernel,
+    /// The CPU it ran on.
+    pub cpu: Cpu,
+    /// The container's clocks at the moment of the freeze.
+    pub clocks: Clocks,
+    /// How the container was started, which is how its surroundings are made again.
+    pub container: Container,
+    /// An image this one builds on. Version 1 writes none.
+    pub parent: Option<String>,
+    /// Every path of the image but the manifest's own, sorted.
+    pub paths: Vec<PathEntry>,
+}
+
+/// The kernel an image was taken on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Kernel {
+    /// uname(2) release.
+    pub release: String,
+    /// xxh3-64 of the vDSO's text, which the program may be executing: it must be the same where it is restored.
+    pub vdso: Hex,
+    /// Bytes of the vDSO mapping.
+    pub vdso_size: u64,
+}
+
+/// The CPU features an image needs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cpu {
+    /// XCR0-style mask of the state components in the saved registers (`thread` files).
+    pub xfeatures: Hex,
+    /// Bytes of an extended state area.
+    pub xsave_size: u32,
+    /// `flags` of /proc/cpuinfo that programs see through CPUID: all must be there where it is restored.
+    pub flags: Vec<String>,
+}
+
+/// Clocks as the container reads them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Clocks {
+    /// `CLOCK_REALTIME`: when the image was taken.
+    pub realtime: Timespec,
+    /// `CLOCK_MONOTONIC`: continues from here.
+    pub monotonic: Timespec,
+    /// `CLOCK_BOOTTIME`: continues from here.
+    pub boottime: Timespec,
+}
+
+/// What `crctl run` was asked for, and the names a user may change in a copy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Container {
+    /// The directory that is the container's `/`; the host's own root when null.
+    pub root: Option<Bytes>,
+    /// Shares the host's network.
+    pub host_net: bool,
+    /// uts node name. May be edited.
+    pub hostname: Bytes,
+    /// uts domain name. May be edited.
+    pub domainname: Bytes,
+}
+
+/// A path of the image.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PathEntry {
+    /// Relative to the image's top, parts joined by `/`.
+    pub path: String,
+    /// What stands there.
+    pub kind: PathKind,
+    /// Bytes of a raw file; null for the others, which may be edited.
+    pub size: Option<u64>,
+}
+
+/// What stands at a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PathKind {
+    /// A directory.
+    Directory,
+    /// One JSON object.
+    Object,
+    /// JSON Lines with an end line.
+    Lines,
+    /// Bytes as they are: page contents, queued data.
+    Raw,
+}

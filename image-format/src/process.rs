@@ -1,0 +1,130 @@
+//! The files of a process that are neither memory nor descriptors.
+
+use crate::signal::Signal;
+use crate::types::{Address, Blob, Bytes, FileId, Hex, Octal, Pid};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// `process`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Process {
+    /// Its pid inside the container.
+    pub pid: Pid,
+    /// Its parent; 0 for the container's first process.
+    pub parent: Pid,
+    /// Process group.
+    pub group: Pid,
+    /// Session.
+    pub session: Pid,
+    /// The signal its parent gets when it ends; null when none (clone with exit signal 0).
+    pub exit_signal: Option<Signal>,
+    /// The controlling terminal. Version 1 carries none: always null.
+    pub tty: Option<Bytes>,
+    /// The executable, as /proc/PID/exe shows it.
+    pub exe: Bytes,
+    /// Working directory. May be edited.
+    pub cwd: Bytes,
+    /// Root directory, inside the container's. May be edited.
+    pub root: Bytes,
+    /// File creation mask. May be edited.
+    pub umask: Octal,
+    /// Resource limits by their `RLIMIT_` names. May be edited.
+    pub limits: BTreeMap<String, Limit>,
+    /// Arguments, shown: they live in memory, and an edit is refused.
+    pub arguments: Vec<Bytes>,
+    /// Environment, shown: it lives in memory, and an edit is refused.
+    pub environment: Vec<Bytes>,
+    /// Where the kernel thinks the parts of the address space are.
+    pub layout: MemoryLayout,
+}
+
+/// A resource limit; null is RLIM_INFINITY.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limit {
+    /// The limit in force.
+    pub soft: Option<u64>,
+    /// Its ceiling.
+    pub hard: Option<u64>,
+}
+
+/// `mm_struct`'s own notes, set again by PR_SET_MM_MAP.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)] // the kernel's names (struct prctl_mm_map), one to one
+pub struct MemoryLayout {
+    pub start_code: Address,
+    pub end_code: Address,
+    pub start_data: Address,
+    pub end_data: Address,
+    pub start_brk: Address,
+    pub brk: Address,
+    pub start_stack: Address,
+    pub arg_start: Address,
+    pub arg_end: Address,
+    pub env_start: Address,
+    pub env_end: Address,
+    /// /proc/PID/auxv as it is.
+    pub auxv: Blob,
+}
+
+/// `attr` of a process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProcessAttr {
+    /// `mm->dumpable`: 0 none, 1 as the user, 2 root only (prctl PR_SET_DUMPABLE, /proc/sys/fs/suid_dumpable).
+    pub dumpable: u8,
+    /// Adopts orphaned descendants (PR_SET_CHILD_SUBREAPER).
+    pub child_subreaper: bool,
+    /// /proc/PID/oom_score_adj.
+    pub oom_score_adj: i32,
+    /// /proc/PID/coredump_filter.
+    pub coredump_filter: Hex,
+}
+
+/// A line of `fds`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fd {
+    /// The descriptor.
+    pub fd: u32,
+    /// Its open file description: the entry of this number under `files/`.
+    pub file: FileId,
+    /// FD_CLOEXEC.
+    pub cloexec: bool,
+}
+
+/// A line of `thread.list`; the group leader stands first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ThreadEntry {
+    /// The thread's id.
+    pub tid: Pid,
+}
+
+/// A line of `wait.zombies`: a child that died and was not yet waited for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Zombie {
+    /// Its pid.
+    pub pid: Pid,
+    /// Process group.
+    pub group: Pid,
+    /// Session.
+    pub session: Pid,
+    /// Its name.
+    pub name: Bytes,
+    /// Real, effective, saved and file system user id.
+    pub uid: [u32; 4],
+    /// Real, effective, saved and file system group id.
+    pub gid: [u32; 4],
+    /// The signal its parent got; null for none.
+    pub exit_signal: Option<Signal>,
+    /// The wait(2) status: exit code in bits 8 to 15, or the killing signal in bits 0 to 6.
+    pub status: u32,
+}
+
+/// A record of something version 1 does not carry: the file holds its end line only, and any line is refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Absent {}

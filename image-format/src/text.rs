@@ -1,0 +1,126 @@
+//! The text form: JSON for one object, JSON Lines for many, closed by an end line.
+//!
+//! Strict on purpose. A file that was cut has no end line; a field that is unknown, missing or of the wrong type is
+//! refused with its line.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// The last line of every JSON Lines file: what tells a whole file from a cut one.
+pub const END: &str = "{\"end\":true}";
+
+/// Why a text file is not what it should be. The caller adds which file.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TextError {
+    /// A line does not parse.
+    #[error("line {line}: {reason}")]
+    Line {
+        /// Counted from 1.
+        line: usize,
+        /// What the parser said.
+        reason: String,
+    },
+    /// The end line is missing.
+    #[error("line {line}: the closing line {END} is missing: the file was cut or is still being written")]
+    Cut {
+        /// Counted from 1.
+        line: usize,
+    },
+    /// Something follows the end.
+    #[error("line {line}: something follows the end of the file's content")]
+    Trailing {
+        /// Counted from 1.
+        line: usize,
+    },
+    /// The bytes are not UTF-8.
+    #[error("line {line}: not UTF-8")]
+    NotUtf8 {
+        /// Counted from 1.
+        line: usize,
+    },
+}
+
+/// Renders one object, indented, with a newline at its end.
+///
+/// # Panics
+/// Never: the records of this crate have string keys only and no failing serializer.
+#[must_use]
+pub fn render_object<T: Serialize>(record: &T) -> Vec<u8> {
+    let mut bytes = to_json(serde_json::to_vec_pretty(record));
+    bytes.push(b'\n');
+    bytes
+}
+
+/// Renders records one a line, with the end line.
+///
+/// # Panics
+/// Never, as [`render_object`].
+#[must_use]
+pub fn render_lines<T: Serialize>(records: &[T]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for record in records {
+        bytes.extend(to_json(serde_json::to_vec(record)));
+        bytes.push(b'\n');
+    }
+    bytes.extend_from_slice(END.as_bytes());
+    bytes.push(b'\n');
+    bytes
+}
+
+#[allow(clippy::expect_used)] // the one place where serialization into memory could fail, and it cannot for our types
+fn to_json(result: serde_json::Result<Vec<u8>>) -> Vec<u8> {
+    result.expect("records serialize into memory")
+}
+
+/// Parses what [`render_object`] wrote, or an edited form of it.
+///
+/// # Errors
+/// With the line at fault.
+pub fn parse_object<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, TextError> {
+    let text = utf8(bytes)?;
+    serde_json::from_str(text).map_err(|error| {
+        let line = error.line().max(1);
+        match error.classify() {
+            serde_json::error::Category::Eof => TextError::Cut { line },
+            _ => TextError::Line { line, reason: reason(&error) },
+        }
+    })
+}
+
+/// Parses what [`render_lines`] wrote, or an edited form of it.
+///
+/// # Errors
+/// With the line at fault.
+pub fn parse_lines<T: DeserializeOwned>(bytes: &[u8]) -> Result<Vec<T>, TextError> {
+    let text = utf8(bytes)?;
+    let mut records = Vec::new();
+    let mut lines = text.split_inclusive('\n').enumerate();
+    for (index, raw) in lines.by_ref() {
+        let line = index + 1;
+        let content = raw.trim_end_matches('\n');
+        if content == END {
+            return match lines.next() {
+                Some(_) => Err(TextError::Trailing { line: line + 1 }),
+                None if raw.ends_with('\n') => Ok(records),
+                None => Err(TextError::Cut { line }),
+            };
+        }
+        records.push(serde_json::from_str(content).map_err(|e| TextError::Line { line, reason: reason(&e) })?);
+    }
+    Err(TextError::Cut { line: text.lines().count() + 1 })
+}
+
+fn utf8(bytes: &[u8]) -> Result<&str, TextError> {
+    std::str::from_utf8(bytes).map_err(|error| TextError::NotUtf8 {
+        line: 1 + bytes[..error.valid_up_to()].split(|&b| b == b'\n').count().saturating_sub(1),
+    })
+}
+
+/// serde_json's message without its own "at line 1 column n", which counts inside our line.
+fn reason(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    match text.rfind(" at line ") {
+        Some(at) => format!("{} (column {})", &text[..at], error.column()),
+        None => text,
+    }
+}
