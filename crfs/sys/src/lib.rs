@@ -1,1 +1,23 @@
 //! The only crate that says `unsafe`: one file per family of system calls, behind safe functions.
+//!
+//! What nix already wraps safely is used from there and not wrapped again. Functions here return [`nix::Result`]: an errno with
+//! no story; the crates above say what was being done, and to which object.
+
+pub mod bpf;
+pub mod clone;
+pub mod kcmp;
+pub mod limits;
+pub mod memory;
+pub mod namespaces;
+pub mod personality;
+pub mod pid;
+pub mod pidfd;
+pub mod ptrace;
+pub mod robust_list;
+pub mod sched;
+pub mod signal;
+pub mod sockets;
+pub mod time;
+pub mod wait;
+
+pub use pid::HostPid;
