@@ -3,8 +3,11 @@
 //! What nix already wraps safely is used from there and not wrapped again. Functions here return [`nix::Result`]: an errno with
 //! no story; the crates above say what was being done, and to which object.
 
+pub mod anonymous;
 pub mod bpf;
 pub mod clone;
+pub mod handler;
+pub mod itimer;
 pub mod kcmp;
 pub mod limits;
 pub mod memory;
@@ -13,11 +16,16 @@ pub mod personality;
 pub mod pid;
 pub mod pidfd;
 pub mod ptrace;
+pub mod puppet;
 pub mod robust_list;
 pub mod sched;
 pub mod signal;
+pub mod sigqueue;
 pub mod sockets;
+pub mod thread_area;
 pub mod time;
+pub mod vector;
 pub mod wait;
+pub mod waits;
 
 pub use pid::HostPid;

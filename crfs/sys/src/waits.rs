@@ -1,0 +1,36 @@
+//! Calls that wait, bare: an interruption is returned and not hidden as the standard library does.
+//!
+//! Source: nanosleep(2), clock_nanosleep(2), futex(2).
+
+use std::ptr::{null, null_mut};
+use std::sync::atomic::AtomicU32;
+use std::time::Duration;
+
+use nix::Result;
+use nix::errno::Errno;
+use nix::sys::time::TimeSpec;
+
+/// Sleeps. `EINTR` when a handler ran.
+pub fn nanosleep(time: Duration) -> Result<()> {
+    let time = TimeSpec::from(time);
+    // SAFETY: reads a timespec; the remaining time is not asked for.
+    Errno::result(unsafe { libc::nanosleep(time.as_ref(), null_mut()) }).map(drop)
+}
+
+/// Sleeps until CLOCK_MONOTONIC shows `until`. `EINTR` when a handler ran.
+pub fn sleep_until(until: Duration) -> Result<()> {
+    let until = TimeSpec::from(until);
+    // SAFETY: reads a timespec.
+    let result =
+        unsafe { libc::clock_nanosleep(libc::CLOCK_MONOTONIC, libc::TIMER_ABSTIME, until.as_ref(), null_mut()) };
+    if result == 0 { Ok(()) } else { Err(Errno::from_raw(result)) }
+}
+
+/// Waits until the word is woken. `EAGAIN`: it is not `expected`; `ETIMEDOUT`; `EINTR` when a handler ran.
+pub fn futex_wait(word: &AtomicU32, expected: u32, timeout: Option<Duration>) -> Result<()> {
+    let timeout = timeout.map(|timeout| *TimeSpec::from(timeout).as_ref());
+    let timeout: *const libc::timespec = timeout.as_ref().map_or(null(), std::ptr::from_ref);
+    // SAFETY: the kernel reads the word and a timespec or null.
+    let result = unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAIT, expected, timeout) };
+    Errno::result(result).map(drop)
+}
