@@ -1,1 +1,106 @@
-//! (being written)
+//! A restore as pure data: which steps, on which processes, in which order. Computed from the image alone, so that it can be
+//! printed and tested without a kernel.
+//!
+//! "First create the process tree, then let each process restore itself": a process's memory is filled before its children
+//! are cloned, so that they inherit it; what must come before what is data ([`order::AFTER`]), never the order of
+//! statements.
+
+pub mod memory;
+pub mod order;
+pub mod tree;
+
+use crate::failure::{Failure, Kind};
+use image_format::{Address, Image, Pid};
+use std::collections::BTreeMap;
+use std::fmt;
+
+pub use memory::MemoryPlan;
+pub use order::{Action, Step};
+pub use tree::{Birth, Role};
+
+/// Everything a build does, in order.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Every task group that is made, helpers and zombies among them.
+    pub births: BTreeMap<Pid, Birth>,
+    /// What is done to the address space of each process of the image.
+    pub memory: BTreeMap<Pid, MemoryPlan>,
+    /// Shared anonymous memory, by its number.
+    pub objects: BTreeMap<u32, memory::Object>,
+    /// Where code and data of ours lie in each of them meanwhile.
+    pub scratch: Address,
+    /// A descriptor number no process of the image uses: it holds the way back to the worker.
+    pub link_fd: u32,
+    /// The steps in an order that respects every dependency.
+    pub steps: Vec<Step>,
+}
+
+/// Bytes reserved for the injector in every process.
+pub const SCRATCH_SIZE: u64 = 256 << 10;
+
+/// Computes the plan of an image that [`image_format::check`] found sound.
+///
+/// # Errors
+/// [`Kind::BadImage`] for a tree no sequence of clone, setsid and setpgid can make.
+pub fn compute(image: &Image) -> Result<Plan, Failure> {
+    let births = tree::births(image)?;
+    let memory = memory::plan(image, &births);
+    let steps = order::sort(&births)?;
+    let fds = image.processes.values().flat_map(|process| &process.fds).map(|fd| fd.fd + 1);
+    let objects = memory::objects(image);
+    Ok(Plan { births, memory, objects, scratch: scratch(image)?, link_fd: fds.max().unwrap_or(0).max(3), steps })
+}
+
+/// The lowest hole that is free in every process: above mmap_min_addr, and more than 1 MiB below any mapping that grows
+/// down, since the kernel keeps that gap (`stack_guard_gap`).
+fn scratch(image: &Image) -> Result<Address, Failure> {
+    const LOWEST: u64 = 0x10_0000;
+    const GUARD: u64 = 2 << 20;
+    // The stub's own pages, which are still there when the scratch is made.
+    const STUB: (u64, u64) = (0x40_0000, 0x80_0000);
+    let segments = image.processes.values().flat_map(|process| &process.segments);
+    let mut taken: Vec<(u64, u64)> =
+        segments.map(|s| (s.start.0.saturating_sub(GUARD), s.end.0)).chain([STUB]).collect();
+    taken.sort_unstable();
+    let mut at = LOWEST;
+    for (start, end) in taken {
+        if start >= at + SCRATCH_SIZE {
+            break;
+        }
+        at = at.max(end);
+    }
+    if at + SCRATCH_SIZE > 0x7fff_0000_0000 {
+        return Err(Failure::new(Kind::BadImage, "mem.segments: no address range is free in all processes"));
+    }
+    Ok(Address(at))
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "scratch {} .. {:#x}, link descriptor {}",
+            self.scratch,
+            self.scratch.0 + SCRATCH_SIZE,
+            self.link_fd
+        )?;
+        for step in &self.steps {
+            write!(f, "{:>10}  {}", step.process, step.action)?;
+            match step.action {
+                Action::Spawn => {
+                    if let Some(birth) = self.births.get(&step.process) {
+                        write!(f, "  {birth}")?;
+                    }
+                }
+                Action::Memory => {
+                    if let Some(memory) = self.memory.get(&step.process) {
+                        write!(f, "  {memory}")?;
+                    }
+                }
+                _ => {}
+            }
+            writeln!(f)?;
+        }
+        Ok(())
+    }
+}

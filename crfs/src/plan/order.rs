@@ -1,0 +1,267 @@
+//! The order of steps: which action must come before which, as data, sorted.
+
+use super::tree::{Birth, Role};
+use crate::failure::{Failure, Kind};
+use image_format::Pid;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+/// One action on one process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Step {
+    /// What is done.
+    pub action: Action,
+    /// To which process.
+    pub process: Pid,
+}
+
+/// What is done to a process. Where nothing orders two steps they run in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Action {
+    /// clone3 with its pid; the first process starts from the stub.
+    Spawn,
+    /// setsid.
+    Session,
+    /// setpgid.
+    Group,
+    /// munmap what was inherited and is not its own, mmap what is missing, PR_SET_MM_MAP.
+    Memory,
+    /// Page contents.
+    Fill,
+    /// Descriptors, pulled from the worker.
+    Descriptors,
+    /// Root, working directory, umask.
+    Directories,
+    /// The other threads.
+    Threads,
+    /// What keeps children from inheriting a mapping, and locked memory.
+    Advice,
+    /// A zombie dies again.
+    Die,
+    /// A helper exits and is waited for.
+    Dismiss,
+    /// Resource limits, oom_score_adj, core dump filter.
+    Limits,
+    /// Signal actions, queued signals, interval timers.
+    Signals,
+    /// Extended registers, rseq, robust list, alternate stack, name, scheduling of each thread.
+    ThreadState,
+    /// User and group ids, capabilities, and what setting them clears: dumpable, parent-death signal.
+    Credentials,
+    /// Interrupted calls entered again, the scratch unmapped, masks, registers.
+    Resume,
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The variant's own name is the word.
+        write!(f, "{self:?}")
+    }
+}
+
+/// Of whom the earlier step must have been done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Of {
+    /// The same process.
+    Itself,
+    /// Its creator.
+    Creator,
+    /// Every process it cloned.
+    Created,
+    /// Its group's leader.
+    GroupLeader,
+    /// Every member of the group it leads.
+    GroupMembers,
+    /// Every zombie and helper.
+    Dead,
+}
+
+/// (later action, whose, earlier action): the earlier one must be done before the later.
+pub const AFTER: &[(Action, Of, Action)] = &[
+    // Children inherit filled memory.
+    (Action::Spawn, Of::Creator, Action::Fill),
+    (Action::Spawn, Of::Creator, Action::Spawn),
+    (Action::Session, Of::Itself, Action::Spawn),
+    (Action::Group, Of::Itself, Action::Session),
+    (Action::Group, Of::Itself, Action::Spawn),
+    (Action::Group, Of::GroupLeader, Action::Spawn),
+    (Action::Group, Of::GroupLeader, Action::Session),
+    (Action::Group, Of::GroupLeader, Action::Group),
+    (Action::Memory, Of::Itself, Action::Spawn),
+    (Action::Fill, Of::Itself, Action::Memory),
+    (Action::Descriptors, Of::Itself, Action::Memory),
+    (Action::Directories, Of::Itself, Action::Spawn),
+    // A process clones its children while it has one thread.
+    (Action::Threads, Of::Itself, Action::Fill),
+    (Action::Threads, Of::Created, Action::Spawn),
+    (Action::Advice, Of::Itself, Action::Fill),
+    (Action::Advice, Of::Created, Action::Spawn),
+    // Whoever joins its group must have done so; whoever it cloned must be there.
+    (Action::Die, Of::Itself, Action::Group),
+    (Action::Die, Of::Itself, Action::Spawn),
+    (Action::Die, Of::Created, Action::Spawn),
+    (Action::Die, Of::GroupMembers, Action::Group),
+    (Action::Dismiss, Of::Itself, Action::Group),
+    (Action::Dismiss, Of::Itself, Action::Spawn),
+    (Action::Dismiss, Of::Created, Action::Spawn),
+    (Action::Dismiss, Of::GroupMembers, Action::Group),
+    // A death sends SIGCHLD, which is cleared before signals are restored; a zombie's creator may be a zombie itself.
+    (Action::Die, Of::Created, Action::Die),
+    (Action::Die, Of::Created, Action::Dismiss),
+    (Action::Dismiss, Of::Created, Action::Dismiss),
+    (Action::Signals, Of::Dead, Action::Die),
+    (Action::Signals, Of::Dead, Action::Dismiss),
+    (Action::Signals, Of::Itself, Action::Threads),
+    (Action::Signals, Of::Itself, Action::Fill),
+    // A low limit must not get in the way of building.
+    (Action::Limits, Of::Itself, Action::Descriptors),
+    (Action::Limits, Of::Itself, Action::Threads),
+    (Action::Limits, Of::Itself, Action::Advice),
+    (Action::ThreadState, Of::Itself, Action::Signals),
+    (Action::ThreadState, Of::Itself, Action::Directories),
+    (Action::Credentials, Of::Itself, Action::Limits),
+    (Action::Credentials, Of::Itself, Action::ThreadState),
+    (Action::Credentials, Of::Itself, Action::Descriptors),
+    // Nothing sends a signal to, or reaps in, a process that has its final registers.
+    (Action::Resume, Of::Itself, Action::Credentials),
+    (Action::Resume, Of::Dead, Action::Die),
+    (Action::Resume, Of::Dead, Action::Dismiss),
+];
+
+fn actions(role: &Role) -> &'static [Action] {
+    match role {
+        Role::Live => &[
+            Action::Spawn,
+            Action::Session,
+            Action::Group,
+            Action::Memory,
+            Action::Fill,
+            Action::Descriptors,
+            Action::Directories,
+            Action::Threads,
+            Action::Advice,
+            Action::Limits,
+            Action::Signals,
+            Action::ThreadState,
+            Action::Credentials,
+            Action::Resume,
+        ],
+        Role::Zombie(_) => &[Action::Spawn, Action::Session, Action::Group, Action::Die],
+        Role::Helper { .. } => &[Action::Spawn, Action::Session, Action::Group, Action::Dismiss],
+    }
+}
+
+/// Every step, sorted so that [`AFTER`] holds.
+///
+/// # Errors
+/// [`Kind::BadImage`] naming the steps of a circle: a tree that no order of calls can make.
+pub fn sort(births: &BTreeMap<Pid, Birth>) -> Result<Vec<Step>, Failure> {
+    let all: BTreeSet<Step> = births
+        .values()
+        .flat_map(|birth| actions(&birth.role).iter().map(|&action| Step { action, process: birth.pid }))
+        .collect();
+    let related = Relations::new(births);
+    let mut earlier: BTreeMap<Step, BTreeSet<Step>> = all.iter().map(|&step| (step, BTreeSet::new())).collect();
+    for &step in &all {
+        let mut after = |action, process| {
+            let before = Step { action, process };
+            if before != step && all.contains(&before) {
+                earlier.entry(step).or_default().insert(before);
+            }
+        };
+        for &(_, of, action) in AFTER.iter().filter(|(later, ..)| *later == step.action) {
+            for process in related.of(step.process, of) {
+                after(action, process);
+            }
+        }
+        let Some(birth) = births.get(&step.process) else { continue };
+        // Born into the creator's old session or its new one.
+        if step.action == Action::Spawn && !birth.before_creators_session {
+            if let Some(creator) = birth.creator {
+                after(Action::Session, creator);
+            }
+        }
+        if step.action == Action::Session {
+            for child in
+                births.values().filter(|child| child.creator == Some(birth.pid) && child.before_creators_session)
+            {
+                after(Action::Spawn, child.pid);
+            }
+        }
+    }
+    kahn(earlier)
+}
+
+fn kahn(mut earlier: BTreeMap<Step, BTreeSet<Step>>) -> Result<Vec<Step>, Failure> {
+    let mut later: BTreeMap<Step, Vec<Step>> = BTreeMap::new();
+    for (&step, before) in &earlier {
+        for &other in before {
+            later.entry(other).or_default().push(step);
+        }
+    }
+    let mut ready: BTreeSet<Step> =
+        earlier.iter().filter(|(_, before)| before.is_empty()).map(|(&step, _)| step).collect();
+    let mut sorted = Vec::with_capacity(earlier.len());
+    while let Some(step) = ready.pop_first() {
+        earlier.remove(&step);
+        sorted.push(step);
+        for &next in later.get(&step).into_iter().flatten() {
+            if let Some(before) = earlier.get_mut(&next) {
+                before.remove(&step);
+                if before.is_empty() {
+                    ready.insert(next);
+                }
+            }
+        }
+    }
+    match earlier.keys().next() {
+        None => Ok(sorted),
+        Some(_) => {
+            let names: Vec<String> = earlier.keys().take(6).map(|s| format!("{} of {}", s.action, s.process)).collect();
+            Err(Failure::new(
+                Kind::BadImage,
+                format!("process: no order of calls makes this tree: {}", names.join(", ")),
+            ))
+        }
+    }
+}
+
+/// Who is what to whom.
+struct Relations<'a> {
+    births: &'a BTreeMap<Pid, Birth>,
+    created: BTreeMap<Pid, Vec<Pid>>,
+    members: BTreeMap<Pid, Vec<Pid>>,
+    dead: Vec<Pid>,
+}
+
+impl<'a> Relations<'a> {
+    fn new(births: &'a BTreeMap<Pid, Birth>) -> Self {
+        let mut created: BTreeMap<Pid, Vec<Pid>> = BTreeMap::new();
+        let mut members: BTreeMap<Pid, Vec<Pid>> = BTreeMap::new();
+        for birth in births.values() {
+            if let Some(creator) = birth.creator {
+                created.entry(creator).or_default().push(birth.pid);
+            }
+            if let Some(group) = birth.group {
+                members.entry(group).or_default().push(birth.pid);
+            }
+        }
+        let dead = births.values().filter(|birth| birth.role != Role::Live).map(|birth| birth.pid).collect();
+        Relations { births, created, members, dead }
+    }
+
+    fn of(&self, process: Pid, of: Of) -> Vec<Pid> {
+        let list = |map: &BTreeMap<Pid, Vec<Pid>>| map.get(&process).cloned().unwrap_or_default();
+        let birth = self.births.get(&process);
+        match of {
+            Of::Itself => vec![process],
+            Of::Creator => birth.and_then(|birth| birth.creator).into_iter().collect(),
+            Of::Created => list(&self.created),
+            Of::GroupLeader => {
+                birth.and_then(|birth| birth.group).filter(|&group| group != process).into_iter().collect()
+            }
+            Of::GroupMembers => list(&self.members),
+            Of::Dead => self.dead.clone(),
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! Who clones whom: parents, sessions and groups as they were, with helpers for leaders that are dead.
+//!
+//! A process cannot be put into a session from outside: it is born into its creator's, or starts its own. So a process
+//! whose session is not its parent's was adopted after its real parent died, and a helper takes that dead parent's place:
+//! it is born into the session, clones the process, and exits, whereupon the kernel gives the process to its reaper.
+
+use crate::failure::{Failure, Kind};
+use image_format::{Image, Pid, layout};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+/// How a process of the restore comes to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Birth {
+    /// Its pid inside the container.
+    pub pid: Pid,
+    /// Who clones it; None for the first process.
+    pub creator: Option<Pid>,
+    /// Whose child it is once helpers are gone.
+    pub parent: Pid,
+    /// Calls setsid.
+    pub own_session: bool,
+    /// Must be cloned before its creator calls setsid, to be born into the session the creator had until then.
+    pub before_creators_session: bool,
+    /// The group it joins or founds; None where it is born into the right one or setsid makes it.
+    pub group: Option<Pid>,
+    /// What becomes of it.
+    pub role: Role,
+}
+
+/// What a process of the restore is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// A process of the image.
+    Live,
+    /// A child that died and was not waited for: it exits again with this wait(2) status.
+    Zombie(u32),
+    /// Not in the image: a dead leader or dead parent. It exits once it has served, and this process waits for it.
+    Helper {
+        /// Who reaps it.
+        reaper: Pid,
+    },
+}
+
+impl fmt::Display for Birth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.creator {
+            Some(creator) => write!(f, "by {creator}")?,
+            None => write!(f, "first")?,
+        }
+        match self.role {
+            Role::Live => {}
+            Role::Zombie(status) => write!(f, ", to become a zombie with status {status:#x}")?,
+            Role::Helper { reaper } => write!(f, ", a helper that {reaper} reaps")?,
+        }
+        Ok(())
+    }
+}
+
+/// What the image says of a process or zombie.
+struct Node {
+    parent: Pid,
+    group: Pid,
+    session: Pid,
+    role: Role,
+}
+
+/// Computes every birth.
+///
+/// # Errors
+/// [`Kind::BadImage`], naming the process that cannot be made.
+pub fn births(image: &Image) -> Result<BTreeMap<Pid, Birth>, Failure> {
+    let nodes = nodes(image);
+    let threads = image.processes.values().flat_map(|process| process.threads.keys().copied());
+    let mut planner = Planner { image, used: nodes.keys().copied().chain(threads).collect(), births: BTreeMap::new() };
+    planner.used.extend(nodes.values().flat_map(|node| [node.group, node.session]));
+    for (&pid, node) in &nodes {
+        planner.bear(&nodes, pid, node)?;
+    }
+    for (&pid, node) in &nodes {
+        planner.dead_group_leader(&nodes, pid, node)?;
+    }
+    Ok(planner.births)
+}
+
+fn nodes(image: &Image) -> BTreeMap<Pid, Node> {
+    let mut nodes = BTreeMap::new();
+    for (&pid, process) in &image.processes {
+        let record = &process.process;
+        nodes.insert(
+            pid,
+            Node { parent: record.parent, group: record.group, session: record.session, role: Role::Live },
+        );
+        for zombie in process.threads.values().flat_map(|thread| &thread.zombies) {
+            let role = Role::Zombie(zombie.status);
+            nodes.insert(zombie.pid, Node { parent: pid, group: zombie.group, session: zombie.session, role });
+        }
+    }
+    nodes
+}
+
+struct Planner<'a> {
+    image: &'a Image,
+    /// Every id of the image: helpers take others.
+    used: BTreeSet<Pid>,
+    births: BTreeMap<Pid, Birth>,
+}
+
+impl Planner<'_> {
+    fn bear(&mut self, nodes: &BTreeMap<Pid, Node>, pid: Pid, node: &Node) -> Result<(), Failure> {
+        let own_session = node.session == pid;
+        let mut birth = Birth {
+            pid,
+            creator: Some(node.parent),
+            parent: node.parent,
+            own_session,
+            before_creators_session: false,
+            group: (!own_session).then_some(node.group),
+            role: node.role.clone(),
+        };
+        let Some(parent) = nodes.get(&node.parent) else {
+            // The first process; image_format::check has seen that there is one only.
+            birth.creator = None;
+            self.births.insert(pid, birth);
+            return Ok(());
+        };
+        if !own_session && parent.session != node.session {
+            let born_into = nodes.get(&parent.parent).map(|grandparent| grandparent.session);
+            if parent.session == node.parent && born_into == Some(node.session) {
+                birth.before_creators_session = true;
+            } else {
+                birth.creator = Some(self.dead_parent(nodes, pid, node)?);
+            }
+        }
+        self.births.insert(pid, birth);
+        Ok(())
+    }
+
+    /// The helper that stands for the dead parent of an adopted process.
+    fn dead_parent(&mut self, nodes: &BTreeMap<Pid, Node>, pid: Pid, node: &Node) -> Result<Pid, Failure> {
+        let reaper = node.parent;
+        if !self.is_reaper(reaper) {
+            let why = format!(
+                "process: session {} is neither its own nor its parent's, and its parent {reaper} does not adopt orphans",
+                node.session
+            );
+            return Err(Failure::new(Kind::BadImage, format!("{}/{why}", layout::process_dir(pid))));
+        }
+        let leader_lives = nodes.get(&node.session).is_some_and(|leader| leader.role == Role::Live);
+        // A living leader clones the helper into its session; a dead one is the helper itself.
+        let (helper, creator) = if leader_lives { (self.free_pid(), node.session) } else { (node.session, reaper) };
+        self.births.entry(helper).or_insert(Birth {
+            pid: helper,
+            creator: Some(creator),
+            parent: creator,
+            own_session: !leader_lives,
+            before_creators_session: false,
+            group: None,
+            role: Role::Helper { reaper: creator },
+        });
+        Ok(helper)
+    }
+
+    /// A group whose leader is dead: a helper of its number founds it.
+    fn dead_group_leader(&mut self, nodes: &BTreeMap<Pid, Node>, pid: Pid, node: &Node) -> Result<(), Failure> {
+        if nodes.contains_key(&node.group) || self.births.contains_key(&node.group) {
+            return Ok(());
+        }
+        if node.role != Role::Live {
+            // A member that lives is a better creator; a group of zombies alone is founded by the first of them.
+            let lives = |(_, other): (&Pid, &Node)| other.group == node.group && other.role == Role::Live;
+            if nodes.iter().any(lives) {
+                return Ok(());
+            }
+        }
+        self.births.insert(
+            node.group,
+            Birth {
+                pid: node.group,
+                creator: Some(pid),
+                parent: pid,
+                own_session: false,
+                before_creators_session: false,
+                group: Some(node.group),
+                role: Role::Helper { reaper: pid },
+            },
+        );
+        Ok(())
+    }
+
+    fn is_reaper(&self, pid: Pid) -> bool {
+        pid == Pid(1) || self.image.processes.get(&pid).is_some_and(|process| process.attr.child_subreaper)
+    }
+
+    fn free_pid(&mut self) -> Pid {
+        let mut pid = Pid(2);
+        while self.used.contains(&pid) {
+            pid.0 += 1;
+        }
+        self.used.insert(pid);
+        pid
+    }
+}
+
+/// The process of the image whose memory a new process is born with: its creator's, or, as helpers keep what they were
+/// born with, that of the first creator that is no helper.
+#[must_use]
+pub fn memory_parent(births: &BTreeMap<Pid, Birth>, pid: Pid) -> Option<Pid> {
+    let mut creator = births.get(&pid)?.creator?;
+    while let Some(birth) = births.get(&creator) {
+        if birth.role == Role::Live {
+            return Some(creator);
+        }
+        creator = birth.creator?;
+    }
+    None
+}
