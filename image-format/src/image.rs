@@ -237,8 +237,10 @@ impl Image {
                     }
                 }
                 [process] if entry.kind == PathKind::Directory => {
-                    if let Some(pid) = layout::parse_id(process) {
-                        image.processes.insert(Pid(pid), process_image(source, Pid(pid))?);
+                    // A path that stands there twice is for `check` to tell: here it must not cost twice.
+                    let pid = layout::parse_id(process).map(Pid).filter(|pid| !image.processes.contains_key(pid));
+                    if let Some(pid) = pid {
+                        image.processes.insert(pid, process_image(source, pid)?);
                     }
                 }
                 _ => {}
@@ -272,7 +274,18 @@ fn process_image(source: &dyn TextSource, pid: Pid) -> Result<ProcessImage, Imag
         lines::<Absent>(source, &path(name))?;
     }
     let mut threads = BTreeMap::new();
-    for ThreadEntry { tid } in lines(source, &path("thread.list"))? {
+    let list: Vec<ThreadEntry> = lines(source, &path("thread.list"))?;
+    for (index, ThreadEntry { tid }) in list.into_iter().enumerate() {
+        let refuse = |reason: &str| ImageError::Content {
+            path: path("thread.list"),
+            reason: format!("line {}: thread {tid} {reason}", index + 1),
+        };
+        if index == 0 && tid != pid {
+            return Err(refuse("stands first, where the group leader belongs"));
+        }
+        if threads.contains_key(&tid) {
+            return Err(refuse("is listed twice"));
+        }
         let path = |name: &str| layout::thread_file(pid, tid, name);
         let thread = ThreadImage {
             attr: object(source, &path("attr"))?,
@@ -296,6 +309,52 @@ fn process_image(source: &dyn TextSource, pid: Pid) -> Result<ProcessImage, Imag
         pending: lines(source, &path("signal.pending"))?,
         threads,
     })
+}
+
+/// Parses one text file on its own: whether it is whole and well formed, before the others are there.
+///
+/// # Errors
+/// When it is cut or malformed, or no image has a text file of this name.
+pub fn parse_file(path: &str, bytes: &[u8]) -> Result<(), ImageError> {
+    fn object<T: DeserializeOwned>(bytes: &[u8]) -> Result<(), TextError> {
+        parse_object::<T>(bytes).map(drop)
+    }
+    fn lines<T: DeserializeOwned>(bytes: &[u8]) -> Result<(), TextError> {
+        parse_lines::<T>(bytes).map(drop)
+    }
+    let parts: Vec<&str> = path.split('/').collect();
+    let form = match layout::kind(path) {
+        Some(PathKind::Object | PathKind::Lines) => parts.as_slice(),
+        _ => &[],
+    };
+    let parse: fn(&[u8]) -> Result<(), TextError> = match form {
+        [layout::MANIFEST] => object::<Manifest>,
+        [_] => lines::<Absent>,
+        [layout::FILES, "stdios"] => lines::<Stdio>,
+        [layout::FILES, _] => object::<File>,
+        [_, "attr"] => object::<ProcessAttr>,
+        [_, "fds"] => lines::<Fd>,
+        [_, "mem.segments"] => lines::<Segment>,
+        [_, layout::MEM_SUMS] => lines::<ChunkSum>,
+        [_, "process"] => object::<Process>,
+        [_, "signal.action"] => lines::<SignalAction>,
+        [_, "signal.pending"] | [_, _, "signal.pending"] => lines::<PendingSignal>,
+        [_, "thread.list"] => lines::<ThreadEntry>,
+        [_, _] => lines::<Absent>,
+        [_, _, "attr"] => object::<ThreadAttr>,
+        [_, _, "signal"] => object::<SignalMask>,
+        [_, _, "signal.altstack"] => object::<AltStack>,
+        [_, _, "thread"] => object::<FpuState>,
+        [_, _, "thread.frame"] => object::<Frame>,
+        [_, _, "timers"] => lines::<IntervalTimer>,
+        [_, _, "tls"] => object::<Tls>,
+        [_, _, "wait.zombies"] => lines::<Zombie>,
+        _ => {
+            let reason = "no image has a text file of this name".to_owned();
+            return Err(ImageError::Content { path: path.to_owned(), reason });
+        }
+    };
+    parse(bytes).map_err(|source| ImageError::Text { path: path.to_owned(), source })
 }
 
 fn bytes(source: &dyn TextSource, path: &str) -> Result<Vec<u8>, ImageError> {

@@ -1,7 +1,7 @@
 //! `mem.segments` and `mem.sums`: what a process has mapped, and where the contents lie.
 
 use crate::flags;
-use crate::types::{Address, Bytes, Hex, Pid, Timespec};
+use crate::types::{Address, Bytes, Pid, Timespec};
 use serde::{Deserialize, Serialize};
 
 /// Bytes of `mem.pages` that one line of `mem.sums` covers.
@@ -157,7 +157,12 @@ impl Serialize for Fixed {
 }
 impl<'de> Deserialize<'de> for Fixed {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Hex::deserialize(deserializer).map(|hex| Fixed(hex.0))
+        let text = String::deserialize(deserializer)?;
+        let digits = text.strip_prefix("0x").filter(|d| d.len() == 16 && d.bytes().all(|b| b.is_ascii_hexdigit()));
+        digits
+            .and_then(|digits| u64::from_str_radix(digits, 16).ok())
+            .map(Fixed)
+            .ok_or_else(|| serde::de::Error::custom(format!("{text:?} is not 0x and 16 hex digits")))
     }
 }
 

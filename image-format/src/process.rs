@@ -2,8 +2,10 @@
 
 use crate::signal::Signal;
 use crate::types::{Address, Blob, Bytes, FileId, Hex, Octal, Pid};
-use serde::{Deserialize, Serialize};
+use serde::de::{Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
+use std::fmt;
 
 /// `process`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +32,7 @@ pub struct Process {
     /// File creation mask. May be edited.
     pub umask: Octal,
     /// Resource limits by their `RLIMIT_` names. May be edited.
+    #[serde(deserialize_with = "limits")]
     pub limits: BTreeMap<String, Limit>,
     /// Arguments, shown: they live in memory, and an edit is refused.
     pub arguments: Vec<Bytes>,
@@ -37,6 +40,28 @@ pub struct Process {
     pub environment: Vec<Bytes>,
     /// Where the kernel thinks the parts of the address space are.
     pub layout: MemoryLayout,
+}
+
+/// A map that refuses a key given twice, of which serde would take the last.
+fn limits<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, Limit>, D::Error> {
+    struct Limits;
+    impl<'de> Visitor<'de> for Limits {
+        type Value = BTreeMap<String, Limit>;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("resource limits by name")
+        }
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut limits = BTreeMap::new();
+            while let Some(name) = map.next_key::<String>()? {
+                if limits.contains_key(&name) {
+                    return Err(A::Error::custom(format!("{name:?} is given twice")));
+                }
+                limits.insert(name, map.next_value()?);
+            }
+            Ok(limits)
+        }
+    }
+    deserializer.deserialize_map(Limits)
 }
 
 /// A resource limit; null is RLIM_INFINITY.

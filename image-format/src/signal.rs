@@ -51,7 +51,9 @@ impl Signal {
             return u8::try_from(index + 1).ok().map(Signal);
         }
         let number: u8 = name.strip_prefix("SIG")?.parse().ok()?;
-        (32..=64).contains(&number).then_some(Signal(number))
+        let signal = Signal(number);
+        // `parse` takes a sign and leading zeros.
+        ((32..=64).contains(&number) && signal.to_string() == name).then_some(signal)
     }
 }
 impl fmt::Display for Signal {

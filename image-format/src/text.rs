@@ -3,8 +3,8 @@
 //! Strict on purpose. A file that was cut has no end line; a field that is unknown, missing or of the wrong type is
 //! refused with its line.
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 /// The last line of every JSON Lines file: what tells a whole file from a cut one.
 pub const END: &str = "{\"end\":true}";
@@ -20,8 +20,8 @@ pub enum TextError {
         /// What the parser said.
         reason: String,
     },
-    /// The end line is missing.
-    #[error("line {line}: the closing line {END} is missing: the file was cut or is still being written")]
+    /// The content is not whole: an object is open, the last line has no newline, or the end line is missing.
+    #[error("line {line}: the file ends too early: it was cut or is still being written")]
     Cut {
         /// Counted from 1.
         line: usize,
@@ -78,13 +78,16 @@ fn to_json(result: serde_json::Result<Vec<u8>>) -> Vec<u8> {
 /// With the line at fault.
 pub fn parse_object<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, TextError> {
     let text = utf8(bytes)?;
-    serde_json::from_str(text).map_err(|error| {
+    let mut json = serde_json::Deserializer::from_str(text);
+    let record = T::deserialize(&mut json).map_err(|error| {
         let line = error.line().max(1);
         match error.classify() {
             serde_json::error::Category::Eof => TextError::Cut { line },
             _ => TextError::Line { line, reason: reason(&error) },
         }
-    })
+    })?;
+    json.end().map_err(|error| TextError::Trailing { line: error.line().max(1) })?;
+    if text.ends_with('\n') { Ok(record) } else { Err(TextError::Cut { line: text.lines().count() }) }
 }
 
 /// Parses what [`render_lines`] wrote, or an edited form of it.
@@ -97,22 +100,36 @@ pub fn parse_lines<T: DeserializeOwned>(bytes: &[u8]) -> Result<Vec<T>, TextErro
     let mut lines = text.split_inclusive('\n').enumerate();
     for (index, raw) in lines.by_ref() {
         let line = index + 1;
-        let content = raw.trim_end_matches('\n');
-        if content == END {
-            return match lines.next() {
-                Some(_) => Err(TextError::Trailing { line: line + 1 }),
-                None if raw.ends_with('\n') => Ok(records),
-                None => Err(TextError::Cut { line }),
-            };
+        let Some(content) = raw.strip_suffix('\n') else { return Err(TextError::Cut { line }) };
+        match serde_json::from_str(content) {
+            Ok(record) => records.push(record),
+            Err(_) if is_end(content) => {
+                return lines.next().map_or(Ok(records), |_| Err(TextError::Trailing { line: line + 1 }));
+            }
+            Err(error) => return Err(TextError::Line { line, reason: reason(&error) }),
         }
-        records.push(serde_json::from_str(content).map_err(|e| TextError::Line { line, reason: reason(&e) })?);
     }
     Err(TextError::Cut { line: text.lines().count() + 1 })
 }
 
+/// Whether this is the end line, in whatever way a program that edited the file spaces its JSON.
+fn is_end(content: &str) -> bool {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct End {
+        end: bool,
+    }
+    content == END || serde_json::from_str(content).is_ok_and(|end: End| end.end)
+}
+
 fn utf8(bytes: &[u8]) -> Result<&str, TextError> {
-    std::str::from_utf8(bytes).map_err(|error| TextError::NotUtf8 {
-        line: 1 + bytes[..error.valid_up_to()].split(|&b| b == b'\n').count().saturating_sub(1),
+    std::str::from_utf8(bytes).map_err(|error| {
+        let line = bytes[..error.valid_up_to()].split(|&b| b == b'\n').count();
+        match error.error_len() {
+            Some(_) => TextError::NotUtf8 { line },
+            // The last character is begun and not ended.
+            None => TextError::Cut { line },
+        }
     })
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Numbers that can pass 2^53 are strings, because jq and JavaScript round larger ones.
 
-use serde::de::{Error as _, Visitor};
+use serde::de::{DeserializeSeed, Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 
@@ -66,7 +66,7 @@ macro_rules! string_number {
 }
 string_number!(Address, u64, 16, "0x", "{:#x}");
 string_number!(Hex, u64, 16, "0x", "{:#x}");
-string_number!(Octal, u32, 8, "0", "{:#04o}");
+string_number!(Octal, u32, 8, "0", "0{:03o}");
 
 impl Address {
     /// Rounded down to its page.
@@ -104,8 +104,8 @@ impl Timespec {
     }
 }
 
-/// A byte string that need not be UTF-8 (a path, an argument). UTF-8 stands as it is; a backslash is `\\`, and a byte
-/// that is not part of UTF-8, or a control character, is `\xHH`.
+/// A byte string that need not be UTF-8 (a path, an argument). UTF-8 stands as it is; a backslash is `\\`, and each byte
+/// that is not part of UTF-8, or belongs to a control character, is `\xHH`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Bytes(pub Vec<u8>);
 
@@ -118,13 +118,12 @@ impl Bytes {
             for c in chunk.valid().chars() {
                 match c {
                     '\\' => out.push_str("\\\\"),
-                    c if u32::from(c) < 0x20 || c == '\x7f' => out.push_str(&format!("\\x{:02x}", u32::from(c))),
+                    // C1 too: a terminal that shows a path must not be steered by it.
+                    c if c.is_control() => push_hex(&mut out, c.encode_utf8(&mut [0; 4]).as_bytes()),
                     c => out.push(c),
                 }
             }
-            for byte in chunk.invalid() {
-                out.push_str(&format!("\\x{byte:02x}"));
-            }
+            push_hex(&mut out, chunk.invalid());
         }
         out
     }
@@ -144,13 +143,22 @@ impl Bytes {
                 rest = after;
             } else {
                 let digits = tail.strip_prefix('x').and_then(|hex| hex.get(..2));
-                let byte = digits.and_then(|d| u8::from_str_radix(d, 16).ok());
+                // `from_str_radix` takes a sign.
+                let byte = digits
+                    .filter(|d| d.bytes().all(|b| b.is_ascii_hexdigit()))
+                    .and_then(|d| u8::from_str_radix(d, 16).ok());
                 out.push(byte.ok_or_else(|| format!("{text:?}: a backslash must start \\\\ or \\xHH"))?);
                 rest = &tail[3..];
             }
         }
         out.extend_from_slice(rest.as_bytes());
         Ok(Bytes(out))
+    }
+}
+
+fn push_hex(out: &mut String, bytes: &[u8]) {
+    for byte in bytes {
+        out.push_str(&format!("\\x{byte:02x}"));
     }
 }
 
@@ -261,8 +269,7 @@ macro_rules! flags {
         }
         impl<'de> ::serde::Deserialize<'de> for $name {
             fn deserialize<D: ::serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let names = Vec::<String>::deserialize(deserializer)?;
-                $crate::types::flag_bits(&names, Self::NAMES).map($name).map_err(::serde::de::Error::custom)
+                $crate::types::deserialize_flags(deserializer, Self::NAMES).map($name)
             }
         }
     };
@@ -284,14 +291,38 @@ pub fn flag_names(mut bits: u64, table: &[(&str, u64)]) -> Vec<String> {
     names
 }
 
-/// The bits that the names stand for.
+/// The bits that an array of names stands for. Name by name, so that an error carries the line of the name at fault.
 ///
 /// # Errors
-/// In words, when a name is neither in the table nor hex.
-pub fn flag_bits(names: &[String], table: &[(&str, u64)]) -> Result<u64, String> {
-    names.iter().try_fold(0, |bits, name| {
-        let known = table.iter().find(|(flag, _)| flag == name).map(|&(_, value)| value);
-        let hex = || name.strip_prefix("0x").and_then(|digits| u64::from_str_radix(digits, 16).ok());
-        known.or_else(hex).map(|value| bits | value).ok_or_else(|| format!("unknown flag {name:?}"))
-    })
+/// When a name is neither in the table nor hex.
+pub fn deserialize_flags<'de, D: Deserializer<'de>>(deserializer: D, table: &[(&str, u64)]) -> Result<u64, D::Error> {
+    struct Names<'a>(&'a [(&'a str, u64)]);
+    impl<'de> Visitor<'de> for Names<'_> {
+        type Value = u64;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an array of flag names")
+        }
+        fn visit_seq<A: SeqAccess<'de>>(self, mut names: A) -> Result<u64, A::Error> {
+            let mut bits = 0;
+            while let Some(bit) = names.next_element_seed(Name(self.0))? {
+                bits |= bit;
+            }
+            Ok(bits)
+        }
+    }
+    struct Name<'a>(&'a [(&'a str, u64)]);
+    impl<'de> DeserializeSeed<'de> for Name<'_> {
+        type Value = u64;
+        fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<u64, D::Error> {
+            let name = String::deserialize(deserializer)?;
+            let known = self.0.iter().find(|(flag, _)| *flag == name).map(|&(_, value)| value);
+            let hex = || {
+                let digits = name.strip_prefix("0x")?;
+                let plain = digits.bytes().all(|b| b.is_ascii_hexdigit());
+                u64::from_str_radix(digits, 16).ok().filter(|_| plain)
+            };
+            known.or_else(hex).ok_or_else(|| D::Error::custom(format!("unknown flag {name:?}")))
+        }
+    }
+    deserializer.deserialize_seq(Names(table))
 }
