@@ -6,6 +6,7 @@
 pub mod anonymous;
 pub mod bpf;
 pub mod clone;
+pub mod file_map;
 pub mod handler;
 pub mod itimer;
 pub mod kcmp;
@@ -19,6 +20,7 @@ pub mod ptrace;
 pub mod puppet;
 pub mod robust_list;
 pub mod sched;
+pub mod shared_memory;
 pub mod signal;
 pub mod sigqueue;
 pub mod sockets;
