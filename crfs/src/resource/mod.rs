@@ -1,1 +1,22 @@
-//! (being written)
+//! One module per kind of kernel object: how it is captured into a record, and how it is made again from one.
+//!
+//! A module knows nothing of how records travel. What cannot be carried is collected in [`Findings`], all of it, so that
+//! one attempt tells a user every obstacle.
+
+use image_format::Blocker;
+
+/// What a capture or a survey found besides the records.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Findings {
+    /// What stands in the way.
+    pub blockers: Vec<Blocker>,
+    /// What a user should know although it is carried.
+    pub notes: Vec<String>,
+}
+
+impl Findings {
+    /// Adds an obstacle.
+    pub fn block(&mut self, object: impl Into<String>, reason: impl Into<String>, remedy: impl Into<String>) {
+        self.blockers.push(Blocker::new(object, reason, remedy));
+    }
+}
