@@ -1,1 +1,7 @@
 //! What victims and end-to-end tests share.
+//!
+//! - [`victim`]: the frame of the small self-checking programs in `src/bin`.
+//! - [`world`]: a place of its own for a test: run directory, mount, server, containers, and the cleaning up.
+
+pub mod victim;
+pub mod world;

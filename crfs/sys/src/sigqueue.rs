@@ -58,3 +58,10 @@ pub fn pending() -> Result<u64> {
     Errno::result(result)?;
     Ok(set)
 }
+
+/// Sends a signal to one thread of the calling process.
+pub fn to_thread(tid: Pid, signal: i32) -> Result<()> {
+    // SAFETY: takes three numbers.
+    let result = unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), tid.as_raw(), signal) };
+    Errno::result(result).map(drop)
+}

@@ -34,3 +34,9 @@ pub fn futex_wait(word: &AtomicU32, expected: u32, timeout: Option<Duration>) ->
     let result = unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAIT, expected, timeout) };
     Errno::result(result).map(drop)
 }
+
+/// Wakes one waiter and returns how many there were.
+pub fn futex_wake(word: &AtomicU32) -> Result<i64> {
+    // SAFETY: the kernel takes the word's address only as a key.
+    Errno::result(unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, 1) })
+}

@@ -1,0 +1,109 @@
+//! What every victim does: progress into a file, checks without end, a verdict.
+//!
+//! A victim is started as `victim_KIND PATH [ARGUMENT...]`. It sets its state up, then works in rounds, each of which checks the
+//! state and replaces PATH with the number of rounds so far. When PATH.check appears (or after VICTIM_ROUNDS rounds) it makes its
+//! final check and writes `ok`, or what is wrong, to PATH.result. A check that fails in between ends it at once.
+
+use anyhow::{Context, Result};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// The rounds of a victim.
+#[derive(Debug)]
+pub struct Stage {
+    path: PathBuf,
+    arguments: Vec<String>,
+    round: u64,
+    last: Option<u64>,
+}
+
+impl Stage {
+    /// The progress file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What followed the path on the command line.
+    #[must_use]
+    pub fn arguments(&self) -> &[String] {
+        &self.arguments
+    }
+
+    /// How many rounds were completed.
+    #[must_use]
+    pub fn round(&self) -> u64 {
+        self.round
+    }
+
+    /// Completes a round. False: it was the last, the final check is due.
+    ///
+    /// # Errors
+    /// When the progress cannot be written.
+    pub fn end_round(&mut self) -> Result<bool> {
+        self.round += 1;
+        replace(&self.path, &self.round.to_string())?;
+        Ok(self.last != Some(self.round) && !suffixed(&self.path, "check").exists())
+    }
+
+    /// Completes a round and rests a little, so that most freezes meet the victim asleep.
+    ///
+    /// # Errors
+    /// As [`Stage::end_round`].
+    pub fn end_round_and_rest(&mut self) -> Result<bool> {
+        let more = self.end_round()?;
+        std::thread::sleep(Duration::from_millis(5));
+        Ok(more)
+    }
+}
+
+/// PATH.SUFFIX
+#[must_use]
+pub fn suffixed(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".");
+    name.push(suffix);
+    name.into()
+}
+
+/// Replaces a file as a whole: whoever reads it sees the old or the new.
+fn replace(path: &Path, text: &str) -> Result<()> {
+    let new = suffixed(path, "new");
+    fs::write(&new, text).with_context(|| format!("writing {}", new.display()))?;
+    fs::rename(&new, path).with_context(|| format!("renaming to {}", path.display()))
+}
+
+/// The main function of a victim: runs `body` and writes its verdict.
+pub fn main(body: impl FnOnce(&mut Stage) -> Result<()>) -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    let Some(path) = arguments.next().map(PathBuf::from) else {
+        eprintln!("usage: victim PATH [ARGUMENT...]");
+        return ExitCode::from(2);
+    };
+    let last = std::env::var("VICTIM_ROUNDS").ok().and_then(|rounds| rounds.parse().ok());
+    let mut stage = Stage { path, arguments: arguments.collect(), round: 0, last };
+    let (verdict, code) = match body(&mut stage) {
+        Ok(()) => ("ok".to_owned(), ExitCode::SUCCESS),
+        Err(error) => (format!("round {}: {error:#}", stage.round), ExitCode::FAILURE),
+    };
+    if let Err(error) = replace(&suffixed(&stage.path, "result"), &verdict) {
+        eprintln!("{verdict}; and it could not be written: {error:#}");
+        return ExitCode::FAILURE;
+    }
+    code
+}
+
+/// Waits, with a deadline, until something is so.
+///
+/// # Errors
+/// When it never was, saying what was waited for.
+pub fn wait_until(what: &str, mut so: impl FnMut() -> bool) -> Result<()> {
+    let end = Instant::now() + Duration::from_secs(30);
+    while !so() {
+        anyhow::ensure!(Instant::now() < end, "waited 30 s for: {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
