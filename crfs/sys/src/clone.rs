@@ -42,6 +42,35 @@ const _: () = assert!(size_of::<RawCloneArgs>() == 88);
 const _: () = assert!(offset_of!(RawCloneArgs, set_tid) == 64);
 const _: () = assert!(offset_of!(RawCloneArgs, cgroup) == 80);
 
+impl RawCloneArgs {
+    /// Where [`RawCloneArgs::set_tid`] stands, for callers who only know the address later.
+    pub const SET_TID_OFFSET: usize = offset_of!(Self, set_tid);
+
+    /// The structure as it lies in memory.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; 88] {
+        // In the order of the fields, which the assertions above pin down.
+        let words = [
+            self.flags,
+            self.pidfd,
+            self.child_tid,
+            self.parent_tid,
+            self.exit_signal,
+            self.stack,
+            self.stack_size,
+            self.tls,
+            self.set_tid,
+            self.set_tid_size,
+            self.cgroup,
+        ];
+        let mut bytes = [0; 88];
+        for (place, word) in bytes.chunks_exact_mut(8).zip(words) {
+            place.copy_from_slice(&word.to_ne_bytes());
+        }
+        bytes
+    }
+}
+
 /// `CLONE_INTO_CGROUP`
 pub const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 /// `CLONE_CLEAR_SIGHAND`: all dispositions back to default, except that ignored ones stay ignored.
