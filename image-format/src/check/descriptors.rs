@@ -1,0 +1,174 @@
+//! `fds` and `files/`: descriptors name descriptions that are there, and descriptions ask for what can be opened.
+
+use super::{Findings, absolute, duration, time};
+use crate::files::{FileKind, Pipe, Timerfd};
+use crate::image::Image;
+use crate::layout::{STDIOS, file_entry, process_file};
+use crate::types::{FileId, PAGE_SIZE};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// NR_OPEN's own ceiling is below 2^30 (fs/file.c, sysctl_nr_open_max, v6.18).
+const FD_LIMIT: u32 = 1 << 30;
+
+pub(super) fn check(image: &Image, findings: &mut Findings) {
+    references(image, findings);
+    for (&id, file) in &image.files {
+        let path = file_entry(id);
+        if i64::try_from(file.position).is_err() {
+            findings.add(&path, format!("position {}: offsets are below 2^63", file.position));
+        }
+        for problem in kind(&file.kind) {
+            findings.add(&path, problem);
+        }
+    }
+    pipes(image, findings);
+    circles(image, findings);
+}
+
+/// Descriptors once each, and every description there and held by someone.
+fn references(image: &Image, findings: &mut Findings) {
+    let mut held = BTreeSet::new();
+    let mut refer = |findings: &mut Findings, path: &str, index: u64, file: FileId| {
+        held.insert(file);
+        if !image.files.contains_key(&file) {
+            findings.line(path, index, format!("there is no {}", file_entry(file)));
+        }
+    };
+    for (&pid, process) in &image.processes {
+        let path = process_file(pid, "fds");
+        let mut seen = BTreeSet::new();
+        for (index, entry) in (0..).zip(&process.fds) {
+            refer(findings, &path, index, entry.file);
+            if !seen.insert(entry.fd) {
+                findings.line(&path, index, format!("descriptor {} stands there twice", entry.fd));
+            }
+            if entry.fd >= FD_LIMIT {
+                findings.line(&path, index, format!("descriptor {} is beyond {}", entry.fd, FD_LIMIT - 1));
+            }
+        }
+    }
+    let mut streams = BTreeSet::new();
+    for (index, stdio) in (0..).zip(&image.stdios) {
+        refer(findings, STDIOS, index, stdio.file);
+        if !streams.insert(stdio.file) {
+            findings.line(STDIOS, index, format!("{} stands there twice", file_entry(stdio.file)));
+        }
+    }
+    for (&id, file) in &image.files {
+        let FileKind::Epoll(epoll) = &file.kind else { continue };
+        let path = file_entry(id);
+        let mut seen = BTreeSet::new();
+        for target in &epoll.targets {
+            held.insert(target.file);
+            if !image.files.contains_key(&target.file) {
+                findings.add(&path, format!("target {}: there is no {}", target.fd, file_entry(target.file)));
+            }
+            if target.fd >= FD_LIMIT {
+                findings.add(&path, format!("target {} is beyond {}", target.fd, FD_LIMIT - 1));
+            }
+            if !seen.insert((target.fd, target.file)) {
+                findings.add(&path, format!("target {} stands there twice", target.fd));
+            }
+        }
+    }
+    for &id in image.files.keys().filter(|id| !held.contains(id)) {
+        findings.add(&file_entry(id), "no process has it open");
+    }
+}
+
+/// What is wrong with a description taken by itself.
+fn kind(kind: &FileKind) -> Vec<String> {
+    let path = |path| absolute(path).map(|problem| format!("path: {problem}"));
+    let problems = match kind {
+        FileKind::Regular(file) => {
+            vec![path(&file.path), time(file.modified).map(|problem| format!("modified: {problem}"))]
+        }
+        FileKind::Directory(directory) => vec![path(&directory.path)],
+        FileKind::Device(device) => vec![path(&device.path)],
+        FileKind::Pipe(one) => vec![pipe(one)],
+        FileKind::Eventfd(eventfd) => {
+            // The one value that write(2) refuses (fs/eventfd.c, v6.18).
+            vec![(eventfd.count.0 == u64::MAX).then(|| "count: a counter ends one below 2^64 - 1".to_owned())]
+        }
+        FileKind::Epoll(_) => vec![],
+        FileKind::Timerfd(timer) => timerfd(timer),
+        FileKind::Signalfd(signalfd) => {
+            vec![super::signals::unblockable(signalfd.mask).map(|problem| format!("mask: {problem}"))]
+        }
+    };
+    problems.into_iter().flatten().collect()
+}
+
+fn pipe(pipe: &Pipe) -> Option<String> {
+    if pipe.pipe == 0 {
+        return Some("pipe 0: pipes are counted from 1".to_owned());
+    }
+    // F_SETPIPE_SZ rounds up to such a size and reports no other (fs/pipe.c, round_pipe_size, v6.18).
+    if pipe.capacity < PAGE_SIZE || pipe.capacity > 1 << 31 || !pipe.capacity.is_power_of_two() {
+        return Some(format!("capacity {}: a pipe's is a power of two from 4096 to 2^31", pipe.capacity));
+    }
+    let Pipe { queued, capacity, .. } = pipe;
+    (queued > capacity).then(|| format!("queued {queued}: more than its capacity of {capacity}"))
+}
+
+fn timerfd(timer: &Timerfd) -> Vec<Option<String>> {
+    const CLOCKS: [u32; 5] = [0, 1, 7, 8, 9];
+    const SETTIME_FLAGS: u32 = 3;
+    vec![
+        (!CLOCKS.contains(&timer.clock)).then(|| format!("clock {}: timerfd_create(2) takes {CLOCKS:?}", timer.clock)),
+        (timer.settime_flags & !SETTIME_FLAGS != 0)
+            .then(|| format!("settime_flags {:#x}: timerfd_settime(2) takes bits 0 and 1", timer.settime_flags)),
+        duration(timer.remaining).map(|problem| format!("remaining: {problem}")),
+        duration(timer.interval).map(|problem| format!("interval: {problem}")),
+    ]
+}
+
+/// All ends of a pipe say the same about it.
+fn pipes(image: &Image, findings: &mut Findings) {
+    let mut first: BTreeMap<u32, (FileId, &Pipe)> = BTreeMap::new();
+    for (&id, file) in &image.files {
+        let FileKind::Pipe(pipe) = &file.kind else { continue };
+        let (other, theirs) = *first.entry(pipe.pipe).or_insert((id, pipe));
+        let other = file_entry(other);
+        let number = pipe.pipe;
+        if pipe.capacity != theirs.capacity {
+            let (ours, theirs) = (pipe.capacity, theirs.capacity);
+            findings.add(&file_entry(id), format!("capacity {ours}, but {other} says {theirs} of pipe {number}"));
+        }
+        if pipe.queued != theirs.queued {
+            let (ours, theirs) = (pipe.queued, theirs.queued);
+            findings.add(&file_entry(id), format!("queued {ours}, but {other} says {theirs} of pipe {number}"));
+        }
+    }
+}
+
+/// An epoll instance cannot, through others, watch itself (epoll_ctl(2), ELOOP). Depth first with a stack of our own:
+/// how deep the nesting goes is up to the image.
+fn circles(image: &Image, findings: &mut Findings) {
+    let watched = |id: FileId| match image.files.get(&id).map(|file| &file.kind) {
+        Some(FileKind::Epoll(epoll)) => epoll.targets.as_slice(),
+        _ => &[],
+    };
+    let mut done = BTreeSet::new();
+    for &start in image.files.keys() {
+        let mut open = BTreeSet::new();
+        let mut stack = vec![(start, 0)];
+        while let Some((id, next)) = stack.pop() {
+            if done.contains(&id) {
+                continue;
+            }
+            open.insert(id);
+            let Some(target) = watched(id).get(next) else {
+                open.remove(&id);
+                done.insert(id);
+                continue;
+            };
+            stack.push((id, next + 1));
+            if open.contains(&target.file) {
+                findings.add(&file_entry(id), format!("target {}: the epoll instances watch each other", target.fd));
+            } else {
+                stack.push((target.file, 0));
+            }
+        }
+    }
+}

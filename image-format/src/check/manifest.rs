@@ -1,0 +1,62 @@
+//! `manifest`: whether this crate understands it, and what a user may have edited there.
+
+use super::{Findings, absolute, content, time};
+use crate::image::ImageError;
+use crate::layout::MANIFEST;
+use crate::manifest::{FORMAT_VERSION, Manifest};
+use crate::types::{Bytes, PAGE_SIZE};
+
+/// The legacy region and the header of an XSAVE area: no area is smaller.
+pub(super) const XSAVE_MIN: u32 = 576;
+
+/// Checks that this crate understands what the manifest announces.
+///
+/// # Errors
+/// Names the field that does not fit.
+pub fn manifest(manifest: &Manifest) -> Result<(), ImageError> {
+    let refuse = |reason: String| Err(content(MANIFEST, reason));
+    if manifest.format != FORMAT_VERSION {
+        return refuse(format!(
+            "format {} is not known here: this program reads format {FORMAT_VERSION}",
+            manifest.format
+        ));
+    }
+    if manifest.architecture != "x86_64" {
+        return refuse(format!(
+            "architecture {:?}: an image can only be restored on its own, and this is x86_64",
+            manifest.architecture
+        ));
+    }
+    if manifest.page_size != PAGE_SIZE {
+        return refuse(format!("page_size {}: format 1 has pages of {PAGE_SIZE} bytes", manifest.page_size));
+    }
+    if let Some(parent) = &manifest.parent {
+        return refuse(format!("parent {parent:?}: this program reads no incremental images"));
+    }
+    Ok(())
+}
+
+/// The container's surroundings.
+pub(super) fn container(manifest: &Manifest, findings: &mut Findings) {
+    let mut field = |name: &str, problem: Option<String>| {
+        if let Some(problem) = problem {
+            findings.add(MANIFEST, format!("{name}: {problem}"));
+        }
+    };
+    let clocks = &manifest.clocks;
+    field("clocks.realtime", time(clocks.realtime));
+    field("clocks.monotonic", time(clocks.monotonic));
+    field("clocks.boottime", time(clocks.boottime));
+    field("container.root", manifest.container.root.as_ref().and_then(absolute));
+    field("container.hostname", node_name(&manifest.container.hostname));
+    field("container.domainname", node_name(&manifest.container.domainname));
+    let size = manifest.cpu.xsave_size;
+    let small = (size < XSAVE_MIN).then(|| format!("{size} bytes: an extended state area has {XSAVE_MIN} or more"));
+    field("cpu.xsave_size", small);
+}
+
+/// sethostname(2): at most __NEW_UTS_LEN bytes.
+fn node_name(name: &Bytes) -> Option<String> {
+    let bad = name.0.len() > 64 || name.0.contains(&0);
+    bad.then(|| format!("{name:?} is not at most 64 bytes without NUL"))
+}

@@ -1,0 +1,153 @@
+//! The files of a thread but for signals: registers that leave the thread in user mode, attributes the kernel takes.
+
+use super::manifest::XSAVE_MIN;
+use super::{ADDRESS_LIMIT, Findings, duration, task_name};
+use crate::image::ThreadImage;
+use crate::layout::thread_file;
+use crate::manifest::Cpu;
+use crate::thread::{Credentials, Frame, IntervalTimer, Resume, Scheduling, ThreadAttr};
+use crate::types::Pid;
+use std::collections::BTreeSet;
+
+/// The largest NR_CPUS that x86-64 can be built with (arch/x86/Kconfig, v6.18).
+const CPU_LIMIT: u32 = 8192;
+/// NGROUPS_MAX.
+const GROUPS_LIMIT: usize = 65536;
+
+pub(super) fn check(pid: Pid, tid: Pid, thread: &ThreadImage, cpu: &Cpu, findings: &mut Findings) {
+    let path = |name: &str| thread_file(pid, tid, name);
+    let mut report = |name: &str, problems: Vec<Option<String>>| {
+        for problem in problems.into_iter().flatten() {
+            findings.add(&path(name), problem);
+        }
+    };
+    report("attr", attr(&thread.attr));
+    report("attr", credentials(&thread.attr.credentials));
+    report("attr", scheduling(&thread.attr.scheduling));
+    report("thread", vec![xstate(&thread.fpu.xstate.0, cpu)]);
+    report("thread.frame", frame(&thread.frame));
+    let base = |name: &str, base: u64| (base >= ADDRESS_LIMIT).then(|| format!("{name}: {base:#x} is no user address"));
+    report("tls", vec![base("fs_base", thread.tls.fs_base.0), base("gs_base", thread.tls.gs_base.0)]);
+    timers(&path("timers"), pid == tid, &thread.timers, findings);
+}
+
+fn attr(attr: &ThreadAttr) -> Vec<Option<String>> {
+    let affinity = &attr.affinity;
+    let ascending = affinity.is_sorted_by(|a, b| a < b);
+    let rseq = attr.rseq.as_ref();
+    vec![
+        task_name(&attr.name),
+        affinity.is_empty().then(|| "affinity: no CPU is left to run on".to_owned()),
+        (!ascending).then(|| "affinity: not in ascending order".to_owned()),
+        affinity.iter().find(|&&n| n >= CPU_LIMIT).map(|n| format!("affinity: no machine has a CPU {n}")),
+        (attr.seccomp != 0).then(|| format!("seccomp {}: format 1 carries 0 only", attr.seccomp)),
+        // sys_set_robust_list takes the size of the head and no other; 0 is one that was never set.
+        (![0, 24].contains(&attr.robust_list.length))
+            .then(|| format!("robust_list.length {}: the head has 24 bytes", attr.robust_list.length)),
+        rseq.filter(|rseq| rseq.address.0 % 32 != 0 || rseq.address.0 >= ADDRESS_LIMIT || rseq.size < 32).map(|rseq| {
+            format!("rseq: {} and {} bytes are not an area of 32 or more, aligned", rseq.address, rseq.size)
+        }),
+    ]
+}
+
+/// What the kernel itself keeps true (capabilities(7)).
+fn credentials(credentials: &Credentials) -> Vec<Option<String>> {
+    let Credentials { inheritable, permitted, effective, ambient, .. } = credentials;
+    // (uid_t) -1 stands for "unchanged" in every call that sets one.
+    let none = |ids: &[u32]| ids.contains(&u32::MAX);
+    let within = |name: &str, set: u64, other: &str, bound: u64| {
+        (set & !bound != 0).then(|| format!("credentials.{name}: has capabilities that {other} has not"))
+    };
+    vec![
+        none(&credentials.uid).then(|| "credentials.uid: 4294967295 is no user".to_owned()),
+        none(&credentials.gid).then(|| "credentials.gid: 4294967295 is no group".to_owned()),
+        none(&credentials.groups).then(|| "credentials.groups: 4294967295 is no group".to_owned()),
+        (credentials.groups.len() > GROUPS_LIMIT)
+            .then(|| format!("credentials.groups: {}, the kernel takes {GROUPS_LIMIT}", credentials.groups.len())),
+        within("effective", effective.0, "permitted", permitted.0),
+        within("ambient", ambient.0, "permitted", permitted.0),
+        within("ambient", ambient.0, "inheritable", inheritable.0),
+    ]
+}
+
+fn scheduling(scheduling: &Scheduling) -> Vec<Option<String>> {
+    let Scheduling { policy, nice, priority, .. } = *scheduling;
+    let real_time = [1, 2].contains(&policy);
+    let priorities = if real_time { 1..=99 } else { 0..=0 };
+    vec![
+        (![0, 1, 2, 3, 5, 6].contains(&policy)).then(|| format!("scheduling.policy {policy}: no such policy")),
+        (!(-20..=19).contains(&nice)).then(|| format!("scheduling.nice {nice}: it is -20 to 19")),
+        (!priorities.contains(&priority))
+            .then(|| format!("scheduling.priority {priority}: 1 to 99 for FIFO and RR, else 0")),
+    ]
+}
+
+/// An XSAVE area in the standard format that this machine's kernel takes (arch/x86/kernel/fpu/xstate.c,
+/// validate_user_xstate_header, v6.18).
+fn xstate(area: &[u8], cpu: &Cpu) -> Option<String> {
+    if area.len() as u64 != u64::from(cpu.xsave_size) {
+        return Some(format!("xstate: {} bytes, the manifest's xsave_size is {}", area.len(), cpu.xsave_size));
+    }
+    // Too small an xsave_size is told with the manifest.
+    let header: &[u8; 64] = area.get(512..XSAVE_MIN as usize)?.first_chunk()?;
+    let word = |index: usize| header[index * 8..].first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+    let unknown = word(0) & !cpu.xfeatures.0;
+    if unknown != 0 {
+        return Some(format!("xstate: has components {unknown:#x} that the manifest's xfeatures has not"));
+    }
+    if header[8..].iter().any(|&byte| byte != 0) {
+        return Some("xstate: its header is not that of the standard format".to_owned());
+    }
+    // MXCSR: 16 bits, and AMD's bit 17.
+    let mxcsr = area[24..].first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
+    (mxcsr & !0x2_ffff != 0).then(|| format!("xstate: MXCSR {mxcsr:#x} has reserved bits"))
+}
+
+fn frame(frame: &Frame) -> Vec<Option<String>> {
+    let registers = &frame.registers;
+    // __USER_CS and __USER_DS (arch/x86/include/asm/segment.h, v6.18): anything else is not 64-bit user mode.
+    let exact = |name: &str, value: u64, selector: u64| {
+        (value != selector).then(|| format!("registers.{name}: {value:#x}, of a 64-bit program it is {selector:#x}"))
+    };
+    let null_or_user = |name: &str, value: u64| {
+        let bad = value > 0xffff || (value != 0 && value & 3 != 3);
+        bad.then(|| format!("registers.{name}: {value:#x} is no selector of user mode"))
+    };
+    let user = |name: &str, value: u64, limit: u64| {
+        (value >= limit).then(|| format!("registers.{name}: {value:#x} is no user space address"))
+    };
+    let resume = frame.syscall.as_ref().and_then(|syscall| match syscall.resume {
+        Resume::Remaining(remaining) => duration(remaining),
+        Resume::Again | Resume::Ended => None,
+    });
+    vec![
+        exact("cs", registers.cs.0, 0x33),
+        exact("ss", registers.ss.0, 0x2b),
+        null_or_user("ds", registers.ds.0),
+        null_or_user("es", registers.es.0),
+        null_or_user("fs", registers.fs.0),
+        null_or_user("gs", registers.gs.0),
+        user("rip", registers.rip.0, ADDRESS_LIMIT),
+        // An empty stack at the top of the address space ends where the guard page starts.
+        user("rsp", registers.rsp.0, ADDRESS_LIMIT + 1),
+        resume.map(|problem| format!("syscall.resume.remaining: {problem}")),
+    ]
+}
+
+fn timers(path: &str, leader: bool, timers: &[IntervalTimer], findings: &mut Findings) {
+    let mut seen = BTreeSet::new();
+    for (index, timer) in (0..).zip(timers) {
+        let which = timer.which;
+        let zero = timer.remaining.sec == 0 && timer.remaining.nsec == 0;
+        let problems = [
+            (!leader).then(|| "interval timers stand with the group leader".to_owned()),
+            (!seen.insert(which)).then(|| format!("{which:?} stands there twice")),
+            zero.then(|| "remaining: an armed timer has some time left".to_owned()),
+            duration(timer.remaining).map(|problem| format!("remaining: {problem}")),
+            duration(timer.interval).map(|problem| format!("interval: {problem}")),
+        ];
+        for problem in problems.into_iter().flatten() {
+            findings.line(path, index, problem);
+        }
+    }
+}
