@@ -1,0 +1,154 @@
+//! What a test could leave behind, to be compared and to be removed.
+
+use super::{World, cgroup_parent, run, wait_for};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// What exists on the machine because of one world, as text that can be compared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leftovers {
+    /// Processes in its cgroups, its workers and their tracees, and whatever runs a program from its directory, but for the server.
+    pub processes: BTreeSet<String>,
+    /// Its cgroups.
+    pub cgroups: BTreeSet<PathBuf>,
+    /// Mounts under its directory.
+    pub mounts: Vec<String>,
+    /// Namespaces that its processes are in and the harness is not.
+    pub namespaces: BTreeSet<String>,
+    /// How many descriptors its server holds.
+    pub server_descriptors: usize,
+}
+
+impl Leftovers {
+    /// Looks around.
+    #[must_use]
+    pub fn of(world: &World) -> Self {
+        let server = world.server.as_ref().map(std::process::Child::id);
+        let tag = cgroup_parent(world.run_dir());
+        let (mut processes, mut namespaces) = (BTreeSet::new(), BTreeSet::new());
+        let me = std::process::id();
+        for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+            if Some(pid) == server || pid == me || !belongs(&entry.path(), world.dir(), &tag, server) {
+                continue;
+            }
+            let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            processes.insert(format!("{pid} {}", String::from_utf8_lossy(&command).replace('\0', " ")));
+            for namespace in fs::read_dir(entry.path().join("ns")).into_iter().flatten().flatten() {
+                let own = fs::read_link(Path::new("/proc/self/ns").join(namespace.file_name()));
+                let its = fs::read_link(namespace.path());
+                if let (Ok(own), Ok(its)) = (own, its)
+                    && own != its
+                {
+                    namespaces.insert(its.to_string_lossy().into_owned());
+                }
+            }
+        }
+        Leftovers {
+            processes,
+            cgroups: cgroups(&tag).into_iter().collect(),
+            mounts: mounts_under(world.dir()),
+            namespaces,
+            server_descriptors: server
+                .map_or(0, |pid| fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)),
+        }
+    }
+
+    /// Waits until the world is again as it was: what dies needs a moment.
+    ///
+    /// # Panics
+    /// When it is not within five seconds, with the difference.
+    #[track_caller]
+    pub fn expect_again(&self, world: &World) {
+        let mut now = Leftovers::of(world);
+        wait_for(Duration::from_secs(5), || {
+            now = Leftovers::of(world);
+            now == *self
+        });
+        assert_eq!(now, *self, "something was left behind (left: now, right: before)");
+    }
+}
+
+fn belongs(proc: &Path, dir: &Path, tag: &str, server: Option<u32>) -> bool {
+    let parent = || {
+        let stat = fs::read_to_string(proc.join("stat")).ok()?;
+        stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse::<u32>().ok()
+    };
+    // A zombie has no exe; its cgroup or its parent tells.
+    fs::read_link(proc.join("exe")).is_ok_and(|exe| exe.starts_with(dir))
+        || fs::read_to_string(proc.join("cgroup")).is_ok_and(|cgroup| cgroup.contains(tag))
+        || server.is_some() && parent() == server
+}
+
+/// Where cgroup v2 is mounted.
+pub(super) fn cgroup_mount() -> Option<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
+    let line = mounts.lines().find(|line| line.contains(" - cgroup2 "))?;
+    line.split(' ').nth(4).map(PathBuf::from)
+}
+
+/// The cgroups with this name and all below them, the deepest first.
+fn cgroups(tag: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    if let Some(mount) = cgroup_mount() {
+        collect(&mount, tag, false, &mut found);
+    }
+    found
+}
+
+fn collect(dir: &Path, tag: &str, inside: bool, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            let inside = inside || entry.file_name() == *tag;
+            collect(&entry.path(), tag, inside, found);
+            if inside {
+                found.push(entry.path());
+            }
+        }
+    }
+}
+
+fn mounts_under(dir: &Path) -> Vec<String> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let points = mounts.lines().filter_map(|line| line.split(' ').nth(4));
+    points.filter(|point| Path::new(point).starts_with(dir)).map(str::to_owned).collect()
+}
+
+/// Whether something is mounted at exactly this path.
+pub(super) fn is_mounted(path: &Path) -> bool {
+    mounts_under(path).iter().any(|point| Path::new(point) == path)
+}
+
+/// Unmounts whatever is mounted at the path.
+pub(super) fn unmount(path: &Path) {
+    for _ in 0..5 {
+        if !is_mounted(path) || nix::mount::umount2(path, nix::mount::MntFlags::MNT_DETACH).is_err() {
+            return;
+        }
+    }
+}
+
+/// Kills and removes every container by the product's own means.
+pub(super) fn remove_containers(world: &World) {
+    for entry in fs::read_dir(world.run_dir()).into_iter().flatten().flatten() {
+        if entry.path().join("container.json").exists() {
+            let name = entry.file_name();
+            for verb in ["kill", "rm"] {
+                run(world.command(super::binary("crctl")).arg(verb).arg(&name), Duration::from_secs(10));
+            }
+        }
+    }
+}
+
+/// Kills what is left in the world's cgroups, and removes these, whatever the product did.
+pub(super) fn remove_cgroups(world: &World) {
+    let tag = cgroup_parent(world.run_dir());
+    for cgroup in cgroups(&tag) {
+        let _ = fs::write(cgroup.join("cgroup.kill"), "1");
+        let empty = || fs::read_to_string(cgroup.join("cgroup.events")).map_or(true, |e| e.contains("populated 0"));
+        wait_for(Duration::from_secs(5), empty);
+        let _ = fs::remove_dir(&cgroup);
+    }
+}

@@ -1,0 +1,175 @@
+//! What a user does, as steps of a test.
+
+use super::{Method, Outcome, PATIENCE, Program, World, binary, copy_tree, run, wait_for};
+use serde_json::Value;
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+impl World {
+    /// Runs crctl.
+    pub fn crctl<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(&self, arguments: I) -> Outcome {
+        run(self.command(binary("crctl")).args(arguments), PATIENCE)
+    }
+
+    /// `crctl run NAME -- PROGRAM`, and waits for its first progress.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[track_caller]
+    pub fn start(&self, name: &str, program: &Program) {
+        let arguments = ["run", name, "--"].map(str::to_owned);
+        self.crctl(arguments.iter().chain(&program.command)).expect_success();
+        let started = wait_for(Duration::from_secs(30), || program.progress() > 0 || program.result().is_some());
+        let log = fs::read_to_string(self.run_dir().join(name).join("log")).unwrap_or_default();
+        assert!(started && program.result().is_none(), "{name}: {:?} {log}", program.result());
+        program.goes_on(2);
+    }
+
+    /// `crctl VERB NAME`, which must succeed.
+    ///
+    /// # Panics
+    /// When it does not.
+    #[track_caller]
+    pub fn must(&self, verb: &str, name: &str) {
+        self.crctl([verb, name]).expect_success();
+    }
+
+    /// Freezes.
+    ///
+    /// # Panics
+    /// When refused.
+    #[track_caller]
+    pub fn freeze(&self, name: &str) {
+        self.must("freeze", name);
+        assert_eq!(self.state(name), "frozen");
+    }
+
+    /// Thaws.
+    ///
+    /// # Panics
+    /// When refused.
+    #[track_caller]
+    pub fn thaw(&self, name: &str) {
+        self.must("thaw", name);
+        assert_eq!(self.state(name), "running");
+    }
+
+    /// Kills.
+    ///
+    /// # Panics
+    /// When refused.
+    #[track_caller]
+    pub fn kill(&self, name: &str) {
+        self.must("kill", name);
+    }
+
+    /// Kills and forgets.
+    ///
+    /// # Panics
+    /// When refused.
+    #[track_caller]
+    pub fn remove(&self, name: &str) {
+        self.must("kill", name);
+        self.must("rm", name);
+    }
+
+    /// What `crctl status --json` says.
+    ///
+    /// # Panics
+    /// When it says no JSON.
+    #[track_caller]
+    #[must_use]
+    pub fn status(&self, name: &str) -> Value {
+        let outcome = self.crctl(["status", "--json", name]).expect_success();
+        serde_json::from_str(&outcome.stdout).unwrap_or_else(|error| panic!("{error}: {outcome}"))
+    }
+
+    /// The container's state.
+    ///
+    /// # Panics
+    /// When there is no such container.
+    #[track_caller]
+    #[must_use]
+    pub fn state(&self, name: &str) -> String {
+        let status = self.status(name);
+        let state = find(&status, "state").and_then(Value::as_str);
+        state.unwrap_or_else(|| panic!("no state in {status}")).to_owned()
+    }
+
+    /// Fails unless the status of the container holds each of these words: the reason of a refusal.
+    ///
+    /// # Panics
+    /// Then.
+    #[track_caller]
+    pub fn status_says(&self, name: &str, words: &[&str]) {
+        let status = self.status(name).to_string();
+        for word in words {
+            // As it stands inside a JSON string.
+            let quoted = word.replace('"', "\\\"");
+            assert!(status.contains(&quoted), "{word:?} is not in the status of {name}: {status}");
+        }
+    }
+
+    /// Copies a container's tree to a new place and returns it.
+    ///
+    /// # Panics
+    /// When copying fails.
+    #[track_caller]
+    pub fn copy_out(&self, name: &str, method: Method) -> PathBuf {
+        let to = self.place(name);
+        copy_tree(&self.tree(name), &to, method).expect_success();
+        to
+    }
+
+    /// A path for a copy, which does not exist.
+    ///
+    /// # Panics
+    /// When its parent cannot be made.
+    #[must_use]
+    pub fn place(&self, name: &str) -> PathBuf {
+        let number = self.copies.get();
+        self.copies.set(number + 1);
+        let parent = self.dir().join("backup").join(number.to_string());
+        fs::create_dir_all(&parent).unwrap_or_else(|error| panic!("creating {}: {error}", parent.display()));
+        parent.join(name)
+    }
+
+    /// Copies a copy in, under a name.
+    pub fn copy_in(&self, copy: &Path, name: &str, method: Method) -> Outcome {
+        // A directory that is already there (an exited container's) is copied into.
+        if matches!(method, Method::Cp | Method::CpArchive) && self.tree(name).exists() {
+            let flag = if method == Method::Cp { "-r" } else { "-a" };
+            return run(self.command("cp").arg(flag).arg("-T").arg(copy).arg(self.tree(name)), PATIENCE);
+        }
+        if method == Method::Tar && self.tree(name).exists() {
+            let script = r#"set -o pipefail; tar -C "$1" -cf - . | tar -C "$2" --no-same-owner -xf -"#;
+            return run(self.command("bash").args(["-c", script, "tar"]).arg(copy).arg(self.tree(name)), PATIENCE);
+        }
+        copy_tree(copy, &self.tree(name), method)
+    }
+
+    /// Copies in, which must succeed and give a frozen container.
+    ///
+    /// # Panics
+    /// When it does not.
+    #[track_caller]
+    pub fn restore(&self, copy: &Path, name: &str, method: Method) {
+        let outcome = self.copy_in(copy, name, method);
+        if !outcome.success() {
+            let status = self.crctl(["status", "--json", name]);
+            panic!("{outcome}\n{status}");
+        }
+        assert_eq!(self.state(name), "frozen");
+    }
+}
+
+/// The first value of this key, wherever it stands.
+fn find<'a>(value: &'a Value, key: &str) -> Option<&'a Value> {
+    match value {
+        Value::Object(map) => map.get(key).or_else(|| map.values().find_map(|inner| find(inner, key))),
+        Value::Array(items) => items.iter().find_map(|inner| find(inner, key)),
+        _ => None,
+    }
+}

@@ -1,0 +1,74 @@
+//! One kernel object after the other through a whole checkpoint, by plain copies: the victim checks itself before and after.
+
+use crfs_tests::world::{Method, Program, World, read_tree};
+
+/// Freeze, copy out, kill, copy in, thaw: the victim goes on where it was and finds everything as it left it. Twice, so that what
+/// was restored is checkpointed too.
+fn survives(kind: &str, arguments: &[&str]) {
+    let world = World::new();
+    let victim = Program::victim(&world, kind, arguments);
+    world.start("vs1", &victim);
+    for method in [Method::Cp, Method::CpArchive] {
+        world.freeze("vs1");
+        victim.stands_still();
+        let copy = world.copy_out("vs1", method);
+        assert!(read_tree(&copy) == read_tree(&world.tree("vs1")), "{kind}: two copies of one freeze differ");
+        world.kill("vs1");
+        world.restore(&copy, "vs1", method);
+        victim.stands_still();
+        world.thaw("vs1");
+        victim.goes_on(3);
+    }
+    victim.passes();
+}
+
+/// Freeze and thaw without any copy, a few times: the container must not notice.
+fn endures_freezing(kind: &str) {
+    let world = World::new();
+    let victim = Program::victim(&world, kind, &[]);
+    world.start("vs1", &victim);
+    for _ in 0..10 {
+        world.freeze("vs1");
+        world.thaw("vs1");
+        victim.goes_on(1);
+    }
+    victim.passes();
+}
+
+macro_rules! survive {
+    ($($kind:ident)*) => { $(
+        #[test]
+        fn $kind() {
+            survives(stringify!($kind), &[]);
+        }
+    )* };
+}
+survive! {
+    altstack arguments avx brk credentials data epoll eventfd files fork_sharing itimer limits pending pipe protnone shared
+    signalfd sparse threads timerfd tree waits zombie
+}
+
+#[test]
+fn one_thread() {
+    survives("threads", &["1"]);
+}
+
+#[test]
+fn ten_processes() {
+    survives("tree", &["10"]);
+}
+
+#[test]
+fn waits_endure_freezing() {
+    endures_freezing("waits");
+}
+
+#[test]
+fn registers_endure_freezing() {
+    endures_freezing("avx");
+}
+
+#[test]
+fn timers_endure_freezing() {
+    endures_freezing("itimer");
+}

@@ -1,0 +1,133 @@
+//! Programs that people have: interpreters, shells, pipelines.
+
+use crfs_tests::world::{Method, Program, World, edit_object, files_of, python};
+use serde_json::{Value, json};
+use std::fs;
+use std::path::Path;
+
+/// Every line starts with its number: none lost, none doubled.
+fn assert_numbered(path: &Path) {
+    let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("reading {}: {error}", path.display()));
+    assert!(!text.is_empty(), "{} is empty", path.display());
+    for (number, line) in text.lines().enumerate() {
+        let first = line.split(' ').next().unwrap_or_default();
+        assert_eq!(first, number.to_string(), "{}: line {number} is {line:?}", path.display());
+    }
+}
+
+fn three_generations(interpreter: &str, script: &str, methods: [Method; 3]) {
+    let world = World::new();
+    let program = Program::script(&world, interpreter, script, &[]);
+    world.start("vs1", &program);
+    for method in methods {
+        world.freeze("vs1");
+        program.stands_still();
+        let copy = world.copy_out("vs1", method);
+        world.kill("vs1");
+        world.restore(&copy, "vs1", method);
+        world.thaw("vs1");
+        program.goes_on(3);
+    }
+    program.passes();
+    assert_numbered(&program.path);
+}
+
+const PLAIN: [Method; 3] = [Method::Cp, Method::Cp, Method::Cp];
+
+#[test]
+fn python_three_generations() {
+    three_generations(python(), "counter.py", [Method::Cp, Method::Tar, Method::Rsync]);
+}
+
+#[test]
+fn bash_that_forks_and_sleeps() {
+    three_generations("/bin/bash", "loop.sh", PLAIN);
+}
+
+#[test]
+fn bash_pipeline_with_a_background_job() {
+    three_generations("/bin/bash", "pipeline.sh", PLAIN);
+}
+
+#[test]
+fn node_timers_and_file_writes() {
+    three_generations("/usr/bin/node", "timers.js", PLAIN);
+}
+
+#[test]
+fn perl() {
+    three_generations("/usr/bin/perl", "counter.pl", PLAIN);
+}
+
+/// The same image a second time, beside the original, which appends to another file after an edit in the copy.
+#[test]
+fn python_beside_itself() {
+    let world = World::new();
+    let program = Program::script(&world, python(), "counter.py", &[]);
+    world.start("vs1", &program);
+    world.freeze("vs1");
+    let copy = world.copy_out("vs1", Method::Cp);
+    let elsewhere = world.out().join("elsewhere");
+    fs::copy(&program.path, &elsewhere).expect("copying what was written so far");
+    let (from, to) = (json!(program.path.to_str()), json!(elsewhere.to_str()));
+    let mut edits = 0;
+    for file in files_of(&copy.join("files")).iter().filter(|file| file.to_string_lossy().starts_with("0x")) {
+        edit_object(&copy.join("files").join(file), |entry| {
+            if let Some(path) = entry.pointer_mut("/kind/regular/path").filter(|path| **path == from) {
+                *path = to.clone();
+                edits += 1;
+            }
+        });
+    }
+    assert_eq!(edits, 1, "one entry names the output file");
+    world.restore(&copy, "vs2", Method::Cp);
+    world.thaw("vs1");
+    program.goes_on(3);
+    let second = Program { command: Vec::new(), path: elsewhere.clone() };
+    second.stands_still();
+    world.thaw("vs2");
+    second.goes_on(3);
+    program.goes_on(3);
+    world.kill("vs2");
+    assert_numbered(&elsewhere);
+    program.passes();
+    assert_numbered(&program.path);
+}
+
+/// What the tree shows of a process is so.
+#[test]
+fn the_tree_tells_the_truth() {
+    let world = World::new();
+    let program = Program::script(&world, python(), "counter.py", &[]);
+    world.start("vs1", &program);
+    world.freeze("vs1");
+    let tree = world.tree("vs1");
+    let manifest: Value = serde_json::from_slice(&fs::read(tree.join("manifest")).expect("manifest")).expect("JSON");
+    assert_eq!(manifest["format"], 1);
+    assert_eq!(manifest["name"], "vs1");
+    assert_eq!(manifest["architecture"], "x86_64");
+    let listed: Vec<&str> =
+        manifest["paths"].as_array().expect("paths").iter().filter_map(|p| p["path"].as_str()).collect();
+    for file in files_of(&tree) {
+        let name = file.to_string_lossy();
+        assert!(name == "manifest" || listed.contains(&name.as_ref()), "{name} is not in the manifest");
+        let size = fs::metadata(tree.join(&file)).expect("its attributes").len();
+        let content = fs::read(tree.join(&file)).expect("its content");
+        assert_eq!(size, content.len() as u64, "the size of {name}");
+    }
+    let leader = tree.join("0x00000001");
+    let process: Value = serde_json::from_slice(&fs::read(leader.join("process")).expect("process")).expect("JSON");
+    let arguments: Vec<&str> =
+        process["arguments"].as_array().expect("list").iter().filter_map(Value::as_str).collect();
+    assert_eq!(arguments, program.command);
+    assert_eq!(process["pid"], 1);
+    let threads = fs::read_to_string(leader.join("thread.list")).expect("thread.list");
+    assert_eq!(threads.lines().count(), 5 + 1, "five threads and the end line: {threads}");
+    let frame = fs::read_to_string(leader.join("0x00000001/thread.frame")).expect("thread.frame");
+    assert!(frame.contains("nanosleep") || frame.contains("\"syscall\": null"), "the main thread sleeps: {frame}");
+    assert!(tree.join("1").exists(), "looking up the decimal number works too");
+    assert!(tree.join(".ctl/state").exists() && !files_of(&tree).iter().any(|file| file.starts_with(".ctl")));
+    world.thaw("vs1");
+    program.goes_on(2);
+    program.passes();
+}
