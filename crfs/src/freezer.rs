@@ -1,1 +1,323 @@
-//! (being written)
+//! A container's cgroup: made, frozen, thawed, killed, listed and removed.
+//!
+//! Only cgroup v2 will do: a task frozen there can be seized, read and killed. Where it is mounted is found in
+//! /proc/self/mountinfo and never assumed (on a hybrid host it is not /sys/fs/cgroup). Source: cgroups(7);
+//! `Documentation/admin-guide/cgroup-v2.rst`, `kernel/cgroup/freezer.c`, v6.18.
+
+mod stuck;
+
+use crate::failure::{Doing, Failure, Kind};
+use crate::registry::Registry;
+use nix::errno::Errno;
+use std::fs;
+use std::io::ErrorKind;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How often a wait looks again once yielding the processor was not enough.
+const PAUSE: Duration = Duration::from_micros(50);
+/// Looks that only yield: a freeze of sleeping tasks ends within a few of them.
+const YIELDS: u32 = 64;
+/// How long [`Cgroup::thaw_briefly`] lets the tasks run: a child of vfork(2) reaches its exec in less.
+const BRIEFLY: Duration = Duration::from_millis(2);
+
+/// A cgroup, by its absolute path; it need not exist.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cgroup {
+    path: PathBuf,
+}
+
+impl Cgroup {
+    /// The cgroup a container of this name gets: below the registry's parent, at the root of the cgroup v2 hierarchy, or where
+    /// the caller itself stands if the root is not ours to write (a delegated subtree).
+    ///
+    /// # Errors
+    /// [`Kind::Unsupported`] where cgroup v2 is not mounted.
+    pub fn of(registry: &Registry, name: &str) -> Result<Self, Failure> {
+        let base = base()?;
+        Ok(Cgroup { path: base.join(registry.cgroup_parent()).join(name) })
+    }
+
+    /// A cgroup at a path that was recorded.
+    #[must_use]
+    pub fn at(path: impl Into<PathBuf>) -> Self {
+        Cgroup { path: path.into() }
+    }
+
+    /// Its path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether the directory is there.
+    #[must_use]
+    pub fn exists(&self) -> bool {
+        self.path.is_dir()
+    }
+
+    /// Makes it, and its parent where that is missing.
+    ///
+    /// # Errors
+    /// [`Kind::Exists`] when it is there, [`Kind::Unsupported`] when the kernel has no cgroup v2 freezer.
+    pub fn create(&self) -> Result<(), Failure> {
+        let build = |path: &Path| fs::DirBuilder::new().mode(0o755).create(path);
+        if let Some(parent) = self.path.parent().filter(|parent| !parent.is_dir())
+            && let Err(error) = build(parent)
+            && error.kind() != ErrorKind::AlreadyExists
+        {
+            return Err(error).doing(|| format!("cgroup {}: creating", parent.display()));
+        }
+        match build(&self.path) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                return Err(Failure::new(Kind::Exists, format!("cgroup {}: there already", self.path.display())));
+            }
+            other => other.doing(|| format!("cgroup {}: creating", self.path.display()))?,
+        }
+        if !self.path.join("cgroup.freeze").exists() {
+            // The one failure from here on; an empty directory that stays would only be in the way of the next attempt.
+            let _ = fs::remove_dir(&self.path);
+            return Err(Failure::new(
+                Kind::Unsupported,
+                format!("cgroup {}: no cgroup.freeze in it; Linux 5.2 or later is needed", self.path.display()),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Its directory, for `CLONE_INTO_CGROUP`. Close-on-exec.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn open(&self) -> Result<OwnedFd, Failure> {
+        fs::OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_DIRECTORY)
+            .open(&self.path)
+            .map(OwnedFd::from)
+            .doing(|| format!("cgroup {}: opening", self.path.display()))
+    }
+
+    /// Stops every task in it and below it.
+    ///
+    /// Waits by reading cgroup.events again: its notification is rate limited to one in 10 ms.
+    ///
+    /// # Errors
+    /// [`Kind::Deadline`]: not all stopped in time. The cgroup has been thawed, and the text names the tasks that ran on.
+    pub fn freeze(&self, deadline: Duration) -> Result<(), Failure> {
+        let end = Instant::now() + deadline;
+        self.write("cgroup.freeze", "1")?;
+        let mut looks = 0;
+        while !self.is_frozen()? {
+            if Instant::now() >= end {
+                let stuck = stuck::describe(&self.procs().unwrap_or_default());
+                self.thaw()?;
+                return Err(Failure::new(
+                    Kind::Deadline,
+                    format!(
+                        "cgroup {}: not frozen within {} ms, so it runs on; {stuck}",
+                        self.path.display(),
+                        deadline.as_millis()
+                    ),
+                ));
+            }
+            pause(&mut looks);
+        }
+        Ok(())
+    }
+
+    /// Lets every task in it run again.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn thaw(&self) -> Result<(), Failure> {
+        self.write("cgroup.freeze", "0")
+    }
+
+    /// Thaws for a moment and freezes again: a parent of vfork(2) cannot be stopped until its child has reached exec or exit.
+    ///
+    /// # Errors
+    /// As [`Cgroup::freeze`].
+    pub fn thaw_briefly(&self, deadline: Duration) -> Result<(), Failure> {
+        self.thaw()?;
+        std::thread::sleep(BRIEFLY);
+        self.freeze(deadline)
+    }
+
+    /// Whether all tasks in it and below it are stopped.
+    ///
+    /// # Errors
+    /// When cgroup.events cannot be read.
+    pub fn is_frozen(&self) -> Result<bool, Failure> {
+        self.event("frozen")
+    }
+
+    /// Whether there is a live task in it or below it. False where the cgroup does not exist.
+    ///
+    /// # Errors
+    /// When cgroup.events cannot be read.
+    pub fn is_populated(&self) -> Result<bool, Failure> {
+        if self.exists() { self.event("populated") } else { Ok(false) }
+    }
+
+    /// Kills every task in it and below it, frozen or not, and waits until none is left.
+    ///
+    /// # Errors
+    /// [`Kind::Deadline`] when some are still there.
+    pub fn kill(&self, deadline: Duration) -> Result<(), Failure> {
+        let end = Instant::now() + deadline;
+        self.write("cgroup.kill", "1")?;
+        let mut looks = 0;
+        while self.is_populated()? {
+            if Instant::now() >= end {
+                let left = self.procs().unwrap_or_default();
+                return Err(Failure::new(
+                    Kind::Deadline,
+                    format!(
+                        "cgroup {}: killed, and {} ms later these processes are still there: {left:?}; \
+                         they wait for the kernel, try again when the disk or server they wait for answers",
+                        self.path.display(),
+                        deadline.as_millis()
+                    ),
+                ));
+            }
+            pause(&mut looks);
+        }
+        Ok(())
+    }
+
+    /// The processes in it and below it, as the host numbers them, sorted.
+    ///
+    /// # Errors
+    /// When a cgroup.procs cannot be read. A cgroup that vanishes meanwhile is no error.
+    pub fn procs(&self) -> Result<Vec<i32>, Failure> {
+        let mut pids = Vec::new();
+        for path in self.with_descendants()? {
+            let file = path.join("cgroup.procs");
+            match fs::read_to_string(&file) {
+                Ok(text) => pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok())),
+                // In a threaded cgroup the processes are listed by the domain above it.
+                Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {}
+                Err(error) if is_gone(&error) => {}
+                Err(error) => return Err(error).doing(|| format!("{}: reading", file.display())),
+            }
+        }
+        pids.sort_unstable();
+        pids.dedup();
+        Ok(pids)
+    }
+
+    /// Removes it with all cgroups below it. Nothing to do where it does not exist.
+    ///
+    /// # Errors
+    /// [`Kind::Deadline`] while tasks keep it busy: [`Cgroup::kill`] first.
+    pub fn remove(&self, deadline: Duration) -> Result<(), Failure> {
+        let end = Instant::now() + deadline;
+        let mut looks = 0;
+        loop {
+            let mut busy = None;
+            for path in self.with_descendants()?.iter().rev() {
+                match fs::remove_dir(path) {
+                    Ok(()) => {}
+                    Err(error) if is_gone(&error) => {}
+                    Err(error) if error.kind() == ErrorKind::ResourceBusy => busy = Some(path.clone()),
+                    Err(error) => return Err(error).doing(|| format!("cgroup {}: removing", path.display())),
+                }
+            }
+            let Some(path) = busy else { return Ok(()) };
+            if Instant::now() >= end {
+                return Err(Failure::new(
+                    Kind::Deadline,
+                    format!(
+                        "cgroup {}: still busy after {} ms; processes in it: {:?}",
+                        path.display(),
+                        deadline.as_millis(),
+                        self.procs().unwrap_or_default()
+                    ),
+                ));
+            }
+            pause(&mut looks);
+        }
+    }
+
+    /// It and all cgroups below it, each before those below it; empty where it does not exist.
+    fn with_descendants(&self) -> Result<Vec<PathBuf>, Failure> {
+        if !self.exists() {
+            return Ok(Vec::new());
+        }
+        let mut paths = vec![self.path.clone()];
+        let mut next = 0;
+        while let Some(path) = paths.get(next).cloned() {
+            next += 1;
+            let entries = match fs::read_dir(&path) {
+                Err(error) if is_gone(&error) => continue,
+                other => other.doing(|| format!("cgroup {}: listing", path.display()))?,
+            };
+            let below = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+            paths.extend(below.map(|entry| entry.path()));
+        }
+        Ok(paths)
+    }
+
+    fn event(&self, key: &str) -> Result<bool, Failure> {
+        let file = self.path.join("cgroup.events");
+        let text = fs::read_to_string(&file).doing(|| format!("{}: reading", file.display()))?;
+        Ok(text.lines().any(|line| line.split_once(' ') == Some((key, "1"))))
+    }
+
+    fn write(&self, name: &str, value: &str) -> Result<(), Failure> {
+        let file = self.path.join(name);
+        // Without O_CREAT: in a directory that is no cgroup a new file would look like success.
+        let write = || -> std::io::Result<()> {
+            std::io::Write::write_all(&mut fs::OpenOptions::new().write(true).open(&file)?, value.as_bytes())
+        };
+        write().doing(|| format!("{}: writing {value}", file.display()))
+    }
+}
+
+/// Where containers' cgroups may be made: the root of the hierarchy, or our own cgroup where the root cannot be written.
+fn base() -> Result<PathBuf, Failure> {
+    let (mount, mounted_root) = mount_point()?;
+    if nix::unistd::access(&mount, nix::unistd::AccessFlags::W_OK).is_ok() {
+        return Ok(mount);
+    }
+    let text = fs::read_to_string("/proc/self/cgroup").doing(|| "/proc/self/cgroup: reading")?;
+    let own = text.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/");
+    let below = Path::new(own).strip_prefix(&mounted_root).unwrap_or_else(|_| Path::new(""));
+    Ok(mount.join(below))
+}
+
+/// The first mount of cgroup v2, and which part of the hierarchy it shows.
+fn mount_point() -> Result<(PathBuf, PathBuf), Failure> {
+    let text = fs::read("/proc/self/mountinfo").doing(|| "/proc/self/mountinfo: reading")?;
+    crate::launch::mounts(&text)
+        .into_iter()
+        .find(|mount| mount.kind == "cgroup2")
+        .map(|mount| (mount.path, mount.root))
+        .ok_or_else(|| {
+            Failure::new(
+                Kind::Unsupported,
+                "cgroup v2 is not mounted, and containers are frozen through it; \
+                 mount -t cgroup2 none /sys/fs/cgroup/unified",
+            )
+        })
+}
+
+/// A cgroup removed by somebody else: the directory is gone, or its files answer ENODEV.
+fn is_gone(error: &std::io::Error) -> bool {
+    error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(Errno::ENODEV as i32)
+}
+
+fn pause(looks: &mut u32) {
+    *looks += 1;
+    if *looks <= YIELDS {
+        std::thread::yield_now();
+    } else {
+        std::thread::sleep(PAUSE);
+    }
+}
+
+#[cfg(test)]
+mod tests;

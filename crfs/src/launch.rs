@@ -1,1 +1,236 @@
-//! (being written)
+//! Starting a container: `crctl run`.
+
+mod mounts;
+mod resolve;
+mod surroundings;
+
+pub(crate) use mounts::mounts;
+pub use surroundings::{ClockOffsets, Newborn, Surroundings, clone_init};
+
+use crate::failure::{Doing, Failure, Kind};
+use crate::freezer::Cgroup;
+use crate::operation;
+use crate::registry::{Container, Init, Record, Registry, State};
+use std::ffi::{CString, OsString};
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long a name may be held by another operation.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+/// For what is left of a container that could not be started.
+const CLEANUP: Duration = Duration::from_secs(5);
+
+/// What `crctl run` may ask for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RunOptions {
+    /// The directory that becomes the container's `/`.
+    pub root: Option<PathBuf>,
+    /// Share the host's network.
+    pub host_net: bool,
+    /// The host name; the container's name when None.
+    pub hostname: Option<OsString>,
+}
+
+/// Why a container could not be started. A shell tells the first two from the rest, so they are told apart here.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// There is no such command: 127 in a shell.
+    #[error("{0}")]
+    CommandNotFound(Failure),
+    /// It is there and cannot be executed: 126 in a shell.
+    #[error("{0}")]
+    NotExecutable(Failure),
+    /// Anything else.
+    #[error("{0}")]
+    Failed(Failure),
+}
+
+impl From<Failure> for RunError {
+    fn from(failure: Failure) -> Self {
+        RunError::Failed(failure)
+    }
+}
+
+impl RunError {
+    /// The failure, whichever it is.
+    #[must_use]
+    pub fn failure(&self) -> &Failure {
+        match self {
+            RunError::CommandNotFound(failure) | RunError::NotExecutable(failure) | RunError::Failed(failure) => {
+                failure
+            }
+        }
+    }
+}
+
+/// Starts `command` as pid 1 of a new container, with the caller's environment, umask, limits and working directory (`/` where
+/// the container has no such directory), /dev/null as its input and the container's log as its output. Returns when the program
+/// has been executed. An exited container of the name is replaced.
+///
+/// The caller must have one thread, and is the parent of the new process.
+///
+/// # Errors
+/// [`Kind::BadName`], [`Kind::Exists`], a command that cannot be executed, or what could not be set up. Nothing of it is left
+/// then; an exited container of that name is still there.
+pub fn run(registry: &Registry, name: &str, command: &[OsString], options: &RunOptions) -> Result<Record, RunError> {
+    let container = registry.container(name)?;
+    let root = options.root.as_deref().map(|root| check_root(name, root)).transpose()?;
+    let executable = Executable::find(name, command, root.as_deref())?;
+    let before = operation::state_if_any(registry, &container)?;
+    let fresh = match before {
+        None => true,
+        Some(State::Exited) => false,
+        Some(state) => return Err(in_use(name, state).into()),
+    };
+    let _lock = operation::hold(&container, LOCK_PATIENCE)?;
+    // Again, now that nobody else can change it.
+    if let Some(state) = operation::state_if_any(registry, &container)?.filter(|state| *state != State::Exited) {
+        return Err(in_use(name, state).into());
+    }
+    let cgroup = Cgroup::of(registry, name)?;
+    let result =
+        Attempt { registry, container: &container, cgroup: &cgroup, root, options }.start(command, &executable);
+    if result.is_err() {
+        // The reason is told below; what cannot be removed is found by the next run or `crctl rm`.
+        let _ = cgroup.kill(CLEANUP).and_then(|()| cgroup.remove(CLEANUP));
+        let _ = fs::remove_file(new_log(&container));
+        if fresh {
+            let _ = fs::remove_dir_all(container.dir());
+        }
+    }
+    result
+}
+
+fn in_use(name: &str, state: State) -> Failure {
+    let remedy = match state {
+        State::Running | State::Frozen => format!("take another name, or `crctl kill {name}` first"),
+        State::Incoming | State::Building | State::Failed => format!("take another name, or `crctl rm {name}` first"),
+        State::Exited => String::from("it is replaced by the next run"),
+    };
+    Failure::new(Kind::Exists, format!("{name}: the name is in use by a container that is {state}; {remedy}"))
+}
+
+fn check_root(name: &str, root: &Path) -> Result<PathBuf, Failure> {
+    let path = fs::canonicalize(root).doing(|| format!("{name}: --root {}", root.display()))?;
+    if path.is_dir() {
+        Ok(path)
+    } else {
+        Err(Failure::new(Kind::System, format!("{name}: --root {}: not a directory", root.display())))
+    }
+}
+
+fn new_log(container: &Container) -> PathBuf {
+    container.log_file().with_extension("new")
+}
+
+/// What execve(2) gets.
+struct Executable {
+    path: CString,
+    arguments: Vec<CString>,
+    environment: Vec<CString>,
+}
+
+impl Executable {
+    fn find(name: &str, command: &[OsString], root: Option<&Path>) -> Result<Self, RunError> {
+        let Some(program) = command.first().filter(|program| !program.is_empty()) else {
+            return Err(Failure::new(Kind::System, format!("{name}: no command; crctl run {name} -- COMMAND")).into());
+        };
+        let directory = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
+        let path = resolve::resolve(program, root, &directory, std::env::var_os("PATH").as_deref())?;
+        let c_string =
+            |bytes: Vec<u8>| CString::new(bytes).doing(|| format!("command {}: a NUL byte", program.display()));
+        Ok(Executable {
+            path: c_string(path.into_os_string().into_vec())?,
+            arguments: command.iter().map(|word| c_string(word.as_bytes().to_vec())).collect::<Result<_, _>>()?,
+            environment: std::env::vars_os()
+                .map(|(key, value)| c_string([key.as_bytes(), b"=", value.as_bytes()].concat()))
+                .collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// Executes it in the calling process, which has the streams it is to have as 0, 1 and 2.
+    fn execute(&self, input: &File, log: &File) -> std::io::Error {
+        let steps = || -> nix::Result<std::convert::Infallible> {
+            nix::unistd::dup2_stdin(input)?;
+            nix::unistd::dup2_stdout(log)?;
+            nix::unistd::dup2_stderr(log)?;
+            crfs_sys::close_range::close_on_exec_from(3)?;
+            crfs_sys::signal::reset_all()?;
+            crfs_sys::signal::set_mask(0)?;
+            nix::unistd::execve(&self.path, &self.arguments, &self.environment)
+        };
+        match steps() {
+            Err(errno) => errno.into(),
+            Ok(never) => match never {},
+        }
+    }
+}
+
+/// One start of a container: what is made on the way.
+struct Attempt<'a> {
+    registry: &'a Registry,
+    container: &'a Container,
+    cgroup: &'a Cgroup,
+    root: Option<PathBuf>,
+    options: &'a RunOptions,
+}
+
+impl Attempt<'_> {
+    fn start(&self, command: &[OsString], executable: &Executable) -> Result<Record, RunError> {
+        let name = self.container.name();
+        // What an earlier container of the name left; one with tasks in it is in use and refused by `remove`.
+        self.cgroup.remove(CLEANUP)?;
+        self.cgroup.create()?;
+        let cgroup = self.cgroup.open()?;
+        let log_path = new_log(self.container);
+        // Truncated by hand: a file left by a crash. The program itself only appends.
+        let log = OpenOptions::new().create(true).append(true).mode(0o600).open(&log_path);
+        let log = log.doing(|| format!("{}: opening", log_path.display()))?;
+        log.set_len(0).doing(|| format!("{}: emptying", log_path.display()))?;
+        let input = File::open("/dev/null").doing(|| "/dev/null: opening")?;
+        let host = nix::sys::utsname::uname().doing(|| "uname(2)")?;
+        let surroundings = Surroundings {
+            root: self.root.clone(),
+            host_net: self.options.host_net,
+            hostname: self.options.hostname.clone().unwrap_or_else(|| name.into()),
+            domainname: host.domainname().to_owned(),
+        };
+        let within = |failure: Failure| failure.within(format!("{name}: starting"));
+        use std::os::fd::AsFd;
+        let newborn =
+            clone_init(&surroundings, cgroup.as_fd(), None, || executable.execute(&input, &log)).map_err(within)?;
+        let pid = newborn.wait_for_exec().map_err(|failure| {
+            let path = executable.path.to_string_lossy();
+            let reason = Failure { chain: vec![format!("command {path}"), failure.to_string()], kind: failure.kind };
+            match failure.kind {
+                // The file was there a moment ago, so what is missing is its interpreter or loader.
+                Kind::NotFound => RunError::CommandNotFound(reason),
+                Kind::Deadline => RunError::Failed(reason),
+                _ => RunError::NotExecutable(reason),
+            }
+        })?;
+        let record = Record {
+            name: name.to_owned(),
+            state: State::Running,
+            generation: self.registry.next_generation()?,
+            cgroup: self.cgroup.path().to_owned(),
+            created: operation::now(),
+            command: command.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
+            root: self.root.clone(),
+            host_net: self.options.host_net,
+            init: operation::start_time(pid.as_raw()).map(|start_time| Init { pid: pid.as_raw(), start_time }),
+            exit_status: None,
+            inspect: false,
+            restored: false,
+        };
+        operation::forget_image(self.registry, self.container)?;
+        fs::rename(&log_path, self.container.log_file()).doing(|| format!("{}: renaming", log_path.display()))?;
+        self.container.write_record(&record)?;
+        let status = crate::registry::Status { operation: "run".into(), time: operation::now(), ..Default::default() };
+        self.container.write_status(&status)?;
+        Ok(record)
+    }
+}

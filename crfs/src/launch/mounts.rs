@@ -1,0 +1,66 @@
+//! /proc/PID/mountinfo, as far as it is needed here. Source: proc_pid_mountinfo(5).
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+
+/// One mount.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Mount {
+    /// Which part of the file system is mounted.
+    pub(crate) root: PathBuf,
+    /// Where.
+    pub(crate) path: PathBuf,
+    /// The file system's type: `cgroup2`, `fuse.crfs`.
+    pub(crate) kind: String,
+}
+
+/// All mounts of a mountinfo text, in its order; lines that are none are passed over.
+pub(crate) fn mounts(text: &[u8]) -> Vec<Mount> {
+    text.split(|&byte| byte == b'\n').filter_map(mount).collect()
+}
+
+fn mount(line: &[u8]) -> Option<Mount> {
+    // 36 35 98:0 /root /path options optional... - kind source super-options
+    let mut fields = line.split(|&byte| byte == b' ');
+    let root = fields.nth(3)?;
+    let path = fields.next()?;
+    let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
+    Some(Mount {
+        root: OsString::from_vec(unescape(root)).into(),
+        path: OsString::from_vec(unescape(path)).into(),
+        kind: String::from_utf8_lossy(kind).into_owned(),
+    })
+}
+
+/// Undoes `\040` and the like: the kernel writes blank, tab, newline and backslash so.
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&first, tail)) = rest.split_first() {
+        let digits = tail.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
+        match digits.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) if first == b'\\' => {
+                bytes.push(byte);
+                rest = &tail[3..];
+            }
+            _ => {
+                bytes.push(first);
+                rest = tail;
+            }
+        }
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_with_escapes_and_optional_fields() {
+        let text = b"36 35 98:0 /a\\040b /mnt/c\\134d rw,noatime master:1 shared:2 - fuse.crfs crfs rw\nnonsense\n";
+        let expected = Mount { root: "/a b".into(), path: "/mnt/c\\d".into(), kind: "fuse.crfs".into() };
+        assert_eq!(mounts(text), [expected]);
+    }
+}
