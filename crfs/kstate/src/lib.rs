@@ -1,1 +1,38 @@
 //! Reads kernel state by name, through BTF and a small BPF program, and calibrates itself.
+//!
+//! What a checkpoint needs and the kernel tells nobody (signal handlers, alternate stacks, what remains of timers and sleeps, tid addresses,
+//! SEM_UNDO, descriptor tables) is read from the kernel's own memory. Nothing runs in the task that is asked about and nothing in it
+//! changes; a wrong address is an error and never a crash. [`KernelState`] says who may ask about which tasks.
+//!
+//! The kernel's layout is no contract. The structure paths stand by name in `paths.rs`, the running kernel's BTF tells where they lie, and
+//! [`KernelState::calibrate`] reads children of known state to see that they mean what we think. Every getter belongs to a
+//! [`Feature`]; one that does not read back right is off, and says why.
+
+mod attributes;
+mod btf;
+mod cache;
+mod calibrate;
+mod error;
+mod feature;
+mod files;
+mod memory;
+mod paths;
+mod restart;
+mod signals;
+mod state;
+mod sysvsem;
+mod tasks;
+mod timers;
+
+pub use attributes::SyscallDispatch;
+pub use btf::{BtfError, Field, Kind, PathError};
+pub use error::Error;
+pub use feature::{Disabled, Feature, Status};
+pub use files::PipeEnds;
+pub use memory::{Brk, MemoryLayout};
+pub use restart::{RestartBlock, RestartFutex, RestartNanosleep, RestartPoll};
+pub use signals::{AltStack, KernelSigaction, SIGNALS};
+pub use state::{FAULT_VARIABLE, KernelState};
+pub use sysvsem::SemUndo;
+pub use tasks::Task;
+pub use timers::Itimer;

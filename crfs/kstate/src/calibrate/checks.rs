@@ -1,0 +1,354 @@
+//! One check a feature: what is read of the children against what they set, present and absent.
+
+use std::fmt::Debug;
+
+use nix::errno::Errno;
+
+use super::Trouble;
+use super::scene::{self, Actor, Roles, Scene};
+use crate::error::Error;
+use crate::feature::Feature;
+use crate::files::PipeEnds;
+use crate::memory::MemoryLayout;
+use crate::signals::{AltStack, KernelSigaction};
+use crate::state::KernelState;
+use crate::tasks::Task;
+use crate::timers::Itimer;
+
+type Check = fn(&KernelState, &Scene, &Roles) -> Result<(), Trouble>;
+
+/// In the order of [`Feature`], but for the walk, which is proven by finding the children at all.
+pub(super) const CHECKS: &[(Feature, Check)] = &[
+    (Feature::SignalActions, signal_actions),
+    (Feature::AlternateStack, alternate_stack),
+    (Feature::TidAddresses, tid_addresses),
+    (Feature::ExitSignal, exit_signal),
+    (Feature::PdeathSignal, pdeath_signal),
+    (Feature::RestartKind, restart_kind),
+    (Feature::RestartNanosleep, restart_nanosleep),
+    (Feature::RestartPoll, restart_poll),
+    (Feature::RestartFutex, restart_futex),
+    (Feature::RealTimer, real_timer),
+    (Feature::CpuTimers, cpu_timers),
+    (Feature::PosixTimers, posix_timers),
+    (Feature::SemUndo, sem_undo),
+    (Feature::Ldt, ldt),
+    (Feature::Aio, aio),
+    (Feature::IoPermission, io_permission),
+    (Feature::MemoryLayout, memory_layout),
+    (Feature::Dumpable, dumpable),
+    (Feature::Securebits, securebits),
+    (Feature::Subreaper, subreaper),
+    (Feature::SyscallDispatch, syscall_dispatch),
+    (Feature::TlsArray, tls_array),
+    (Feature::Files, files),
+    (Feature::FileCount, file_count),
+    (Feature::PipeEnds, pipe_ends),
+];
+
+const NS: u64 = 1_000_000_000;
+/// Timer slack and rounding, on times that are exact otherwise.
+const SLACK_NS: u64 = 1_000_000;
+/// Processor time that a child may have used after it asked: more than a tick of the slowest kernel.
+const TICKS_NS: u64 = 25_000_000;
+
+fn same<T: PartialEq + Debug>(what: &str, read: T, expected: T) -> Result<(), Trouble> {
+    if read == expected {
+        return Ok(());
+    }
+    Err(Trouble::Wrong(format!("{what}: {read:x?} was read where {expected:x?} was set")))
+}
+
+fn within(what: &str, read: u64, least: u64, most: u64) -> Result<(), Trouble> {
+    if (least..=most).contains(&read) {
+        return Ok(());
+    }
+    Err(Trouble::Wrong(format!("{what}: {read} was read where {least} to {most} was expected")))
+}
+
+fn signal_actions(state: &KernelState, scene: &Scene, roles: &Roles) -> Result<(), Trouble> {
+    scene.full.outcome("rt_sigaction")?;
+    let (set, unset) = (state.signal_actions(&roles.full)?, state.signal_actions(&roles.bare)?);
+    for (signal, [handler, flags, restorer, mask]) in scene::ACTIONS {
+        let index = usize::try_from(signal - 1).unwrap_or(usize::MAX);
+        let expected = KernelSigaction { handler, flags, restorer, mask };
+        same("a handler", set.get(index), Some(&expected))?;
+        same("no handler", unset.get(index), Some(&KernelSigaction::default()))?;
+    }
+    Ok(())
+}
+
+fn alternate_stack(state: &KernelState, scene: &Scene, roles: &Roles) -> Result<(), Trouble> {
+    scene.full.outcome("sigaltstack")?;
+    let (sp, size) = scene::ALTSTACK;
+    let expected = AltStack { sp, flags: scene::SS_AUTODISARM, size };
+    same("a stack", state.alternate_stack(&roles.full)?, expected)?;
+    same("no stack", state.alternate_stack(&roles.bare)?, AltStack { sp: 0, flags: 2, size: 0 })
+}
+
+fn tid_addresses(state: &KernelState, scene: &Scene, roles: &Roles) -> Result<(), Trouble> {
+    let read = |task| -> Result<_, Error> { Ok((state.set_child_tid(task)?, state.clear_child_tid(task)?)) };
+    same("both addresses", read(&roles.full)?, (scene.full.puppet.child_tid_address(), scene::CLEAR_TID))?;
+    same("no address", read(&roles.bare)?, (0, 0))
+}
+
+fn exit_signal(state: &KernelState, _: &Scene, roles: &Roles) -> Result<(), Trouble> {
+    same("SIGCHLD", state.exit_signal(&roles.full)?, libc::SIGCHLD)?;
+    same("no signal", state.exit_signal(&roles.bare)?, 0)
+}
+
+fn pdeath_signal(state: &KernelState, scene: &Scene, roles: &Roles) -> Result<(), Trouble> {
+    scene.full.outcome("PR_SET_PDEATHSIG")?;
+    same("SIGKILL", state.pdeath_signal(&roles.full)?, libc::SIGKILL)?;
+    same("no signal", state.pdeath_signal(&roles.bare)?, 0)
+}
+
+fn restart_kind(state: &KernelState, _: &Scene, roles: &Roles) -> Result<(), Trouble> {
+    let known = &state.known.restart;
+    let mut all = [known.none, known.nanosleep, known.poll, known.futex];
+    all.sort_unstable();
+    let distinct = all.windows(2).all(|pair| pair[0] != pair[1]);
+    // The kernel's half of the address space.
+    if !distinct || all.iter().any(|&function| function < 0xffff_8000_0000_0000) {
+        return Err(Trouble::Wrong(format!("four kinds of calls have the functions {all:x?}")));
+    }
+    same("the function of a poll", state.restart_function(&roles.poll_forever)?, known.poll)
+}
+
+fn restart_nanosleep(state: &KernelState, scene: &Scene, roles: &Roles) -> Result<(), Trouble> {
+    let read = state.restart_nanosleep(&roles.full)?;
+    same("clock, kind and address", (read.clockid, read.kind, read.rmtp), (libc::CLOCK_MONOTONIC, 1, scene.at.rmtp))?;
+    until("the end of the sleep", read.expires_ns, scene, scene::WAIT_SECONDS)
+}
+
+/// A time that was `seconds` ahead when the children ran.
+fn until(what: &str, read_ns: u64, scene: &Scene, seconds: u64) -> Result<(), Trouble> {
+    within(what, read_ns, scene.before_ns + seconds * NS, scene.after_ns + seconds * NS + SLACK_NS)
+}
+
+fn restart_poll(state: &KernelState, scene: &Scene, roles: &Roles) -> Result<(), Trouble> {
+    let read = state.restart_poll(&roles.poll)?;
+    same("address and number", (read.ufds, read.nfds), (scene.at.pollfds, 2))?;
+    let (seconds, nanos) = read.expires.unwrap_or_default();
+    within("the nanoseconds", nanos, 0, NS - 1)?;
+    until("the end of the poll", seconds.wrapping_mul(NS).wrapping_add(nanos), scene, scene::WAIT_SECONDS)?;
+    same("no end", state.restart_poll(&roles.poll_forever)?.expires, None)
+}
+
+fn restart_futex(state: &KernelState, scene: &Scene, roles: &Roles) -> Result<(), Trouble> {
+    let read = state.restart_futex(&roles.futex)?;
+    let expected = (scene.at.futex, scene::FUTEX_VALUE, 0x40, u32::MAX);
+    same("the wait", (read.uaddr, read.val, read.flags & 0x60, read.bitset), expected)?;
+    until("the end of the wait", read.time_ns, scene, scene::WAIT_SECONDS)
+}
+
+fn interval(which: usize) -> u64 {
+    let (seconds, micros) = scene::INTERVALS[which];
+    seconds * NS + micros * 1000
+}
+
+fn real_timer(state: &KernelState, scene: &Scene, roles: &Roles) -> Result<(), Trouble> {
+    scene.full.outcome("setitimer")?;
+    let read = state.real_itimer(&roles.full)?;
+    same("the interval", read.interval_ns, interval(0))?;
+    until("the expiry", read.expires_ns.unwrap_or(0), scene, scene::TIMER_SECONDS)?;
+    same("no timer", state.real_itimer(&roles.bare)?, Itimer::default())
+}
+
+fn cpu_timers(state: &KernelState, scene: &Scene, roles: &Roles) -> Result<(), Trouble> {
+    scene.full.outcome("using the processor")?;
+    let read = state.cpu_itimers(&roles.full)?;
+    let mut told = [0; 2];
+    for (told, &at) in told.iter_mut().zip(&scene.at.itimers_left) {
+        let [_, _, seconds, micros] = scene.full.words(at)?;
+        *told = seconds * NS + micros * 1000;
+    }
+    for ((which, timer), told) in (1..).zip(read).zip(told) {
+        same("the interval", timer.interval_ns, interval(which))?;
+        // getitimer(2) rounds down to microseconds.
+        within("the time left", timer.remaining_ns, told.saturating_sub(TICKS_NS), told + 1000)?;
+    }
+    same("no timer", state.cpu_itimers(&roles.bare)?, [Itimer::default(); 2])
+}
+
+fn posix_timers(state: &KernelState, scene: &Scene, roles: &Roles) -> Result<(), Trouble> {
+    scene.full.outcome("timer_create")?;
+    same("a timer", state.has_posix_timers(&roles.full)?, true)?;
+    same("no timer", state.has_posix_timers(&roles.bare)?, false)
+}
+
+fn sem_undo(state: &KernelState, scene: &Scene, roles: &Roles) -> Result<(), Trouble> {
+    scene.full.outcome("unshare")?;
+    let set = scene.full.outcome("semget")?;
+    scene.full.outcome("semop")?;
+    let read = state.sem_undo(&roles.full)?;
+    let ids: Vec<_> = read.iter().map(|undo| i64::from(undo.semid).cast_unsigned()).collect();
+    same("the sets", ids, vec![set])?;
+    let mut expected = vec![0; usize::from(scene::SEMAPHORES)];
+    for (number, by) in scene::SEM_OPS {
+        expected[usize::from(number)] = -by;
+    }
+    let adjustments =
+        read.first().map(|undo| state.sem_adjustments(&roles.full, undo, scene::SEMAPHORES)).transpose()?;
+    same("the adjustments", adjustments, Some(expected))?;
+    same("none", state.has_sem_undo(&roles.bare)?, false)
+}
+
+/// What `fill_ldt` of arch/x86/include/asm/desc.h makes of the segment that was set.
+fn descriptor() -> u64 {
+    let segment = scene::SEGMENT;
+    let (base, limit) = (u64::from(segment.base_addr), u64::from(segment.limit));
+    // Writable data, accessed; code-or-data, privilege 3, present; 32-bit, in pages, useable.
+    let (kind, upper) = (0xf3, 0xd0);
+    (limit & 0xffff)
+        | (base & 0x00ff_ffff) << 16
+        | kind << 40
+        | (upper | (limit >> 16) & 0xf) << 48
+        | (base >> 24) << 56
+}
+
+fn ldt(state: &KernelState, scene: &Scene, roles: &Roles) -> Result<(), Trouble> {
+    scene.full.outcome("modify_ldt")?;
+    same("a table", state.has_ldt(&roles.full)?, true)?;
+    same("its entries", state.ldt(&roles.full)?, vec![descriptor()])?;
+    same("no table", state.has_ldt(&roles.bare)?, false)
+}
+
+fn aio(state: &KernelState, scene: &Scene, roles: &Roles) -> Result<(), Trouble> {
+    scene.full.outcome("io_setup")?;
+    same("a context", state.has_aio(&roles.full)?, true)?;
+    same("no context", state.has_aio(&roles.bare)?, false)
+}
+
+fn io_permission(state: &KernelState, scene: &Scene, roles: &Roles) -> Result<(), Trouble> {
+    scene.full.outcome("ioperm")?;
+    scene.full.outcome("iopl")?;
+    let read = |task| -> Result<_, Error> { Ok((state.has_io_bitmap(task)?, state.io_privilege_level(task)?)) };
+    same("a bitmap and a level", read(&roles.full)?, (true, 1))?;
+    same("neither", read(&roles.bare)?, (false, 0))
+}
+
+fn memory_layout(state: &KernelState, scene: &Scene, roles: &Roles) -> Result<(), Trouble> {
+    let brk = |actor: &Actor| actor.outcome("brk");
+    layout(state, &scene.full, &roles.full, brk(&scene.full)? + scene::BRK_GROWTH)?;
+    layout(state, &scene.bare, &roles.bare, brk(&scene.bare)?)
+}
+
+/// Compares with proc_pid_stat(5), which has everything but the end of the heap.
+fn layout(state: &KernelState, actor: &Actor, task: &Task, brk: u64) -> Result<(), Trouble> {
+    let stat = actor.stat().map_err(|error| Trouble::Wrong(format!("reading /proc/PID/stat: {error}")))?;
+    // proc_pid_stat(5) counts from 1, and two fields are cut off.
+    let field = |number: usize| stat.get(number - 3).and_then(|text| text.parse().ok()).unwrap_or(0);
+    let expected = MemoryLayout {
+        start_code: field(26),
+        end_code: field(27),
+        start_data: field(45),
+        end_data: field(46),
+        start_brk: field(47),
+        brk,
+        start_stack: field(28),
+        arg_start: field(48),
+        arg_end: field(49),
+        env_start: field(50),
+        env_end: field(51),
+    };
+    same("the layout", state.memory_layout(task)?, expected)
+}
+
+fn dumpable(state: &KernelState, scene: &Scene, roles: &Roles) -> Result<(), Trouble> {
+    scene.full.outcome("PR_SET_DUMPABLE")?;
+    scene.bare.outcome("PR_SET_DUMPABLE")?;
+    same("not dumpable", state.dumpable(&roles.full)?, 0)?;
+    same("dumpable", state.dumpable(&roles.bare)?, 1)
+}
+
+fn securebits(state: &KernelState, scene: &Scene, roles: &Roles) -> Result<(), Trouble> {
+    scene.full.outcome("PR_SET_KEEPCAPS")?;
+    scene.bare.outcome("PR_SET_KEEPCAPS")?;
+    for (actor, task, keep) in [(&scene.full, &roles.full, 0x10), (&scene.bare, &roles.bare, 0)] {
+        let told = actor.outcome("PR_GET_SECUREBITS")?;
+        same("SECBIT_KEEP_CAPS", told & 0x10, keep)?;
+        same("the bits", u64::from(state.securebits(task)?), told)?;
+    }
+    Ok(())
+}
+
+fn subreaper(state: &KernelState, scene: &Scene, roles: &Roles) -> Result<(), Trouble> {
+    scene.full.outcome("PR_SET_CHILD_SUBREAPER")?;
+    same("a subreaper", state.is_child_subreaper(&roles.full)?, true)?;
+    same("no subreaper", state.is_child_subreaper(&roles.bare)?, false)
+}
+
+fn syscall_dispatch(state: &KernelState, scene: &Scene, roles: &Roles) -> Result<(), Trouble> {
+    scene.full.outcome("PR_SET_SYSCALL_USER_DISPATCH")?;
+    let read = |task| -> Result<_, Error> {
+        let read = state.syscall_dispatch(task)?;
+        Ok((read.on, read.selector, read.offset, read.length))
+    };
+    let (start, length) = scene::DISPATCH_RANGE;
+    same("a dispatch", read(&roles.full)?, (true, scene.at.selector, start, length))?;
+    same("none", read(&roles.bare)?, (false, 0, 0, 0))
+}
+
+fn tls_array(state: &KernelState, scene: &Scene, roles: &Roles) -> Result<(), Trouble> {
+    match scene.thread_area {
+        Ok(()) => {}
+        Err(Errno::EIO) => return Err(Trouble::Absent("this kernel runs no 32-bit programs".to_owned())),
+        Err(errno) => return Err(Trouble::Wrong(format!("PTRACE_SET_THREAD_AREA fails here: {}", errno.desc()))),
+    }
+    same("an entry", state.tls_array(&roles.full)?, [descriptor(), 0, 0])?;
+    same("no entry", state.tls_array(&roles.bare)?, [0; 3])
+}
+
+/// Whether a getter says that a descriptor is closed.
+fn closed<T: Debug>(read: Result<T, Error>) -> Result<(), Trouble> {
+    match read {
+        Err(Error::NotOpen { .. }) => Ok(()),
+        Err(error) => Err(error.into()),
+        Ok(read) => Err(Trouble::Wrong(format!("a closed descriptor reads as {read:x?}"))),
+    }
+}
+
+fn files(state: &KernelState, scene: &Scene, roles: &Roles) -> Result<(), Trouble> {
+    for step in ["close_range", "pipe2", "dup", "open", "open of a directory"] {
+        scene.full.outcome(step)?;
+    }
+    let at = |fd| state.file_address(&roles.full, fd);
+    let all: Vec<_> = (3..8).map(|fd| Ok((fd, at(fd)?))).collect::<Result<_, Error>>()?;
+    same("a duplicate", at(5)?, at(4)?)?;
+    let mut addresses: Vec<_> = all.iter().map(|&(_, address)| address).collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    same("the number of descriptions", addresses.len(), 4)?;
+    let own = |task| -> Result<Vec<_>, Error> {
+        Ok(state.fd_addresses(task)?.into_iter().filter(|&(fd, _)| fd > 2).collect())
+    };
+    same("the whole table", own(&roles.full)?, all)?;
+    same("an empty table", own(&roles.bare)?, Vec::new())?;
+    closed(state.file_address(&roles.full, 8))?;
+    closed(state.file_address(&roles.bare, 1 << 20))
+}
+
+fn file_count(state: &KernelState, scene: &Scene, roles: &Roles) -> Result<(), Trouble> {
+    scene.full.outcome("dup")?;
+    let counts = [3, 4, 5, 6].map(|fd| state.file_count(&roles.full, fd));
+    let mut read = [0; 4];
+    for (to, from) in read.iter_mut().zip(counts) {
+        *to = from?;
+    }
+    same("the references", read, [1, 2, 2, 1])
+}
+
+fn pipe_ends(state: &KernelState, scene: &Scene, roles: &Roles) -> Result<(), Trouble> {
+    scene.full.outcome("open")?;
+    scene.futex.outcome("pipe2")?;
+    for fd in [3, 4, 6] {
+        same("one reader, two writers", state.pipe_ends(&roles.full, fd)?, PipeEnds { readers: 1, writers: 2 })?;
+    }
+    same("one and one", state.pipe_ends(&roles.futex, 3)?, PipeEnds { readers: 1, writers: 1 })?;
+    match state.pipe_ends(&roles.full, 7) {
+        Err(Error::NotAPipe { .. }) => Ok(()),
+        Err(error) => Err(error.into()),
+        Ok(read) => Err(Trouble::Wrong(format!("a directory reads as a pipe: {read:?}"))),
+    }
+}

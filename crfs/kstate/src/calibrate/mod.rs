@@ -1,0 +1,96 @@
+//! Calibration: children with known state are read back, and what does not come back right is switched off.
+//!
+//! One child has everything set, another nothing of it, so that a feature that always answers "yes" is found out as well as
+//! one that always answers "no"; three more wait in the other calls that leave a restart block.
+
+mod checks;
+mod scene;
+
+use crate::error::Error;
+use crate::feature::{Feature, Status};
+use crate::restart::RestartFunctions;
+use crate::state::KernelState;
+use scene::{Roles, Scene};
+
+/// Why a feature was not proven.
+enum Trouble {
+    /// The kernel has no call that makes such state.
+    Absent(String),
+    /// It could not be set up, or something else was read.
+    Wrong(String),
+}
+
+impl From<Error> for Trouble {
+    fn from(error: Error) -> Self {
+        let mut text = error.to_string();
+        let mut source = std::error::Error::source(&error);
+        while let Some(cause) = source {
+            text = format!("{text}: {cause}");
+            source = cause.source();
+        }
+        Self::Wrong(text)
+    }
+}
+
+impl KernelState {
+    /// Proves every feature on children of known state, and switches off what does not read back right.
+    ///
+    /// Takes some 20 ms, about half of it processor time of a child that lets its processor timers run. Call it from a single-threaded
+    /// process or at least from a thread that nobody interrupts: the calling thread forks five children, traces them and
+    /// reaps them again. They die with the caller. State of the caller is not touched.
+    ///
+    /// A feature that fails is no error: [`KernelState::features`] tells which and why.
+    ///
+    /// # Errors
+    /// [`Error::Calibrate`] when the children could not be had; then everything is off.
+    pub fn calibrate(&mut self) -> Result<(), Error> {
+        self.known.calibrated = false;
+        self.set_all_off("calibration did not finish");
+        let scene = Scene::set()?;
+        for &feature in Feature::ALL {
+            if self.known.missing(feature).is_none() {
+                self.set_status(feature, Status::On);
+            }
+        }
+        match scene.find(self) {
+            Ok(roles) => {
+                self.learn_restart_functions(&roles);
+                for &(feature, check) in checks::CHECKS {
+                    self.judge(feature, check(self, &scene, &roles));
+                }
+            }
+            Err(why) => self.set_all_off(&format!("the list of traced tasks does not read back right: {why}")),
+        }
+        self.known.calibrated = true;
+        Ok(())
+    }
+
+    fn set_all_off(&mut self, why: &str) {
+        for &feature in Feature::ALL {
+            let why = self.known.missing(feature).unwrap_or_else(|| why.to_owned());
+            self.switch_off(feature, why);
+        }
+    }
+
+    fn judge(&mut self, feature: Feature, outcome: Result<(), Trouble>) {
+        // What is already off has its reason.
+        if self.feature(feature).is_ok() {
+            match outcome {
+                Ok(()) => {}
+                Err(Trouble::Absent(why)) => self.set_status(feature, Status::Absent { why }),
+                Err(Trouble::Wrong(why)) => self.switch_off(feature, why),
+            }
+        }
+    }
+
+    /// Nothing tells which function a restart block points to; the children wait in calls that we know.
+    fn learn_restart_functions(&mut self, roles: &Roles) {
+        let function = |task| self.restart_function(task).unwrap_or(0);
+        self.known.restart = RestartFunctions {
+            none: function(&roles.bare),
+            nanosleep: function(&roles.full),
+            poll: function(&roles.poll),
+            futex: function(&roles.futex),
+        };
+    }
+}

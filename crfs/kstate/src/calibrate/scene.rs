@@ -1,0 +1,369 @@
+//! The children that calibration reads, stopped, with what is known of them.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use crfs_sys::puppet::{Arg, Puppet, Stage, Step};
+use crfs_sys::thread_area::{self, FIRST_ENTRY, UserDesc};
+use nix::errno::Errno;
+use nix::sys::ptrace;
+use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+use super::Trouble;
+use crate::error::Error;
+use crate::state::KernelState;
+use crate::tasks::Task;
+use crate::timers::monotonic_ns;
+
+/// How long the children would wait: they end by themselves, whatever happens to us.
+pub(super) const WAIT_SECONDS: u64 = 20;
+/// The interval timers must not expire meanwhile.
+pub(super) const TIMER_SECONDS: u64 = 900;
+/// Seconds and microseconds between expiries of the three interval timers.
+pub(super) const INTERVALS: [(u64, u64); 3] = [(123, 456_789), (234, 567_891), (345, 678_912)];
+pub(super) const ALTSTACK: (u64, u64) = (0x6000_1234_5670, 0x5678);
+pub(super) const SS_AUTODISARM: u32 = 1 << 31;
+pub(super) const CLEAR_TID: u64 = 0x1234_5678_9ab8;
+pub(super) const BRK_GROWTH: u64 = 0x5000;
+pub(super) const DISPATCH_RANGE: (u64, u64) = (0x10_0000, 0x1000);
+pub(super) const SEMAPHORES: u16 = 3;
+pub(super) const SEM_OPS: [(u16, i16); 2] = [(0, 5), (2, 3)];
+pub(super) const FUTEX_VALUE: u32 = 0x1357_9bdf;
+/// Signal, handler, flags (SA_RESTORER and some others), restorer, mask.
+pub(super) const ACTIONS: [(u64, [u64; 4]); 4] = [
+    (1, [0x1111_2221, 0x0400_0004, 0x7111_1111_1113, 0x0000_1234_0000_0400]),
+    (10, [0x1234_5671, 0x1400_0000, 0x7222_2222_2225, 0x8000_0000_0000_0000]),
+    (34, [0x1, 0x0, 0x0, 0x0]),
+    (64, [0x7fff_1234_5673, 0xc400_0000, 0x7333_3333_3337, 0x2]),
+];
+pub(super) const SEGMENT: UserDesc =
+    UserDesc { entry_number: 0, base_addr: 0x1234_5678, limit: 0x000a_bcde, flags: 0x51 };
+
+/// linux/prctl.h
+const PR_SET_SYSCALL_USER_DISPATCH: i32 = 59;
+const DEADLINE: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_micros(50);
+
+/// A list of calls in the making. Calls are found again by name.
+struct Script {
+    stage: Stage,
+    steps: Vec<Step>,
+    names: Vec<&'static str>,
+}
+
+impl Script {
+    fn new() -> Result<Self, Error> {
+        let stage = Stage::new().map_err(|source| Error::Calibrate { doing: "mapping memory", source })?;
+        let mut script = Self { stage, steps: Vec::new(), names: Vec::new() };
+        // Nothing inherited stays open, so numbers and counts are known.
+        script.call("close_range", libc::SYS_close_range, [3, u64::from(u32::MAX), 0]);
+        Ok(script)
+    }
+
+    fn place(&mut self, bytes: &[u8]) -> Result<u64, Error> {
+        self.stage.place(bytes).map_err(|source| Error::Calibrate { doing: "writing a child's data", source })
+    }
+
+    fn words(&mut self, words: &[u64]) -> Result<u64, Error> {
+        self.place(&words.iter().flat_map(|word| word.to_ne_bytes()).collect::<Vec<_>>())
+    }
+
+    fn step(&mut self, name: &'static str, step: Step) -> usize {
+        self.steps.push(step);
+        self.names.push(name);
+        self.steps.len() - 1
+    }
+
+    fn call<const N: usize>(&mut self, name: &'static str, number: libc::c_long, args: [u64; N]) -> usize {
+        self.step(name, Step::call(number, args))
+    }
+
+    fn prctl(&mut self, name: &'static str, option: i32, args: [u64; 4]) {
+        let [a, b, c, d] = args;
+        self.call(name, libc::SYS_prctl, [u64::from(option.unsigned_abs()), a, b, c, d]);
+    }
+
+    /// Forks and seizes. The last call is the one it will wait in.
+    fn start(self, exit_signal: i32, set_child_tid: bool) -> Result<Actor, Error> {
+        let failed = |doing| move |source: io::Error| Error::Calibrate { doing, source };
+        let puppet = self.stage.fork(exit_signal, set_child_tid, &self.steps).map_err(failed("forking a child"))?;
+        ptrace::seize(puppet.pid(), ptrace::Options::PTRACE_O_EXITKILL)
+            .map_err(|errno| failed("seizing a child")(errno.into()))?;
+        Ok(Actor { puppet, names: self.names })
+    }
+}
+
+/// A child.
+pub(super) struct Actor {
+    pub(super) puppet: Puppet,
+    names: Vec<&'static str>,
+}
+
+impl Actor {
+    /// What a call returned. A failure is [`Trouble::Absent`] where the kernel has no such call.
+    pub(super) fn outcome(&self, name: &'static str) -> Result<u64, Trouble> {
+        let step = self.names.iter().position(|&own| own == name);
+        let result = step.and_then(|step| self.puppet.result(step));
+        let result = result.ok_or_else(|| Trouble::Wrong(format!("the child never came to {name}")))?;
+        // modify_ldt returns 32 bits.
+        let narrow = (result & 0xffff_ffff) as u32;
+        let errno =
+            if result < 0 || (name == "modify_ldt" && narrow != 0) { narrow.cast_signed().wrapping_neg() } else { 0 };
+        if errno == 0 {
+            return Ok(result.cast_unsigned());
+        }
+        match Errno::from_raw(errno) {
+            Errno::ENOSYS => Err(Trouble::Absent(format!("this kernel has no {name}(2)"))),
+            errno => Err(Trouble::Wrong(format!("it cannot be tested, {name}(2) fails here: {}", errno.desc()))),
+        }
+    }
+
+    /// Words that a call wrote.
+    pub(super) fn words<const N: usize>(&self, address: u64) -> Result<[u64; N], Trouble> {
+        let mut words = [0; N];
+        for (at, word) in (address..).step_by(8).zip(&mut words) {
+            let mut bytes = [0; 8];
+            self.puppet
+                .read(at, &mut bytes)
+                .map_err(|error| Trouble::Wrong(format!("reading a child's data: {error}")))?;
+            *word = u64::from_ne_bytes(bytes);
+        }
+        Ok(words)
+    }
+
+    /// The part of /proc/PID/stat from its third field on.
+    pub(super) fn stat(&self) -> io::Result<Vec<String>> {
+        let text = std::fs::read_to_string(format!("/proc/{}/stat", self.puppet.pid()))?;
+        let rest = text.rsplit(')').next().unwrap_or_default();
+        Ok(rest.split_whitespace().map(str::to_owned).collect())
+    }
+
+    /// Waits until it sleeps in its last call.
+    fn await_sleep(&self) -> io::Result<()> {
+        let deadline = Instant::now() + DEADLINE;
+        while self.puppet.begun() < self.names.len() || self.stat()?.first().map(String::as_str) != Some("S") {
+            if self.puppet.begun() > self.names.len() {
+                return Err(io::Error::other("a child's last call did not wait"));
+            }
+            if Instant::now() > deadline {
+                let step = self.puppet.begun().checked_sub(1).and_then(|step| self.names.get(step));
+                return Err(io::Error::other(format!("a child still is in {}", step.unwrap_or(&"no call"))));
+            }
+            std::thread::sleep(PAUSE);
+        }
+        Ok(())
+    }
+
+    fn stop(&self) -> io::Result<()> {
+        let pid = self.puppet.pid();
+        ptrace::interrupt(pid)?;
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            match waitpid(pid, Some(WaitPidFlag::WNOHANG | WaitPidFlag::__WALL))? {
+                WaitStatus::PtraceEvent(..) => return Ok(()),
+                WaitStatus::StillAlive if Instant::now() <= deadline => std::thread::sleep(PAUSE),
+                WaitStatus::StillAlive => return Err(io::Error::from(io::ErrorKind::TimedOut)),
+                // A signal from outside: the event stop follows.
+                WaitStatus::Stopped(pid, signal) => pass_on(pid, signal)?,
+                other => return Err(io::Error::other(format!("a child ended: {other:?}"))),
+            }
+        }
+    }
+}
+
+fn pass_on(pid: Pid, signal: Signal) -> io::Result<()> {
+    Ok(ptrace::cont(pid, signal)?)
+}
+
+/// Where the child that has everything keeps what its calls wrote.
+pub(super) struct Addresses {
+    pub(super) rmtp: u64,
+    pub(super) selector: u64,
+    pub(super) itimers_left: [u64; 2],
+    pub(super) pollfds: u64,
+    pub(super) futex: u64,
+}
+
+/// All children, stopped.
+pub(super) struct Scene {
+    /// Has everything, and sleeps.
+    pub(super) full: Actor,
+    /// Has nothing, and waits for a signal, which leaves no restart block.
+    pub(super) bare: Actor,
+    /// Polls with a time limit.
+    pub(super) poll: Actor,
+    /// Polls without one.
+    pub(super) poll_forever: Actor,
+    /// Waits for a futex with a time limit; it also has a pipe.
+    pub(super) futex: Actor,
+    pub(super) at: Addresses,
+    /// Whether the kernel let us set a GDT entry of `full`.
+    pub(super) thread_area: nix::Result<()>,
+    /// Nanoseconds of CLOCK_MONOTONIC before the first child was forked.
+    pub(super) before_ns: u64,
+    /// And after all waited.
+    pub(super) after_ns: u64,
+}
+
+/// The tasks of the children.
+pub(super) struct Roles {
+    pub(super) full: Task,
+    pub(super) bare: Task,
+    pub(super) poll: Task,
+    pub(super) poll_forever: Task,
+    pub(super) futex: Task,
+}
+
+impl Scene {
+    pub(super) fn set() -> Result<Self, Error> {
+        let before_ns = monotonic_ns();
+        let (full, mut at) = full()?;
+        let bare = bare()?;
+        let (poll, pollfds) = poll(Some(WAIT_SECONDS))?;
+        let (poll_forever, _) = self::poll(None)?;
+        let (futex, word) = futex()?;
+        (at.pollfds, at.futex) = (pollfds, word);
+        let actors = [&bare, &poll, &poll_forever, &futex, &full];
+        for actor in actors {
+            actor.await_sleep().map_err(|source| Error::Calibrate { doing: "waiting for a child to sleep", source })?;
+        }
+        let after_ns = monotonic_ns();
+        for actor in actors {
+            actor.stop().map_err(|source| Error::Calibrate { doing: "stopping a child", source })?;
+        }
+        let thread_area = thread_area::set(full.puppet.pid(), &UserDesc { entry_number: FIRST_ENTRY, ..SEGMENT });
+        Ok(Self { full, bare, poll, poll_forever, futex, at, thread_area, before_ns, after_ns })
+    }
+
+    /// The tasks of the children, by the walk that is to be proven.
+    pub(super) fn find(&self, state: &KernelState) -> Result<Roles, String> {
+        let tasks = state.tracees().map_err(|error| match Trouble::from(error) {
+            Trouble::Wrong(why) | Trouble::Absent(why) => why,
+        })?;
+        let task = |actor: &Actor| {
+            let pid = actor.puppet.pid().as_raw();
+            let task = tasks.get(&pid).copied().filter(|task| task.tgid() == pid);
+            task.ok_or_else(|| format!("the traced child {pid} is not among {:?}", tasks.keys()))
+        };
+        Ok(Roles {
+            full: task(&self.full)?,
+            bare: task(&self.bare)?,
+            poll: task(&self.poll)?,
+            poll_forever: task(&self.poll_forever)?,
+            futex: task(&self.futex)?,
+        })
+    }
+}
+
+fn full() -> Result<(Actor, Addresses), Error> {
+    let mut s = Script::new()?;
+    for (signal, action) in ACTIONS {
+        let action = s.words(&action)?;
+        s.call("rt_sigaction", libc::SYS_rt_sigaction, [signal, action, 0, 8]);
+    }
+    let stack = s.words(&[ALTSTACK.0, u64::from(SS_AUTODISARM), ALTSTACK.1])?;
+    s.call("sigaltstack", libc::SYS_sigaltstack, [stack, 0]);
+    s.call("set_tid_address", libc::SYS_set_tid_address, [CLEAR_TID]);
+    s.prctl("PR_SET_PDEATHSIG", libc::PR_SET_PDEATHSIG, [9, 0, 0, 0]);
+    s.prctl("PR_SET_CHILD_SUBREAPER", libc::PR_SET_CHILD_SUBREAPER, [1, 0, 0, 0]);
+    s.prctl("PR_SET_KEEPCAPS", libc::PR_SET_KEEPCAPS, [1, 0, 0, 0]);
+    s.prctl("PR_GET_SECUREBITS", libc::PR_GET_SECUREBITS, [0; 4]);
+    // A namespace of its own: the semaphores go with the child.
+    s.call("unshare", libc::SYS_unshare, [u64::from(libc::CLONE_NEWIPC.unsigned_abs())]);
+    let set = s.call("semget", libc::SYS_semget, [0, u64::from(SEMAPHORES), 0o1600]);
+    let ops: Vec<u8> = SEM_OPS
+        .iter()
+        .flat_map(|&(number, by)| [number, by.cast_unsigned(), 0x1000].map(u16::to_ne_bytes))
+        .flatten()
+        .collect();
+    let ops = s.place(&ops)?;
+    let set = Arg::Result { step: set, plus: 0 };
+    s.step("semop", Step::call_with(libc::SYS_semop, [set, ops.into(), (SEM_OPS.len() as u64).into()]));
+    let segment = s.place(&SEGMENT.to_bytes())?;
+    s.call("modify_ldt", libc::SYS_modify_ldt, [0x11, segment, 16]);
+    let context = s.words(&[0])?;
+    s.call("io_setup", libc::SYS_io_setup, [8, context]);
+    // sigev_notify is SIGEV_NONE, in the upper half of the second word.
+    let event = s.words(&[0, 1 << 32, 0, 0, 0, 0, 0, 0])?;
+    let timer = s.words(&[0])?;
+    s.call("timer_create", libc::SYS_timer_create, [1, event, timer]);
+    s.call("ioperm", libc::SYS_ioperm, [0x80, 1, 1]);
+    s.call("iopl", libc::SYS_iopl, [1]);
+    let brk = s.call("brk", libc::SYS_brk, [0]);
+    s.step("brk growth", Step::call_with(libc::SYS_brk, [Arg::Result { step: brk, plus: BRK_GROWTH }]));
+    pipe(&mut s)?;
+    s.call("dup", libc::SYS_dup, [4]);
+    let path = s.place(b"/proc/self/fd/4\0")?;
+    s.call("open", libc::SYS_open, [path, 1]);
+    let path = s.place(b"/\0")?;
+    s.call("open of a directory", libc::SYS_open, [path, 0]);
+    for (which, (seconds, micros)) in (0..).zip(INTERVALS) {
+        let value = s.words(&[seconds, micros, TIMER_SECONDS, 0])?;
+        s.call("setitimer", libc::SYS_setitimer, [which, value, 0]);
+    }
+    s.step("using the processor", Step::BurnTicks);
+    let mut itimers_left = [0; 2];
+    for (which, left) in (1..).zip(&mut itimers_left) {
+        *left = s.words(&[0; 4])?;
+        s.call("getitimer", libc::SYS_getitimer, [which, *left]);
+    }
+    let selector = s.words(&[0])?;
+    let (start, length) = DISPATCH_RANGE;
+    s.prctl("PR_SET_SYSCALL_USER_DISPATCH", PR_SET_SYSCALL_USER_DISPATCH, [1, start, length, selector]);
+    s.prctl("PR_SET_DUMPABLE", libc::PR_SET_DUMPABLE, [0; 4]);
+    let time = s.words(&[WAIT_SECONDS, 0])?;
+    let rmtp = s.words(&[0, 0])?;
+    s.call("clock_nanosleep", libc::SYS_clock_nanosleep, [1, 0, time, rmtp]);
+    let at = Addresses { rmtp, selector, itimers_left, pollfds: 0, futex: 0 };
+    Ok((s.start(libc::SIGCHLD, true)?, at))
+}
+
+fn pipe(s: &mut Script) -> Result<(), Error> {
+    let ends = s.words(&[0])?;
+    s.call("pipe2", libc::SYS_pipe2, [ends, 0]);
+    Ok(())
+}
+
+fn bare() -> Result<Actor, Error> {
+    let mut s = Script::new()?;
+    let default = s.words(&[0; 4])?;
+    for (signal, _) in ACTIONS {
+        s.call("rt_sigaction", libc::SYS_rt_sigaction, [signal, default, 0, 8]);
+    }
+    let stack = s.words(&[0, 2, 0])?;
+    s.call("sigaltstack", libc::SYS_sigaltstack, [stack, 0]);
+    s.call("set_tid_address", libc::SYS_set_tid_address, [0]);
+    s.prctl("PR_SET_PDEATHSIG", libc::PR_SET_PDEATHSIG, [0; 4]);
+    s.prctl("PR_SET_CHILD_SUBREAPER", libc::PR_SET_CHILD_SUBREAPER, [0; 4]);
+    s.prctl("PR_SET_KEEPCAPS", libc::PR_SET_KEEPCAPS, [0; 4]);
+    s.prctl("PR_GET_SECUREBITS", libc::PR_GET_SECUREBITS, [0; 4]);
+    s.prctl("PR_SET_DUMPABLE", libc::PR_SET_DUMPABLE, [1, 0, 0, 0]);
+    s.call("brk", libc::SYS_brk, [0]);
+    let set = s.words(&[0])?;
+    let time = s.words(&[WAIT_SECONDS, 0])?;
+    s.call("rt_sigtimedwait", libc::SYS_rt_sigtimedwait, [set, 0, time, 8]);
+    s.start(0, false)
+}
+
+/// The array has two entries that stand for no file.
+fn poll(seconds: Option<u64>) -> Result<(Actor, u64), Error> {
+    let mut s = Script::new()?;
+    s.prctl("PR_SET_PDEATHSIG", libc::PR_SET_PDEATHSIG, [9, 0, 0, 0]);
+    let fds = s.words(&[0xffff_ffff; 2])?;
+    let limit = seconds.map_or(0xffff_ffff, |seconds| seconds * 1000);
+    s.call("poll", libc::SYS_poll, [fds, 2, limit]);
+    Ok((s.start(libc::SIGCHLD, false)?, fds))
+}
+
+fn futex() -> Result<(Actor, u64), Error> {
+    let mut s = Script::new()?;
+    s.prctl("PR_SET_PDEATHSIG", libc::PR_SET_PDEATHSIG, [9, 0, 0, 0]);
+    pipe(&mut s)?;
+    let word = s.words(&[u64::from(FUTEX_VALUE)])?;
+    let time = s.words(&[WAIT_SECONDS, 0])?;
+    // FUTEX_WAIT_PRIVATE
+    s.call("futex", libc::SYS_futex, [word, 128, u64::from(FUTEX_VALUE), time]);
+    Ok((s.start(libc::SIGCHLD, false)?, word))
+}

@@ -1,0 +1,136 @@
+//! What this crate can read, piece by piece, and whether it may be trusted on this kernel.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+macro_rules! features {
+    ($($(#[$doc:meta])* $name:ident = $text:literal;)*) => {
+        /// One group of getters that stands or falls together.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub enum Feature {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Feature {
+            /// All of them, in the order of a status listing.
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+
+            /// The name in listings, and in `CRFS_KSTATE_FAULT`.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$name => $text,)*
+                }
+            }
+        }
+    };
+}
+
+features! {
+    /// The walk over the traced tasks; without it nothing else can be read.
+    Tracees = "tracees";
+    /// Signal handlers.
+    SignalActions = "signal_actions";
+    /// Alternate signal stack.
+    AlternateStack = "alternate_stack";
+    /// Addresses of set_tid_address(2) and CLONE_CHILD_SETTID.
+    TidAddresses = "tid_addresses";
+    /// What the parent gets when the task ends.
+    ExitSignal = "exit_signal";
+    /// PR_SET_PDEATHSIG.
+    PdeathSignal = "pdeath_signal";
+    /// Which kind of call would be restarted.
+    RestartKind = "restart_kind";
+    /// An interrupted nanosleep.
+    RestartNanosleep = "restart_nanosleep";
+    /// An interrupted poll.
+    RestartPoll = "restart_poll";
+    /// An interrupted futex wait.
+    RestartFutex = "restart_futex";
+    /// ITIMER_REAL.
+    RealTimer = "real_timer";
+    /// ITIMER_VIRTUAL and ITIMER_PROF.
+    CpuTimers = "cpu_timers";
+    /// Whether there are POSIX timers.
+    PosixTimers = "posix_timers";
+    /// Adjustments that semop(2) with SEM_UNDO would undo.
+    SemUndo = "sem_undo";
+    /// Local descriptor table.
+    Ldt = "ldt";
+    /// Contexts of io_setup(2).
+    Aio = "aio";
+    /// ioperm(2) and iopl(2).
+    IoPermission = "io_permission";
+    /// Where code, data, heap, stack, arguments and environment lie.
+    MemoryLayout = "memory_layout";
+    /// PR_SET_DUMPABLE.
+    Dumpable = "dumpable";
+    /// PR_SET_SECUREBITS.
+    Securebits = "securebits";
+    /// PR_SET_CHILD_SUBREAPER.
+    Subreaper = "subreaper";
+    /// PR_SET_SYSCALL_USER_DISPATCH.
+    SyscallDispatch = "syscall_dispatch";
+    /// set_thread_area(2) entries of the GDT.
+    TlsArray = "tls_array";
+    /// The descriptor table and the identity of open file descriptions.
+    Files = "files";
+    /// How many references an open file description has.
+    FileCount = "file_count";
+    /// Readers and writers of a pipe.
+    PipeEnds = "pipe_ends";
+}
+
+impl Feature {
+    /// The feature of that name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|feature| feature.name() == name)
+    }
+}
+
+impl fmt::Display for Feature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Why a feature is off.
+#[derive(Debug, Clone, PartialEq, Eq, Error, Serialize, Deserialize)]
+#[error("{feature} is switched off: {why}")]
+#[serde(deny_unknown_fields)]
+pub struct Disabled {
+    /// The feature.
+    pub feature: Feature,
+    /// The reason, in words.
+    pub why: String,
+}
+
+/// Whether a feature can be used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Status {
+    /// Calibration read back what it had set, in both directions.
+    On,
+    /// This kernel has no system call that could make such state: its getters answer "none" without reading.
+    Absent {
+        /// What told so.
+        why: String,
+    },
+    /// Its getters return an error.
+    Off(Disabled),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_lead_back() {
+        for &feature in Feature::ALL {
+            assert_eq!(Feature::from_name(feature.name()), Some(feature));
+        }
+        assert_eq!(Feature::from_name("no such"), None);
+    }
+}

@@ -1,0 +1,118 @@
+//! Open files: which descriptors share a description, who else holds it, and how many ends a pipe has.
+//!
+//! Source: include/linux/fdtable.h, include/linux/fs.h, include/linux/file_ref.h, include/linux/pipe_fs_i.h, v6.18.
+
+use crate::error::Error;
+use crate::feature::Feature;
+use crate::paths::Path;
+use crate::state::{KernelState, View};
+use crate::tasks::{Task, word};
+
+/// Slots of a descriptor table that are read at once.
+const CHUNK: usize = 8192;
+/// More slots than a table of a gigabyte: it is no table.
+const MAX_SLOTS: u32 = 1 << 27;
+/// From here on a `file_ref_t` stands for no reference at all (FILE_REF_RELEASED).
+const REF_RELEASED: u64 = 0x8000_0000_0000_0000;
+
+const S_IFMT: u16 = 0o170_000;
+const S_IFIFO: u16 = 0o010_000;
+
+/// How many open file descriptions a pipe has at each end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PipeEnds {
+    /// Open for reading.
+    pub readers: u32,
+    /// Open for writing.
+    pub writers: u32,
+}
+
+impl KernelState {
+    /// The identity of the open file description behind a descriptor: equal for two descriptors, in whatever tasks, exactly if they
+    /// share file position and status flags. Good as long as the description stays open.
+    ///
+    /// # Errors
+    /// [`Error::NotOpen`], [`Error::FeatureOff`], [`Error::Gone`] for a task that has ended, [`Error::Read`].
+    pub fn file_address(&self, task: &Task, fd: i32) -> Result<u64, Error> {
+        file(&self.view(Feature::Files, task)?, fd)
+    }
+
+    /// Every open descriptor of the task, with the identity of its open file description.
+    ///
+    /// # Errors
+    /// As [`KernelState::file_address`]; [`Error::List`] for a table that is longer than any.
+    pub fn fd_addresses(&self, task: &Task) -> Result<Vec<(i32, u64)>, Error> {
+        let view = self.view(Feature::Files, task)?;
+        let (slots, table) = table(&view)?;
+        if slots > MAX_SLOTS {
+            return Err(Error::List { tid: task.tid(), list: "fdtable" });
+        }
+        let mut found = Vec::new();
+        let mut buf = vec![0; CHUNK * 8];
+        for first in (0..slots).step_by(CHUNK) {
+            let length = (slots - first).min(CHUNK as u32) as usize * 8;
+            let buf = &mut buf[..length];
+            view.bytes_at(table.wrapping_add(u64::from(first) * 8), Path::FdtFd, buf)?;
+            let open = (first.cast_signed()..).zip(buf.chunks_exact(8).map(|slot| word(slot, 0)));
+            found.extend(open.filter(|&(_, address)| address != 0));
+        }
+        Ok(found)
+    }
+
+    /// How many references the open file description has: descriptors of any task, mappings, messages under way, and for a moment
+    /// whoever is using it.
+    ///
+    /// # Errors
+    /// As [`KernelState::file_address`].
+    pub fn file_count(&self, task: &Task, fd: i32) -> Result<u64, Error> {
+        let view = self.view(Feature::FileCount, task)?;
+        let raw = view.u64_from(file(&view, fd)?, &[Path::FileRef])?;
+        // The first name is that of file_ref_t, which counts from 0.
+        let counts_from_zero = view.resolved(Path::FileRef)?.name == 0;
+        Ok(match raw {
+            raw if !counts_from_zero => raw,
+            raw if raw >= REF_RELEASED => 0,
+            raw => raw + 1,
+        })
+    }
+
+    /// How many open file descriptions the pipe or FIFO behind a descriptor has at each end, in whatever tasks.
+    ///
+    /// # Errors
+    /// [`Error::NotAPipe`]; otherwise as [`KernelState::file_address`].
+    pub fn pipe_ends(&self, task: &Task, fd: i32) -> Result<PipeEnds, Error> {
+        let view = self.view(Feature::PipeEnds, task)?;
+        let file = file(&view, fd)?;
+        let mut mode = [0; 2];
+        view.bytes_from(file, &[Path::FileInode, Path::InodeMode], &mut mode)?;
+        if u16::from_ne_bytes(mode) & S_IFMT != S_IFIFO {
+            return Err(Error::NotAPipe { tid: task.tid(), fd });
+        }
+        let end = |path| view.u32_from(file, &[Path::FileInode, Path::InodePipe, path]);
+        match (end(Path::PipeReaders), end(Path::PipeWriters)) {
+            (Ok(readers), Ok(writers)) => Ok(PipeEnds { readers, writers }),
+            // A FIFO opened with O_PATH has no pipe behind it yet.
+            (Err(Error::Gone { .. }), _) => Err(Error::NotAPipe { tid: task.tid(), fd }),
+            (Err(error), _) | (_, Err(error)) => Err(error),
+        }
+    }
+}
+
+/// The number of slots of the descriptor table, and where they are.
+fn table(view: &View<'_>) -> Result<(u32, u64), Error> {
+    let slots = view.u32(&[Path::TaskFiles, Path::FilesFdt, Path::FdtMax])?;
+    Ok((slots, view.u64(&[Path::TaskFiles, Path::FilesFdt, Path::FdtFd])?))
+}
+
+/// Where the struct file behind a descriptor lies.
+fn file(view: &View<'_>, fd: i32) -> Result<u64, Error> {
+    let not_open = || Error::NotOpen { tid: view.tid(), fd };
+    let (slots, table) = table(view)?;
+    let number = u32::try_from(fd).ok().filter(|&fd| fd < slots).ok_or_else(not_open)?;
+    let mut slot = [0; 8];
+    view.bytes_at(table.wrapping_add(u64::from(number) * 8), Path::FdtFd, &mut slot)?;
+    match word(&slot, 0) {
+        0 => Err(not_open()),
+        address => Ok(address),
+    }
+}

@@ -1,0 +1,250 @@
+//! Every structure path of the kernel that this crate reads, by name: the one file to look at when a kernel changes.
+//!
+//! The names are looked up in the BTF of the running kernel, so offsets and configuration do not matter; a member that is renamed or
+//! gets another meaning does. The kernel versions in the comments are from the headers; on 6.18 all of them
+//! were seen to work, on others calibration decides. None is older than 5.14, the first kernel with the BPF program type we need.
+
+use crate::btf::{Field, Kind};
+use crate::feature::Feature;
+
+/// What a path must turn out to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// A number, or a structure around one (atomic64_t, sigset_t), of so many bytes.
+    Number(u32),
+    /// A pointer.
+    Pointer,
+    /// A bit field of one bit.
+    Bit,
+    /// A place of at least so many bytes, whatever is in it.
+    Place(u32),
+}
+
+impl Shape {
+    pub(crate) fn fits(self, field: &Field) -> bool {
+        match self {
+            Self::Number(size) => {
+                field.bits.is_none() && field.size == size && matches!(field.kind, Kind::Integer | Kind::Aggregate)
+            }
+            Self::Pointer => field.bits.is_none() && field.kind == Kind::Pointer,
+            Self::Bit => matches!(field.bits, Some((_, 1))),
+            Self::Place(size) => field.bits.is_none() && field.size >= size,
+        }
+    }
+}
+
+macro_rules! paths {
+    ($($name:ident: $shape:expr, $($text:literal)|+;)*) => {
+        /// A path, whatever it is called on this kernel.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub(crate) enum Path {
+            $($name,)*
+        }
+
+        impl Path {
+            pub(crate) const ALL: &[Self] = &[$(Self::$name),*];
+
+            /// What it is called, by kernel version, the newest first.
+            pub(crate) fn names(self) -> &'static [&'static str] {
+                match self {
+                    $(Self::$name => &[$($text),+],)*
+                }
+            }
+
+            pub(crate) fn shape(self) -> Shape {
+                use Shape::{Bit, Number, Place, Pointer};
+                match self {
+                    $(Self::$name => $shape,)*
+                }
+            }
+        }
+    };
+}
+
+paths! {
+    // The walk. 5.14 - 6.18.
+    TaskPtraced: Place(16), "task_struct.ptraced";
+    TaskPtraceEntry: Place(16), "task_struct.ptrace_entry";
+    TaskPid: Number(4), "task_struct.pid";
+    TaskTgid: Number(4), "task_struct.tgid";
+
+    // Pointers that many features go through. 5.14 - 6.18.
+    TaskSignal: Pointer, "task_struct.signal";
+    TaskMm: Pointer, "task_struct.mm";
+    TaskFiles: Pointer, "task_struct.files";
+    TaskCred: Pointer, "task_struct.cred";
+
+    // Signals. 5.14 - 6.18.
+    TaskSighand: Pointer, "task_struct.sighand";
+    SighandAction: Place(64 * 32), "sighand_struct.action";
+    Sigaction: Place(32), "k_sigaction";
+    SigactionHandler: Pointer, "k_sigaction.sa.sa_handler";
+    SigactionFlags: Number(8), "k_sigaction.sa.sa_flags";
+    SigactionRestorer: Pointer, "k_sigaction.sa.sa_restorer";
+    SigactionMask: Number(8), "k_sigaction.sa.sa_mask";
+    AltstackSp: Number(8), "task_struct.sas_ss_sp";
+    AltstackSize: Number(8), "task_struct.sas_ss_size";
+    AltstackFlags: Number(4), "task_struct.sas_ss_flags";
+    ExitSignal: Number(4), "task_struct.exit_signal";
+    PdeathSignal: Number(4), "task_struct.pdeath_signal";
+    SetChildTid: Pointer, "task_struct.set_child_tid";
+    ClearChildTid: Pointer, "task_struct.clear_child_tid";
+
+    // Interrupted calls. 5.14 - 6.18.
+    RestartFunction: Pointer, "task_struct.restart_block.fn";
+    SleepClock: Number(4), "task_struct.restart_block.nanosleep.clockid";
+    SleepType: Number(4), "task_struct.restart_block.nanosleep.type";
+    SleepRmtp: Pointer, "task_struct.restart_block.nanosleep.rmtp";
+    SleepExpires: Number(8), "task_struct.restart_block.nanosleep.expires";
+    PollFds: Pointer, "task_struct.restart_block.poll.ufds";
+    PollCount: Number(4), "task_struct.restart_block.poll.nfds";
+    PollHasTimeout: Number(4), "task_struct.restart_block.poll.has_timeout";
+    PollSeconds: Number(8), "task_struct.restart_block.poll.tv_sec";
+    PollNanos: Number(8), "task_struct.restart_block.poll.tv_nsec";
+    FutexAddress: Pointer, "task_struct.restart_block.futex.uaddr";
+    FutexValue: Number(4), "task_struct.restart_block.futex.val";
+    FutexFlags: Number(4), "task_struct.restart_block.futex.flags";
+    FutexBitset: Number(4), "task_struct.restart_block.futex.bitset";
+    FutexTime: Number(8), "task_struct.restart_block.futex.time";
+    FutexAddress2: Pointer, "task_struct.restart_block.futex.uaddr2";
+
+    // Timers. 5.14 - 6.18; `state` is called `is_queued` in kernels after 6.18, with the same bit for "enqueued".
+    RealExpires: Number(8), "signal_struct.real_timer.node.expires";
+    RealState: Number(1), "signal_struct.real_timer.is_queued" | "signal_struct.real_timer.state";
+    RealInterval: Number(8), "signal_struct.it_real_incr";
+    // Indexed by CPUCLOCK_PROF (0) and CPUCLOCK_VIRT (1).
+    ProfExpires: Number(8), "signal_struct.it[0].expires";
+    ProfInterval: Number(8), "signal_struct.it[0].incr";
+    VirtualExpires: Number(8), "signal_struct.it[1].expires";
+    VirtualInterval: Number(8), "signal_struct.it[1].incr";
+    CpuUser: Number(8), "signal_struct.cputimer.cputime_atomic.utime";
+    CpuSystem: Number(8), "signal_struct.cputimer.cputime_atomic.stime";
+    // A list_head (16 bytes) at first, a hlist_head (8 bytes) since 6.12: the size tells.
+    PosixTimers: Place(8), "signal_struct.posix_timers";
+
+    // System V semaphores. 5.14 - 6.18; `semadj` was a pointer before it became the array at the end.
+    UndoList: Pointer, "task_struct.sysvsem.undo_list";
+    UndoListHead: Place(16), "sem_undo_list.list_proc";
+    UndoEntry: Place(16), "sem_undo.list_proc";
+    UndoSemid: Number(4), "sem_undo.semid";
+    UndoAdjust: Place(0), "sem_undo.semadj";
+
+    // Address space. 5.14 - 6.18; `flags` is a number until 6.17, then a structure of one number.
+    Ldt: Pointer, "mm_struct.context.ldt";
+    LdtEntries: Pointer, "ldt_struct.entries";
+    LdtCount: Number(4), "ldt_struct.nr_entries";
+    AioTable: Pointer, "mm_struct.ioctx_table";
+    AioCount: Number(4), "kioctx_table.nr";
+    AioContexts: Place(0), "kioctx_table.table";
+    StartCode: Number(8), "mm_struct.start_code";
+    EndCode: Number(8), "mm_struct.end_code";
+    StartData: Number(8), "mm_struct.start_data";
+    EndData: Number(8), "mm_struct.end_data";
+    StartBrk: Number(8), "mm_struct.start_brk";
+    Brk: Number(8), "mm_struct.brk";
+    StartStack: Number(8), "mm_struct.start_stack";
+    ArgStart: Number(8), "mm_struct.arg_start";
+    ArgEnd: Number(8), "mm_struct.arg_end";
+    EnvStart: Number(8), "mm_struct.env_start";
+    EnvEnd: Number(8), "mm_struct.env_end";
+    MmFlags: Number(8), "mm_struct.flags";
+
+    // The rest of a task. 5.14 - 6.18.
+    IoBitmap: Pointer, "task_struct.thread.io_bitmap";
+    IoLevel: Number(8), "task_struct.thread.iopl_emul";
+    Securebits: Number(4), "cred.securebits";
+    Subreaper: Bit, "signal_struct.is_child_subreaper";
+    DispatchSelector: Pointer, "task_struct.syscall_dispatch.selector";
+    DispatchOffset: Number(8), "task_struct.syscall_dispatch.offset";
+    DispatchLength: Number(8), "task_struct.syscall_dispatch.len";
+    SyscallWork: Number(8), "task_struct.thread_info.syscall_work";
+    TlsArray: Place(24), "task_struct.thread.tls_array";
+
+    // Open files. 5.14 - 6.18; the counter is `f_ref`, one less than the references, since 6.13, and `f_count` before.
+    FilesFdt: Pointer, "files_struct.fdt";
+    FdtMax: Number(4), "fdtable.max_fds";
+    FdtFd: Pointer, "fdtable.fd";
+    FileRef: Number(8), "file.f_ref" | "file.f_count";
+    FileInode: Pointer, "file.f_inode";
+    InodeMode: Number(2), "inode.i_mode";
+    InodePipe: Pointer, "inode.i_pipe";
+    PipeReaders: Number(4), "pipe_inode_info.readers";
+    PipeWriters: Number(4), "pipe_inode_info.writers";
+}
+
+/// The enumerator that tells which bit of `SyscallWork` stands for syscall user dispatch. 5.11 - 6.18.
+pub(crate) const DISPATCH_BIT: &str = "SYSCALL_WORK_BIT_SYSCALL_USER_DISPATCH";
+
+/// What a feature reads.
+pub(crate) struct Needs {
+    /// Paths that others go through as well.
+    pub(crate) through: &'static [Path],
+    /// Paths of its own, which the fault hook moves.
+    pub(crate) own: &'static [Path],
+}
+
+pub(crate) fn needs(feature: Feature) -> Needs {
+    use Path as P;
+    let (through, own): (&'static [Path], &'static [Path]) = match feature {
+        Feature::Tracees => (&[], &[P::TaskPtraced, P::TaskPtraceEntry, P::TaskPid, P::TaskTgid]),
+        Feature::SignalActions => (
+            &[
+                P::TaskSighand,
+                P::Sigaction,
+                P::SigactionHandler,
+                P::SigactionFlags,
+                P::SigactionRestorer,
+                P::SigactionMask,
+            ],
+            &[P::SighandAction],
+        ),
+        Feature::AlternateStack => (&[], &[P::AltstackSp, P::AltstackSize, P::AltstackFlags]),
+        Feature::TidAddresses => (&[], &[P::SetChildTid, P::ClearChildTid]),
+        Feature::ExitSignal => (&[], &[P::ExitSignal]),
+        Feature::PdeathSignal => (&[], &[P::PdeathSignal]),
+        Feature::RestartKind => (&[], &[P::RestartFunction]),
+        Feature::RestartNanosleep => (&[], &[P::SleepClock, P::SleepType, P::SleepRmtp, P::SleepExpires]),
+        Feature::RestartPoll => (&[], &[P::PollFds, P::PollCount, P::PollHasTimeout, P::PollSeconds, P::PollNanos]),
+        Feature::RestartFutex => {
+            (&[], &[P::FutexAddress, P::FutexValue, P::FutexFlags, P::FutexBitset, P::FutexTime, P::FutexAddress2])
+        }
+        Feature::RealTimer => (&[P::TaskSignal], &[P::RealExpires, P::RealState, P::RealInterval]),
+        Feature::CpuTimers => (
+            &[P::TaskSignal],
+            &[P::ProfExpires, P::ProfInterval, P::VirtualExpires, P::VirtualInterval, P::CpuUser, P::CpuSystem],
+        ),
+        Feature::PosixTimers => (&[P::TaskSignal], &[P::PosixTimers]),
+        Feature::SemUndo => (&[P::UndoListHead, P::UndoEntry, P::UndoSemid, P::UndoAdjust], &[P::UndoList]),
+        Feature::Ldt => (&[P::TaskMm, P::LdtEntries, P::LdtCount], &[P::Ldt]),
+        Feature::Aio => (&[P::TaskMm, P::AioCount, P::AioContexts], &[P::AioTable]),
+        Feature::IoPermission => (&[], &[P::IoBitmap, P::IoLevel]),
+        Feature::MemoryLayout => (
+            &[P::TaskMm],
+            &[
+                P::StartCode,
+                P::EndCode,
+                P::StartData,
+                P::EndData,
+                P::StartBrk,
+                P::Brk,
+                P::StartStack,
+                P::ArgStart,
+                P::ArgEnd,
+                P::EnvStart,
+                P::EnvEnd,
+            ],
+        ),
+        Feature::Dumpable => (&[P::TaskMm], &[P::MmFlags]),
+        Feature::Securebits => (&[P::TaskCred], &[P::Securebits]),
+        Feature::Subreaper => (&[P::TaskSignal], &[P::Subreaper]),
+        Feature::SyscallDispatch => (&[], &[P::DispatchSelector, P::DispatchOffset, P::DispatchLength, P::SyscallWork]),
+        Feature::TlsArray => (&[], &[P::TlsArray]),
+        Feature::Files => (&[P::TaskFiles, P::FdtMax, P::FdtFd], &[P::FilesFdt]),
+        Feature::FileCount => (&[P::TaskFiles, P::FilesFdt, P::FdtMax, P::FdtFd], &[P::FileRef]),
+        Feature::PipeEnds => (
+            &[P::TaskFiles, P::FilesFdt, P::FdtMax, P::FdtFd, P::FileInode, P::InodeMode, P::InodePipe],
+            &[P::PipeReaders, P::PipeWriters],
+        ),
+    };
+    Needs { through, own }
+}
