@@ -3,6 +3,16 @@
 //! A module knows nothing of how records travel. What cannot be carried is collected in [`Findings`], all of it, so that
 //! one attempt tells a user every obstacle.
 
+pub mod descriptor;
+mod device;
+mod directory;
+pub mod epoll;
+mod eventfd;
+mod pipe;
+mod regular_file;
+mod signalfd;
+mod timerfd;
+
 use image_format::Blocker;
 
 /// What a capture or a survey found besides the records.

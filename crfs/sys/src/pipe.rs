@@ -41,3 +41,11 @@ pub fn has_owner(fd: BorrowedFd<'_>) -> Result<bool> {
     let signal = Errno::result(unsafe { libc::fcntl(fd.as_raw_fd(), F_GETSIG) })?;
     Ok(owner.pid != 0 || signal != 0)
 }
+
+/// tee(2): copies up to `length` bytes from the front of one pipe into another and consumes nothing. Never waits: `EAGAIN` when the
+/// source is empty or there is no room.
+pub fn tee(from: BorrowedFd<'_>, into: BorrowedFd<'_>, length: usize) -> Result<usize> {
+    // SAFETY: numbers only.
+    let result = unsafe { libc::tee(from.as_raw_fd(), into.as_raw_fd(), length, libc::SPLICE_F_NONBLOCK) };
+    usize::try_from(Errno::result(result)?).map_err(|_| Errno::EOVERFLOW)
+}

@@ -1,0 +1,305 @@
+//! The pass over everything that is open.
+
+use super::Descriptors;
+use super::gather::{Description, Table};
+use super::holders::{Kernel, pipes_held_by_others};
+use super::place::Place;
+use super::refused::{self, Refusal};
+use super::seen::{Holder, Seen};
+use crate::failure::{Failure, Kind};
+use crate::resource::{Findings, device, directory, epoll, eventfd, pipe, regular_file, signalfd, timerfd};
+use crfs_kstate::{KernelState, Task};
+use image_format::files::{Epoll, EpollTarget, File, FileKind, OpenFlags, Pipe, Stdio, Stream};
+use image_format::layout::process_file;
+use image_format::process::Fd;
+use image_format::{FileId, Hex, Pid};
+use nix::sys::statfs::statfs;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::Path;
+
+/// Captures the descriptors of the processes (pid in the container, pid on the host).
+///
+/// With `kstate` every task is frozen, and traced by the calling thread. Without it the tasks run: only what stands in the way is
+/// looked for, no queue is read, and what comes or goes meanwhile is passed over. Obstacles are added to `findings`, one for
+/// each open file description; such a description is not among the records. `log` is the container's log on the host.
+///
+/// # Errors
+/// When /proc cannot be read, or something changes although it is frozen ([`Kind::Stale`]).
+pub fn capture(
+    processes: &[(Pid, i32)],
+    kstate: Option<(&KernelState, &BTreeMap<i32, Task>)>,
+    log: &Path,
+    findings: &mut Findings,
+) -> Result<Descriptors, Failure> {
+    let mut processes = processes.to_vec();
+    processes.sort_unstable();
+    let Some(&(_, init)) = processes.first() else {
+        return Ok(Descriptors::default());
+    };
+    let kernel = kstate.map(Kernel::new);
+    let place = match Place::open(init, log) {
+        Err(_) if kernel.is_none() => return Ok(Descriptors::default()),
+        other => other?,
+    };
+    let table = Table::gather(&processes, kernel.as_ref())?;
+    let mut pass =
+        Pass { table: &table, kernel: kernel.as_ref(), findings, drafts: Vec::new(), out: Descriptors::default() };
+    pass.each(&place);
+    pass.pipes(&processes)?;
+    pass.epolls()?;
+    pass.finish(&processes, &place);
+    Ok(pass.out)
+}
+
+/// A description on its way to a record.
+enum Draft {
+    Done(FileKind),
+    Pipe,
+    Epoll(Vec<epoll::Target>),
+    Refused,
+}
+
+struct Pass<'a> {
+    table: &'a Table,
+    kernel: Option<&'a Kernel<'a>>,
+    findings: &'a mut Findings,
+    /// One for each description of the table.
+    drafts: Vec<Draft>,
+    out: Descriptors,
+}
+
+impl Pass<'_> {
+    /// What can be told of each description by itself.
+    fn each(&mut self, place: &Place) {
+        for Description { seen, .. } in &self.table.descriptions {
+            let mut refusals = general(seen);
+            let draft = draft(seen, place).unwrap_or_else(|refusal| {
+                refusals.push(refusal);
+                Draft::Refused
+            });
+            self.drafts.push(if refusals.is_empty() { draft } else { Draft::Refused });
+            for refusal in refusals {
+                self.refuse(seen.holder, refusal);
+            }
+        }
+    }
+
+    /// Puts the ends of each pipe together, in the order in which the pipes were met.
+    fn pipes(&mut self, processes: &[(Pid, i32)]) -> Result<(), Failure> {
+        let mut order = Vec::new();
+        let mut groups: HashMap<(u64, u64), Vec<usize>> = HashMap::new();
+        for (index, draft) in self.drafts.iter().enumerate() {
+            if matches!(draft, Draft::Pipe) {
+                let inode = self.table.descriptions[index].seen.inode();
+                let group = groups.entry(inode).or_default();
+                if group.is_empty() {
+                    order.push(inode);
+                }
+                group.push(index);
+            }
+        }
+        let inodes: HashSet<u64> = order.iter().map(|&(_, inode)| inode).collect();
+        let outside = match self.kernel {
+            None if !inodes.is_empty() => {
+                pipes_held_by_others(&inodes, &processes.iter().map(|&(_, host)| host).collect())
+            }
+            _ => HashSet::new(),
+        };
+        for (number, inode) in (1u32..).zip(order) {
+            let group = &groups[&inode];
+            let table = self.table;
+            let ends: Vec<&Seen> = group.iter().map(|&index| &table.descriptions[index].seen).collect();
+            let contents = match self.kernel {
+                None if outside.contains(&inode.1) => Err(pipe::held_outside(ends[0])),
+                None => Ok(pipe::Contents { capacity: 0, queued: Vec::new() }),
+                Some(kernel) => match other_ends(kernel, &ends) {
+                    Some(refusal) => Err(refusal),
+                    None => pipe::capture(&ends)?,
+                },
+            };
+            match contents {
+                Ok(pipe::Contents { capacity, queued }) => {
+                    let record = Pipe { pipe: number, capacity, queued: queued.len() as u64 };
+                    for &index in group {
+                        self.drafts[index] = Draft::Done(FileKind::Pipe(record.clone()));
+                    }
+                    self.out.pipes.insert(number, queued);
+                }
+                Err(refusal) => {
+                    for &index in group {
+                        self.drafts[index] = Draft::Refused;
+                    }
+                    self.refuse(ends[0].holder, refusal);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds what each epoll instance watches, among all that was found.
+    fn epolls(&mut self) -> Result<(), Failure> {
+        for index in 0..self.drafts.len() {
+            let Draft::Epoll(targets) = &self.drafts[index] else { continue };
+            let Description { seen, holders } = &self.table.descriptions[index];
+            let mut records = Vec::new();
+            let mut refusals = Vec::new();
+            for target in targets {
+                match self.target(target, holders)? {
+                    Ok(record) => records.extend(record),
+                    Err(refusal) => refusals.push(refusal),
+                }
+            }
+            records.sort_by_key(|record: &EpollTarget| (record.fd, record.file, record.events, record.data));
+            let refused = !refusals.is_empty();
+            for refusal in refusals {
+                self.refuse(seen.holder, refusal);
+            }
+            self.drafts[index] =
+                if refused { Draft::Refused } else { Draft::Done(FileKind::Epoll(Epoll { targets: records })) };
+        }
+        Ok(())
+    }
+
+    /// The record of a target. None when its description is refused itself, or when it vanished from running tasks.
+    fn target(
+        &self,
+        target: &epoll::Target,
+        holders: &[Holder],
+    ) -> Result<Result<Option<EpollTarget>, Refusal>, Failure> {
+        for &holder in holders {
+            match target.is_named_by(holder) {
+                Ok(false) => continue,
+                Ok(true) => {}
+                Err(_) if self.kernel.is_none() => return Ok(Ok(None)),
+                Err(errno) => {
+                    let doing = format!("{}: comparing the targets of an epoll instance", object(holder));
+                    return Err(Failure::from_error(&errno).within(doing));
+                }
+            }
+            let Some(index) = self.table.description(holder.host, target.fd) else {
+                return if self.kernel.is_none() { Ok(Ok(None)) } else { Err(gone(holder)) };
+            };
+            let fd = target.fd.unsigned_abs();
+            let record = |events| EpollTarget { fd, file: id(index), events: Hex(events), data: Hex(target.data) };
+            return Ok(match &self.drafts[index] {
+                Draft::Refused => Ok(None),
+                Draft::Done(kind) => epoll::check_target(target, kind).map(|events| Some(record(events))),
+                // An instance that watches another one, or a pipe: which events it can have does not depend on the rest.
+                Draft::Epoll(_) | Draft::Pipe => {
+                    let kind = FileKind::Epoll(Epoll { targets: Vec::new() });
+                    epoll::check_target(target, &kind).map(|events| Some(record(events)))
+                }
+            });
+        }
+        Ok(Err(target.refuse_number()))
+    }
+
+    /// The records. Descriptions keep the number they were met under, so that a refused one leaves a gap.
+    fn finish(&mut self, processes: &[(Pid, i32)], place: &Place) {
+        for (index, draft) in std::mem::take(&mut self.drafts).into_iter().enumerate() {
+            let Draft::Done(kind) = draft else { continue };
+            let seen = &self.table.descriptions[index].seen;
+            let position =
+                if matches!(kind, FileKind::Regular(_) | FileKind::Directory(_)) { seen.info.position } else { 0 };
+            if matches!(kind, FileKind::Regular(_)) && place.is_log(seen) {
+                self.out.stdios.push(Stdio { file: id(index), stream: Stream::Log });
+            }
+            self.out.files.insert(id(index), File { flags: flags(seen), position, kind });
+        }
+        self.out.fds = processes.iter().map(|&(pid, _)| (pid, Vec::new())).collect();
+        for &(holder, cloexec, index) in &self.table.entries {
+            if self.out.files.contains_key(&id(index))
+                && let Some(fds) = self.out.fds.get_mut(&holder.pid)
+            {
+                fds.push(Fd { fd: holder.fd.unsigned_abs(), file: id(index), cloexec });
+            }
+        }
+    }
+
+    fn refuse(&mut self, holder: Holder, refusal: Refusal) {
+        self.findings.block(object(holder), refusal.reason, refusal.remedy);
+    }
+}
+
+/// What no kind of description can have.
+fn general(seen: &Seen) -> Vec<Refusal> {
+    let mut refusals = Vec::new();
+    if let Some(lock) = seen.info.value("lock") {
+        let kind = lock.split_whitespace().nth(1).unwrap_or("file").to_owned();
+        refusals.push(Refusal::new(
+            format!("{} is locked ({kind} lock), and locks cannot be carried", seen.name()),
+            "Try again when the program has let go of the lock.",
+        ));
+    }
+    if seen.flags().contains(OpenFlags::FASYNC) {
+        refusals.push(Refusal::new(
+            format!("{} signals when it is ready (O_ASYNC) and cannot be carried", seen.name()),
+            "Run the program without signal-driven input and output.",
+        ));
+    }
+    refusals
+}
+
+fn draft(seen: &Seen, place: &Place) -> Result<Draft, Refusal> {
+    if let Some(name) = seen.link.strip_prefix(b"anon_inode:") {
+        let name = String::from_utf8_lossy(name);
+        return match name.trim_start_matches('[').trim_end_matches(']') {
+            "eventfd" => eventfd::capture(seen).map(|record| Draft::Done(FileKind::Eventfd(record))),
+            "eventpoll" => epoll::capture(seen).map(Draft::Epoll),
+            "timerfd" => timerfd::capture(seen).map(|record| Draft::Done(FileKind::Timerfd(record))),
+            "signalfd" => signalfd::capture(seen).map(|record| Draft::Done(FileKind::Signalfd(record))),
+            other => Err(refused::anonymous(other)),
+        };
+    }
+    let magic = || statfs(&seen.holder.path()).map_or(0, |found| found.filesystem_type().0);
+    match seen.file_type() {
+        libc::S_IFREG => {
+            regular_file::capture(seen, magic(), place).map(|record| Draft::Done(FileKind::Regular(record)))
+        }
+        libc::S_IFDIR => {
+            directory::capture(seen, magic(), place).map(|record| Draft::Done(FileKind::Directory(record)))
+        }
+        libc::S_IFCHR => match device::capture(seen, place) {
+            Some(record) => record.map(|record| Draft::Done(FileKind::Device(record))),
+            None => Err(refused::by_type(seen)),
+        },
+        libc::S_IFIFO if seen.link.starts_with(b"pipe:[") && !seen.is_path() => match pipe::check(seen) {
+            None => Ok(Draft::Pipe),
+            Some(refusal) => Err(refusal),
+        },
+        _ => Err(refused::by_type(seen)),
+    }
+}
+
+/// Whether an end of the pipe is outside, from the counts of the whole system.
+fn other_ends(kernel: &Kernel<'_>, ends: &[&Seen]) -> Option<Refusal> {
+    let Holder { host, fd, .. } = ends[0].holder;
+    match kernel.pipe_ends(host, fd) {
+        Ok(counts) => pipe::check_ends(ends, counts),
+        Err(reason) => Some(Refusal::new(
+            format!("{}: whether its other end is outside the container cannot be told: {reason}", ends[0].name()),
+            "Run the program without pipes, or on a kernel whose memory layout is known.",
+        )),
+    }
+}
+
+/// Flags as open(2) would take them again: a file made without a name and linked since (O_TMPFILE) is opened by its name.
+fn flags(seen: &Seen) -> OpenFlags {
+    const TMPFILE: u64 = 0o20_000_000;
+    let flags = seen.flags();
+    if flags.0 & TMPFILE == 0 { flags } else { OpenFlags(flags.0 & !(TMPFILE | OpenFlags::O_DIRECTORY.0)) }
+}
+
+/// Descriptions are numbered in the order in which they were met.
+fn id(index: usize) -> FileId {
+    FileId(u32::try_from(index).unwrap_or(u32::MAX))
+}
+
+/// A descriptor as a path in the tree.
+fn object(holder: Holder) -> String {
+    format!("{}: {}", process_file(holder.pid, "fds"), holder.fd)
+}
+
+fn gone(holder: Holder) -> Failure {
+    Failure::new(Kind::Stale, format!("{}: its descriptors change although it is frozen", object(holder)))
+}

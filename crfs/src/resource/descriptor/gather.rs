@@ -1,0 +1,134 @@
+//! Every descriptor of every process, and which of them name one description.
+
+use super::holders::Kernel;
+use super::seen::{Holder, Seen};
+use crate::failure::{Doing, Failure, Kind};
+use crfs_sys::kcmp::compare_files;
+use image_format::Pid;
+use nix::errno::Errno;
+use std::cmp::Ordering;
+use std::collections::HashMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
+/// Everything that is open.
+#[derive(Debug, Default)]
+pub(crate) struct Table {
+    /// The descriptions, in the order in which they were met.
+    pub(crate) descriptions: Vec<Description>,
+    /// Each descriptor, with close-on-exec and the description it names (an index), by process and descriptor.
+    pub(crate) entries: Vec<(Holder, bool, usize)>,
+    by_holder: HashMap<(i32, i32), usize>,
+}
+
+/// An open file description.
+#[derive(Debug)]
+pub(crate) struct Description {
+    /// As the first of its descriptors shows it.
+    pub(crate) seen: Seen,
+    /// All its descriptors.
+    pub(crate) holders: Vec<Holder>,
+}
+
+/// What two descriptors of one description certainly have in common.
+type Likeness = (Vec<u8>, u64, u64, u64, u64, u64);
+
+impl Table {
+    /// Looks at every descriptor of the processes, which must be in ascending order. A process that is gone is an error unless
+    /// the processes run (no `kernel`).
+    pub(crate) fn gather(processes: &[(Pid, i32)], kernel: Option<&Kernel<'_>>) -> Result<Self, Failure> {
+        let mut table = Table::default();
+        let mut identities = Identities::default();
+        for &(pid, host) in processes {
+            let addresses = kernel.and_then(|kernel| kernel.addresses(host));
+            for fd in numbers(host, kernel.is_some()).doing(|| format!("process {pid}: listing its descriptors"))? {
+                let holder = Holder { pid, host, fd };
+                let look = Seen::look(holder);
+                let Some(seen) = look.doing(|| format!("process {pid}: looking at descriptor {fd}"))? else {
+                    if kernel.is_some() {
+                        return Err(Failure::new(Kind::Stale, format!("process {pid}: descriptor {fd} is gone")));
+                    }
+                    continue;
+                };
+                let address = addresses.as_ref().and_then(|known| known.get(&fd)).copied();
+                let cloexec = seen.info.cloexec;
+                let next = table.descriptions.len();
+                let found = identities.find(&seen, address, next, &table.descriptions);
+                let index = found.doing(|| format!("process {pid}: comparing descriptor {fd} with others"))?;
+                if index == next {
+                    table.descriptions.push(Description { seen, holders: Vec::new() });
+                }
+                table.descriptions[index].holders.push(holder);
+                table.by_holder.insert((host, fd), index);
+                table.entries.push((holder, cloexec, index));
+            }
+        }
+        Ok(table)
+    }
+
+    /// The description that a descriptor of a process (host pid) names.
+    pub(crate) fn description(&self, host: i32, fd: i32) -> Option<usize> {
+        self.by_holder.get(&(host, fd)).copied()
+    }
+}
+
+/// The open descriptors of a process, ascending.
+fn numbers(host: i32, must_be_there: bool) -> std::io::Result<Vec<i32>> {
+    let entries = match fs::read_dir(format!("/proc/{host}/fd")) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !must_be_there => return Ok(Vec::new()),
+        other => other?,
+    };
+    let mut numbers = Vec::new();
+    for entry in entries {
+        match entry {
+            Ok(entry) => numbers.extend(entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok())),
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) && !must_be_there => break,
+            Err(error) => return Err(error),
+        }
+    }
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+/// The descriptions met so far, by what tells them apart.
+#[derive(Default)]
+struct Identities {
+    by_address: HashMap<u64, usize>,
+    /// Those of one likeness, in the order that kcmp gives them: a new one costs a binary search.
+    alike: HashMap<Likeness, Vec<usize>>,
+}
+
+impl Identities {
+    /// The index of the description that `seen` belongs to; `next` when it is a new one.
+    fn find(&mut self, seen: &Seen, address: Option<u64>, next: usize, known: &[Description]) -> Result<usize, Errno> {
+        if let Some(address) = address {
+            return Ok(*self.by_address.entry(address).or_insert(next));
+        }
+        let (dev, ino) = (seen.metadata.dev(), seen.metadata.ino());
+        let likeness = (seen.link.clone(), dev, ino, seen.info.position, seen.info.flags, seen.info.mount);
+        let alike = self.alike.entry(likeness).or_default();
+        let mut failed = None;
+        let place = alike.binary_search_by(|&index| {
+            compare(known[index].seen.holder, seen.holder).unwrap_or_else(|errno| {
+                failed = Some(errno);
+                Ordering::Less
+            })
+        });
+        match (failed, place) {
+            // One of the two closed it or ended meanwhile, which only running processes can.
+            (Some(Errno::EBADF | Errno::ESRCH), _) => Ok(next),
+            (Some(errno), _) => Err(errno),
+            (None, Ok(at)) => Ok(alike[at]),
+            (None, Err(at)) => {
+                alike.insert(at, next);
+                Ok(next)
+            }
+        }
+    }
+}
+
+fn compare(a: Holder, b: Holder) -> Result<Ordering, Errno> {
+    let pid = nix::unistd::Pid::from_raw;
+    // Two open file descriptions always have an order: only objects of different kinds do not.
+    compare_files(pid(a.host), a.fd, pid(b.host), b.fd)?.ordering().ok_or(Errno::EPROTO)
+}

@@ -1,0 +1,51 @@
+//! What only the kernel's memory tells: the identity of descriptions, and how many ends a pipe has in the whole system.
+
+use crfs_kstate::{KernelState, Task};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fs;
+
+/// The reader of kernel memory, with the tasks it knows by host pid.
+pub(crate) struct Kernel<'a> {
+    state: &'a KernelState,
+    tasks: &'a BTreeMap<i32, Task>,
+}
+
+impl<'a> Kernel<'a> {
+    /// From what the worker holds.
+    pub(crate) fn new((state, tasks): (&'a KernelState, &'a BTreeMap<i32, Task>)) -> Self {
+        Kernel { state, tasks }
+    }
+
+    /// The address of the description behind each descriptor; None where that cannot be read, and kcmp(2) must do.
+    pub(crate) fn addresses(&self, host: i32) -> Option<HashMap<i32, u64>> {
+        let task = self.tasks.get(&host)?;
+        Some(self.state.fd_addresses(task).ok()?.into_iter().collect())
+    }
+
+    /// How many descriptions in the whole system can read from a pipe, and how many can write to it.
+    ///
+    /// # Errors
+    /// In words.
+    pub(crate) fn pipe_ends(&self, host: i32, fd: i32) -> Result<(u64, u64), String> {
+        let task = self.tasks.get(&host).ok_or_else(|| "its process is not known to the reader".to_owned())?;
+        let ends = self.state.pipe_ends(task, fd).map_err(|error| error.to_string())?;
+        Ok((u64::from(ends.readers), u64::from(ends.writers)))
+    }
+}
+
+/// Those of `pipes` (inode numbers) that a process other than `inside` (host pids) holds an end of, as far as /proc shows.
+/// For running containers, whose kernel memory is not read.
+pub(crate) fn pipes_held_by_others(pipes: &HashSet<u64>, inside: &HashSet<i32>) -> HashSet<u64> {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let descriptors = pids
+        .filter(|pid| !inside.contains(pid))
+        .flat_map(|pid| fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten());
+    descriptors
+        .filter_map(|entry| {
+            let link = fs::read_link(entry.path()).ok()?;
+            link.to_str()?.strip_prefix("pipe:[")?.strip_suffix(']')?.parse::<u64>().ok()
+        })
+        .filter(|inode| pipes.contains(inode))
+        .collect()
+}

@@ -1,0 +1,52 @@
+//! Descriptors: which open file descriptions a container has, and under which numbers its processes hold them.
+//!
+//! **What it is.** A descriptor is a number in a process's table with one flag of its own (close-on-exec); what it names is an open
+//! file description, with offset, status flags and whatever its kind has. Descriptors of several processes, and several of
+//! one, may name the same description (fork(2), dup(2)).
+//!
+//! **Where the kernel keeps it.** `struct files_struct` and `struct file`:
+//! <https://elixir.bootlin.com/linux/v6.18/source/include/linux/fs.h>.
+//!
+//! **How it is read.** From outside: /proc/PID/fd gives what each descriptor names, /proc/PID/fdinfo its offset, flags and the lines
+//! of its kind. Which descriptors name one description is told by the address of its `struct file` in the kernel where that can be
+//! read, otherwise by kcmp(2) among those that look alike. Descriptions are numbered in the order in which they are met, by process
+//! and descriptor.
+//!
+//! **How it is made again.** Each description is opened once, in the worker, and carried into the processes from there. Pipes come
+//! before anything that names them by number only inside this module; what an epoll instance watches is registered by the
+//! processes themselves, once their descriptors are in place, since the kernel remembers the number it was added under.
+//!
+//! **What is refused.** Every kind without a module of its own, by its name ([`refused`]); locks, and owners that are
+//! signalled; files that are not to be found again under their path; pipes whose other end is outside.
+
+mod capture;
+mod fdinfo;
+mod gather;
+mod holders;
+pub(super) mod place;
+pub(super) mod refused;
+pub(super) mod reopen;
+mod restore;
+pub(super) mod seen;
+mod socket;
+
+pub use capture::capture;
+pub use restore::open_all;
+
+use image_format::files::{File, Stdio};
+use image_format::process::Fd;
+use image_format::{FileId, Pid};
+use std::collections::BTreeMap;
+
+/// Everything that was found open.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Descriptors {
+    /// `files/`.
+    pub files: BTreeMap<FileId, File>,
+    /// `files/stdios`.
+    pub stdios: Vec<Stdio>,
+    /// `fds` of each process, in ascending order.
+    pub fds: BTreeMap<Pid, Vec<Fd>>,
+    /// `files/pipe.N`: the bytes queued in each pipe, by the pipe's number.
+    pub pipes: BTreeMap<u32, Vec<u8>>,
+}

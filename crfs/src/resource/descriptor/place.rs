@@ -1,0 +1,80 @@
+//! Paths as the container sees them, and whether they still lead to what is open.
+
+use super::refused::Refusal;
+use super::reopen;
+use super::seen::Seen;
+use crate::failure::{Doing, Failure};
+use image_format::Bytes;
+use std::fs::{self, File};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+/// The container's root directory, and its log.
+#[derive(Debug)]
+pub(crate) struct Place {
+    root: File,
+    /// The root's own path in its mount namespace: `/` unless it was only chroot(2)ed.
+    prefix: Vec<u8>,
+    /// Device and inode.
+    log: Option<(u64, u64)>,
+}
+
+impl Place {
+    /// The root of the process `init` (host pid).
+    pub(crate) fn open(init: i32, log: &Path) -> Result<Self, Failure> {
+        let link = format!("/proc/{init}/root");
+        let root = File::options().read(true).custom_flags(libc::O_PATH).open(&link);
+        let root = root.doing(|| "the container's root directory: opening it")?;
+        let prefix = fs::read_link(&link).doing(|| "the container's root directory: reading its path")?;
+        let log = fs::metadata(log).ok().map(|log| (log.dev(), log.ino()));
+        Ok(Place { root, prefix: prefix.into_os_string().into_vec(), log })
+    }
+
+    /// Whether this is the container's log.
+    pub(crate) fn is_log(&self, seen: &Seen) -> bool {
+        self.log == Some(seen.inode())
+    }
+
+    /// The path inside the container of what is open, whether or not it leads there.
+    pub(crate) fn written(&self, seen: &Seen) -> Option<Bytes> {
+        if self.prefix == b"/" {
+            return Some(Bytes(seen.link.clone()));
+        }
+        match seen.link.strip_prefix(self.prefix.as_slice())? {
+            [] => Some("/".into()),
+            inside @ [b'/', ..] => Some(Bytes(inside.to_vec())),
+            _ => None,
+        }
+    }
+
+    /// The path inside the container under which the same inode can be opened again.
+    pub(crate) fn path(&self, seen: &Seen, what: &str) -> Result<Bytes, Refusal> {
+        let Some(path) = self.written(seen) else {
+            return Err(Refusal::new(
+                format!("{what} {} lies outside the container's root directory", seen.name()),
+                "Open it by a path inside the container.",
+            ));
+        };
+        let there = reopen::look(self.root.as_fd(), &path).and_then(|found| found.metadata());
+        if there.as_ref().is_ok_and(|found| (found.dev(), found.ino()) == seen.inode()) {
+            return Ok(path);
+        }
+        let deleted = path.0.strip_suffix(b" (deleted)").map(|path| Bytes(path.to_vec()));
+        Err(match (deleted, there) {
+            (Some(path), _) => Refusal::new(
+                format!("{what} {path} was deleted or replaced while it is open"),
+                "Close it, or keep the file under its name until the checkpoint was restored.",
+            ),
+            (None, Ok(_)) => Refusal::new(
+                format!("{what} {path} is open, and something else now stands under that path"),
+                "Close it, or put the file back under its path (a mount may hide it).",
+            ),
+            (None, Err(error)) => Refusal::new(
+                format!("{what} {path} is open, and that path does not lead to it: {error}"),
+                "Close it, or put the file back under its path.",
+            ),
+        })
+    }
+}

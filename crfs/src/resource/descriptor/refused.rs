@@ -1,0 +1,140 @@
+//! Kinds that are not carried, by name, with what a user can do.
+
+use super::seen::Seen;
+use super::socket;
+use std::os::unix::fs::MetadataExt;
+
+/// Why a description cannot be carried.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    /// In words, naming the kind.
+    pub(crate) reason: String,
+    /// What the user can do.
+    pub(crate) remedy: String,
+}
+
+impl Refusal {
+    /// From its two parts.
+    pub(crate) fn new(reason: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Refusal { reason: reason.into(), remedy: remedy.into() }
+    }
+
+    /// For a line of fdinfo that is not as this program knows it.
+    pub(crate) fn unknown_fdinfo(kind: &str, line: &str) -> Self {
+        Refusal::new(
+            format!("{kind} of which this kernel does not tell `{line}` in fdinfo in a form known here"),
+            "Close it before the freeze.",
+        )
+    }
+}
+
+const CLOSE: &str = "Have the program close it before the freeze.";
+
+/// Anonymous inodes by the kernel's name for them (without brackets), as people call them, with a remedy.
+const ANONYMOUS: [(&str, &str, &str); 16] = [
+    ("inotify", "an inotify instance", CLOSE),
+    ("fanotify", "a fanotify group", CLOSE),
+    ("userfaultfd", "a userfaultfd", CLOSE),
+    ("io_uring", "an io_uring", "Run the program with io_uring off (many take an option or a variable for that)."),
+    ("pidfd", "a pidfd", CLOSE),
+    ("perf_event", "a perf event", "Run it without performance counters."),
+    ("secretmem", "secret memory (memfd_secret)", CLOSE),
+    ("bpf-map", "a BPF map", CLOSE),
+    ("bpf-prog", "a BPF program", CLOSE),
+    ("bpf_link", "a BPF link", CLOSE),
+    ("btf", "a BTF object", CLOSE),
+    ("seccomp notify", "a seccomp notification listener", CLOSE),
+    ("landlock-ruleset", "a Landlock ruleset", CLOSE),
+    ("fscontext", "a file system context (fsopen)", CLOSE),
+    ("sync_file", "a sync file of a graphics driver", CLOSE),
+    ("kvm-vm", "a virtual machine (KVM)", CLOSE),
+];
+
+/// An anonymous inode that has no module.
+pub(crate) fn anonymous(name: &str) -> Refusal {
+    let known = ANONYMOUS.iter().find(|(known, ..)| *known == name);
+    match known {
+        Some((_, people, remedy)) => Refusal::new(format!("{people} cannot be carried"), *remedy),
+        None => Refusal::new(format!("an anonymous file of kind \"{name}\" cannot be carried"), CLOSE),
+    }
+}
+
+/// File systems whose files are windows into the kernel, by the magic number of statfs(2).
+const PSEUDO: [(i64, &str); 8] = [
+    (0x9fa0, "proc"),
+    (0x6265_6572, "sysfs"),
+    (0x6367_7270, "cgroup2"),
+    (0x0027_e0eb, "cgroup"),
+    (0x6462_6720, "debugfs"),
+    (0x7472_6163, "tracefs"),
+    (0xcafe_4a11, "bpf"),
+    (0x7363_6673, "securityfs"),
+];
+
+/// The name of the pseudo file system a description stands on.
+pub(crate) fn pseudo_file_system(magic: i64) -> Option<&'static str> {
+    PSEUDO.iter().find(|(known, _)| *known == magic).map(|&(_, name)| name)
+}
+
+/// A regular file of a kind that only looks like one: None for a real one.
+pub(crate) fn special_regular(seen: &Seen, magic: i64) -> Option<Refusal> {
+    let name = seen.name();
+    let refuse = |reason: String, remedy: &str| Some(Refusal::new(reason, remedy));
+    match magic {
+        0x6e73_6673 => refuse(format!("a descriptor of a namespace ({name}) cannot be carried"), CLOSE),
+        0x5345_434d => refuse("secret memory (memfd_secret) cannot be carried".to_owned(), CLOSE),
+        0x1980_0202 => refuse(format!("a POSIX message queue ({name}) cannot be carried"), CLOSE),
+        0x444d_4142 => refuse("a dma-buf of a device driver cannot be carried".to_owned(), CLOSE),
+        0x5049_4446 => refuse("a pidfd cannot be carried".to_owned(), CLOSE),
+        _ if seen.metadata.nlink() == 0 && name.starts_with("/memfd:") => {
+            let name = name.trim_end_matches(" (deleted)").trim_start_matches('/').to_owned();
+            refuse(format!("a file in memory ({name}) cannot be carried"), CLOSE)
+        }
+        _ if seen.metadata.nlink() == 0 && name.starts_with("/SYSV") => {
+            refuse(format!("System V shared memory ({name}) cannot be carried"), CLOSE)
+        }
+        _ => {
+            let pseudo = pseudo_file_system(magic)?;
+            refuse(
+                format!("{name} of the {pseudo} file system cannot be carried: its content is made while it is read"),
+                "Have the program close it after reading.",
+            )
+        }
+    }
+}
+
+/// A description whose file type has no module.
+pub(crate) fn by_type(seen: &Seen) -> Refusal {
+    let name = seen.name();
+    match seen.file_type() {
+        libc::S_IFSOCK => socket::refuse(seen),
+        libc::S_IFCHR => character_device(seen),
+        libc::S_IFBLK => Refusal::new(format!("block device {name} cannot be carried"), CLOSE),
+        libc::S_IFIFO => Refusal::new(
+            format!("FIFO {name} (a pipe with a name) cannot be carried"),
+            "Use a pipe without a name, or have the program close it before the freeze.",
+        ),
+        libc::S_IFLNK => Refusal::new(format!("symbolic link {name} itself (O_PATH) cannot be carried"), CLOSE),
+        other => Refusal::new(format!("{name} of file type {other:#o} cannot be carried"), CLOSE),
+    }
+}
+
+fn character_device(seen: &Seen) -> Refusal {
+    let name = seen.name();
+    let (major, minor) = device(seen);
+    match (major, minor) {
+        // include/uapi/linux/major.h: virtual consoles and serial lines, /dev/tty and /dev/console, pseudo-terminals.
+        (4 | 136..=143, _) | (5, 0 | 1) => Refusal::new(
+            format!("terminal {name} cannot be carried"),
+            "Run the program with its input and output redirected to files or pipes.",
+        ),
+        (5, 2) => Refusal::new(format!("the master side of a pseudo-terminal ({name}) cannot be carried"), CLOSE),
+        _ => Refusal::new(format!("device {name} ({major}:{minor}) cannot be carried"), CLOSE),
+    }
+}
+
+/// The device number of a device node, major and minor.
+pub(crate) fn device(seen: &Seen) -> (u64, u64) {
+    let number = seen.metadata.rdev();
+    (nix::sys::stat::major(number), nix::sys::stat::minor(number))
+}

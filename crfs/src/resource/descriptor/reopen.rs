@@ -1,0 +1,119 @@
+//! Opening a path below a container's root, sure of what it is before it is opened.
+
+use crate::failure::{Doing, Failure, Kind};
+use image_format::Bytes;
+use image_format::files::OpenFlags;
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, OpenHow, ResolveFlag, fcntl, openat2};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+
+/// Status flags that fcntl(2) F_SETFL can change.
+const SETTABLE: u64 = OpenFlags::O_APPEND.0 | OpenFlags::O_NONBLOCK.0 | OpenFlags::O_DIRECT.0 | OpenFlags::O_NOATIME.0;
+
+/// Flags that open(2) takes and that stay visible afterwards. Close-on-exec is the descriptor's.
+const OPENABLE: u64 = SETTABLE
+    | OpenFlags::O_WRONLY.0
+    | OpenFlags::O_RDWR.0
+    | OpenFlags::O_DSYNC.0
+    | OpenFlags::O_LARGEFILE.0
+    | OpenFlags::O_DIRECTORY.0
+    | OpenFlags::O_NOFOLLOW.0
+    | OpenFlags::__O_SYNC.0
+    | OpenFlags::O_PATH.0;
+
+/// Flags that change what O_PATH opens.
+const WITH_PATH: u64 = OpenFlags::O_PATH.0 | OpenFlags::O_DIRECTORY.0 | OpenFlags::O_NOFOLLOW.0;
+
+/// Never visible afterwards.
+const NOCTTY: u64 = 0o400;
+
+/// How often a path walk is tried again that a rename elsewhere disturbed: openat2(2) leaves that to the caller.
+const TRIES: u32 = 100;
+
+/// Finds what stands at a path without opening it: no device is woken, no FIFO waits for its other end. A symbolic link at the
+/// path's end is not followed.
+pub(crate) fn look(root: BorrowedFd<'_>, path: &Bytes) -> io::Result<File> {
+    Ok(File::from(walk(root, path, OFlag::O_PATH | OFlag::O_NOFOLLOW)?))
+}
+
+fn walk(root: BorrowedFd<'_>, path: &Bytes, flags: OFlag) -> nix::Result<OwnedFd> {
+    let path = std::ffi::OsStr::from_bytes(&path.0);
+    let how = OpenHow::new().flags(flags | OFlag::O_CLOEXEC).resolve(ResolveFlag::RESOLVE_IN_ROOT);
+    for _ in 1..TRIES {
+        match openat2(root, path, how) {
+            Err(Errno::EAGAIN | Errno::EINTR) => {}
+            other => return other,
+        }
+    }
+    openat2(root, path, how)
+}
+
+/// Opens `path` with the flags of a record. `expected` is the kind's bits of the mode (S_IFMT), `what` their name.
+///
+/// # Errors
+/// [`Kind::Incompatible`] when it is not there or something else stands there, with `object` (a file of the image) in front.
+pub(crate) fn open(
+    root: BorrowedFd<'_>,
+    path: &Bytes,
+    flags: OpenFlags,
+    expected: (u32, &str),
+    object: &str,
+) -> Result<File, Failure> {
+    let unfit = |reason: String| Failure::new(Kind::Incompatible, format!("{object}: {path}: {reason}"));
+    check_flags(flags, object)?;
+    let follow = if flags.contains(OpenFlags::O_NOFOLLOW) { OFlag::O_NOFOLLOW } else { OFlag::empty() };
+    let place =
+        walk(root, path, OFlag::O_PATH | follow).map_err(|errno| unfit(format!("not found: {}", errno.desc())))?;
+    let place = File::from(place);
+    let there = place.metadata().doing(|| format!("{object}: {path}: looking at it"))?;
+    let (mode, what) = expected;
+    if there.mode() & libc::S_IFMT != mode {
+        return Err(unfit(format!("it is no {what} here")));
+    }
+    let wanted = if flags.contains(OpenFlags::O_PATH) {
+        flags.0 & WITH_PATH
+    } else {
+        // Should a FIFO take the place meanwhile, opening it must not wait, and a terminal must not become ours.
+        flags.0 | OpenFlags::O_NONBLOCK.0 | NOCTTY
+    };
+    let bits = i32::try_from(wanted).map_err(|_| unfit("its flags are too large".to_owned()))?;
+    let opened = walk(root, path, OFlag::from_bits_retain(bits));
+    let opened = opened.map_err(|errno| unfit(format!("cannot be opened: {}", errno.desc())))?;
+    let file = File::from(opened);
+    let here = file.metadata().doing(|| format!("{object}: {path}: looking at it"))?;
+    if (here.dev(), here.ino()) != (there.dev(), there.ino()) {
+        return Err(unfit("it is being replaced at this moment".to_owned()));
+    }
+    if !flags.contains(OpenFlags::O_PATH) {
+        set_status(file.as_fd(), flags).doing(|| format!("{object}: {path}: setting its flags"))?;
+    }
+    Ok(file)
+}
+
+/// Refuses flags that cannot be those of an open file: an image may have been edited.
+pub(crate) fn check_flags(flags: OpenFlags, object: &str) -> Result<(), Failure> {
+    let refuse = |reason: String| Err(Failure::new(Kind::BadImage, format!("{object}: flags: {reason}")));
+    let unknown = flags.0 & !OPENABLE;
+    if unknown != 0 {
+        return refuse(format!("{:?} cannot be restored", OpenFlags(unknown)));
+    }
+    if flags.contains(OpenFlags(OpenFlags::O_WRONLY.0 | OpenFlags::O_RDWR.0)) {
+        return refuse("O_WRONLY and O_RDWR exclude each other".to_owned());
+    }
+    Ok(())
+}
+
+/// Sets the status flags of a description to those of a record.
+pub(crate) fn set_status(fd: BorrowedFd<'_>, flags: OpenFlags) -> nix::Result<()> {
+    let now = u64::try_from(fcntl(fd, FcntlArg::F_GETFL)?).map_err(|_| Errno::EPROTO)?;
+    let wanted = flags.0 & SETTABLE;
+    if now & SETTABLE == wanted {
+        return Ok(());
+    }
+    let bits = i32::try_from(now & !SETTABLE | wanted).map_err(|_| Errno::EINVAL)?;
+    fcntl(fd, FcntlArg::F_SETFL(OFlag::from_bits_retain(bits))).map(drop)
+}

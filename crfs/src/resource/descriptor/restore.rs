@@ -1,0 +1,128 @@
+//! Opening everything an image has open.
+
+use crate::failure::{Doing, Failure, Kind};
+use crate::resource::{device, directory, epoll, eventfd, pipe, regular_file, signalfd, timerfd};
+use image_format::files::{File, FileKind, Stream};
+use image_format::{FileId, Image};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::Path;
+
+/// Opens each description of an image once, in the calling process, close-on-exec.
+///
+/// `staging` is a plain directory with the image's files, of which `files/pipe.N` are read. `root` is an O_PATH descriptor of the
+/// container's root directory in its mount namespace; no path leads out of it. `log` is the log of the container that is being
+/// made. `notes` gets what a user should know although it works: files that have grown.
+///
+/// The soft limit of open files is raised to the hard one. What epoll instances watch is not added here:
+/// [`crate::resource::epoll::registrations`].
+///
+/// # Errors
+/// [`Kind::Incompatible`] or [`Kind::BadImage`] with one entry in the chain for each description that cannot be opened; the first
+/// refusal of the system otherwise.
+pub fn open_all(
+    image: &Image,
+    staging: &Path,
+    root: BorrowedFd<'_>,
+    log: &Path,
+    notes: &mut Vec<String>,
+) -> Result<BTreeMap<FileId, OwnedFd>, Failure> {
+    raise_limit().doing(|| "raising the limit of open files")?;
+    let logs = logs(image)?;
+    let mut refused = Refused::default();
+    let mut open = BTreeMap::new();
+    let mut pipes: BTreeMap<u32, Vec<pipe::End<'_>>> = BTreeMap::new();
+    for (&id, file) in &image.files {
+        let opened = match &file.kind {
+            FileKind::Regular(_) if logs.contains(&id) => regular_file::restore_log(id, file, log),
+            FileKind::Pipe(record) => {
+                pipes.entry(record.pipe).or_default().push(pipe::End { id, file, pipe: record });
+                continue;
+            }
+            _ => open_one(image, id, file, root, notes),
+        };
+        open.extend(refused.keep(opened)?.map(|fd| (id, fd)));
+    }
+    for ends in pipes.values() {
+        let restored = pipe::restore(ends, staging, owner(image, ends));
+        open.extend(refused.keep(restored)?.into_iter().flatten());
+    }
+    refused.finish()?;
+    Ok(open)
+}
+
+fn open_one(
+    image: &Image,
+    id: FileId,
+    file: &File,
+    root: BorrowedFd<'_>,
+    notes: &mut Vec<String>,
+) -> Result<OwnedFd, Failure> {
+    match &file.kind {
+        FileKind::Regular(record) => regular_file::restore(id, file, record, root, notes),
+        FileKind::Directory(record) => directory::restore(id, file, record, root),
+        FileKind::Device(record) => device::restore(id, file, record, root),
+        FileKind::Eventfd(record) => eventfd::restore(id, file, record),
+        FileKind::Epoll(_) => epoll::restore(id, file),
+        FileKind::Timerfd(record) => timerfd::restore(id, file, record, &image.manifest.clocks),
+        FileKind::Signalfd(record) => signalfd::restore(id, file, record),
+        FileKind::Pipe(_) => Err(Failure::new(Kind::System, "pipes are opened with all their ends")),
+    }
+}
+
+/// The descriptions that are the container's log.
+fn logs(image: &Image) -> Result<BTreeSet<FileId>, Failure> {
+    let mut logs = BTreeSet::new();
+    for stdio in &image.stdios {
+        let Stream::Log = stdio.stream;
+        if !matches!(image.files.get(&stdio.file), Some(File { kind: FileKind::Regular(_), .. })) {
+            let entry = image_format::layout::file_entry(stdio.file);
+            let reason = format!("{}: {entry} is no regular file of this image", image_format::layout::STDIOS);
+            return Err(Failure::new(Kind::BadImage, reason));
+        }
+        logs.insert(stdio.file);
+    }
+    Ok(logs)
+}
+
+/// User and group of the first process that holds an end of a pipe.
+fn owner(image: &Image, ends: &[pipe::End<'_>]) -> Option<(u32, u32)> {
+    let holds =
+        |process: &&image_format::ProcessImage| process.fds.iter().any(|fd| ends.iter().any(|end| end.id == fd.file));
+    let process = image.processes.values().find(holds)?;
+    let credentials = &process.threads.get(&process.process.pid)?.attr.credentials;
+    Some((credentials.uid[3], credentials.gid[3]))
+}
+
+/// What cannot be opened, until everything was tried.
+#[derive(Default)]
+struct Refused(Vec<Failure>);
+
+impl Refused {
+    /// Remembers what is the image's or the host's fault; everything else ends the attempt.
+    fn keep<T>(&mut self, result: Result<T, Failure>) -> Result<Option<T>, Failure> {
+        match result {
+            Ok(value) => Ok(Some(value)),
+            Err(failure) if matches!(failure.kind, Kind::BadImage | Kind::Incompatible) => {
+                self.0.push(failure);
+                Ok(None)
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+
+    fn finish(self) -> Result<(), Failure> {
+        let bad = self.0.iter().any(|failure| failure.kind == Kind::BadImage);
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        let kind = if bad { Kind::BadImage } else { Kind::Incompatible };
+        Err(Failure { kind, chain: self.0.into_iter().map(|failure| failure.chain.join(": ")).collect() })
+    }
+}
+
+fn raise_limit() -> nix::Result<()> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    if soft < hard { setrlimit(Resource::RLIMIT_NOFILE, hard, hard) } else { Ok(()) }
+}

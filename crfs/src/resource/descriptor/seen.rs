@@ -1,0 +1,109 @@
+//! What /proc tells of one descriptor.
+
+use super::fdinfo::FdInfo;
+use image_format::Pid;
+use image_format::files::OpenFlags;
+use nix::errno::Errno;
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+
+/// A descriptor of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Holder {
+    /// The process, as the container numbers it.
+    pub(crate) pid: Pid,
+    /// The process, as the host numbers it.
+    pub(crate) host: i32,
+    /// The descriptor.
+    pub(crate) fd: RawFd,
+}
+
+impl Holder {
+    /// The link in /proc that leads to what is open.
+    pub(crate) fn path(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/fd/{}", self.host, self.fd))
+    }
+
+    /// A duplicate in this process.
+    pub(crate) fn duplicate(&self) -> nix::Result<OwnedFd> {
+        let process = crfs_sys::pidfd::open(nix::unistd::Pid::from_raw(self.host), false)?;
+        crfs_sys::pidfd::getfd(process.as_fd(), self.fd)
+    }
+}
+
+/// What is open under a descriptor.
+#[derive(Clone, Debug)]
+pub(crate) struct Seen {
+    /// Whose it is.
+    pub(crate) holder: Holder,
+    /// The text of the link: a path, or the name of something that has none.
+    pub(crate) link: Vec<u8>,
+    /// stat(2) of what is open.
+    pub(crate) metadata: Metadata,
+    /// Its fdinfo.
+    pub(crate) info: FdInfo,
+}
+
+impl Seen {
+    /// Looks. None when the descriptor (or its process) is gone.
+    pub(crate) fn look(holder: Holder) -> io::Result<Option<Self>> {
+        match Self::try_look(holder) {
+            Ok(seen) => Ok(Some(seen)),
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn try_look(holder: Holder) -> io::Result<Self> {
+        let path = holder.path();
+        let link = fs::read_link(&path)?.into_os_string().into_vec();
+        let metadata = fs::metadata(&path)?;
+        let text = fs::read_to_string(format!("/proc/{}/fdinfo/{}", holder.host, holder.fd))?;
+        let info = FdInfo::parse(text).ok_or_else(|| io::Error::from(Errno::EPROTO))?;
+        Ok(Seen { holder, link, metadata, info })
+    }
+
+    /// Status flags and access mode.
+    pub(crate) fn flags(&self) -> OpenFlags {
+        OpenFlags(self.info.flags)
+    }
+
+    /// Whether data can be read through it.
+    pub(crate) fn readable(&self) -> bool {
+        !self.flags().contains(OpenFlags::O_WRONLY) && !self.is_path()
+    }
+
+    /// Whether data can be written through it.
+    pub(crate) fn writable(&self) -> bool {
+        is_writable(self.flags()) && !self.is_path()
+    }
+
+    /// Whether it only names a place (O_PATH).
+    pub(crate) fn is_path(&self) -> bool {
+        self.flags().contains(OpenFlags::O_PATH)
+    }
+
+    /// Device and inode.
+    pub(crate) fn inode(&self) -> (u64, u64) {
+        (self.metadata.dev(), self.metadata.ino())
+    }
+
+    /// The kind's bits of the mode (S_IFMT).
+    pub(crate) fn file_type(&self) -> u32 {
+        self.metadata.mode() & libc::S_IFMT
+    }
+
+    /// The link for people.
+    pub(crate) fn name(&self) -> String {
+        image_format::Bytes(self.link.clone()).escaped()
+    }
+}
+
+/// Whether the access mode allows writing.
+pub(crate) fn is_writable(flags: OpenFlags) -> bool {
+    flags.0 & (OpenFlags::O_WRONLY.0 | OpenFlags::O_RDWR.0) != 0
+}

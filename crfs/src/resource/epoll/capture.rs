@@ -1,0 +1,121 @@
+//! From fdinfo to the record.
+
+use crate::resource::descriptor::refused::Refusal;
+use crate::resource::descriptor::seen::{Holder, Seen};
+use crfs_sys::kcmp::{Comparison, compare_epoll_target};
+use image_format::files::FileKind;
+use nix::errno::Errno;
+use nix::unistd::Pid;
+use std::collections::HashMap;
+
+/// `EPOLLERR | EPOLLHUP`, which the kernel adds to what a program asks for.
+const ALWAYS: u64 = 0x18;
+/// `EPOLLONESHOT`
+const ONESHOT: u64 = 1 << 30;
+/// `EPOLLET`, `EPOLLONESHOT`, `EPOLLWAKEUP`, `EPOLLEXCLUSIVE`: no events.
+const MODES: u64 = 0xf << 28;
+
+/// A line of fdinfo.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::resource) struct Target {
+    /// The number it was added under.
+    pub(in crate::resource) fd: i32,
+    /// How many lines before it have the same number.
+    pub(in crate::resource) nth: u32,
+    /// Events and flags.
+    pub(in crate::resource) events: u64,
+    /// The program's own.
+    pub(in crate::resource) data: u64,
+}
+
+/// What an epoll instance watches, in the kernel's order.
+pub(in crate::resource) fn capture(seen: &Seen) -> Result<Vec<Target>, Refusal> {
+    let mut count = HashMap::new();
+    let lines = seen.info.values("tfd");
+    let targets = lines.map(|line| {
+        let mut target = parse(line)?;
+        let nth = count.entry(target.fd).or_insert(0);
+        target.nth = *nth;
+        *nth += 1;
+        Some(target)
+    });
+    targets.collect::<Option<Vec<_>>>().ok_or_else(|| Refusal::unknown_fdinfo("an epoll instance", "tfd"))
+}
+
+/// `5 events:       19 data: ffffffff  pos:0 ino:40e sdev:10`
+fn parse(line: &str) -> Option<Target> {
+    let (fd, rest) = line.split_once("events:")?;
+    let (events, rest) = rest.split_once("data:")?;
+    let data = rest.split_whitespace().next()?;
+    let hex = |text: &str| u64::from_str_radix(text.trim(), 16).ok();
+    Some(Target { fd: fd.trim().parse().ok()?, nth: 0, events: hex(events)?, data: hex(data)? })
+}
+
+impl Target {
+    /// Whether its number in the process of `holder` (a descriptor of the epoll instance) still names what is watched.
+    /// `ENOENT`: the target itself is gone.
+    pub(in crate::resource) fn is_named_by(&self, holder: Holder) -> nix::Result<bool> {
+        let process = Pid::from_raw(holder.host);
+        match compare_epoll_target(process, self.fd, process, holder.fd, self.fd, self.nth) {
+            Ok(comparison) => Ok(comparison == Comparison::Equal),
+            // The number is closed in this process.
+            Err(Errno::EBADF) => Ok(false),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// The refusal of a target whose number names something else by now.
+    pub(in crate::resource) fn refuse_number(&self) -> Refusal {
+        Refusal::new(
+            format!(
+                "an epoll instance watches descriptor {}, which was closed or replaced while a duplicate keeps the file open",
+                self.fd
+            ),
+            "Have the program remove it with EPOLL_CTL_DEL before it closes the descriptor.",
+        )
+    }
+}
+
+/// The events to record for a target of this kind, or why it cannot be carried.
+pub(in crate::resource) fn check_target(target: &Target, kind: &FileKind) -> Result<u64, Refusal> {
+    let switched_off = target.events & ONESHOT != 0 && target.events & !MODES == 0;
+    match kind {
+        _ if !switched_off => Ok(target.events),
+        FileKind::Eventfd(_) | FileKind::Timerfd(_) | FileKind::Signalfd(_) | FileKind::Epoll(_) => {
+            Ok(target.events | ALWAYS)
+        }
+        _ => Err(Refusal::new(
+            format!(
+                "an epoll instance watches descriptor {} with EPOLLONESHOT, and its one event was reported",
+                target.fd
+            ),
+            "Try again when the program has armed it again.",
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line() {
+        let line = "3 events: 40000019 data: ffffffffffffffff  pos:0 ino:40e sdev:10";
+        assert_eq!(parse(line), Some(Target { fd: 3, nth: 0, events: 0x4000_0019, data: u64::MAX }));
+        for cut in ["", "3", "3 events: 19", "3 events: 19 data:", "x events: 19 data: 1", "3 events: z data: 1"] {
+            assert_eq!(parse(cut), None, "{cut:?}");
+        }
+    }
+
+    #[test]
+    fn a_target_that_is_switched_off() {
+        let target = |events| Target { fd: 3, nth: 0, events, data: 0 };
+        let eventfd = FileKind::Eventfd(image_format::files::Eventfd { count: image_format::Hex(0), semaphore: false });
+        let pipe = FileKind::Pipe(image_format::files::Pipe { pipe: 1, capacity: 4096, queued: 0 });
+        assert_eq!(check_target(&target(0x4000_0000), &eventfd), Ok(0x4000_0018));
+        assert_eq!(check_target(&target(0x4000_0019), &pipe), Ok(0x4000_0019));
+        assert_eq!(check_target(&target(0x8000_0018), &pipe), Ok(0x8000_0018));
+        let refusal = check_target(&target(0xc000_0000), &pipe).unwrap_err();
+        assert!(refusal.reason.contains("EPOLLONESHOT"), "{refusal:?}");
+    }
+}

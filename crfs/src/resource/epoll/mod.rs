@@ -1,0 +1,23 @@
+//! epoll instances.
+//!
+//! **What it is.** A set of (description, number it was added under), each with events, flags and 64 bits of the program's own.
+//!
+//! **Where the kernel keeps it.** `struct eventpoll` and `struct epitem`: <https://elixir.bootlin.com/linux/v6.18/source/fs/eventpoll.c>.
+//!
+//! **How it is read.** `tfd` lines in fdinfo. Which description a number stands for is told by kcmp(2) `KCMP_EPOLL_TFD`: the
+//! number may have been closed and used again since.
+//!
+//! **How it is made again.** The instance is created empty with the other descriptions. What it watches is added by a process that
+//! has both descriptors, once they are in place ([`registrations`]): the kernel keys a target by number and description. Events
+//! that are ready are reported anew, so an edge-triggered target may be told once more than without us, never once less.
+//!
+//! **What is refused.** A target whose number no longer names it ("was closed or replaced"); a pipe that is switched off after
+//! its one report (`EPOLLONESHOT`): it could not be added without reporting a hang-up. For eventfd, timerfd, signalfd and
+//! epoll, which never hang up, the switched-off form is carried, with EPOLLERR and EPOLLHUP, which the kernel always adds.
+
+mod capture;
+mod restore;
+
+pub(super) use capture::{Target, capture, check_target};
+pub(super) use restore::restore;
+pub use restore::{Registration, registrations};

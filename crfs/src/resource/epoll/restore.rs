@@ -1,0 +1,65 @@
+//! From the record to an empty instance, and to what must be added to it.
+
+use crate::failure::{Doing, Failure, Kind};
+use crate::resource::descriptor::reopen::set_status;
+use image_format::files::{Epoll, EpollTarget, File, FileKind};
+use image_format::layout::file_entry;
+use image_format::{FileId, Image, Pid};
+use nix::sys::epoll::EpollCreateFlags;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// An epoll_ctl(2) `EPOLL_CTL_ADD` that a process must make when its descriptors are in place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Registration {
+    /// Who makes the call, as the container numbers it.
+    pub process: Pid,
+    /// The epoll descriptor.
+    pub epfd: u32,
+    /// The descriptor to add.
+    pub fd: u32,
+    /// `EPOLL` events and flags.
+    pub events: u32,
+    /// The program's own 64 bits.
+    pub data: u64,
+}
+
+/// Makes an instance that watches nothing.
+///
+/// # Errors
+/// When the system refuses.
+pub(in crate::resource) fn restore(id: FileId, file: &File) -> Result<OwnedFd, Failure> {
+    let object = file_entry(id);
+    let epoll = nix::sys::epoll::Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC);
+    let epoll = epoll.doing(|| format!("{object}: creating an epoll instance"))?;
+    set_status(epoll.0.as_fd(), file.flags).doing(|| format!("{object}: setting its flags"))?;
+    Ok(epoll.0)
+}
+
+/// What every epoll instance of an image watches, by instance and in the order of the record.
+///
+/// # Errors
+/// [`Kind::BadImage`] for a target that no process has under its number beside the instance.
+pub fn registrations(image: &Image) -> Result<Vec<Registration>, Failure> {
+    let mut all = Vec::new();
+    for (&id, file) in &image.files {
+        if let FileKind::Epoll(Epoll { targets }) = &file.kind {
+            for target in targets {
+                all.push(register(image, id, target)?);
+            }
+        }
+    }
+    Ok(all)
+}
+
+fn register(image: &Image, id: FileId, target: &EpollTarget) -> Result<Registration, Failure> {
+    let bad = |reason: String| Failure::new(Kind::BadImage, format!("{}: targets: {reason}", file_entry(id)));
+    let events = u32::try_from(target.events.0).map_err(|_| bad(format!("events {} have 32 bits", target.events)))?;
+    let found = image.processes.iter().find_map(|(&process, records)| {
+        let epfd = records.fds.iter().find(|fd| fd.file == id)?.fd;
+        let named = records.fds.iter().any(|fd| fd.fd == target.fd && fd.file == target.file);
+        named.then_some(Registration { process, epfd, fd: target.fd, events, data: target.data.0 })
+    });
+    found.ok_or_else(|| {
+        bad(format!("no process has the instance and, as descriptor {}, {}", target.fd, file_entry(target.file)))
+    })
+}
