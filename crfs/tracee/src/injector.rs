@@ -256,6 +256,19 @@ impl Injector {
         InjectError::Call { tid: self.tid, label, nr, index, errno }
     }
 
+    /// Puts bytes into the scratch memory for a call made one by one, until the next batch or placing.
+    ///
+    /// # Errors
+    /// [`InjectError::Memory`] when they do not fit or cannot be written.
+    pub fn place(&mut self, bytes: &[u8]) -> Result<RemoteAddress, InjectError> {
+        let (needed, available) = (bytes.len(), self.scratch.max_data());
+        if needed > available {
+            return Err(InjectError::TooLarge { label: Cow::Borrowed("place data"), needed, available });
+        }
+        self.write(self.scratch.data(), bytes)?;
+        Ok(self.scratch.data())
+    }
+
     /// Makes one call, which must succeed. Arguments that are left out are 0.
     ///
     /// # Errors
@@ -459,6 +472,8 @@ impl Injector {
     }
 
     fn write(&self, address: RemoteAddress, bytes: &[u8]) -> Result<(), InjectError> {
+        // The id of a task that is lost may be another's by now.
+        self.stopped("write scratch memory")?;
         let range = RemoteRange { start: address.0, len: bytes.len() };
         memory::write_ranges(self.tid.pid(), &[range], bytes).map_err(|source| InjectError::Memory {
             tid: self.tid,
@@ -469,6 +484,7 @@ impl Injector {
     }
 
     fn read(&self, address: RemoteAddress, bytes: &mut [u8]) -> Result<(), InjectError> {
+        self.stopped("read scratch memory")?;
         memory::read(self.tid.pid(), address.0, bytes).map_err(|source| InjectError::Memory {
             tid: self.tid,
             action: "read",
