@@ -9,7 +9,7 @@ use crate::state::{KernelState, View};
 use crate::tasks::{Task, word};
 
 /// Slots of a descriptor table that are read at once.
-const CHUNK: usize = 8192;
+const CHUNK: u32 = 8192;
 /// More slots than a table of a gigabyte: it is no table.
 const MAX_SLOTS: u32 = 1 << 27;
 /// From here on a `file_ref_t` stands for no reference at all (FILE_REF_RELEASED).
@@ -48,9 +48,9 @@ impl KernelState {
             return Err(Error::List { tid: task.tid(), list: "fdtable" });
         }
         let mut found = Vec::new();
-        let mut buf = vec![0; CHUNK * 8];
-        for first in (0..slots).step_by(CHUNK) {
-            let length = (slots - first).min(CHUNK as u32) as usize * 8;
+        let mut buf = vec![0; CHUNK as usize * 8];
+        for first in (0..slots).step_by(CHUNK as usize) {
+            let length = (slots - first).min(CHUNK) as usize * 8;
             let buf = &mut buf[..length];
             view.bytes_at(table.wrapping_add(u64::from(first) * 8), Path::FdtFd, buf)?;
             let open = (first.cast_signed()..).zip(buf.chunks_exact(8).map(|slot| word(slot, 0)));

@@ -387,18 +387,26 @@ mod tests {
         let mut stage = Stage::new().expect("memory");
         let value: Vec<u8> = [0i64, 0, 1000, 0].iter().flat_map(|word| word.to_ne_bytes()).collect();
         let at = stage.place(&value).expect("space");
+        let left: Vec<u64> = (0..3).map(|_| stage.place(&[0; 32]).expect("space")).collect();
         let steps = [
             Step::call(libc::SYS_setitimer, [1, at]),
             Step::call(libc::SYS_setitimer, [2, at]),
+            Step::call(libc::SYS_getitimer, [1, left[0]]),
             Step::BurnTicks,
-            Step::call(libc::SYS_getitimer, [1, at]),
+            Step::call(libc::SYS_getitimer, [1, left[1]]),
+            Step::call(libc::SYS_getitimer, [2, left[2]]),
         ];
         let puppet = stage.fork(libc::SIGCHLD, false, &steps).expect("fork");
         wait_for_end(&puppet, steps.len());
-        assert_eq!(puppet.result(2), Some(0));
-        let mut now = [0; 32];
-        puppet.read(at, &mut now).expect("placed");
-        assert_ne!(now[16..], value[16..], "the virtual timer moved");
+        assert_eq!(puppet.result(3), Some(0));
+        let micros = |address| {
+            let mut now = [0; 32];
+            puppet.read(address, &mut now).expect("placed");
+            let word = |at: usize| u64::from_ne_bytes(now[at..at + 8].try_into().expect("eight bytes"));
+            word(16) * 1_000_000 + word(24)
+        };
+        let [before, virt, prof] = [left[0], left[1], left[2]].map(micros);
+        assert!(virt < before && prof < virt, "virtual {before} then {virt}, prof {prof}");
     }
 
     #[test]

@@ -108,7 +108,7 @@ impl Actor {
         let result = step.and_then(|step| self.puppet.result(step));
         let result = result.ok_or_else(|| Trouble::Wrong(format!("the child never came to {name}")))?;
         // modify_ldt returns 32 bits.
-        let narrow = (result & 0xffff_ffff) as u32;
+        let narrow = (result.cast_unsigned() & 0xffff_ffff) as u32;
         let errno =
             if result < 0 || (name == "modify_ldt" && narrow != 0) { narrow.cast_signed().wrapping_neg() } else { 0 };
         if errno == 0 {
