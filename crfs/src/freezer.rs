@@ -168,7 +168,7 @@ impl Cgroup {
     /// [`Kind::Deadline`] when some are still there.
     pub fn kill(&self, deadline: Duration) -> Result<(), Failure> {
         let end = Instant::now() + deadline;
-        self.write("cgroup.kill", "1")?;
+        self.write_kill()?;
         let mut looks = 0;
         while self.is_populated()? {
             if Instant::now() >= end {
@@ -186,6 +186,15 @@ impl Cgroup {
             pause(&mut looks);
         }
         Ok(())
+    }
+
+    /// Sends SIGKILL to every task in it and below it and does not wait: for a tracer, whose tracees are gone only when it has
+    /// waited for each itself.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn write_kill(&self) -> Result<(), Failure> {
+        self.write("cgroup.kill", "1")
     }
 
     /// The processes in it and below it, as the host numbers them, sorted.

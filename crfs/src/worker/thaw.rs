@@ -1,8 +1,86 @@
-//! Thaws.
+//! Thaws: lets a frozen container run so that no program notices that it stood still.
+//!
+//! Stopping a task interrupts the system call it waits in. Most calls then start again by themselves; some answer EINTR, and
+//! programs that were never interrupted before may not be written for that. Where this has happened the answer in the task's
+//! registers is turned into "start again", while everything is still frozen. This is the one write a thaw makes.
+
+mod interrupted;
+
 use super::Report;
-use crate::registry::Registry;
+use crate::failure::{Doing, Failure, Kind};
+use crate::freezer::Cgroup;
+use crate::registry::{Registry, Timing};
+use crfs_tracee::{HostPid, stop_all};
+use std::time::{Duration, Instant};
+
+/// For frozen tasks to stop for their tracer: 0.2 ms each, and a thousand of them in parallel.
+const STOP_DEADLINE: Duration = Duration::from_secs(5);
+/// Errno as it stands in a result register.
+const EINTR: u64 = 4u64.wrapping_neg();
+/// `ERESTARTNOHAND`, `include/linux/errno.h`: the call starts again unless a signal handler runs first, and then answers EINTR.
+/// That is what signal(7) says of these calls, which never start again after a handler, whatever SA_RESTART says.
+const RESTART: u64 = 514u64.wrapping_neg();
 
 /// Runs the job.
-pub(super) fn run(_registry: &Registry, _name: &str) -> Report {
-    Report::default()
+pub(super) fn run(registry: &Registry, name: &str) -> Report {
+    let mut report = Report::default();
+    if let Err(failure) = thaw(registry, name, &mut report) {
+        report.failure = Some(failure);
+    }
+    report
+}
+
+fn thaw(registry: &Registry, name: &str, report: &mut Report) -> Result<(), Failure> {
+    let container = registry.container(name)?;
+    let record = container.existing()?;
+    let cgroup = Cgroup::at(&record.cgroup);
+    let begun = Instant::now();
+    let pids = cgroup.procs()?;
+    repair(&interrupted::threads(&pids), report)?;
+    report.timings.push(timing("repair interrupted calls", begun));
+    let begun = Instant::now();
+    cgroup.thaw()?;
+    report.timings.push(timing("thaw", begun));
+    Ok(())
+}
+
+/// Turns EINTR into "start again" in the threads whose call was interrupted.
+fn repair(tids: &[HostPid], report: &mut Report) -> Result<(), Failure> {
+    let stopped = stop_all(tids.to_vec(), Instant::now() + STOP_DEADLINE);
+    for (tid, error) in stopped.refused {
+        report.notes.push(format!("thread {tid}: {error}; the call it waits in may return EINTR"));
+    }
+    let mut late = Vec::new();
+    for tracee in stopped.late {
+        late.push(tracee.tid());
+    }
+    for tracee in stopped.stopped {
+        let tid = tracee.tid();
+        let repaired = tracee.regs().and_then(|mut regs| {
+            // Not negative: it is in a system call, and that is not one that a handler has just returned to.
+            if regs.rax == EINTR && regs.orig_rax.cast_signed() >= 0 {
+                regs.rax = RESTART;
+                tracee.set_regs(&regs)?;
+            }
+            tracee.detach()
+        });
+        match repaired {
+            Err(error) if !error.is_gone() => return Err(error).doing(|| format!("thread {tid}: thawing")),
+            _ => {}
+        }
+    }
+    if late.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Kind::Deadline,
+        format!(
+            "threads {late:?} are in a frozen cgroup and do not stop for their tracer; \
+             echo 0 > cgroup.freeze thaws them without it"
+        ),
+    ))
+}
+
+fn timing(what: &str, begun: Instant) -> Timing {
+    Timing { what: what.to_owned(), us: u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX) }
 }
