@@ -157,12 +157,11 @@ impl Serialize for Fixed {
 }
 impl<'de> Deserialize<'de> for Fixed {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let digits = text.strip_prefix("0x").filter(|d| d.len() == 16 && d.bytes().all(|b| b.is_ascii_hexdigit()));
-        digits
-            .and_then(|digits| u64::from_str_radix(digits, 16).ok())
-            .map(Fixed)
-            .ok_or_else(|| serde::de::Error::custom(format!("{text:?} is not 0x and 16 hex digits")))
+        crate::types::deserialize_text(deserializer, |text| {
+            let digits = text.strip_prefix("0x").filter(|d| d.len() == 16 && d.bytes().all(|b| b.is_ascii_hexdigit()));
+            let number = digits.and_then(|digits| u64::from_str_radix(digits, 16).ok());
+            number.map(Fixed).ok_or_else(|| format!("{text:?} is not 0x and 16 hex digits"))
+        })
     }
 }
 

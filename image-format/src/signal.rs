@@ -76,8 +76,9 @@ impl Serialize for Signal {
 }
 impl<'de> Deserialize<'de> for Signal {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let name = String::deserialize(deserializer)?;
-        Signal::from_name(&name).ok_or_else(|| serde::de::Error::custom(format!("unknown signal {name:?}")))
+        crate::types::deserialize_text(deserializer, |name| {
+            Signal::from_name(name).ok_or_else(|| format!("unknown signal {name:?}"))
+        })
     }
 }
 

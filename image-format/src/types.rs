@@ -2,7 +2,7 @@
 //!
 //! Numbers that can pass 2^53 are strings, because jq and JavaScript round larger ones.
 
-use serde::de::{DeserializeSeed, Error as _, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 
@@ -53,13 +53,14 @@ macro_rules! string_number {
         }
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let text = String::deserialize(deserializer)?;
-                text.strip_prefix($prefix)
-                    // `from_str_radix` takes a sign, which no kernel prints.
-                    .filter(|digits| digits.bytes().all(|b| b.is_ascii_alphanumeric()))
-                    .and_then(|digits| <$int>::from_str_radix(digits, $radix).ok())
-                    .map($name)
-                    .ok_or_else(|| D::Error::custom(format!("{text:?} is no number of the form {}...", $prefix)))
+                deserialize_text(deserializer, |text| {
+                    text.strip_prefix($prefix)
+                        // `from_str_radix` takes a sign, which no kernel prints.
+                        .filter(|digits| digits.bytes().all(|b| b.is_ascii_alphanumeric()))
+                        .and_then(|digits| <$int>::from_str_radix(digits, $radix).ok())
+                        .map($name)
+                        .ok_or_else(|| format!("{text:?} is no number of the form {}...", $prefix))
+                })
             }
         }
     };
@@ -189,7 +190,7 @@ impl Serialize for Bytes {
 }
 impl<'de> Deserialize<'de> for Bytes {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Bytes::unescape(&String::deserialize(deserializer)?).map_err(D::Error::custom)
+        deserialize_text(deserializer, Bytes::unescape)
     }
 }
 
@@ -215,30 +216,39 @@ impl Serialize for Blob {
 }
 impl<'de> Deserialize<'de> for Blob {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Hexadecimal;
-        impl Visitor<'_> for Hexadecimal {
-            type Value = Blob;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an even number of hex digits")
-            }
-            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Blob, E> {
-                fn digit(byte: u8) -> Option<u8> {
-                    match byte {
-                        b'0'..=b'9' => Some(byte - b'0'),
-                        b'a'..=b'f' => Some(byte - b'a' + 10),
-                        _ => None,
-                    }
-                }
-                let pairs = text.as_bytes().chunks(2);
-                let bytes = pairs.map(|pair| Some(digit(pair[0])? << 4 | digit(*pair.get(1)?)?));
-                bytes
-                    .collect::<Option<Vec<u8>>>()
-                    .map(Blob)
-                    .ok_or_else(|| E::custom("not an even number of lower-case hex digits"))
+        fn digit(byte: u8) -> Option<u8> {
+            match byte {
+                b'0'..=b'9' => Some(byte - b'0'),
+                b'a'..=b'f' => Some(byte - b'a' + 10),
+                _ => None,
             }
         }
-        deserializer.deserialize_str(Hexadecimal)
+        deserialize_text(deserializer, |text| {
+            let pairs = text.as_bytes().chunks(2);
+            let bytes = pairs.map(|pair| Some(digit(pair[0])? << 4 | digit(*pair.get(1)?)?));
+            let bytes = bytes.collect::<Option<Vec<u8>>>();
+            bytes.map(Blob).ok_or_else(|| "not an even number of lower-case hex digits".to_owned())
+        })
     }
+}
+
+/// Reads a string and makes something of it. The error of `parse` comes up from inside the string's visitor: only there
+/// does serde_json still know the line.
+pub(crate) fn deserialize_text<'de, D: Deserializer<'de>, T>(
+    deserializer: D,
+    parse: impl FnOnce(&str) -> Result<T, String>,
+) -> Result<T, D::Error> {
+    struct Text<F>(F);
+    impl<T, F: FnOnce(&str) -> Result<T, String>> Visitor<'_> for Text<F> {
+        type Value = T;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a string")
+        }
+        fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<T, E> {
+            (self.0)(text).map_err(E::custom)
+        }
+    }
+    deserializer.deserialize_str(Text(parse))
 }
 
 /// Defines a set of kernel flags that is written as an array of names, with unknown bits as one hex string at the end.
@@ -314,14 +324,15 @@ pub fn deserialize_flags<'de, D: Deserializer<'de>>(deserializer: D, table: &[(&
     impl<'de> DeserializeSeed<'de> for Name<'_> {
         type Value = u64;
         fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<u64, D::Error> {
-            let name = String::deserialize(deserializer)?;
-            let known = self.0.iter().find(|(flag, _)| *flag == name).map(|&(_, value)| value);
-            let hex = || {
-                let digits = name.strip_prefix("0x")?;
-                let plain = digits.bytes().all(|b| b.is_ascii_hexdigit());
-                u64::from_str_radix(digits, 16).ok().filter(|_| plain)
-            };
-            known.or_else(hex).ok_or_else(|| D::Error::custom(format!("unknown flag {name:?}")))
+            deserialize_text(deserializer, |name| {
+                let known = self.0.iter().find(|(flag, _)| *flag == name).map(|&(_, value)| value);
+                let hex = || {
+                    let digits = name.strip_prefix("0x")?;
+                    let plain = digits.bytes().all(|b| b.is_ascii_hexdigit());
+                    u64::from_str_radix(digits, 16).ok().filter(|_| plain)
+                };
+                known.or_else(hex).ok_or_else(|| format!("unknown flag {name:?}"))
+            })
         }
     }
     deserializer.deserialize_seq(Names(table))

@@ -1,0 +1,190 @@
+//! Any value of any record: the numbers at their edges and the strings with everything that needs escaping.
+
+use image_format::files::*;
+use image_format::image::{Image, ProcessImage, ThreadImage};
+use image_format::manifest::*;
+use image_format::memory::*;
+use image_format::process::*;
+use image_format::signal::*;
+use image_format::thread::*;
+use image_format::{Address, Blob, Blocker, Bytes, FileId, Hex, Octal, Pid, Timespec};
+use proptest::prelude::{Just, RngExt, Strategy};
+use proptest::test_runner::TestRng;
+use std::collections::BTreeMap;
+
+/// Something a random generator can make.
+pub(crate) trait Arbitrary: Sized {
+    fn arbitrary(rng: &mut TestRng) -> Self;
+}
+
+/// A proptest strategy of any such value. It does not shrink: the records are small enough to read.
+pub(crate) fn any<T: Arbitrary + std::fmt::Debug>() -> impl Strategy<Value = T> {
+    Just(()).prop_perturb(|(), mut rng| T::arbitrary(&mut rng))
+}
+
+macro_rules! numbers {
+    ($($type:ty),*) => { $(impl Arbitrary for $type {
+        fn arbitrary(rng: &mut TestRng) -> Self {
+            match rng.random_range(0..6) {
+                0 => <$type>::MIN,
+                1 => <$type>::MAX,
+                2 => rng.random_range(0..9),
+                _ => rng.random(),
+            }
+        }
+    })* };
+}
+numbers!(u8, u32, u64, i32, i64);
+
+macro_rules! records {
+    ($($type:path { $($field:ident),* $(,)? })*) => { $(impl Arbitrary for $type {
+        fn arbitrary(rng: &mut TestRng) -> Self {
+            Self { $($field: Arbitrary::arbitrary(rng)),* }
+        }
+    })* };
+}
+
+macro_rules! wrappers {
+    ($($type:path),* $(,)?) => { $(impl Arbitrary for $type {
+        fn arbitrary(rng: &mut TestRng) -> Self {
+            Self(Arbitrary::arbitrary(rng))
+        }
+    })* };
+}
+
+macro_rules! choices {
+    ($($type:ident [ $($unit:ident),* ] [ $($with:ident),* ])*) => { $(impl Arbitrary for $type {
+        fn arbitrary(rng: &mut TestRng) -> Self {
+            let makers: &[fn(&mut TestRng) -> Self] = &[
+                $(|_| $type::$unit,)*
+                $(|rng| $type::$with(Arbitrary::arbitrary(rng)),)*
+            ];
+            makers[rng.random_range(0..makers.len())](rng)
+        }
+    })* };
+}
+
+impl Arbitrary for bool {
+    fn arbitrary(rng: &mut TestRng) -> Self {
+        rng.random()
+    }
+}
+impl Arbitrary for String {
+    fn arbitrary(rng: &mut TestRng) -> Self {
+        const PIECES: [&str; 10] =
+            ["", "a", "\"", "\\", "\n", "\u{0}", "\u{9b}", "caf\u{e9}", "{\"end\":true}", "\u{1f980}"];
+        (0..rng.random_range(0..4)).map(|_| PIECES[rng.random_range(0..PIECES.len())]).collect()
+    }
+}
+impl Arbitrary for Bytes {
+    fn arbitrary(rng: &mut TestRng) -> Self {
+        let mut bytes = String::arbitrary(rng).into_bytes();
+        bytes.extend(Vec::<u8>::arbitrary(rng));
+        Bytes(bytes)
+    }
+}
+impl Arbitrary for Signal {
+    fn arbitrary(rng: &mut TestRng) -> Self {
+        Signal(rng.random_range(1..=64))
+    }
+}
+impl<T: Arbitrary> Arbitrary for Vec<T> {
+    fn arbitrary(rng: &mut TestRng) -> Self {
+        (0..rng.random_range(0..4)).map(|_| T::arbitrary(rng)).collect()
+    }
+}
+impl<T: Arbitrary> Arbitrary for Option<T> {
+    fn arbitrary(rng: &mut TestRng) -> Self {
+        rng.random::<bool>().then(|| T::arbitrary(rng))
+    }
+}
+impl<T: Arbitrary, const N: usize> Arbitrary for [T; N] {
+    fn arbitrary(rng: &mut TestRng) -> Self {
+        std::array::from_fn(|_| T::arbitrary(rng))
+    }
+}
+impl<K: Arbitrary + Ord, V: Arbitrary> Arbitrary for BTreeMap<K, V> {
+    fn arbitrary(rng: &mut TestRng) -> Self {
+        (0..rng.random_range(0..4)).map(|_| (K::arbitrary(rng), V::arbitrary(rng))).collect()
+    }
+}
+
+wrappers! {
+    Pid, FileId, Address, Hex, Octal, Blob, Fixed, SignalSet,
+    OpenFlags, Protection, SegmentFlags, AltStackFlags, ActionFlags, SecureBits,
+}
+
+choices! {
+    FileKind [] [Regular, Directory, Device, Pipe, Eventfd, Epoll, Timerfd, Signalfd]
+    Stream [Log] []
+    PathKind [Directory, Object, Lines, Raw] []
+    Backing [Anonymous, Vdso, Vvar, VvarVclock, Vsyscall] [File, SharedAnonymous]
+    Source [Zero, File, Parent] [Own, Process]
+    Resume [Again, Ended] [Remaining]
+    IntervalTimerKind [ITIMER_REAL, ITIMER_VIRTUAL, ITIMER_PROF] []
+}
+
+records! {
+    Blocker { object, reason, remedy }
+    Timespec { sec, nsec }
+    File { flags, position, kind }
+    RegularFile { path, size, modified }
+    image_format::files::Directory { path }
+    Device { path, major, minor }
+    Pipe { pipe, capacity, queued }
+    Eventfd { count, semaphore }
+    Epoll { targets }
+    EpollTarget { fd, file, events, data }
+    Timerfd { clock, settime_flags, remaining, interval, ticks }
+    Signalfd { mask }
+    Stdio { file, stream }
+    Manifest {
+        format, generator, name, architecture, page_size, kernel, cpu, clocks, container, parent, paths,
+    }
+    Kernel { release, vdso, vdso_size }
+    Cpu { xfeatures, xsave_size, flags }
+    Clocks { realtime, monotonic, boottime }
+    Container { root, host_net, hostname, domainname }
+    PathEntry { path, kind, size }
+    Segment { start, end, protection, shared, flags, backing, pages }
+    MappedFile { path, offset, size, modified, writable }
+    SharedAnonymous { object, offset, size }
+    PageRange { start, count, source }
+    ChunkSum { chunk, xxh3 }
+    Process {
+        pid, parent, group, session, exit_signal, tty, exe, cwd, root, umask, limits, arguments, environment, layout,
+    }
+    Limit { soft, hard }
+    MemoryLayout {
+        start_code, end_code, start_data, end_data, start_brk, brk, start_stack, arg_start, arg_end, env_start, env_end,
+        auxv,
+    }
+    ProcessAttr { dumpable, child_subreaper, oom_score_adj, coredump_filter }
+    Fd { fd, file, cloexec }
+    ThreadEntry { tid }
+    Zombie { pid, group, session, name, uid, gid, exit_signal, status }
+    SignalMask { blocked }
+    AltStack { sp, size, flags }
+    SignalAction { signal, handler, flags, restorer, mask }
+    PendingSignal { signal, code, siginfo }
+    ThreadAttr {
+        name, credentials, scheduling, affinity, timer_slack_ns, personality, tid_address, robust_list, rseq,
+        pdeath_signal, no_new_privs, seccomp,
+    }
+    Credentials { uid, gid, groups, inheritable, permitted, effective, bounding, ambient, securebits }
+    Scheduling { policy, flags, nice, priority, runtime_ns, deadline_ns, period_ns, io_priority }
+    RobustList { head, length }
+    Rseq { address, size, signature, flags }
+    FpuState { xstate, debug }
+    Frame { registers, syscall }
+    Registers {
+        r15, r14, r13, r12, rbp, rbx, r11, r10, r9, r8, rax, rcx, rdx, rsi, rdi, orig_rax, rip, cs, eflags, rsp, ss, ds,
+        es, fs, gs,
+    }
+    InterruptedSyscall { name, resume }
+    IntervalTimer { which, remaining, interval }
+    Tls { fs_base, gs_base }
+    ThreadImage { attr, mask, altstack, pending, fpu, frame, timers, tls, zombies }
+    ProcessImage { process, attr, fds, segments, actions, pending, threads }
+    Image { manifest, processes, files, stdios }
+}

@@ -1,0 +1,9 @@
+//! The crate seen from outside: what it writes, what it reads, what it refuses.
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_possible_wrap)]
+
+mod arbitrary;
+
+mod golden;
+mod hostile;
+mod round_trip;
+mod text;
