@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use crfs_sys::anonymous::{Kind, Region};
 use crfs_sys::clone::{CloneArgs, Forked, exit_now, fork_into};
 use crfs_tests::victim::{self, Stage};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::{Pid, getpgrp, getpid, getppid, getsid, setpgid, setsid};
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
@@ -71,10 +71,11 @@ fn run(stage: &mut Stage) -> Result<()> {
     loop {
         let before: Vec<u64> = (0..count).map(|index| shared.get(index)).collect();
         let all_counted = || before.iter().zip(0..).all(|(then, index)| shared.get(index) > *then);
-        victim::wait_until("every process to count on", all_counted)?;
+        let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        let ended = || waitid(Id::All, look) != Ok(WaitStatus::StillAlive);
+        victim::wait_until("every process to count on", || all_counted() || ended())?;
         ensure!(identity()? == identity_then, "the first process is another");
-        let none_ended = waitpid(None::<Pid>, Some(WaitPidFlag::WNOHANG))? == WaitStatus::StillAlive;
-        ensure!(none_ended, "a process ended early");
+        ensure!(!ended(), "a process ended early");
         if !stage.end_round()? {
             break;
         }

@@ -20,6 +20,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -33,7 +34,8 @@ pub struct World {
     server: Option<Child>,
     /// Run directory of containers; under `dir` unless the test gave another.
     run_dir: PathBuf,
-    copies: std::cell::Cell<u32>,
+    copies: AtomicU32,
+    environment: Vec<(String, String)>,
 }
 
 impl World {
@@ -57,7 +59,13 @@ impl World {
     pub fn without_server() -> Self {
         require_machine();
         let dir = tempfile::Builder::new().prefix("crfs-test-").tempdir().expect("a temporary directory");
-        let world = World { run_dir: dir.path().join("run"), dir, server: None, copies: 0.into() };
+        let world = World {
+            run_dir: dir.path().join("run"),
+            dir,
+            server: None,
+            copies: AtomicU32::new(0),
+            environment: Vec::new(),
+        };
         // A victim that gave up root must reach its files.
         let open = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode));
         open(world.dir(), 0o755).expect("opening the world");
@@ -124,29 +132,26 @@ impl World {
     pub fn command(&self, program: impl AsRef<Path>) -> Command {
         let mut command = Command::new(program.as_ref());
         command.env("CRFS_RUN_DIR", &self.run_dir).env("CRFS_STAGING_DIR", self.dir().join("pages"));
+        command.envs(self.environment.iter().map(|(key, value)| (key, value)));
         command.stdin(Stdio::null()).current_dir(self.dir());
         command
+    }
+
+    /// Sets an environment variable for every command from now on, the server among them.
+    pub fn set_environment(&mut self, key: &str, value: &str) {
+        self.environment.push((key.to_owned(), value.to_owned()));
     }
 
     /// Starts the server in front and waits until the mount answers.
     ///
     /// # Panics
-    /// When it does not within ten seconds, with what it said.
+    /// When it does not within twenty seconds, with what it said.
     pub fn start_server(&mut self) {
-        let environment: [(&str, &str); 0] = [];
-        self.start_server_with(&environment);
-    }
-
-    /// [`World::start_server`] with further environment variables.
-    ///
-    /// # Panics
-    /// As there.
-    pub fn start_server_with(&mut self, environment: &[(&str, &str)]) {
         assert!(self.server.is_none(), "a server runs already");
         let log = self.dir().join("server.log");
         let file = fs::OpenOptions::new().create(true).append(true).open(&log).expect("the server's log");
         let mut command = self.command(binary("crfs"));
-        command.arg("-f").arg(self.mount()).envs(environment.iter().copied());
+        command.arg("-f").arg(self.mount());
         // A group of its own: ^C in the terminal of the tests must reach the harness first.
         command.process_group(0).stdout(file.try_clone().expect("the server's log")).stderr(file);
         let mut child = command.spawn().expect("starting crfs");

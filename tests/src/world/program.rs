@@ -76,8 +76,22 @@ impl Program {
     /// Then.
     #[track_caller]
     pub fn stands_still(&self) {
+        self.stands_still_for(Duration::from_millis(150));
+    }
+
+    /// Fails if it makes any progress within a few milliseconds: for tests that ask often.
+    ///
+    /// # Panics
+    /// Then.
+    #[track_caller]
+    pub fn stands_still_briefly(&self) {
+        self.stands_still_for(Duration::from_millis(5));
+    }
+
+    #[track_caller]
+    fn stands_still_for(&self, time: Duration) {
         let then = self.progress();
-        std::thread::sleep(Duration::from_millis(150));
+        std::thread::sleep(time);
         assert_eq!(self.progress(), then, "{} goes on though it should not", self.path.display());
     }
 

@@ -5,6 +5,7 @@ use serde_json::Value;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 impl World {
@@ -129,8 +130,7 @@ impl World {
     /// When its parent cannot be made.
     #[must_use]
     pub fn place(&self, name: &str) -> PathBuf {
-        let number = self.copies.get();
-        self.copies.set(number + 1);
+        let number = self.copies.fetch_add(1, Ordering::Relaxed);
         let parent = self.dir().join("backup").join(number.to_string());
         fs::create_dir_all(&parent).unwrap_or_else(|error| panic!("creating {}: {error}", parent.display()));
         parent.join(name)

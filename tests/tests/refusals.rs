@@ -1,0 +1,238 @@
+//! What cannot be: obstacles, bad names, wrong states, no room. Each is refused with its reason, and nothing is harmed.
+
+use crfs_tests::world::{Leftovers, Method, Outcome, PATIENCE, Program, World, copy_tree, read_tree, run};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn running(kind: &str, arguments: &[&str]) -> (World, Program) {
+    let world = World::new();
+    let victim = Program::victim(&world, kind, arguments);
+    world.start("vs1", &victim);
+    (world, victim)
+}
+
+/// The lines of `blockers`, each with its three parts.
+fn blockers(world: &World, name: &str) -> Vec<Value> {
+    let text = fs::read_to_string(world.tree(name).join("blockers")).expect("blockers");
+    let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("a JSON line"));
+    let found: Vec<Value> = lines.filter(|line| line.get("end").is_none()).collect();
+    for line in &found {
+        for part in ["object", "reason", "remedy"] {
+            assert!(line[part].as_str().is_some_and(|text| !text.is_empty()), "no {part} in {line}");
+        }
+    }
+    found
+}
+
+#[test]
+fn every_obstacle_is_named_at_once() {
+    let (world, victim) = running("obstacles", &[]);
+    let before = read_tree(&world.tree("vs1"));
+    assert_eq!(before.keys().map(PathBuf::as_path).collect::<Vec<_>>(), [Path::new("blockers")]);
+    let found = blockers(&world, "vs1");
+    assert!(found.len() >= 4, "four ends of sockets: {found:?}");
+    let objects: Vec<&str> = found.iter().filter_map(|line| line["object"].as_str()).collect();
+    let refused = world.crctl(["freeze", "vs1"]).expect_refusal(&objects);
+    assert!(refused.stderr.contains("socket"), "{refused}");
+    assert_eq!(world.state("vs1"), "running");
+    victim.goes_on(3);
+    victim.passes();
+}
+
+#[test]
+fn freeze_to_inspect_shows_obstacles_in_the_place_of_the_manifest() {
+    let (world, victim) = running("obstacles", &[]);
+    world.crctl(["freeze", "--inspect", "vs1"]);
+    assert_eq!(world.state("vs1"), "frozen");
+    victim.stands_still();
+    assert!(world.tree("vs1").join("0x00000001/process").exists());
+    assert!(!world.tree("vs1").join("manifest").exists(), "it could pass for a checkpoint");
+    assert!(blockers(&world, "vs1").len() >= 4);
+    world.thaw("vs1");
+    victim.goes_on(3);
+    victim.passes();
+}
+
+#[test]
+fn nothing_in_the_way_of_a_plain_program() {
+    let (world, victim) = running("data", &["1"]);
+    assert_eq!(blockers(&world, "vs1"), Vec::<Value>::new());
+    victim.passes();
+}
+
+#[test]
+fn names() {
+    let world = World::new();
+    let before = Leftovers::of(&world);
+    let long = "x".repeat(300);
+    for name in ["a/b", ".", "..", ".hidden", "-x", "a\tb", "a\u{1b}[0m", "", "ä", long.as_str()] {
+        let outcome = world.crctl(["run", "--", name, "true"]);
+        let direct = world.crctl(["run", name, "--", "/bin/true"]);
+        assert!(!direct.success(), "run with the name {name:?}: {direct}");
+        assert!(!outcome.success(), "{outcome}");
+        // A directory of that name in the mount; the file system cannot even be asked for some.
+        if !["", ".", ".."].contains(&name) && !name.contains('/') {
+            assert!(fs::create_dir(world.tree(name)).is_err(), "mkdir of {name:?}");
+        }
+    }
+    before.expect_again(&world);
+}
+
+#[test]
+fn wrong_states() {
+    let (world, victim) = running("data", &["1"]);
+    world.crctl(["thaw", "vs1"]).expect_refusal(&["vs1", "running"]);
+    world.crctl(["run", "vs1", "--", "/bin/true"]).expect_refusal(&["vs1"]);
+    world.freeze("vs1");
+    world.crctl(["freeze", "vs1"]).expect_refusal(&["vs1", "frozen"]);
+    world.thaw("vs1");
+    victim.goes_on(1);
+    world.crctl(["rm", "vs1"]).expect_refusal(&["vs1", "kill"]);
+    for verb in ["freeze", "thaw", "kill", "rm", "status", "logs"] {
+        world.crctl([verb, "nobody"]).expect_refusal(&["nobody"]);
+    }
+    victim.passes();
+}
+
+#[test]
+fn a_command_that_does_not_exist() {
+    let world = World::new();
+    let before = Leftovers::of(&world);
+    world.crctl(["run", "vs1", "--", "/nonexistent/program"]).expect_refusal(&["/nonexistent/program"]);
+    let names: Value = serde_json::from_str(&world.crctl(["ls", "--json"]).expect_success().stdout).expect("JSON");
+    assert!(!names.to_string().contains("vs1"), "it is listed: {names}");
+    before.expect_again(&world);
+}
+
+#[test]
+fn two_freezes_at_once() {
+    let (world, victim) = running("threads", &["50"]);
+    for _ in 0..5 {
+        let outcomes: Vec<Outcome> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..2).map(|_| scope.spawn(|| world.crctl(["freeze", "vs1"]))).collect();
+            threads.into_iter().map(|thread| thread.join().expect("a thread")).collect()
+        });
+        let worked = outcomes.iter().filter(|outcome| outcome.success()).count();
+        assert_eq!(worked, 1, "one freezes, the other is refused: {outcomes:?}");
+        assert_eq!(world.state("vs1"), "frozen");
+        world.thaw("vs1");
+    }
+    victim.goes_on(1);
+    victim.passes();
+}
+
+#[test]
+fn removing_what_lives_is_refused() {
+    let (world, victim) = running("data", &["1"]);
+    let rm = |world: &World| run(Command::new("rm").arg("-r").arg(world.tree("vs1")), PATIENCE);
+    assert!(!rm(&world).success(), "rm -r of a running container");
+    victim.goes_on(1);
+    world.freeze("vs1");
+    let before = read_tree(&world.tree("vs1"));
+    assert!(!rm(&world).success(), "rm -r of a frozen container");
+    assert!(read_tree(&world.tree("vs1")) == before, "rm -r took something away");
+    world.status_says("vs1", &["crctl kill vs1"]);
+    world.thaw("vs1");
+    victim.goes_on(1);
+    victim.passes();
+}
+
+#[test]
+fn writing_into_a_frozen_tree_is_refused() {
+    let (world, victim) = running("data", &["1"]);
+    world.freeze("vs1");
+    let tree = world.tree("vs1");
+    let before = read_tree(&tree);
+    assert!(fs::write(tree.join("manifest"), "{}").is_err(), "a file was replaced");
+    assert!(fs::OpenOptions::new().append(true).open(tree.join("0x00000001/fds")).is_err(), "opened for appending");
+    assert!(fs::write(tree.join("files/0x000000ff"), "{}").is_err(), "a file was made");
+    assert!(fs::create_dir(tree.join("0x00000002")).is_err(), "a directory was made");
+    assert!(fs::remove_file(tree.join("manifest")).is_err(), "a file was removed");
+    assert!(fs::rename(tree.join("manifest"), tree.join("fds")).is_err(), "a file was renamed");
+    assert!(read_tree(&tree) == before);
+    world.thaw("vs1");
+    victim.goes_on(1);
+    victim.passes();
+}
+
+/// A small tmpfs, gone when it is dropped.
+struct Small(PathBuf);
+
+impl Small {
+    fn new(at: PathBuf, size: &str) -> Self {
+        fs::create_dir_all(&at).expect("a mount point");
+        let options = format!("size={size},mode=700");
+        mount(Some("tmpfs"), &at, Some("tmpfs"), MsFlags::empty(), Some(options.as_str())).expect("mounting a tmpfs");
+        Small(at)
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = umount2(&self.0, MntFlags::MNT_DETACH);
+    }
+}
+
+#[test]
+fn a_full_disk_while_copying_out() {
+    let (world, victim) = running("data", &["16"]);
+    world.freeze("vs1");
+    let small = Small::new(world.dir().join("small"), "4m");
+    let copy = copy_tree(&world.tree("vs1"), &small.0.join("vs1"), Method::Cp);
+    assert!(!copy.success() && copy.stderr.contains("No space left"), "{copy}");
+    drop(small);
+    let copy = world.copy_out("vs1", Method::Cp);
+    world.kill("vs1");
+    world.restore(&copy, "vs1", Method::Cp);
+    world.thaw("vs1");
+    victim.goes_on(2);
+    victim.passes();
+}
+
+#[test]
+fn a_full_run_directory() {
+    let run_dir = tempfile::Builder::new().prefix("crfs-run-").tempdir().expect("a directory");
+    let small = Small::new(run_dir.path().join("run"), "2m");
+    {
+        let world = World::with_run_dir(&small.0);
+        let victim = Program::victim(&world, "threads", &["20"]);
+        world.start("vs1", &victim);
+        let filler = small.0.join("filler");
+        // Until nothing more goes in.
+        run(Command::new("dd").args(["if=/dev/zero", "bs=4k", &format!("of={}", filler.display())]), PATIENCE);
+        let refused = world.crctl(["freeze", "vs1"]).expect_refusal(&[]);
+        let said = format!("{}{}", refused.stdout, refused.stderr);
+        assert!(said.contains("No space left") || said.contains("no room"), "{refused}");
+        victim.goes_on(2);
+        fs::remove_file(&filler).expect("making room");
+        assert_eq!(world.state("vs1"), "running");
+        world.freeze("vs1");
+        world.thaw("vs1");
+        victim.goes_on(2);
+        victim.passes();
+    }
+    drop(small);
+}
+
+/// Page contents that do not fit where they are staged: told to cp, and nothing stays.
+#[test]
+fn no_room_for_staged_pages() {
+    let (mut world, victim) = running("data", &["16"]);
+    world.freeze("vs1");
+    let copy = world.copy_out("vs1", Method::Cp);
+    world.remove("vs1");
+    world.stop_server(nix::sys::signal::Signal::SIGTERM);
+    let small = Small::new(world.dir().join("small"), "4m");
+    world.set_environment("CRFS_STAGING_DIR", &small.0.to_string_lossy());
+    world.start_server();
+    let outcome = world.copy_in(&copy, "vs2", Method::Cp);
+    assert!(!outcome.success() && outcome.stderr.contains("No space left"), "{outcome}");
+    victim.stands_still();
+    run(Command::new("rm").arg("-r").arg(world.tree("vs2")), PATIENCE).expect_success();
+    assert_eq!(fs::read_dir(&small.0).map(Iterator::count).unwrap_or_default(), 0, "something stays staged");
+    world.stop_server(nix::sys::signal::Signal::SIGTERM);
+    drop(small);
+}
