@@ -10,7 +10,7 @@ use crate::{Error, Exit, Running, SeizeOptions, Stop, Stopped, Tracee, Waited};
 /// What became of each task.
 #[derive(Debug, Default)]
 pub struct StopAll {
-    /// In a [`Stop::Event`]: those that job control holds are among them ([`Stop::group_stop`]).
+    /// In a [`Stop::Event`], in the order of the list: those that job control holds are among them ([`Stop::group_stop`]).
     pub stopped: Vec<Tracee<Stopped>>,
     /// Died before they could be stopped.
     pub gone: Vec<(HostPid, Exit)>,
@@ -34,29 +34,32 @@ pub struct StopAll {
 pub fn stop_all(tids: Vec<HostPid>, deadline: Instant) -> StopAll {
     let mut result = StopAll::default();
     let mut waiting = Vec::with_capacity(tids.len());
-    for tid in tids {
+    for (index, tid) in tids.into_iter().enumerate() {
         let seized = Tracee::seize(tid, SeizeOptions::default()).and_then(|tracee| tracee.interrupt().map(|()| tracee));
         match seized {
-            Ok(tracee) => waiting.push(tracee),
+            Ok(tracee) => waiting.push((index, tracee)),
             Err(Error::Gone { .. }) => result.gone.push((tid, Exit::Unknown)),
             Err(error) => result.refused.push((tid, error)),
         }
     }
+    let mut stopped: Vec<(usize, Tracee<Stopped>)> = Vec::with_capacity(waiting.len());
     let mut backoff = Backoff::new();
     loop {
         let mut still = Vec::new();
-        for tracee in std::mem::take(&mut waiting) {
+        for (index, tracee) in std::mem::take(&mut waiting) {
             let tid = tracee.tid();
             match look(tracee) {
-                Ok(Waited::Stopped(tracee)) => result.stopped.push(tracee),
+                Ok(Waited::Stopped(tracee)) => stopped.push((index, tracee)),
                 Ok(Waited::Gone(exit)) => result.gone.push((tid, exit)),
-                Ok(Waited::Running(tracee)) => still.push(tracee),
+                Ok(Waited::Running(tracee)) => still.push((index, tracee)),
                 Err(error) => result.refused.push((tid, error)),
             }
         }
         waiting = still;
         if waiting.is_empty() || Instant::now() >= deadline {
-            result.late = waiting;
+            result.late = waiting.into_iter().map(|(_, tracee)| tracee).collect();
+            stopped.sort_unstable_by_key(|(index, _)| *index);
+            result.stopped = stopped.into_iter().map(|(_, tracee)| tracee).collect();
             return result;
         }
         backoff.pause();
