@@ -1,0 +1,151 @@
+//! How fast, and how small: medians of several runs, with ratios to a plain copy in the same run. It judges nothing.
+//!
+//! `cargo run --release -p crfs-tests --bin benchmark [RUNS]`; BENCHMARK_COPY_MIB (1024) and BENCHMARK_SHOW_MIB (8192) set the sizes:
+//! the first needs three times as much memory, the second once.
+
+use anyhow::{Context, Result, ensure};
+use crfs_tests::world::{Method, PATIENCE, Program, World, copy_tree, run};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+fn median(mut values: Vec<Duration>) -> Duration {
+    values.sort();
+    values.get(values.len() / 2).copied().unwrap_or_default()
+}
+
+fn milliseconds(time: Duration) -> String {
+    format!("{:.1} ms", time.as_secs_f64() * 1000.0)
+}
+
+fn size(key: &str, default: usize) -> Result<usize> {
+    std::env::var(key).map_or(Ok(default), |text| text.parse().with_context(|| format!("{key}={text}")))
+}
+
+/// A tmpfs of its own, so that copies are measured against memory and not against a disk.
+struct Memory(PathBuf);
+
+impl Memory {
+    fn new(at: PathBuf) -> Result<Self> {
+        fs::create_dir_all(&at)?;
+        mount(Some("tmpfs"), &at, Some("tmpfs"), MsFlags::empty(), None::<&str>).context("mounting a tmpfs")?;
+        Ok(Memory(at))
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // Nothing more can be done about it, and the directory that stays says so.
+        let _ = umount2(&self.0, MntFlags::MNT_DETACH);
+    }
+}
+
+/// Freezes and thaws, and prints how long each part of a freeze took.
+fn freezes(what: &str, kind: &str, arguments: &[&str], runs: usize) {
+    let world = World::new();
+    let program = Program::victim(&world, kind, arguments);
+    world.start("bench", &program);
+    let (mut whole, mut parts): (Vec<Duration>, Vec<(String, Vec<Duration>)>) = (Vec::new(), Vec::new());
+    for _ in 0..runs.max(5) {
+        whole.push(world.crctl(["freeze", "bench"]).expect_success().took);
+        let status = world.status("bench");
+        for timing in timings(&status) {
+            match parts.iter_mut().find(|(name, _)| *name == timing.0) {
+                Some((_, times)) => times.push(timing.1),
+                None => parts.push((timing.0, vec![timing.1])),
+            }
+        }
+        world.must("thaw", "bench");
+        program.goes_on(1);
+    }
+    println!("freeze and capture, {what}: {} with crctl; of it", milliseconds(median(whole)));
+    for (name, times) in parts {
+        println!("    {name}: {}", milliseconds(median(times)));
+    }
+}
+
+/// The parts of the last operation, wherever the status has them.
+fn timings(status: &serde_json::Value) -> Vec<(String, Duration)> {
+    let Some(list) = status.pointer("/last/timings").or_else(|| status.get("timings")).and_then(|list| list.as_array())
+    else {
+        return Vec::new();
+    };
+    let timing = |entry: &serde_json::Value| {
+        Some((entry.get("what")?.as_str()?.to_owned(), Duration::from_micros(entry.get("us")?.as_u64()?)))
+    };
+    list.iter().filter_map(timing).collect()
+}
+
+fn plain_copy(from: &Path, to: &Path) -> Result<Duration> {
+    let copied = run(Command::new("cp").arg(from).arg(to), PATIENCE);
+    ensure!(copied.success(), "{copied}");
+    Ok(copied.took)
+}
+
+/// A big container out and in, against `cp` of a file of the same size from tmpfs to tmpfs.
+fn copies(mib: usize, runs: usize) -> Result<()> {
+    let mut world = World::without_server();
+    let memory = Memory::new(world.dir().join("memory"))?;
+    world.set_environment("CRFS_STAGING_DIR", &memory.0.join("staging").to_string_lossy());
+    world.start_server();
+    let program = Program::victim(&world, "data", &[&mib.to_string()]);
+    world.start("bench", &program);
+    world.freeze("bench");
+    let (mut plain, mut out, mut back) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..runs {
+        let copy = memory.0.join("bench");
+        let taken = copy_tree(&world.tree("bench"), &copy, Method::Cp);
+        ensure!(taken.success(), "{taken}");
+        out.push(taken.took);
+        let file = memory.0.join("plain");
+        plain.push(plain_copy(&copy.join("0x00000001/mem.pages"), &file)?);
+        fs::remove_file(&file)?;
+        world.must("kill", "bench");
+        let restored = world.copy_in(&copy, "bench", Method::Cp);
+        ensure!(restored.success(), "{restored}");
+        back.push(restored.took);
+        fs::remove_dir_all(&copy)?;
+    }
+    world.must("thaw", "bench");
+    program.goes_on(1);
+    let (plain, out, back) = (median(plain), median(out), median(back));
+    println!("copies of {mib} MiB: plain cp, tmpfs to tmpfs: {}", milliseconds(plain));
+    for (what, time) in [("cp -r out", out), ("cp -r in, with the build", back)] {
+        println!(
+            "    {what}: {}, {:.2} of the plain speed",
+            milliseconds(time),
+            plain.as_secs_f64() / time.as_secs_f64()
+        );
+    }
+    drop(world);
+    Ok(())
+}
+
+/// What the server has to itself while a big container is shown and has been read.
+fn server_memory(mib: usize) -> Result<()> {
+    let world = World::new();
+    let program = Program::victim(&world, "data", &[&mib.to_string()]);
+    world.start("bench", &program);
+    world.freeze("bench");
+    let pages = world.tree("bench").join("0x00000001/mem.pages");
+    let read = run(
+        Command::new("dd").args([format!("if={}", pages.display()), "of=/dev/null".into(), "bs=1M".into()]),
+        PATIENCE,
+    );
+    ensure!(read.success(), "{read}");
+    let rollup = fs::read_to_string(format!("/proc/{}/smaps_rollup", world.server_pid()))?;
+    let private = rollup.lines().filter(|line| line.starts_with("Private_"));
+    let kib: u64 = private.filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok()).sum();
+    println!("server while showing {mib} MiB: {:.1} MiB private", f64::from(u32::try_from(kib)?) / 1024.0);
+    Ok(())
+}
+
+fn main() -> Result<()> {
+    let runs = std::env::args().nth(1).map_or(Ok(3), |runs| runs.parse()).context("the number of runs")?;
+    freezes("1 process", "data", &["1"], runs);
+    freezes("1,000 threads", "threads", &["1000"], runs);
+    copies(size("BENCHMARK_COPY_MIB", 1024)?, runs)?;
+    server_memory(size("BENCHMARK_SHOW_MIB", 8192)?)
+}
