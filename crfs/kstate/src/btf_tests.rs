@@ -177,8 +177,8 @@ proptest! {
         file.extend(&body);
         file.push(0);
         if let Ok(btf) = Btf::parse(&file) {
-            btf.resolve(&PATHS);
-            btf.enumerator("outer");
+            prop_assert_eq!(btf.resolve(&PATHS).len(), PATHS.len());
+            prop_assert_eq!(btf.enumerator("no such name"), None);
         }
     }
 
@@ -190,8 +190,8 @@ proptest! {
             file[at] = value;
         }
         if let Ok(btf) = Btf::parse(&file) {
-            btf.resolve(&PATHS);
-            btf.enumerator("outer");
+            prop_assert_eq!(btf.resolve(&PATHS).len(), PATHS.len());
+            prop_assert_eq!(btf.enumerator("no such name"), None);
         }
     }
 }

@@ -50,10 +50,11 @@ impl KernelState {
         let entry = view.offset(Path::UndoEntry)?;
         let mut links = [0; 16];
         let head = view.bytes_from(list, &[Path::UndoListHead], &mut links)?;
-        let mut node = word(&links, 0);
+        let (mut previous, mut node) = (head, word(&links, 0));
         let mut sets = Vec::new();
         while node != head {
-            if sets.len() >= MAX_UNDO {
+            view.bytes_at(node, Path::UndoEntry, &mut links)?;
+            if word(&links, 8) != previous || sets.len() >= MAX_UNDO {
                 return Err(Error::List { tid: task.tid(), list: "list_proc" });
             }
             let undo = node.wrapping_sub(entry);
@@ -64,8 +65,7 @@ impl KernelState {
                 view.u64_from(undo, &[Path::UndoAdjust])?
             };
             sets.push(SemUndo { semid, adjustments });
-            view.bytes_at(node, Path::UndoEntry, &mut links)?;
-            node = word(&links, 0);
+            (previous, node) = (node, word(&links, 0));
         }
         Ok(sets)
     }

@@ -31,6 +31,8 @@ pub enum Arg {
         /// Added to its result.
         plus: u64,
     },
+    /// The word that then stands at an address that [`Stage::place`] returned: what an earlier call wrote there. 0 for any other address.
+    Word(u64),
 }
 
 impl From<u64> for Arg {
@@ -79,8 +81,12 @@ struct Shared {
     results: [AtomicI64; MAX_STEPS],
     itimers: [[i64; 4]; 2],
     child_tid: i32,
-    space: [u8; SPACE],
+    space: Space,
 }
+
+/// What the calls point to has the alignment that any structure of the kernel may want.
+#[repr(C, align(16))]
+struct Space([u8; SPACE]);
 
 /// Memory that parent and child share, and the data that the calls will point to.
 #[derive(Debug)]
@@ -284,6 +290,7 @@ fn perform(shared: NonNull<Shared>, steps: &[Step]) -> ! {
                         .map_or(0, |result| result.load(Ordering::Relaxed))
                         .cast_unsigned()
                         .wrapping_add(plus),
+                    Arg::Word(address) => placed_word(shared, address),
                 }),
             ),
             // SAFETY: only the address is taken; the parent never accesses the field.
@@ -296,6 +303,17 @@ fn perform(shared: NonNull<Shared>, steps: &[Step]) -> ! {
     begun.store(steps.len() + 1, Ordering::Release);
     loop {
         raw_call(libc::SYS_exit_group, [0; 6]);
+    }
+}
+
+/// See [`Arg::Word`].
+fn placed_word(shared: *mut Shared, address: u64) -> u64 {
+    // SAFETY: only the address is taken.
+    let space = unsafe { (&raw const (*shared).space).cast::<u8>() };
+    match address.checked_sub(space as u64).and_then(|at| usize::try_from(at).ok()) {
+        // SAFETY: eight bytes within the space, of any alignment; any bytes are a valid outcome.
+        Some(at) if at <= SPACE - 8 => unsafe { space.add(at).cast::<u64>().read_unaligned() },
+        _ => 0,
     }
 }
 

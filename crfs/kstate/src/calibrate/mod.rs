@@ -94,3 +94,6 @@ impl KernelState {
         };
     }
 }
+
+#[cfg(test)]
+mod tests;
