@@ -1,6 +1,8 @@
 //! Server, states, and who may die when.
 
-use crfs_tests::world::{Leftovers, Method, PATIENCE, Program, World, binary, files_of, read_tree, run, wait_for};
+use crfs_tests::world::{
+    Leftovers, Method, Outcome, PATIENCE, Program, World, binary, files_of, read_tree, run, wait_for,
+};
 use nix::sys::signal::Signal;
 use std::fs;
 use std::io::{Read, Seek, SeekFrom};
@@ -38,6 +40,42 @@ fn a_mount_point_that_is_none() {
     let world = World::without_server();
     let nowhere = world.dir().join("nowhere");
     run(world.command(binary("crfs")).arg(&nowhere), PATIENCE).expect_refusal(&["nowhere"]);
+}
+
+/// In a mount namespace of its own, so that only this server misses it.
+fn without(world: &World, take_away: &str) -> Outcome {
+    let script = format!("{take_away} && exec \"$0\" \"$1\"");
+    let mut unshare = world.command("unshare");
+    run(unshare.args(["--mount", "sh", "-c", &script]).arg(binary("crfs")).arg(world.mount()), PATIENCE)
+}
+
+#[test]
+fn a_machine_that_lacks_something_is_told_in_one_sentence() {
+    let world = World::without_server();
+    let before = Leftovers::of(&world);
+    for (take_away, word) in
+        [("mount -t tmpfs none /dev", "/dev/fuse"), ("umount --lazy --all --types cgroup2", "cgroup v2")]
+    {
+        let refused = without(&world, take_away).expect_refusal(&[word]);
+        assert_eq!(refused.stderr.trim().lines().count(), 1, "{refused}");
+    }
+    before.expect_again(&world);
+}
+
+/// An image holds every secret the process had.
+#[test]
+fn nobody_else_sees_the_mount() {
+    let world = World::new();
+    let victim = Program::victim(&world, "data", &["1"]);
+    world.start("vs1", &victim);
+    world.freeze("vs1");
+    let as_nobody = |command: &str, path: PathBuf| {
+        let mut setpriv = world.command("setpriv");
+        run(setpriv.args(["--reuid=65534", "--regid=65534", "--clear-groups", command]).arg(path), PATIENCE)
+    };
+    assert!(as_nobody("ls", world.out()).success(), "nobody sees the world at all: the test proves nothing");
+    as_nobody("ls", world.mount()).expect_refusal(&[]);
+    as_nobody("cat", world.tree("vs1").join("manifest")).expect_refusal(&[]);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::time::Duration;
 pub struct Leftovers {
     /// Processes in its cgroups, its workers and their tracees, and whatever runs a program from its directory, but for the server.
     pub processes: BTreeSet<String>,
-    /// Its cgroups.
+    /// Its cgroups, but for the parent of all, which stays.
     pub cgroups: BTreeSet<PathBuf>,
     /// Mounts under its directory.
     pub mounts: Vec<String>,
@@ -48,7 +48,7 @@ impl Leftovers {
         }
         Leftovers {
             processes,
-            cgroups: cgroups(&tag).into_iter().collect(),
+            cgroups: cgroups(&tag).into_iter().filter(|cgroup| !cgroup.ends_with(&tag)).collect(),
             mounts: mounts_under(world.dir()),
             namespaces,
             server_descriptors: server

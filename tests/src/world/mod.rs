@@ -233,7 +233,7 @@ pub fn binary(name: &str) -> PathBuf {
             directory = directory.parent().expect("a directory");
         }
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        cargo.args(["build", "--quiet", "--bins", "-p", "crfs", "-p", "crctl", "-p", "crfs-tests"]);
+        cargo.args(["build", "--quiet", "--workspace", "--bins"]);
         if directory.ends_with("release") {
             cargo.arg("--release");
         }
