@@ -19,6 +19,8 @@ pub struct MemoryPlan {
     pub map: Vec<usize>,
     /// Segments inherited as they are, by their index in the image.
     pub keep: Vec<usize>,
+    /// Kept segments whose protection differs from the creator's.
+    pub protect: Vec<usize>,
     /// Pages inherited inside kept segments that the process does not have.
     pub drop: Vec<(u64, u64)>,
     /// Pages to write.
@@ -112,6 +114,9 @@ fn process(image: &Image, pid: Pid, inherited_from: Option<Pid>) -> MemoryPlan {
             Some(other) => {
                 plan.keep.push(index);
                 kept.insert(segment.start.0);
+                if other.protection != segment.protection {
+                    plan.protect.push(index);
+                }
                 if !segment.shared {
                     plan.drop.extend(subtract(&content(other), &content(segment)));
                 }

@@ -9,7 +9,11 @@ pub mod memory;
 pub mod order;
 pub mod tree;
 
+#[cfg(test)]
+mod tests;
+
 use crate::failure::{Failure, Kind};
+use crfs_tracee::stub;
 use image_format::{Address, Image, Pid};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -38,6 +42,9 @@ pub struct Plan {
 /// Bytes reserved for the injector in every process.
 pub const SCRATCH_SIZE: u64 = 256 << 10;
 
+/// The link stays clear of what the worker itself has open when it clones the first process.
+const LOWEST_LINK: u32 = 200;
+
 /// Computes the plan of an image that [`image_format::check`] found sound.
 ///
 /// # Errors
@@ -48,7 +55,14 @@ pub fn compute(image: &Image) -> Result<Plan, Failure> {
     let steps = order::sort(&births)?;
     let fds = image.processes.values().flat_map(|process| &process.fds).map(|fd| fd.fd + 1);
     let objects = memory::objects(image);
-    Ok(Plan { births, memory, objects, scratch: scratch(image)?, link_fd: fds.max().unwrap_or(0).max(3), steps })
+    Ok(Plan {
+        births,
+        memory,
+        objects,
+        scratch: scratch(image)?,
+        link_fd: fds.max().unwrap_or(0).max(LOWEST_LINK),
+        steps,
+    })
 }
 
 /// The lowest hole that is free in every process: above mmap_min_addr, and more than 1 MiB below any mapping that grows
@@ -57,7 +71,7 @@ fn scratch(image: &Image) -> Result<Address, Failure> {
     const LOWEST: u64 = 0x10_0000;
     const GUARD: u64 = 2 << 20;
     // The stub's own pages, which are still there when the scratch is made.
-    const STUB: (u64, u64) = (0x40_0000, 0x80_0000);
+    const STUB: (u64, u64) = (stub::TEXT.0, stub::TEXT.0 + 0x1000);
     let segments = image.processes.values().flat_map(|process| &process.segments);
     let mut taken: Vec<(u64, u64)> =
         segments.map(|s| (s.start.0.saturating_sub(GUARD), s.end.0)).chain([STUB]).collect();

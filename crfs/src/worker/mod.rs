@@ -6,6 +6,7 @@
 
 pub mod build;
 pub mod capture;
+mod settle;
 pub mod survey;
 pub mod thaw;
 

@@ -1,0 +1,307 @@
+//! Plans of small trees, and what must hold of every plan.
+
+use super::order::{AFTER, Action};
+use super::*;
+use image_format::manifest::{Clocks, Container, Cpu, Kernel, Manifest};
+use image_format::memory::{Backing, PageRange, Protection, Segment, SegmentFlags, Source};
+use image_format::process::{MemoryLayout, Process, ProcessAttr, Zombie};
+use image_format::signal::{AltStack, AltStackFlags, Signal, SignalMask, SignalSet};
+use image_format::thread::{
+    Credentials, FpuState, Frame, Registers, RobustList, Scheduling, SecureBits, ThreadAttr, Tls,
+};
+use image_format::{Blob, Bytes, Hex, Octal, ProcessImage, ThreadImage, Timespec};
+use tree::births;
+
+/// An image of processes given as (pid, parent, group, session), without memory.
+fn image(processes: &[(u32, u32, u32, u32)]) -> Image {
+    let zero = Timespec::default();
+    let manifest = Manifest {
+        format: 1,
+        generator: "test".into(),
+        name: "test".into(),
+        architecture: "x86_64".into(),
+        page_size: 4096,
+        kernel: Kernel { release: "6.18".into(), vdso: Hex(0), vdso_size: 0 },
+        cpu: Cpu { xfeatures: Hex(0), xsave_size: 0, flags: vec![] },
+        clocks: Clocks { realtime: zero, monotonic: zero, boottime: zero },
+        container: Container { root: None, host_net: false, hostname: "h".into(), domainname: "".into() },
+        parent: None,
+        paths: vec![],
+    };
+    let processes =
+        processes.iter().map(|&(pid, parent, group, session)| (Pid(pid), process(pid, parent, group, session)));
+    Image { manifest, processes: processes.collect(), files: BTreeMap::new(), stdios: vec![] }
+}
+
+fn process(pid: u32, parent: u32, group: u32, session: u32) -> ProcessImage {
+    ProcessImage {
+        process: Process {
+            pid: Pid(pid),
+            parent: Pid(parent),
+            group: Pid(group),
+            session: Pid(session),
+            exit_signal: Some(Signal(17)),
+            tty: None,
+            exe: "/bin/true".into(),
+            cwd: "/".into(),
+            root: "/".into(),
+            umask: Octal(0o22),
+            limits: BTreeMap::new(),
+            arguments: vec![],
+            environment: vec![],
+            layout: MemoryLayout::default(),
+        },
+        attr: ProcessAttr { dumpable: 1, child_subreaper: false, oom_score_adj: 0, coredump_filter: Hex(0x33) },
+        fds: vec![],
+        segments: vec![],
+        actions: vec![],
+        pending: vec![],
+        threads: BTreeMap::from([(Pid(pid), thread())]),
+    }
+}
+
+fn thread() -> ThreadImage {
+    let none = Hex(0);
+    ThreadImage {
+        attr: ThreadAttr {
+            name: "test".into(),
+            credentials: Credentials {
+                uid: [0; 4],
+                gid: [0; 4],
+                groups: vec![],
+                inheritable: none,
+                permitted: none,
+                effective: none,
+                bounding: none,
+                ambient: none,
+                securebits: SecureBits(0),
+            },
+            scheduling: Scheduling {
+                policy: 0,
+                flags: none,
+                nice: 0,
+                priority: 0,
+                runtime_ns: 0,
+                deadline_ns: 0,
+                period_ns: 0,
+                io_priority: 0,
+            },
+            affinity: vec![0],
+            timer_slack_ns: 50_000,
+            personality: none,
+            tid_address: Address(0),
+            robust_list: RobustList::default(),
+            rseq: None,
+            pdeath_signal: None,
+            no_new_privs: false,
+            seccomp: 0,
+        },
+        mask: SignalMask { blocked: SignalSet(0) },
+        altstack: AltStack { sp: Address(0), size: 0, flags: AltStackFlags(2) },
+        pending: vec![],
+        fpu: FpuState { xstate: Blob(vec![]), debug: [none; 6] },
+        frame: Frame { registers: Registers::default(), syscall: None },
+        timers: vec![],
+        tls: Tls { fs_base: Address(0), gs_base: Address(0) },
+        zombies: vec![],
+    }
+}
+
+fn zombie(pid: u32, group: u32, session: u32) -> Zombie {
+    Zombie {
+        pid: Pid(pid),
+        group: Pid(group),
+        session: Pid(session),
+        name: Bytes::from("z"),
+        uid: [0; 4],
+        gid: [0; 4],
+        exit_signal: Some(Signal(17)),
+        status: 0x300,
+    }
+}
+
+fn anonymous(start: u64, end: u64, pages: &[(u64, u64, Source)]) -> Segment {
+    let pages = pages.iter().map(|(start, count, source)| PageRange {
+        start: Address(*start),
+        count: *count,
+        source: source.clone(),
+    });
+    Segment {
+        start: Address(start),
+        end: Address(end),
+        protection: Protection(3),
+        shared: false,
+        flags: SegmentFlags::accounted,
+        backing: Backing::Anonymous,
+        pages: pages.collect(),
+    }
+}
+
+/// Plays a plan's tree steps on a model of the kernel's rules and compares what comes out with the image.
+fn simulate(image: &Image) {
+    #[derive(Clone, Debug, PartialEq)]
+    struct Task {
+        parent: Pid,
+        group: Pid,
+        session: Pid,
+        dead: bool,
+    }
+    let plan = compute(image).expect("a plan");
+    let mut tasks: BTreeMap<Pid, Task> = BTreeMap::new();
+    for step in &plan.steps {
+        let birth = &plan.births[&step.process];
+        match step.action {
+            Action::Spawn => {
+                let task = match birth.creator {
+                    None => Task { parent: Pid(0), group: birth.pid, session: birth.pid, dead: false },
+                    Some(creator) => {
+                        let creator_task = &tasks[&creator];
+                        assert!(!creator_task.dead, "{creator} clones {} after its death", birth.pid);
+                        Task { parent: creator, ..creator_task.clone() }
+                    }
+                };
+                assert!(tasks.insert(birth.pid, task).is_none(), "{} is born twice", birth.pid);
+            }
+            Action::Session if birth.own_session && birth.creator.is_some() => {
+                let task = tasks.get_mut(&birth.pid).expect("born");
+                assert_ne!(task.group, birth.pid, "setsid of a group leader is EPERM");
+                (task.session, task.group) = (birth.pid, birth.pid);
+            }
+            Action::Group => {
+                let Some(group) = birth.group else { continue };
+                let session = tasks[&birth.pid].session;
+                let exists =
+                    group == birth.pid || tasks.values().any(|t| t.group == group && t.session == session && !t.dead);
+                assert!(exists, "setpgid({}, {group}) is EPERM: no such group in session {session}", birth.pid);
+                tasks.get_mut(&birth.pid).expect("born").group = group;
+            }
+            Action::Die => tasks.get_mut(&birth.pid).expect("born").dead = true,
+            Action::Dismiss => {
+                tasks.remove(&birth.pid);
+                let orphans = tasks.values_mut().filter(|task| task.parent == birth.pid);
+                orphans.for_each(|orphan| orphan.parent = Pid(1));
+            }
+            _ => {}
+        }
+    }
+    let mut expected = BTreeMap::new();
+    for (&pid, p) in &image.processes {
+        let p = &p.process;
+        expected.insert(pid, Task { parent: p.parent, group: p.group, session: p.session, dead: false });
+        for z in &image.processes[&pid].threads[&pid].zombies {
+            expected.insert(z.pid, Task { parent: pid, group: z.group, session: z.session, dead: true });
+        }
+    }
+    assert_eq!(tasks, expected);
+}
+
+#[test]
+fn a_shell_with_a_pipeline_and_a_background_job() {
+    simulate(&image(&[(1, 0, 1, 1), (7, 1, 7, 1), (8, 1, 7, 1), (9, 1, 7, 1), (10, 1, 10, 1)]));
+}
+
+#[test]
+fn nested_sessions() {
+    simulate(&image(&[(1, 0, 1, 1), (5, 1, 5, 5), (6, 5, 5, 5), (7, 5, 7, 7), (8, 7, 8, 7)]));
+}
+
+#[test]
+fn child_born_before_its_parent_started_a_session() {
+    simulate(&image(&[(1, 0, 1, 1), (5, 1, 5, 5), (6, 5, 1, 1)]));
+}
+
+#[test]
+fn orphans_of_a_living_and_of_a_dead_session_leader() {
+    simulate(&image(&[(1, 0, 1, 1), (5, 1, 5, 5), (7, 1, 5, 5)]));
+    simulate(&image(&[(1, 0, 1, 1), (7, 1, 5, 5), (8, 1, 8, 5)]));
+}
+
+#[test]
+fn group_whose_leader_is_dead() {
+    simulate(&image(&[(1, 0, 1, 1), (7, 1, 6, 1), (8, 1, 6, 1)]));
+}
+
+#[test]
+fn daemons_that_forked_twice() {
+    let daemons: Vec<_> = (0..50).map(|n| (100 + n * 2, 1, 99 + n * 2, 99 + n * 2)).collect();
+    let mut all = vec![(1, 0, 1, 1)];
+    all.extend(daemons);
+    simulate(&image(&all));
+}
+
+#[test]
+fn zombies_that_lead_groups_and_follow_them() {
+    let mut tree = image(&[(1, 0, 1, 1), (5, 1, 4, 1)]);
+    let own = tree.processes.get_mut(&Pid(1)).expect("1");
+    own.threads.get_mut(&Pid(1)).expect("leader").zombies = vec![zombie(4, 4, 1), zombie(6, 4, 1), zombie(9, 9, 9)];
+    simulate(&tree);
+}
+
+#[test]
+fn a_parent_that_adopts_nobody_is_refused_by_name() {
+    let failure = compute(&image(&[(1, 0, 1, 1), (5, 1, 5, 5), (6, 5, 5, 5), (7, 6, 1, 1)])).expect_err("impossible");
+    assert!(failure.to_string().contains("0x00000007/process"), "{failure}");
+}
+
+#[test]
+fn every_plan_respects_every_dependency() {
+    let tree = image(&[(1, 0, 1, 1), (5, 1, 5, 5), (6, 5, 1, 1), (7, 1, 5, 5), (8, 5, 8, 5)]);
+    let plan = compute(&tree).expect("a plan");
+    let at = |action, process| plan.steps.iter().position(|step| *step == Step { action, process });
+    for birth in plan.births.values() {
+        let related = |of| match of {
+            order::Of::Itself => Some(birth.pid),
+            order::Of::Creator => birth.creator,
+            order::Of::GroupLeader => birth.group,
+            _ => None,
+        };
+        for &(later, of, earlier) in AFTER {
+            let (Some(later_at), Some(other)) = (at(later, birth.pid), related(of)) else { continue };
+            let Some(earlier_at) = at(earlier, other) else { continue };
+            assert!(
+                earlier_at < later_at || other == birth.pid && earlier == later,
+                "{later} of {} before {earlier}",
+                birth.pid
+            );
+        }
+    }
+}
+
+#[test]
+fn children_inherit_what_they_share_and_drop_what_they_have_not() {
+    let mut tree = image(&[(1, 0, 1, 1), (5, 1, 1, 1)]);
+    let parent = anonymous(0x10000, 0x20000, &[(0x10000, 4, Source::Own(0)), (0x18000, 2, Source::Own(4))]);
+    let child = anonymous(0x10000, 0x20000, &[(0x10000, 1, Source::Process(Pid(1))), (0x11000, 1, Source::Own(0))]);
+    tree.processes.get_mut(&Pid(1)).expect("1").segments = vec![parent, anonymous(0x50000, 0x60000, &[])];
+    let moved = anonymous(0x50000, 0x58000, &[]);
+    tree.processes.get_mut(&Pid(5)).expect("5").segments = vec![child, moved];
+    let plan = memory::plan(&tree, &births(&tree).expect("births"));
+    let own = &plan[&Pid(5)];
+    assert_eq!(own.inherited_from, Some(Pid(1)));
+    assert_eq!(own.keep, [0]);
+    assert_eq!(own.unmap, [(0x50000, 0x60000)]);
+    assert_eq!(own.map, [1]);
+    assert_eq!(own.drop, [(0x12000, 0x14000), (0x18000, 0x1a000)]);
+    assert_eq!(own.fill, [memory::Fill { address: 0x11000, length: 4096, from: Pid(5), offset: 0 }]);
+    assert!(!own.new_exe);
+}
+
+#[test]
+fn what_cannot_be_inherited_is_written_from_where_it_lies() {
+    let mut tree = image(&[(1, 0, 1, 1), (5, 1, 1, 1)]);
+    let parent = anonymous(0x10000, 0x20000, &[(0x10000, 4, Source::Own(3))]);
+    // The child's mapping has grown, so it is made anew.
+    let child = anonymous(0x10000, 0x30000, &[(0x11000, 2, Source::Process(Pid(1)))]);
+    tree.processes.get_mut(&Pid(1)).expect("1").segments = vec![parent];
+    tree.processes.get_mut(&Pid(5)).expect("5").segments = vec![child];
+    let plan = memory::plan(&tree, &births(&tree).expect("births"));
+    assert_eq!(plan[&Pid(5)].fill, [memory::Fill { address: 0x11000, length: 0x2000, from: Pid(1), offset: 0x4000 }]);
+}
+
+#[test]
+fn scratch_is_apart_from_every_mapping() {
+    let mut tree = image(&[(1, 0, 1, 1)]);
+    tree.processes.get_mut(&Pid(1)).expect("1").segments = vec![anonymous(0x10_0000, 0x60_0000, &[])];
+    let plan = compute(&tree).expect("a plan");
+    assert_eq!(plan.scratch, Address(0x60_0000));
+}

@@ -1,0 +1,46 @@
+//! Putting descriptors into a process: pulled from the worker one by one, under their numbers.
+
+use crate::failure::{Failure, Kind};
+use crate::resource::epoll::Registration;
+use crfs_tracee::Batch;
+use image_format::process::Fd;
+use image_format::{FileId, layout};
+use std::collections::BTreeMap;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+/// The calls that give a process exactly these descriptors, and `link`, a pidfd of the worker that holds the descriptions.
+///
+/// # Errors
+/// When a description was not opened, which is a mistake of the caller.
+pub fn place_all(batch: &mut Batch, fds: &[Fd], opened: &BTreeMap<FileId, OwnedFd>, link: u32) -> Result<(), Failure> {
+    batch.call(libc::SYS_close_range, &[0u32.into(), (link - 1).into(), 0u32.into()], "close_range");
+    batch.call(libc::SYS_close_range, &[(link + 1).into(), u32::MAX.into(), 0u32.into()], "close_range");
+    let mut fds: Vec<&Fd> = fds.iter().collect();
+    fds.sort_by_key(|fd| fd.fd);
+    for (placed, fd) in (0..).zip(fds) {
+        let missing = || Failure::new(Kind::System, format!("{}: was not opened", layout::file_entry(fd.file)));
+        let source = opened.get(&fd.file).ok_or_else(missing)?.as_raw_fd();
+        let pulled = batch.call(libc::SYS_pidfd_getfd, &[link.into(), source.into(), 0u32.into()], "pidfd_getfd");
+        let cloexec = if fd.cloexec { libc::O_CLOEXEC } else { 0 };
+        // A new descriptor gets the lowest free number: this one's own, unless there is a gap below.
+        if placed == fd.fd {
+            let flag = if fd.cloexec { libc::FD_CLOEXEC } else { 0 };
+            batch.call(libc::SYS_fcntl, &[pulled.into(), libc::F_SETFD.into(), flag.into()], "fcntl(F_SETFD)");
+        } else {
+            batch.call(libc::SYS_dup3, &[pulled.into(), fd.fd.into(), cloexec.into()], "dup3");
+            batch.call(libc::SYS_close, &[pulled.into()], "close");
+        }
+    }
+    Ok(())
+}
+
+/// The call that adds a descriptor to an epoll instance.
+pub fn register(batch: &mut Batch, registration: &Registration) {
+    let Registration { epfd, fd, events, data, .. } = *registration;
+    // struct epoll_event is packed on x86-64.
+    let mut event = events.to_ne_bytes().to_vec();
+    event.extend_from_slice(&data.to_ne_bytes());
+    let event = batch.data(&event);
+    let args = [epfd.into(), libc::EPOLL_CTL_ADD.into(), fd.into(), event.into()];
+    batch.call(libc::SYS_epoll_ctl, &args, "epoll_ctl(EPOLL_CTL_ADD)");
+}

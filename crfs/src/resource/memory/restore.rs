@@ -1,0 +1,467 @@
+//! Making an address space again: the calls, and the contents.
+
+use crate::failure::{Doing, Failure, Kind};
+use crate::plan::memory::Fill;
+use crate::plan::{MemoryPlan, Plan};
+use crate::registry::Container;
+use crfs_sys::file_map::FileMap;
+use crfs_tracee::{Arg, Batch, HostPid};
+use image_format::memory::{Backing, ChunkSum, MappedFile, Segment, SegmentFlags, checksum};
+use image_format::process::MemoryLayout;
+use image_format::types::PAGE_SIZE;
+use image_format::{Bytes, Image, Pid, ProcessImage, Timespec, layout};
+use libc::{
+    MADV_DONTDUMP, MADV_DONTFORK, MADV_DONTNEED, MADV_HUGEPAGE, MADV_MERGEABLE, MADV_NOHUGEPAGE, MADV_RANDOM,
+    MADV_SEQUENTIAL, MADV_WIPEONFORK, MAP_ANONYMOUS, MAP_FIXED_NOREPLACE, MAP_GROWSDOWN, MAP_NORESERVE, MAP_PRIVATE,
+    MAP_SHARED, PROT_WRITE,
+};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+
+/// `arch_prctl(ARCH_MAP_VDSO_64)` (arch/x86/include/uapi/asm/prctl.h, v6.18).
+const ARCH_MAP_VDSO_64: u64 = 0x2003;
+const PR_SET_MM: u64 = 35;
+const PR_SET_MM_MAP: u64 = 14;
+/// The user address space ends one page below 2^47 (TASK_SIZE_MAX).
+const TASK_SIZE: u64 = 0x7fff_ffff_f000;
+
+/// Whatever the image maps that is not private memory: opened or made once, by the worker, which every process pulls its
+/// descriptors from.
+#[derive(Debug, Default)]
+pub struct Backings {
+    files: BTreeMap<(Bytes, bool), OwnedFd>,
+    objects: BTreeMap<u32, File>,
+}
+
+impl Backings {
+    /// Opens every mapped file and executable below the container's root, and makes every shared anonymous object.
+    ///
+    /// # Errors
+    /// [`Kind::Incompatible`] with every file that is gone or is not what it was.
+    pub fn open(image: &Image, plan: &Plan, root: BorrowedFd<'_>) -> Result<Self, Failure> {
+        let mut backings = Backings::default();
+        let mut differences = BTreeSet::new();
+        for (&pid, process) in &image.processes {
+            backings.open_file(root, &process.process.exe, false).map(drop).unwrap_or_else(|reason| {
+                differences.insert(format!("{}: {reason}", layout::process_file(pid, "process")));
+            });
+            for segment in &process.segments {
+                if let Backing::File(file) = &segment.backing {
+                    let checked =
+                        backings.open_file(root, &file.path, file.writable).and_then(|fd| unchanged(fd, file));
+                    checked.unwrap_or_else(|reason| {
+                        differences.insert(format!(
+                            "{}: {}: {reason}",
+                            layout::process_file(pid, "mem.segments"),
+                            segment.start
+                        ));
+                    });
+                }
+            }
+        }
+        if !differences.is_empty() {
+            return Err(Failure { kind: Kind::Incompatible, chain: vec![Vec::from_iter(differences).join("; ")] });
+        }
+        for (&number, object) in &plan.objects {
+            let made = crfs_sys::shared_memory::create(object.size);
+            backings
+                .objects
+                .insert(number, made.doing(|| format!("shared memory {number}: making {} bytes", object.size))?);
+        }
+        Ok(backings)
+    }
+
+    fn open_file(&mut self, root: BorrowedFd<'_>, path: &Bytes, writable: bool) -> Result<&OwnedFd, String> {
+        use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+        use std::collections::btree_map::Entry;
+        match self.files.entry((path.clone(), writable)) {
+            Entry::Occupied(entry) => Ok(entry.into_mut()),
+            Entry::Vacant(entry) => {
+                let access = if writable { OFlag::O_RDWR } else { OFlag::O_RDONLY };
+                // O_NONBLOCK: what stands there now may be a fifo.
+                let how = OpenHow::new()
+                    .flags(access | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)
+                    .resolve(ResolveFlag::RESOLVE_IN_ROOT);
+                let opened = openat2(root, path.0.as_slice(), how);
+                opened
+                    .map(|fd| &*entry.insert(fd))
+                    .map_err(|errno| format!("{path}: cannot be opened: {}", errno.desc()))
+            }
+        }
+    }
+
+    fn file(&self, path: &Bytes, writable: bool) -> Result<u64, Failure> {
+        let fd = self.files.get(&(path.clone(), writable)).map(AsRawFd::as_raw_fd);
+        fd.and_then(|fd| u64::try_from(fd).ok())
+            .ok_or_else(|| Failure::new(Kind::System, format!("{path}: was not opened")))
+    }
+
+    fn object(&self, number: u32) -> Result<u64, Failure> {
+        let fd = self.objects.get(&number).map(AsRawFd::as_raw_fd);
+        fd.and_then(|fd| u64::try_from(fd).ok())
+            .ok_or_else(|| Failure::new(Kind::System, format!("shared memory {number}: was not made")))
+    }
+
+    /// Writes the contents of the shared anonymous objects.
+    ///
+    /// # Errors
+    /// Of writing, or when checksums do not fit.
+    pub fn fill_objects(&self, plan: &Plan, pages: &mut PageFiles<'_>) -> Result<(), Failure> {
+        for (number, object) in &plan.objects {
+            let Some(file) = self.objects.get(number) else { continue };
+            for fill in &object.fill {
+                let bytes = pages.bytes(fill)?;
+                file.write_all_at(bytes, fill.address)
+                    .doing(|| format!("shared memory {number}: writing its contents"))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn unchanged(fd: &OwnedFd, file: &MappedFile) -> Result<(), String> {
+    let stat = nix::sys::stat::fstat(fd).map_err(|errno| format!("{}: fstat: {}", file.path, errno.desc()))?;
+    let size = u64::try_from(stat.st_size).unwrap_or(0);
+    let modified = Timespec { sec: stat.st_mtime, nsec: u32::try_from(stat.st_mtime_nsec).unwrap_or(0) };
+    if file.writable {
+        // Written through the mapping itself: its time moves with every write, and only a cut takes pages away.
+        return (size >= file.size)
+            .then_some(())
+            .ok_or_else(|| format!("{}: had {} bytes, has {size}", file.path, file.size));
+    }
+    if size != file.size {
+        return Err(format!("{}: had {} bytes, has {size}; put the same file back", file.path, file.size));
+    }
+    if modified != file.modified {
+        let (was, is) = (file.modified, modified);
+        return Err(format!(
+            "{}: was modified at {}.{:09}, now {}.{:09}; put the same file back with its time",
+            file.path, was.sec, was.nsec, is.sec, is.nsec
+        ));
+    }
+    Ok(())
+}
+
+/// Unmaps everything a stub has but the scratch. The page at vsyscall stays, as in every process.
+pub fn empty(batch: &mut Batch, scratch: (u64, u64)) {
+    unmap(batch, 0, scratch.0);
+    unmap(batch, scratch.1, TASK_SIZE);
+}
+
+fn unmap(batch: &mut Batch, start: u64, end: u64) {
+    batch.call(libc::SYS_munmap, &[start.into(), (end - start).into()], "munmap");
+}
+
+/// The calls that turn what a process was born with into its own mappings, without contents.
+///
+/// # Errors
+/// When a backing was not opened, which is a mistake of the caller.
+pub fn map(
+    batch: &mut Batch,
+    process: &ProcessImage,
+    plan: &MemoryPlan,
+    link: u32,
+    backings: &Backings,
+) -> Result<(), Failure> {
+    for &(start, end) in &plan.unmap {
+        unmap(batch, start, end);
+    }
+    // Now: the old executable must be unmapped, and the new one must not yet be mapped if it is the same file.
+    let exe = plan.new_exe.then(|| backings.file(&process.process.exe, false)).transpose()?;
+    layout_call(batch, &process.process.layout, exe, link);
+    let mut pulled: BTreeMap<u64, Arg> = BTreeMap::new();
+    for segment in plan.map.iter().filter_map(|&index| process.segments.get(index)) {
+        let source = match &segment.backing {
+            Backing::File(file) => Some(backings.file(&file.path, file.writable)?),
+            Backing::SharedAnonymous(shared) => Some(backings.object(shared.object)?),
+            _ => None,
+        };
+        let fd = source.map(|worker_fd| *pulled.entry(worker_fd).or_insert_with(|| pull(batch, link, worker_fd)));
+        map_segment(batch, segment, fd);
+    }
+    for fd in pulled.into_values() {
+        close(batch, fd);
+    }
+    for segment in plan.protect.iter().filter_map(|&index| process.segments.get(index)) {
+        protect(batch, segment);
+    }
+    for &(start, end) in &plan.drop {
+        batch.call(
+            libc::SYS_madvise,
+            &[start.into(), (end - start).into(), MADV_DONTNEED.into()],
+            "madvise(MADV_DONTNEED)",
+        );
+    }
+    Ok(())
+}
+
+/// Duplicates a descriptor of the worker into the process.
+fn pull(batch: &mut Batch, link: u32, worker_fd: u64) -> Arg {
+    Arg::Result(batch.call(
+        libc::SYS_pidfd_getfd,
+        &[u64::from(link).into(), worker_fd.into(), 0u64.into()],
+        "pidfd_getfd",
+    ))
+}
+
+fn close(batch: &mut Batch, fd: Arg) {
+    batch.call(libc::SYS_close, &[fd], "close");
+}
+
+fn map_segment(batch: &mut Batch, segment: &Segment, fd: Option<Arg>) {
+    let (start, length) = (segment.start.0, segment.end.0 - segment.start.0);
+    let offset = match &segment.backing {
+        Backing::Vsyscall | Backing::Vdso | Backing::VvarVclock => return,
+        Backing::Vvar => {
+            // Maps all three parts, the lowest of which is this one.
+            let args = [ARCH_MAP_VDSO_64.into(), start.into()];
+            batch.call(libc::SYS_arch_prctl, &args, "arch_prctl(ARCH_MAP_VDSO_64)");
+            return;
+        }
+        Backing::File(file) => file.offset,
+        Backing::SharedAnonymous(shared) => shared.offset,
+        Backing::Anonymous => 0,
+    };
+    let has = |flag: SegmentFlags| segment.flags.contains(flag);
+    let mut flags = MAP_FIXED_NOREPLACE | if segment.shared { MAP_SHARED } else { MAP_PRIVATE };
+    for (flag, wanted) in [
+        (MAP_ANONYMOUS, fd.is_none()),
+        (MAP_GROWSDOWN, has(SegmentFlags::growsdown)),
+        (MAP_NORESERVE, has(SegmentFlags::noreserve)),
+    ] {
+        flags |= if wanted { flag } else { 0 };
+    }
+    // A private mapping counts against the commit limit from when it is first writable, and that shows in its flags for good.
+    let first = if accounted_by_writing(segment) {
+        segment.protection.0 | u64::from(PROT_WRITE.cast_unsigned())
+    } else {
+        segment.protection.0
+    };
+    let fd = fd.unwrap_or(Arg::Value(u64::MAX));
+    batch.call(libc::SYS_mmap, &[start.into(), length.into(), first.into(), flags.into(), fd, offset.into()], "mmap");
+    if first != segment.protection.0 {
+        protect(batch, segment);
+    }
+    for (flag, advice) in [
+        (SegmentFlags::nohugepage, MADV_NOHUGEPAGE),
+        (SegmentFlags::hugepage, MADV_HUGEPAGE),
+        (SegmentFlags::sequential, MADV_SEQUENTIAL),
+        (SegmentFlags::random, MADV_RANDOM),
+        (SegmentFlags::dontdump, MADV_DONTDUMP),
+    ] {
+        if has(flag) {
+            advise(batch, segment, advice);
+        }
+    }
+}
+
+fn accounted_by_writing(segment: &Segment) -> bool {
+    !segment.shared && segment.flags.contains(SegmentFlags::accounted)
+}
+
+fn protect(batch: &mut Batch, segment: &Segment) {
+    let length = segment.end.0 - segment.start.0;
+    batch.call(libc::SYS_mprotect, &[segment.start.0.into(), length.into(), segment.protection.0.into()], "mprotect");
+}
+
+fn advise(batch: &mut Batch, segment: &Segment, advice: i32) {
+    let length = segment.end.0 - segment.start.0;
+    batch.call(libc::SYS_madvise, &[segment.start.0.into(), length.into(), advice.into()], "madvise");
+}
+
+/// What would keep children from inheriting, and what must come after the contents.
+pub fn advise_late(batch: &mut Batch, process: &ProcessImage) {
+    for segment in &process.segments {
+        for (flag, advice) in [
+            (SegmentFlags::dontfork, MADV_DONTFORK),
+            (SegmentFlags::wipeonfork, MADV_WIPEONFORK),
+            (SegmentFlags::mergeable, MADV_MERGEABLE),
+        ] {
+            if segment.flags.contains(flag) {
+                advise(batch, segment, advice);
+            }
+        }
+        if segment.flags.contains(SegmentFlags::locked) {
+            let length = segment.end.0 - segment.start.0;
+            batch.call(libc::SYS_mlock2, &[segment.start.0.into(), length.into(), 0u64.into()], "mlock2");
+        }
+    }
+}
+
+/// One PR_SET_MM_MAP with everything (`struct prctl_mm_map`, 104 bytes); without `exe` the executable stays what it is.
+fn layout_call(batch: &mut Batch, layout: &MemoryLayout, exe: Option<u64>, link: u32) {
+    // The record holds the descriptor's number, so it must be known beforehand: the one above the link is free.
+    let exe_fd = link + 1;
+    let mut map = Vec::with_capacity(104);
+    for address in [
+        layout.start_code,
+        layout.end_code,
+        layout.start_data,
+        layout.end_data,
+        layout.start_brk,
+        layout.brk,
+        layout.start_stack,
+        layout.arg_start,
+        layout.arg_end,
+        layout.env_start,
+        layout.env_end,
+    ] {
+        map.extend_from_slice(&address.0.to_ne_bytes());
+    }
+    let auxv = batch.data(&layout.auxv.0);
+    map.extend_from_slice(&0u64.to_ne_bytes());
+    map.extend_from_slice(&u32::try_from(layout.auxv.0.len()).unwrap_or(u32::MAX).to_ne_bytes());
+    map.extend_from_slice(&exe.map_or(u32::MAX, |_| exe_fd).to_ne_bytes());
+    let record = batch.data(&map);
+    batch.point(record.from(88), auxv);
+    if let Some(exe) = exe {
+        let pulled = pull(batch, link, exe);
+        batch.call(libc::SYS_dup3, &[pulled, exe_fd.into(), 0u64.into()], "dup3 the executable");
+        close(batch, pulled);
+    }
+    let args = [PR_SET_MM.into(), PR_SET_MM_MAP.into(), record.into(), 104u64.into(), 0u64.into()];
+    batch.call(libc::SYS_prctl, &args, "prctl(PR_SET_MM_MAP)");
+    if exe.is_some() {
+        close(batch, exe_fd.into());
+    }
+}
+
+/// The staged `mem.pages` of every process, with their checksums.
+#[derive(Debug)]
+pub struct PageFiles<'a> {
+    container: &'a Container,
+    sums: &'a BTreeMap<Pid, Vec<ChunkSum>>,
+    open: BTreeMap<Pid, Checked>,
+}
+
+#[derive(Debug)]
+struct Checked {
+    map: FileMap,
+    /// Whether a chunk's checksum was compared.
+    done: Vec<bool>,
+}
+
+impl<'a> PageFiles<'a> {
+    /// The staged files of a container, opened as they are needed.
+    #[must_use]
+    pub fn new(container: &'a Container, sums: &'a BTreeMap<Pid, Vec<ChunkSum>>) -> Self {
+        PageFiles { container, sums, open: BTreeMap::new() }
+    }
+
+    /// The bytes of a fill, compared with their checksums.
+    ///
+    /// # Errors
+    /// [`Kind::BadImage`] naming the chunk that is not what was captured.
+    fn bytes(&mut self, fill: &Fill) -> Result<&[u8], Failure> {
+        let path = layout::process_file(fill.from, layout::MEM_PAGES);
+        if !self.open.contains_key(&fill.from) {
+            let file = File::open(self.container.staging_dir().join(&path)).doing(|| format!("{path}: opening"))?;
+            let map = FileMap::new(&file).doing(|| format!("{path}: mapping"))?;
+            let chunks = map.bytes().len().div_ceil(CHUNK);
+            self.open.insert(fill.from, Checked { map, done: vec![false; chunks] });
+        }
+        let short = || Failure::new(Kind::BadImage, format!("{path}: shorter than mem.segments says"));
+        let checked = self.open.get_mut(&fill.from).ok_or_else(short)?;
+        let all = checked.map.bytes();
+        let start = usize::try_from(fill.offset).map_err(|_| short())?;
+        let end = usize::try_from(fill.offset + fill.length).map_err(|_| short())?;
+        let bytes = all.get(start..end).ok_or_else(short)?;
+        for chunk in start / CHUNK..end.div_ceil(CHUNK) {
+            if std::mem::replace(&mut checked.done[chunk], true) {
+                continue;
+            }
+            let content = &all[chunk * CHUNK..all.len().min((chunk + 1) * CHUNK)];
+            let expected = self.sums.get(&fill.from).and_then(|sums| sums.get(chunk)).map(|sum| sum.xxh3.0);
+            if expected != Some(checksum(content)) {
+                let sums = layout::process_file(fill.from, layout::MEM_SUMS);
+                let why = format!(
+                    "{path}: chunk {chunk} (1 MiB) does not have the checksum that line {} of {sums} names",
+                    chunk + 1
+                );
+                return Err(Failure::new(Kind::BadImage, format!("{why}; take the copy again")));
+            }
+        }
+        Ok(bytes)
+    }
+}
+
+#[allow(clippy::cast_possible_truncation)] // 1 MiB
+const CHUNK: usize = image_format::memory::CHUNK_SIZE as usize;
+
+/// Writes a process's page contents from outside.
+///
+/// # Errors
+/// Of writing, or of the checksums.
+pub fn fill(
+    host_pid: HostPid,
+    process: &ProcessImage,
+    plan: &MemoryPlan,
+    pages: &mut PageFiles<'_>,
+) -> Result<(), Failure> {
+    let path = format!("/proc/{}/mem", host_pid.raw());
+    let memory = std::fs::OpenOptions::new().write(true).open(&path).doing(|| format!("{path}: opening"))?;
+    for fill in &plan.fill {
+        let index = process.segments.partition_point(|segment| segment.end.0 <= fill.address);
+        let writable =
+            process.segments.get(index).is_some_and(|s| s.protection.0 & u64::from(PROT_WRITE.cast_unsigned()) != 0);
+        let bytes = pages.bytes(fill)?;
+        // process_vm_writev is twice as fast, and refuses what the process itself may not write.
+        let written = if writable {
+            crfs_sys::memory::write(host_pid.pid(), fill.address, bytes).map_err(std::io::Error::from)
+        } else {
+            memory.write_all_at(bytes, fill.address)
+        };
+        written.doing(|| {
+            format!(
+                "{}: writing {} bytes at {:#x}",
+                layout::process_dir(process.process.pid),
+                fill.length,
+                fill.address
+            )
+        })?;
+    }
+    Ok(())
+}
+
+/// Compares what the kernel maps now with what the image wants: a vDSO that landed elsewhere, or a mapping of another size, is
+/// found before anything runs.
+///
+/// # Errors
+/// [`Kind::System`] naming the first difference.
+pub fn verify(host_pid: HostPid, process: &ProcessImage) -> Result<(), Failure> {
+    let path = format!("/proc/{}/maps", host_pid.raw());
+    let maps = std::fs::read_to_string(&path).doing(|| format!("{path}: reading"))?;
+    let range = |line: &str| {
+        let (start, end) = line.split_whitespace().next()?.split_once('-')?;
+        Some((u64::from_str_radix(start, 16).ok()?, u64::from_str_radix(end, 16).ok()?))
+    };
+    // The kernel merges neighbours that are alike, so compare what is covered, not where it is cut.
+    let merge = |ranges: &mut dyn Iterator<Item = (u64, u64)>| {
+        let mut merged: Vec<(u64, u64)> = Vec::new();
+        for (start, end) in ranges {
+            match merged.last_mut() {
+                Some(last) if last.1 == start => last.1 = end,
+                _ => merged.push((start, end)),
+            }
+        }
+        merged
+    };
+    let vsyscall = 0xffff_ffff_ff60_0000;
+    let is = merge(&mut maps.lines().filter_map(range).filter(|r| r.0 != vsyscall));
+    let wanted = process.segments.iter().filter(|s| s.backing != Backing::Vsyscall).map(|s| (s.start.0, s.end.0));
+    let wanted = merge(&mut wanted.into_iter());
+    let difference = wanted.iter().find(|r| !is.contains(r)).or_else(|| is.iter().find(|r| !wanted.contains(r)));
+    match difference {
+        None => Ok(()),
+        Some((start, end)) => {
+            let dir = layout::process_file(process.process.pid, "mem.segments");
+            let pages = (end - start) / PAGE_SIZE;
+            Err(Failure::new(
+                Kind::System,
+                format!("{dir}: {start:#x}-{end:#x} ({pages} pages) is not mapped as the image has it"),
+            ))
+        }
+    }
+}

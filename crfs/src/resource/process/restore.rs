@@ -1,0 +1,153 @@
+//! What a process is beside its memory and descriptors: directories, limits, and what /proc lets be set from outside.
+
+use crate::failure::{Doing, Failure, Kind};
+use crfs_tracee::{Arg, Batch, HostPid};
+use image_format::process::{Limit, ProcessAttr};
+use image_format::{Bytes, Image, Octal, ProcessImage, layout};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use std::collections::BTreeMap;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+/// The directories that processes stand in, opened once by the worker.
+#[derive(Debug, Default)]
+pub struct Directories(BTreeMap<Bytes, OwnedFd>);
+
+impl Directories {
+    /// Opens every working and root directory below the container's root.
+    ///
+    /// # Errors
+    /// [`Kind::Incompatible`], naming every one that is not there.
+    pub fn open(image: &Image, root: BorrowedFd<'_>) -> Result<Self, Failure> {
+        let mut directories = Directories::default();
+        let mut missing = Vec::new();
+        for (&pid, process) in &image.processes {
+            for path in [&process.process.cwd, &process.process.root] {
+                if directories.0.contains_key(path) {
+                    continue;
+                }
+                let how = OpenHow::new()
+                    .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
+                    .resolve(ResolveFlag::RESOLVE_IN_ROOT);
+                match openat2(root, path.0.as_slice(), how) {
+                    Ok(fd) => {
+                        directories.0.insert(path.clone(), fd);
+                    }
+                    Err(errno) => {
+                        missing.push(format!(
+                            "{}: directory {path}: {}",
+                            layout::process_file(pid, "process"),
+                            errno.desc()
+                        ));
+                    }
+                }
+            }
+        }
+        if missing.is_empty() {
+            return Ok(directories);
+        }
+        Err(Failure::new(Kind::Incompatible, missing.join("; ")))
+    }
+
+    fn pull(&self, batch: &mut Batch, link: u32, path: &Bytes) -> Result<Arg, Failure> {
+        let fd = self.0.get(path).and_then(|fd| u64::try_from(fd.as_raw_fd()).ok());
+        let fd = fd.ok_or_else(|| Failure::new(Kind::System, format!("{path}: was not opened")))?;
+        Ok(Arg::Result(batch.call(
+            libc::SYS_pidfd_getfd,
+            &[u64::from(link).into(), fd.into(), 0u64.into()],
+            "pidfd_getfd",
+        )))
+    }
+
+    /// The calls that put a process into its root and working directory and set its umask.
+    ///
+    /// # Errors
+    /// When a directory was not opened, which is a mistake of the caller.
+    pub fn enter(&self, batch: &mut Batch, process: &ProcessImage, link: u32) -> Result<(), Failure> {
+        let record = &process.process;
+        let cwd = self.pull(batch, link, &record.cwd)?;
+        if record.root.0 != b"/" {
+            let root = self.pull(batch, link, &record.root)?;
+            let here = batch.data(b".\0");
+            batch.call(libc::SYS_fchdir, &[root], "fchdir");
+            batch.call(libc::SYS_chroot, &[here.into()], "chroot");
+            batch.call(libc::SYS_close, &[root], "close");
+        }
+        batch.call(libc::SYS_fchdir, &[cwd], "fchdir");
+        batch.call(libc::SYS_close, &[cwd], "close");
+        let Octal(umask) = record.umask;
+        batch.call(libc::SYS_umask, &[u64::from(umask).into()], "umask");
+        Ok(())
+    }
+}
+
+/// The kernel's numbers of the limits (include/uapi/asm-generic/resource.h, v6.18).
+pub const LIMITS: [(&str, u32); 16] = [
+    ("RLIMIT_CPU", 0),
+    ("RLIMIT_FSIZE", 1),
+    ("RLIMIT_DATA", 2),
+    ("RLIMIT_STACK", 3),
+    ("RLIMIT_CORE", 4),
+    ("RLIMIT_RSS", 5),
+    ("RLIMIT_NPROC", 6),
+    ("RLIMIT_NOFILE", 7),
+    ("RLIMIT_MEMLOCK", 8),
+    ("RLIMIT_AS", 9),
+    ("RLIMIT_LOCKS", 10),
+    ("RLIMIT_SIGPENDING", 11),
+    ("RLIMIT_MSGQUEUE", 12),
+    ("RLIMIT_NICE", 13),
+    ("RLIMIT_RTPRIO", 14),
+    ("RLIMIT_RTTIME", 15),
+];
+
+/// Sets resource limits from outside. Raising a hard limit takes CAP_SYS_RESOURCE: without it the limit stays lower, and a
+/// note says so.
+///
+/// # Errors
+/// When a limit is refused for another reason.
+pub fn limits(host_pid: HostPid, process: &ProcessImage, notes: &mut Vec<String>) -> Result<(), Failure> {
+    let path = layout::process_file(process.process.pid, "process");
+    for (name, limit) in &process.process.limits {
+        let number = LIMITS.iter().find(|(known, _)| known == name).map(|&(_, number)| number);
+        let number =
+            number.ok_or_else(|| Failure::new(Kind::BadImage, format!("{path}: limits: unknown limit {name:?}")))?;
+        let Limit { soft, hard } = limit;
+        let (soft, hard) = (soft.unwrap_or(u64::MAX), hard.unwrap_or(u64::MAX));
+        let set = crfs_sys::limits::set(host_pid.pid(), number, crfs_sys::limits::Limit { soft, hard });
+        match set {
+            Ok(_) => {}
+            Err(nix::errno::Errno::EPERM) => {
+                let now = crfs_sys::limits::get(host_pid.pid(), number).doing(|| format!("{path}: reading {name}"))?;
+                let lower = crfs_sys::limits::Limit { soft: soft.min(now.hard), hard: now.hard };
+                crfs_sys::limits::set(host_pid.pid(), number, lower).doing(|| format!("{path}: setting {name}"))?;
+                notes.push(format!("{path}: {name} stays at {} (raising it takes CAP_SYS_RESOURCE)", show(now.hard)));
+            }
+            Err(errno) => return Err(errno).doing(|| format!("{path}: setting {name}")),
+        }
+    }
+    Ok(())
+}
+
+fn show(limit: u64) -> String {
+    if limit == u64::MAX { "unlimited".to_owned() } else { limit.to_string() }
+}
+
+/// Sets what /proc/PID takes from outside. Lowering oom_score_adj takes CAP_SYS_RESOURCE: without it a note says so.
+///
+/// # Errors
+/// When /proc refuses for another reason.
+pub fn attributes(host_pid: HostPid, process: &ProcessImage, notes: &mut Vec<String>) -> Result<(), Failure> {
+    let ProcessAttr { oom_score_adj, coredump_filter, .. } = &process.attr;
+    let path = layout::process_file(process.process.pid, "attr");
+    let file = |name: &str| format!("/proc/{}/{name}", host_pid.raw());
+    match std::fs::write(file("oom_score_adj"), oom_score_adj.to_string()) {
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            notes.push(format!(
+                "{path}: oom_score_adj {oom_score_adj} could not be set (lowering it takes CAP_SYS_RESOURCE)"
+            ));
+        }
+        other => other.doing(|| format!("{path}: setting oom_score_adj"))?,
+    }
+    std::fs::write(file("coredump_filter"), coredump_filter.to_string())
+        .doing(|| format!("{path}: setting coredump_filter"))
+}

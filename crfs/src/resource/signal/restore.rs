@@ -1,0 +1,49 @@
+//! Signal actions and queued signals. Masks are set last of all, with the registers.
+
+use crfs_tracee::{Arg, Batch};
+use image_format::Pid;
+use image_format::signal::{PendingSignal, SignalAction};
+
+/// `sizeof(sigset_t)` of the kernel.
+const SIGSET_SIZE: u64 = 8;
+
+/// Forgets SIGCHLD that zombies and helpers sent while they died: queued signals of the image come afterwards. The calls fail with
+/// EAGAIN once the queue is empty, which is what they are made for.
+pub fn forget_children(batch: &mut Batch, deaths: usize) {
+    let set = batch.data(&(1u64 << (libc::SIGCHLD - 1)).to_ne_bytes());
+    let at_once = batch.data(&[0; 16]);
+    // A standard signal is queued once for the process however many children die, and once more for a thread.
+    for _ in 0..deaths.min(2) {
+        let args = [set.into(), 0u64.into(), at_once.into(), SIGSET_SIZE.into()];
+        batch.attempt(libc::SYS_rt_sigtimedwait, &args, "rt_sigtimedwait");
+    }
+}
+
+/// The calls that set every action of the image. Those it does not name are the default, as in the stub.
+pub fn actions(batch: &mut Batch, actions: &[SignalAction]) {
+    for action in actions {
+        let mut record = Vec::with_capacity(32);
+        for word in [action.handler.0, action.flags.0, action.restorer.0, action.mask.0] {
+            record.extend_from_slice(&word.to_ne_bytes());
+        }
+        let record = batch.data(&record);
+        let args = [u64::from(action.signal.0).into(), record.into(), 0u64.into(), SIGSET_SIZE.into()];
+        batch.call(libc::SYS_rt_sigaction, &args, "rt_sigaction");
+    }
+}
+
+/// The calls by which a thread queues signals to itself (only to itself may any siginfo be sent): to its process, or, with a thread
+/// id, to the thread alone. They stay queued since everything is blocked.
+pub fn pending(batch: &mut Batch, signals: &[PendingSignal], process: Pid, thread: Option<Pid>) {
+    for pending in signals {
+        let info = batch.data(&pending.siginfo.0);
+        let (process, signal) = (Arg::Value(process.0.into()), Arg::Value(pending.signal.0.into()));
+        match thread {
+            None => batch.call(libc::SYS_rt_sigqueueinfo, &[process, signal, info.into()], "rt_sigqueueinfo"),
+            Some(tid) => {
+                let args = [process, Arg::Value(tid.0.into()), signal, info.into()];
+                batch.call(libc::SYS_rt_tgsigqueueinfo, &args, "rt_tgsigqueueinfo")
+            }
+        };
+    }
+}

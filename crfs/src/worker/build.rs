@@ -1,8 +1,0 @@
-//! Builds a container from an image.
-use super::Report;
-use crate::registry::Registry;
-
-/// Runs the job.
-pub(super) fn run(_registry: &Registry, _name: &str) -> Report {
-    Report::default()
-}

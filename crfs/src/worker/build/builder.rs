@@ -1,0 +1,492 @@
+//! Carries out the steps of a plan on traced processes.
+
+use super::staged::Staged;
+use crate::failure::{Doing, Failure, Kind};
+use crate::plan::{Action, Plan, Role, SCRATCH_SIZE, Step};
+use crate::registry::Container;
+use crate::resource::memory::restore::{self as memory, Backings, PageFiles};
+use crate::resource::process::restore::{self as process, Directories};
+use crate::resource::{descriptor, epoll, interval_timer, registers, signal, thread};
+use crfs_sys::HostPid;
+use crfs_tracee::{
+    Batch, Injector, RemoteAddress, Scratch, SeizeOptions, Spawn, Stop, Stopped, Tracee, TracerCpu, Waited, stub,
+};
+use image_format::{FileId, Pid, ProcessImage, ThreadImage, layout};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::time::{Duration, Instant};
+
+/// A stop that was asked for comes within microseconds.
+const STOP_PATIENCE: Duration = Duration::from_secs(10);
+const PR_SET_NAME: u64 = 15;
+const PR_SET_CHILD_SUBREAPER: u64 = 36;
+/// What makes a thread of a process (clone(2)); its thread pointer and tid address are set by calls and registers of its own.
+const THREAD: i32 = libc::CLONE_VM
+    | libc::CLONE_FS
+    | libc::CLONE_FILES
+    | libc::CLONE_SIGHAND
+    | libc::CLONE_THREAD
+    | libc::CLONE_SYSVSEM;
+
+/// The container while it is being built.
+pub(super) struct Builder<'a> {
+    staged: &'a Staged,
+    plan: &'a Plan,
+    cpu: TracerCpu,
+    backings: Backings,
+    directories: Directories,
+    descriptors: BTreeMap<FileId, OwnedFd>,
+    registrations: Vec<epoll::Registration>,
+    pages: PageFiles<'a>,
+    notes: Vec<String>,
+    own_capabilities: u64,
+    tasks: BTreeMap<Pid, Task>,
+}
+
+/// A process being built: its threads, the leader among them, while calls are injected; then as they stand.
+#[derive(Default)]
+struct Task {
+    injected: BTreeMap<Pid, Injector>,
+    finished: Vec<Tracee<Stopped>>,
+    /// Zombies and helpers of its own that died.
+    deaths: usize,
+}
+
+/// A container whose tasks all have their final state and stand in ptrace stops.
+pub(super) struct Built {
+    tasks: Vec<(Pid, Vec<Tracee<Stopped>>)>,
+}
+
+impl Built {
+    /// Lets go of every task, in a frozen cgroup: they stay where they are. From here on they live without the worker.
+    pub(super) fn let_go(self) -> Result<Vec<(Pid, HostPid)>, Failure> {
+        for tracee in self.tasks.iter().flat_map(|(_, tracees)| tracees) {
+            tracee.set_options(SeizeOptions::default()).doing(|| "letting the tasks outlive the worker")?;
+        }
+        let mut live = Vec::new();
+        for (pid, tracees) in self.tasks {
+            // The leader stands last, and its id is the process's.
+            live.extend(tracees.last().map(|leader| (pid, leader.tid())));
+            for tracee in tracees {
+                tracee.detach().doing(|| format!("{}: letting go", layout::process_dir(pid)))?;
+            }
+        }
+        Ok(live)
+    }
+}
+
+impl<'a> Builder<'a> {
+    /// Takes over the stub, and opens everything the processes will need.
+    pub(super) fn new(
+        container: &'a Container,
+        staged: &'a Staged,
+        plan: &'a Plan,
+        first: HostPid,
+        notes: &mut Vec<String>,
+    ) -> Result<Self, Failure> {
+        let image = &staged.image;
+        let root = format!("/proc/{}/root", first.raw());
+        let root = File::options()
+            .read(true)
+            .custom_flags(libc::O_PATH)
+            .open(&root)
+            .doing(|| "opening the container's root")?;
+        let backings = Backings::open(image, plan, root.as_fd())?;
+        let mut pages = PageFiles::new(container, &staged.sums);
+        backings.fill_objects(plan, &mut pages)?;
+        let mut builder = Builder {
+            staged,
+            plan,
+            cpu: TracerCpu::new().doing(|| "reading the worker's affinity")?,
+            backings,
+            directories: Directories::open(image, root.as_fd())?,
+            descriptors: descriptor::open_all(
+                image,
+                &container.staging_dir(),
+                root.as_fd(),
+                &container.log_file(),
+                notes,
+            )?,
+            registrations: epoll::registrations(image)?,
+            pages,
+            notes: Vec::new(),
+            own_capabilities: thread::restore::own_capabilities()?,
+            tasks: BTreeMap::new(),
+        };
+        let pid = plan.births.values().find(|birth| birth.creator.is_none()).map(|birth| birth.pid);
+        let pid = pid.ok_or_else(|| Failure::new(Kind::BadImage, "process: there is no first process"))?;
+        let tracee = Tracee::seize(first, SeizeOptions::BUILD).doing(|| "tracing the stub")?;
+        tracee.interrupt().doing(|| "stopping the stub")?;
+        let stopped = match tracee.wait(Instant::now() + STOP_PATIENCE).doing(|| "stopping the stub")? {
+            Waited::Stopped(stopped) => stopped,
+            Waited::Gone(exit) => return Err(Failure::new(Kind::System, format!("the stub died: {exit}"))),
+            Waited::Running(_) => return Err(Failure::new(Kind::Deadline, "the stub does not stop")),
+        };
+        let scratch = Some(RemoteAddress(plan.scratch.0));
+        let injector =
+            Injector::bootstrap(stopped, stub::GADGET, scratch, SCRATCH_SIZE).doing(|| "mapping the scratch memory")?;
+        builder.tasks.insert(pid, Task { injected: BTreeMap::from([(pid, injector)]), ..Task::default() });
+        Ok(builder)
+    }
+
+    /// Runs every step. `spent` learns how long each kind took.
+    pub(super) fn run(
+        mut self,
+        notes: &mut Vec<String>,
+        spent: &mut dyn FnMut((String, Duration)),
+    ) -> Result<Built, Failure> {
+        let plan = self.plan;
+        for step in &plan.steps {
+            let begun = Instant::now();
+            self.step(*step)
+                .map_err(|failure| failure.within(format!("{} of process {}", step.action, step.process)))?;
+            spent((step.action.to_string().to_lowercase(), begun.elapsed()));
+        }
+        notes.append(&mut self.notes);
+        let live = self.tasks.into_iter().filter(|(_, task)| !task.finished.is_empty());
+        Ok(Built { tasks: live.map(|(pid, task)| (pid, task.finished)).collect() })
+    }
+
+    fn step(&mut self, step: Step) -> Result<(), Failure> {
+        let pid = step.process;
+        match step.action {
+            Action::Spawn => self.spawn(pid),
+            Action::Session => self.session(pid),
+            Action::Group => self.group(pid),
+            Action::Memory => self.memory(pid),
+            Action::Fill => self.fill(pid),
+            Action::Descriptors => self.descriptors(pid),
+            Action::Directories => {
+                let mut batch = Batch::new();
+                self.directories.enter(&mut batch, self.image(pid)?, self.plan.link_fd)?;
+                self.inject(pid, &batch)
+            }
+            Action::Threads => self.threads(pid),
+            Action::Advice => {
+                let mut batch = Batch::new();
+                memory::advise_late(&mut batch, self.image(pid)?);
+                self.inject(pid, &batch)
+            }
+            Action::Die => self.die(pid),
+            Action::Dismiss => self.dismiss(pid),
+            Action::Limits => {
+                let (host, image) = (self.host(pid)?, self.image(pid)?);
+                process::attributes(host, image, &mut self.notes)?;
+                process::limits(host, image, &mut self.notes)
+            }
+            Action::Signals => self.signals(pid),
+            Action::ThreadState => self.thread_state(pid),
+            Action::Credentials => self.credentials(pid),
+            Action::Resume => self.resume(pid),
+        }
+    }
+
+    fn image(&self, pid: Pid) -> Result<&'a ProcessImage, Failure> {
+        let missing = || Failure::new(Kind::System, format!("process {pid}: not in the image"));
+        self.staged.image.processes.get(&pid).ok_or_else(missing)
+    }
+
+    fn leader(&mut self, pid: Pid) -> Result<&mut Injector, Failure> {
+        let injector = self.tasks.get_mut(&pid).and_then(|task| task.injected.get_mut(&pid));
+        let injector = injector.ok_or_else(|| Failure::new(Kind::System, format!("process {pid}: not there yet")))?;
+        // One stop costs a quarter where tracer and tracee share a CPU; affinity is the tracee's state, so the tracer moves.
+        self.cpu.follow(injector.tid()).doing(|| layout::process_dir(pid))?;
+        Ok(injector)
+    }
+
+    fn host(&mut self, pid: Pid) -> Result<HostPid, Failure> {
+        Ok(self.leader(pid)?.tid())
+    }
+
+    fn inject(&mut self, pid: Pid, batch: &Batch) -> Result<(), Failure> {
+        self.leader(pid)?.run(batch).map(drop).doing(|| layout::process_dir(pid))
+    }
+
+    fn spawn(&mut self, pid: Pid) -> Result<(), Failure> {
+        let birth = self.plan.births.get(&pid).ok_or_else(|| Failure::new(Kind::System, "no birth is planned"))?;
+        if let Some(creator) = birth.creator {
+            let exit_signal = match (&birth.role, self.staged.image.processes.get(&pid)) {
+                (Role::Live, Some(process)) => process.process.exit_signal.map_or(0, |signal| i32::from(signal.0)),
+                (Role::Zombie(_), _) => {
+                    self.zombie(pid).and_then(|z| z.exit_signal).map_or(0, |signal| i32::from(signal.0))
+                }
+                _ => libc::SIGCHLD,
+            };
+            let set_tid = vec![i32::try_from(pid.0).map_err(|_| Failure::new(Kind::BadImage, "a pid is too large"))?];
+            let spawn = Spawn { exit_signal, set_tid, ..Spawn::default() };
+            let scratch = Scratch { base: RemoteAddress(self.plan.scratch.0), len: SCRATCH_SIZE };
+            let child = self
+                .leader(creator)?
+                .spawn(&spawn, format!("clone3 process {pid}"))
+                .doing(|| layout::process_dir(pid))?;
+            let injector = Injector::new(child, scratch).doing(|| layout::process_dir(pid))?;
+            self.tasks.insert(pid, Task { injected: BTreeMap::from([(pid, injector)]), ..Task::default() });
+        }
+        // Before any orphan looks for a reaper.
+        if self.staged.image.processes.get(&pid).is_some_and(|process| process.attr.child_subreaper) {
+            self.leader(pid)?
+                .call(libc::SYS_prctl, &[PR_SET_CHILD_SUBREAPER, 1], "prctl(PR_SET_CHILD_SUBREAPER)")
+                .doing(|| layout::process_dir(pid))?;
+        }
+        Ok(())
+    }
+
+    fn zombie(&self, pid: Pid) -> Option<&'a image_format::process::Zombie> {
+        let threads = self.staged.image.processes.values().flat_map(|process| process.threads.values());
+        threads.flat_map(|thread| &thread.zombies).find(|zombie| zombie.pid == pid)
+    }
+
+    fn session(&mut self, pid: Pid) -> Result<(), Failure> {
+        let birth = self.plan.births.get(&pid);
+        // The first process was made a leader with its surroundings.
+        if birth.is_some_and(|birth| birth.own_session && birth.creator.is_some()) {
+            self.leader(pid)?.call(libc::SYS_setsid, &[], "setsid").doing(|| layout::process_dir(pid))?;
+        }
+        Ok(())
+    }
+
+    fn group(&mut self, pid: Pid) -> Result<(), Failure> {
+        if let Some(group) = self.plan.births.get(&pid).and_then(|birth| birth.group) {
+            self.leader(pid)?
+                .call(libc::SYS_setpgid, &[0, group.0.into()], "setpgid")
+                .doing(|| layout::process_dir(pid))?;
+        }
+        Ok(())
+    }
+
+    fn memory(&mut self, pid: Pid) -> Result<(), Failure> {
+        let image = self.image(pid)?;
+        let planned = self.plan.memory.get(&pid).ok_or_else(|| Failure::new(Kind::System, "no memory is planned"))?;
+        let mut batch = Batch::new();
+        if planned.inherited_from.is_none() {
+            memory::empty(&mut batch, self.scratch());
+        }
+        memory::map(&mut batch, image, planned, self.plan.link_fd, &self.backings)?;
+        self.inject(pid, &batch)
+    }
+
+    fn scratch(&self) -> (u64, u64) {
+        (self.plan.scratch.0, self.plan.scratch.0 + SCRATCH_SIZE)
+    }
+
+    fn fill(&mut self, pid: Pid) -> Result<(), Failure> {
+        let (host, image) = (self.host(pid)?, self.image(pid)?);
+        let planned = self.plan.memory.get(&pid).ok_or_else(|| Failure::new(Kind::System, "no memory is planned"))?;
+        memory::fill(host, image, planned, &mut self.pages)
+    }
+
+    fn descriptors(&mut self, pid: Pid) -> Result<(), Failure> {
+        let mut batch = Batch::new();
+        let registrations = self.registrations.iter().filter(|registration| registration.process == pid);
+        let fds = &self.image(pid)?.fds;
+        descriptor::inject::place_all(&mut batch, fds, &self.descriptors, self.plan.link_fd)?;
+        for registration in registrations {
+            descriptor::inject::register(&mut batch, registration);
+        }
+        self.inject(pid, &batch)
+    }
+
+    fn threads(&mut self, pid: Pid) -> Result<(), Failure> {
+        let scratch = Scratch { base: RemoteAddress(self.plan.scratch.0), len: SCRATCH_SIZE };
+        for &tid in self.image(pid)?.threads.keys().filter(|&&tid| tid != pid) {
+            let set_tid = vec![i32::try_from(tid.0).map_err(|_| Failure::new(Kind::BadImage, "a tid is too large"))?];
+            let spawn = Spawn { flags: u64::from(THREAD.cast_unsigned()), set_tid, ..Spawn::default() };
+            let path = || layout::thread_file(pid, tid, "");
+            let thread = self.leader(pid)?.spawn(&spawn, format!("clone3 thread {tid}")).doing(path)?;
+            let injector = Injector::new(thread, scratch).doing(path)?;
+            if let Some(task) = self.tasks.get_mut(&pid) {
+                task.injected.insert(tid, injector);
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets a zombie die as it did.
+    fn die(&mut self, pid: Pid) -> Result<(), Failure> {
+        let Some(zombie) = self.zombie(pid) else { return Ok(()) };
+        let mut name = zombie.name.0.clone();
+        name.push(0);
+        let mut batch = Batch::new();
+        let name = batch.data(&name);
+        batch.call(libc::SYS_prctl, &[PR_SET_NAME.into(), name.into()], "prctl(PR_SET_NAME)");
+        let [real, effective, saved, _] = zombie.gid;
+        batch.call(libc::SYS_setresgid, &[real.into(), effective.into(), saved.into()], "setresgid");
+        let [real, effective, saved, _] = zombie.uid;
+        batch.call(libc::SYS_setresuid, &[real.into(), effective.into(), saved.into()], "setresuid");
+        self.inject(pid, &batch)?;
+        let signal = i32::try_from(zombie.status & 0x7f).unwrap_or(0);
+        let code = u64::from(zombie.status >> 8 & 0xff);
+        if signal == 0 {
+            self.exit(pid, code)?
+        } else {
+            self.end_by(pid, signal)?
+        }
+        self.count_death(zombie_parent(self.plan, pid));
+        Ok(())
+    }
+
+    fn count_death(&mut self, parent: Option<Pid>) {
+        if let Some(task) = parent.and_then(|parent| self.tasks.get_mut(&parent)) {
+            task.deaths += 1;
+        }
+    }
+
+    fn exit(&mut self, pid: Pid, code: u64) -> Result<(), Failure> {
+        let died = self.leader(pid)?.attempt(libc::SYS_exit_group, &[code], "exit_group");
+        self.tasks.remove(&pid);
+        match died {
+            Err(crfs_tracee::InjectError::Died { .. }) => Ok(()),
+            Err(error) => Err(error).doing(|| format!("process {pid}: exiting")),
+            Ok(_) => Err(Failure::new(Kind::System, format!("process {pid}: exit_group returned"))),
+        }
+    }
+
+    /// Ends a process by a signal whose action is the default. It leaves no core dump, whose flag in the status is lost.
+    fn end_by(&mut self, pid: Pid, signal: i32) -> Result<(), Failure> {
+        let doing = || format!("process {pid}: ending it by signal {signal}");
+        let task = self.tasks.remove(&pid).and_then(|mut task| task.injected.remove(&pid));
+        let tracee = task.ok_or_else(|| Failure::new(Kind::System, doing()))?.release().doing(doing)?;
+        let host = tracee.tid();
+        let none = crfs_sys::limits::Limit { soft: 0, hard: 0 };
+        crfs_sys::limits::set(host.pid(), 4, none).doing(doing)?;
+        tracee.set_sigmask(0).doing(doing)?;
+        let number = nix::sys::signal::Signal::try_from(signal).doing(doing)?;
+        nix::sys::signal::kill(host.pid(), number).doing(doing)?;
+        let mut running = tracee.cont(None).doing(doing)?;
+        loop {
+            running = match running.wait(Instant::now() + STOP_PATIENCE).doing(doing)? {
+                Waited::Gone(_) => return Ok(()),
+                Waited::Running(_) => return Err(Failure::new(Kind::Deadline, doing())),
+                Waited::Stopped(stopped) => match stopped.stop() {
+                    Stop::Signal(got) if got == signal => stopped.cont(Some(signal)).doing(doing)?,
+                    _ => stopped.cont(None).doing(doing)?,
+                },
+            };
+        }
+    }
+
+    /// A helper has served: it exits, and its reaper waits for it.
+    fn dismiss(&mut self, pid: Pid) -> Result<(), Failure> {
+        let Some(Role::Helper { reaper }) = self.plan.births.get(&pid).map(|birth| birth.role.clone()) else {
+            return Ok(());
+        };
+        self.exit(pid, 0)?;
+        let wait_all = u64::from(libc::__WALL.cast_unsigned());
+        self.leader(reaper)?
+            .call(libc::SYS_wait4, &[pid.0.into(), 0, wait_all, 0], "wait4 for a helper")
+            .doing(|| layout::process_dir(reaper))?;
+        self.count_death(Some(reaper));
+        Ok(())
+    }
+
+    fn signals(&mut self, pid: Pid) -> Result<(), Failure> {
+        let image = self.image(pid)?;
+        let deaths = self.tasks.get(&pid).map_or(0, |task| task.deaths);
+        let mut batch = Batch::new();
+        signal::restore::forget_children(&mut batch, deaths);
+        signal::restore::actions(&mut batch, &image.actions);
+        signal::restore::pending(&mut batch, &image.pending, pid, None);
+        if let Some(leader) = image.threads.get(&pid) {
+            interval_timer::restore::arm(&mut batch, &leader.timers);
+        }
+        self.inject(pid, &batch)?;
+        self.each_thread(pid, |_, tid, injector, thread| {
+            let mut batch = Batch::new();
+            signal::restore::pending(&mut batch, &thread.pending, pid, Some(tid));
+            injector.run(&batch).map(drop).doing(|| layout::thread_file(pid, tid, "signal.pending"))
+        })
+    }
+
+    /// Runs `part` for every thread that calls can still be injected into.
+    fn each_thread(
+        &mut self,
+        pid: Pid,
+        mut part: impl FnMut(&mut Self, Pid, &mut Injector, &'a ThreadImage) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let image = self.image(pid)?;
+        let Some(mut injected) = self.tasks.get_mut(&pid).map(|task| std::mem::take(&mut task.injected)) else {
+            return Ok(());
+        };
+        let result = injected.iter_mut().try_for_each(|(&tid, injector)| {
+            let thread = image
+                .threads
+                .get(&tid)
+                .ok_or_else(|| Failure::new(Kind::System, format!("thread {tid}: not in the image")))?;
+            self.cpu.follow(injector.tid()).doing(|| layout::process_dir(pid))?;
+            part(self, tid, injector, thread)
+        });
+        if let Some(task) = self.tasks.get_mut(&pid) {
+            task.injected = injected;
+        }
+        result
+    }
+
+    fn thread_state(&mut self, pid: Pid) -> Result<(), Failure> {
+        self.each_thread(pid, |builder, tid, injector, thread| {
+            let path = thread::restore::path(pid, tid);
+            let mut batch = Batch::new();
+            thread::restore::registrations(&mut batch, thread);
+            injector.run(&batch).doing(|| path.clone())?;
+            thread::restore::scheduling(injector.tid(), &path, &thread.attr, &mut builder.notes)?;
+            let tracee = injector.tracee().doing(|| path.clone())?;
+            let size = tracee.xstate().doing(|| path.clone())?.len();
+            tracee.set_xstate(&registers::restore::xstate(&thread.fpu, size)?).doing(|| path.clone())?;
+            let [d0, d1, d2, d3, d6, d7] = thread.fpu.debug.map(|register| register.0);
+            if d7 != 0 {
+                tracee.set_debug_registers(&[d0, d1, d2, d3, 0, 0, d6, d7]).doing(|| path.clone())?;
+            }
+            Ok(())
+        })
+    }
+
+    fn credentials(&mut self, pid: Pid) -> Result<(), Failure> {
+        self.each_thread(pid, |builder, tid, injector, thread| {
+            let path = thread::restore::path(pid, tid);
+            let mut batch = Batch::new();
+            thread::restore::credentials(&mut batch, &path, &thread.attr, builder.own_capabilities, &mut builder.notes);
+            injector.run(&batch).map(drop).doing(|| path)
+        })?;
+        let mut batch = Batch::new();
+        thread::restore::dumpable(&mut batch, self.image(pid)?.attr.dumpable);
+        // Nothing pulls descriptors any more.
+        batch.call(libc::SYS_close, &[self.plan.link_fd.into()], "close the link");
+        self.inject(pid, &batch)
+    }
+
+    /// The last that is done to a process: interrupted calls, the scratch, masks and registers, the leader last since the scratch is
+    /// one for all its threads.
+    fn resume(&mut self, pid: Pid) -> Result<(), Failure> {
+        let image = self.image(pid)?;
+        let Some(mut injected) = self.tasks.get_mut(&pid).map(|task| std::mem::take(&mut task.injected)) else {
+            return Ok(());
+        };
+        let leader = injected.remove(&pid);
+        let mut finished = Vec::with_capacity(image.threads.len());
+        for (tid, mut injector) in injected.into_iter().chain(leader.map(|leader| (pid, leader))) {
+            let path = || layout::thread_file(pid, tid, "thread.frame");
+            let thread = image.threads.get(&tid).ok_or_else(|| Failure::new(Kind::System, path()))?;
+            self.cpu.follow(injector.tid()).doing(path)?;
+            let rax = registers::restore::reenter(&mut injector, thread).doing(path)?;
+            let tracee = if tid == pid { injector.unmap_scratch_and_stop() } else { injector.release() }.doing(path)?;
+            let mut regs = registers::restore::user_regs(&thread.frame.registers, &thread.tls);
+            regs.rax = rax;
+            tracee.set_regs(&regs).doing(path)?;
+            tracee.set_sigmask(thread.mask.blocked.0).doing(path)?;
+            finished.push(tracee);
+        }
+        if let Some(leader) = finished.last() {
+            memory::verify(leader.tid(), image)?;
+        }
+        if let Some(task) = self.tasks.get_mut(&pid) {
+            task.finished = finished;
+        }
+        Ok(())
+    }
+}
+
+/// Who learns of a zombie's death: the process that cloned it.
+fn zombie_parent(plan: &Plan, pid: Pid) -> Option<Pid> {
+    plan.births.get(&pid).and_then(|birth| birth.creator)
+}

@@ -1,0 +1,200 @@
+//! Builds a container from what was copied in: checks, plan, surroundings, steps, and the freeze at the end.
+//!
+//! Every task is made by this worker and dies with it: they are traced with PTRACE_O_EXITKILL until the cgroup is frozen, the
+//! option is cleared and the worker lets go.
+
+mod builder;
+mod staged;
+
+use super::{Report, settle};
+use crate::failure::{Doing, Failure, Kind};
+use crate::freezer::Cgroup;
+use crate::launch::{ClockOffsets, Surroundings, clone_init};
+use crate::plan;
+use crate::registry::{Live, Registry, Timing};
+use crate::resource::container::restore as container_restore;
+use builder::Builder;
+use crfs_sys::HostPid;
+use crfs_tracee::stub;
+use image_format::{Image, Pid, layout};
+use nix::sys::signal::Signal;
+use staged::Staged;
+use std::ffi::{CString, OsString};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// For the freezer to stop tasks that all stand still already.
+const FREEZE_DEADLINE: Duration = Duration::from_secs(10);
+/// For killed tasks to be gone.
+const KILL_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Runs the job.
+pub(super) fn run(registry: &Registry, name: &str) -> Report {
+    let mut report = Report::default();
+    if let Err(failure) = build(registry, name, &mut report) {
+        report.failure = Some(failure);
+    }
+    report
+}
+
+fn build(registry: &Registry, name: &str, report: &mut Report) -> Result<(), Failure> {
+    let mut phase = Instant::now();
+    let mut lap = |report: &mut Report, what: &str| {
+        let us = u64::try_from(phase.elapsed().as_micros()).unwrap_or(u64::MAX);
+        report.timings.push(Timing { what: what.to_owned(), us });
+        phase = Instant::now();
+    };
+    let container = registry.container(name)?;
+    let staged = Staged::load(&container)?;
+    let image = &staged.image;
+    container_restore::check_host(&image.manifest)?;
+    let plan = plan::compute(image)?;
+    lap(report, "check");
+
+    write_record(registry, name, image)?;
+    let cgroup = Cgroup::of(registry, name)?;
+    cgroup.create()?;
+    let live = made_or_gone(&cgroup, || {
+        let link = link_to_worker(&plan)?;
+        let init = first_process(image, &cgroup, &link)?;
+        lap(report, "surroundings");
+        let builder = Builder::new(&container, &staged, &plan, init, &mut report.notes)?;
+        lap(report, "open");
+        let built = builder.run(&mut report.notes, &mut |step| lap_step(&mut report.timings, step))?;
+        cgroup.freeze(FREEZE_DEADLINE)?;
+        built.let_go()
+    })?;
+    lap(report, "freeze");
+    let published = made_or_gone(&cgroup, || {
+        settle::wait(&live)?;
+        let processes =
+            live.into_iter().map(|(pid, host)| settle::live_process(pid, host)).collect::<Result<_, _>>()?;
+        staged.publish(&container)?;
+        container.write_live(&Live { processes })
+    });
+    lap(report, "publish");
+    published
+}
+
+fn lap_step(timings: &mut Vec<Timing>, (what, spent): (String, Duration)) {
+    let us = u64::try_from(spent.as_micros()).unwrap_or(u64::MAX);
+    match timings.iter_mut().find(|timing| timing.what == what) {
+        Some(timing) => timing.us += us,
+        None => timings.push(Timing { what, us }),
+    }
+}
+
+/// Does a part of the build. When it fails, every task and the cgroup are gone before it returns.
+fn made_or_gone<T>(cgroup: &Cgroup, part: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    part().inspect_err(|_| {
+        // The failure that counts is the first; what cannot be killed is told by the next attempt.
+        let _ = cgroup.signal_kill();
+        let end = Instant::now() + KILL_DEADLINE;
+        // A traced task is gone only when its tracer has waited for it.
+        while Instant::now() < end {
+            match nix::sys::wait::waitpid(
+                None,
+                Some(nix::sys::wait::WaitPidFlag::__WALL | nix::sys::wait::WaitPidFlag::WNOHANG),
+            ) {
+                Ok(nix::sys::wait::WaitStatus::StillAlive) => std::thread::sleep(Duration::from_micros(200)),
+                Ok(_) => {}
+                Err(_) => break,
+            }
+        }
+        let _ = cgroup.remove(KILL_DEADLINE);
+    })
+}
+
+/// Notes in the registry what the image says of the container.
+fn write_record(registry: &Registry, name: &str, image: &Image) -> Result<(), Failure> {
+    let container = registry.container(name)?;
+    let mut record = container.existing()?;
+    let options = &image.manifest.container;
+    let first = image.processes.values().find(|process| process.process.parent == Pid(0));
+    record.command =
+        first.map_or(Vec::new(), |first| first.process.arguments.iter().map(|arg| arg.escaped()).collect());
+    record.root = options.root.as_ref().map(|root| PathBuf::from(OsString::from_vec(root.0.clone())));
+    record.host_net = options.host_net;
+    record.cgroup = Cgroup::of(registry, name)?.path().to_owned();
+    container.write_record(&record)
+}
+
+/// A pidfd of this worker, through which the processes being built pull descriptors.
+fn link_to_worker(plan: &plan::Plan) -> Result<Link, Failure> {
+    let pidfd = crfs_sys::pidfd::open(nix::unistd::getpid(), false).doing(|| "opening a pidfd of the worker")?;
+    Ok(Link {
+        pidfd,
+        number: i32::try_from(plan.link_fd)
+            .map_err(|_| Failure::new(Kind::BadImage, "fds: a descriptor is too large"))?,
+    })
+}
+
+struct Link {
+    pidfd: OwnedFd,
+    number: i32,
+}
+
+/// The container's first process in its new surroundings, at the stub's first instructions.
+fn first_process(image: &Image, cgroup: &Cgroup, link: &Link) -> Result<HostPid, Failure> {
+    let manifest = &image.manifest;
+    let os = |bytes: &image_format::Bytes| OsString::from_vec(bytes.0.clone());
+    let surroundings = Surroundings {
+        root: manifest.container.root.as_ref().map(|root| os(root).into()),
+        host_net: manifest.container.host_net,
+        hostname: os(&manifest.container.hostname),
+        domainname: os(&manifest.container.domainname),
+    };
+    raise_descriptor_limit(link)?;
+    let offsets = ClockOffsets {
+        monotonic: offset(manifest.clocks.monotonic, libc::CLOCK_MONOTONIC)?,
+        boottime: offset(manifest.clocks.boottime, libc::CLOCK_BOOTTIME)?,
+    };
+    let program = stub::memfd().doing(|| "making the stub")?;
+    let directory = cgroup.open()?;
+    let newborn =
+        clone_init(&surroundings, std::os::fd::AsFd::as_fd(&directory), Some(offsets), || become_stub(link, &program))?;
+    let pid = newborn.wait_for_exec()?;
+    Ok(HostPid::from(pid))
+}
+
+/// What must be added to the host's clock for the container's to continue from where it was.
+fn offset(then: image_format::Timespec, clock: libc::clockid_t) -> Result<i64, Failure> {
+    let now = crfs_sys::time::clock_ns(clock).doing(|| "reading a clock")?;
+    i64::try_from(then.ns() - i128::from(now))
+        .map_err(|_| Failure::new(Kind::BadImage, format!("{}: clocks: out of range", layout::MANIFEST)))
+}
+
+/// Descriptors of the image may have any number, and the worker opens every file of every process.
+fn raise_descriptor_limit(link: &Link) -> Result<(), Failure> {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).doing(|| "reading RLIMIT_NOFILE")?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).doing(|| "raising RLIMIT_NOFILE")?;
+    let highest = u64::try_from(link.number).unwrap_or(0) + 2;
+    if highest > hard {
+        let reason =
+            format!("fds: descriptor {} is beyond this user's limit of {hard} (RLIMIT_NOFILE); raise it", highest - 2);
+        return Err(Failure::new(Kind::Incompatible, reason));
+    }
+    Ok(())
+}
+
+/// In the new process: nothing open but the link, every signal as after boot, and death when the worker dies before it traces.
+fn become_stub(link: &Link, program: &OwnedFd) -> std::io::Error {
+    let set = || -> nix::Result<()> {
+        nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
+        crfs_sys::signal::reset_all()?;
+        crfs_sys::signal::set_mask(0)?;
+        crfs_sys::fds::keep(&link.pidfd, link.number, program)
+    };
+    if let Err(errno) = set() {
+        return errno.into();
+    }
+    let name = [c"crfs-stub"];
+    let nothing: [CString; 0] = [];
+    match nix::unistd::execveat(program, c"", &name, &nothing, nix::fcntl::AtFlags::AT_EMPTY_PATH) {
+        Err(errno) => errno.into(),
+        Ok(never) => match never {},
+    }
+}

@@ -1,0 +1,53 @@
+//! After tasks were let go in a frozen cgroup: they fall back into the freezer on their own, and only then does their CPU clock stand
+//! still.
+
+use crate::failure::{Doing, Failure, Kind};
+use crate::registry::LiveProcess;
+use crfs_sys::HostPid;
+use image_format::Pid;
+use std::time::{Duration, Instant};
+
+/// More than a freezer needs for thousands of threads.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Waits until no thread of the processes is running or in a ptrace stop.
+///
+/// # Errors
+/// [`Kind::Deadline`] naming the thread that is.
+pub(super) fn wait(processes: &[(Pid, HostPid)]) -> Result<(), Failure> {
+    let end = Instant::now() + PATIENCE;
+    for &(_, process) in processes {
+        let tasks = format!("/proc/{}/task", process.raw());
+        for task in std::fs::read_dir(&tasks).doing(|| format!("{tasks}: reading"))? {
+            let path = task.doing(|| format!("{tasks}: reading"))?.path().join("stat");
+            while moving(&path) {
+                if Instant::now() > end {
+                    return Err(Failure::new(
+                        Kind::Deadline,
+                        format!("{}: does not come to rest in the freezer", path.display()),
+                    ));
+                }
+                std::thread::sleep(Duration::from_micros(50));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether a thread runs or stands in a ptrace stop. One that is gone does neither.
+fn moving(stat: &std::path::Path) -> bool {
+    let text = std::fs::read(stat).unwrap_or_default();
+    // The name is in parentheses and may hold any byte; the state follows the last one.
+    let after = text.iter().rposition(|&byte| byte == b')').and_then(|at| text.get(at + 2));
+    matches!(after, Some(b'R' | b't'))
+}
+
+/// A process as `live.json` records it: with its CPU clock, which stands still from now on.
+///
+/// # Errors
+/// When the clock cannot be read.
+pub(super) fn live_process(pid: Pid, process: HostPid) -> Result<LiveProcess, Failure> {
+    let cpu_ns =
+        crfs_sys::time::process_cpu_ns(process.pid()).doing(|| format!("process {pid}: reading its CPU clock"))?;
+    Ok(LiveProcess { pid, host_pid: process.raw(), cpu_ns: u64::try_from(cpu_ns).unwrap_or(0) })
+}
