@@ -3,15 +3,26 @@
 //! A module knows nothing of how records travel. What cannot be carried is collected in [`Findings`], all of it, so that
 //! one attempt tells a user every obstacle.
 
+pub mod container;
 pub mod descriptor;
 mod device;
 mod directory;
 pub mod epoll;
 mod eventfd;
+pub mod interval_timer;
+pub mod kernel;
+pub mod memory;
 mod pipe;
+pub mod proc;
+pub mod process;
+pub mod registers;
 mod regular_file;
+pub mod signal;
 mod signalfd;
+pub mod subject;
+pub mod thread;
 mod timerfd;
+pub mod zombie;
 
 use image_format::Blocker;
 

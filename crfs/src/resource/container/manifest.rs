@@ -1,0 +1,97 @@
+//! What `manifest` says of the container and of where it was taken; its list of paths is [`image_format::Image::paths`].
+
+use super::super::Findings;
+use super::super::proc::Proc;
+use super::{Moment, cpu, ipc};
+use crate::failure::{Doing, Failure};
+use crate::registry::Record;
+use image_format::manifest::{Container, Cpu, FORMAT_VERSION, Kernel, Manifest};
+use image_format::memory::checksum;
+use image_format::process::Process;
+use image_format::types::{Bytes, Hex, PAGE_SIZE};
+use image_format::{Image, memory::Backing};
+use nix::unistd::Pid;
+use std::os::unix::ffi::OsStrExt;
+
+/// Where the kernel leaves XCR0 in an XSAVE area read by ptrace (`USER_XSTATE_XCR0_WORD`, `arch/x86/include/uapi/asm/sigcontext.h`).
+const XCR0: std::ops::Range<usize> = 464..472;
+
+/// What is read from outside of processes.
+#[derive(Clone, Debug)]
+pub struct Environment {
+    clocks: image_format::manifest::Clocks,
+    names: ipc::Names,
+    release: String,
+    flags: Vec<String>,
+}
+
+impl Environment {
+    /// Reads it, and finds what the ipc namespace holds. The caller must have one thread.
+    ///
+    /// # Errors
+    /// When the first process is gone.
+    pub fn read(init: i32, moment: &Moment, proc: &mut Proc, findings: &mut Findings) -> Result<Self, Failure> {
+        let release = nix::sys::utsname::uname().doing(|| "uname(2)")?.release().to_string_lossy().into_owned();
+        Ok(Environment {
+            clocks: moment.inside(init, proc)?,
+            names: ipc::visit(init, findings)?,
+            release,
+            flags: cpu::flags()?,
+        })
+    }
+}
+
+/// The manifest for these records, its paths included. `host` gives a process's host pid.
+///
+/// # Errors
+/// When the vDSO cannot be read.
+pub fn manifest(
+    record: &Record,
+    environment: Environment,
+    image: &Image,
+    host: impl Fn(&Process) -> Option<i32>,
+) -> Result<Manifest, Failure> {
+    let xstate = image.processes.values().flat_map(|process| process.threads.values()).next().map(|t| &t.fpu.xstate.0);
+    let xfeatures = xstate.and_then(|area| area.get(XCR0)?.try_into().ok()).map_or(0, u64::from_le_bytes);
+    let vdso = vdso(image, host)?;
+    Ok(Manifest {
+        format: FORMAT_VERSION,
+        generator: concat!("crfs ", env!("CARGO_PKG_VERSION")).to_owned(),
+        name: record.name.clone(),
+        architecture: "x86_64".to_owned(),
+        page_size: PAGE_SIZE,
+        kernel: Kernel {
+            release: environment.release,
+            vdso: Hex(checksum(&vdso)),
+            vdso_size: u64::try_from(vdso.len()).unwrap_or(0),
+        },
+        cpu: Cpu {
+            xfeatures: Hex(xfeatures),
+            xsave_size: xstate.and_then(|area| u32::try_from(area.len()).ok()).unwrap_or(0),
+            flags: environment.flags,
+        },
+        clocks: environment.clocks,
+        container: Container {
+            root: record.root.as_ref().map(|root| Bytes(root.as_os_str().as_bytes().to_vec())),
+            host_net: record.host_net,
+            hostname: environment.names.hostname,
+            domainname: environment.names.domainname,
+        },
+        parent: None,
+        paths: image.paths(),
+    })
+}
+
+/// The code of the vDSO, which is the same for all processes of a boot: that of the first process that has it.
+fn vdso(image: &Image, host: impl Fn(&Process) -> Option<i32>) -> Result<Vec<u8>, Failure> {
+    for process in image.processes.values() {
+        let segment = process.segments.iter().find(|segment| segment.backing == Backing::Vdso);
+        if let (Some(segment), Some(host)) = (segment, host(&process.process)) {
+            let mut code = vec![0; usize::try_from(segment.end.0 - segment.start.0).unwrap_or(0)];
+            crfs_sys::memory::read(Pid::from_raw(host), segment.start.0, &mut code)
+                .doing(|| format!("manifest: reading the vDSO of process {}", process.process.pid))?;
+            return Ok(code);
+        }
+    }
+    Ok(Vec::new())
+}

@@ -1,0 +1,61 @@
+//! The container as a whole: its clocks and names, the kernel and CPU it ran on, and what its namespaces hold.
+//!
+//! - **What:** what `manifest` says beside the list of paths; and mounts, sockets without owner, System V IPC and message
+//!   queues, which belong to namespaces and to no process.
+//! - **Where:** `struct nsproxy` and the namespaces it points to (`include/linux/nsproxy.h`, v6.18).
+//! - **Read:** /proc/PID/mountinfo, /proc/PID/net, /proc/PID/timens_offsets; uts and ipc by joining them for a moment
+//!   (`setns` in the worker, never in a task of the container).
+//! - **Made again:** by launching a fresh first process with the same surroundings, which is why whatever a fresh one would not
+//!   have is refused.
+//! - **Refused:** nested namespaces, mounts made inside, System V objects, message queues, orphaned sockets, network
+//!   interfaces beside `lo`, cgroups inside the container's.
+
+mod cpu;
+mod host;
+mod ipc;
+mod manifest;
+mod moment;
+mod mounts;
+mod namespaces;
+mod network;
+mod place;
+pub mod restore;
+
+pub use manifest::{Environment, manifest};
+pub use moment::Moment;
+pub use place::Place;
+
+use super::Findings;
+use super::proc::Proc;
+use super::subject::Subjects;
+use crate::failure::Failure;
+use crate::registry::Record;
+
+/// Obstacles that the container's namespaces hold.
+///
+/// # Errors
+/// When the container's first process is gone.
+pub fn survey(record: &Record, subjects: &Subjects, proc: &mut Proc, findings: &mut Findings) -> Result<(), Failure> {
+    cgroups(record, findings)?;
+    namespaces::survey(record, subjects, proc, findings)?;
+    mounts::survey(record, subjects.init, proc, findings)?;
+    if !record.host_net {
+        network::survey(subjects.init, proc, findings)?;
+    }
+    Ok(())
+}
+
+/// Cgroups below the container's, which nothing makes again.
+fn cgroups(record: &Record, findings: &mut Findings) -> Result<(), Failure> {
+    use crate::failure::Doing;
+    let path = &record.cgroup;
+    let entries = std::fs::read_dir(path).doing(|| format!("cgroup {}: listing", path.display()))?;
+    for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+        findings.block(
+            "manifest",
+            format!("there is a cgroup {:?} inside the container's, which is not carried yet", entry.file_name()),
+            "Move its processes to the container's own cgroup, and remove it",
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,98 @@
+//! The clocks at the moment of the freeze.
+
+use super::super::proc::Proc;
+use crate::failure::{Doing, Failure, Kind};
+use crfs_sys::time::clock_ns;
+use image_format::Timespec;
+use image_format::manifest::Clocks;
+
+/// The host's clocks when the last task had stopped, in nanoseconds. What was to happen later is recorded as what
+/// remained from here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moment {
+    /// CLOCK_REALTIME.
+    pub realtime_ns: i64,
+    /// CLOCK_MONOTONIC of the host.
+    pub monotonic_ns: i64,
+    /// CLOCK_BOOTTIME of the host.
+    pub boottime_ns: i64,
+}
+
+impl Moment {
+    /// Now.
+    ///
+    /// # Errors
+    /// When a clock cannot be read.
+    pub fn now() -> Result<Self, Failure> {
+        let read = |clock| clock_ns(clock).doing(|| "clocks: reading");
+        Ok(Moment {
+            realtime_ns: read(libc::CLOCK_REALTIME)?,
+            monotonic_ns: read(libc::CLOCK_MONOTONIC)?,
+            boottime_ns: read(libc::CLOCK_BOOTTIME)?,
+        })
+    }
+
+    /// What the clock of that number showed on the host; None for clocks of processor time and other rare ones.
+    #[must_use]
+    pub fn of_clock(&self, clock: i32) -> Option<i64> {
+        match clock {
+            libc::CLOCK_REALTIME => Some(self.realtime_ns),
+            libc::CLOCK_MONOTONIC => Some(self.monotonic_ns),
+            libc::CLOCK_BOOTTIME => Some(self.boottime_ns),
+            _ => None,
+        }
+    }
+
+    /// As the process reads them in its time namespace.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn inside(&self, host: i32, proc: &mut Proc) -> Result<Clocks, Failure> {
+        let offsets = Offsets::parse(proc.text(format_args!("{host}/timens_offsets"))?).ok_or_else(|| {
+            Failure::new(Kind::Unsupported, format!("manifest: /proc/{host}/timens_offsets is malformed"))
+        })?;
+        let at = |ns: i64, offset: i128| Timespec::from_ns(i128::from(ns) + offset);
+        Ok(Clocks {
+            realtime: at(self.realtime_ns, 0),
+            monotonic: at(self.monotonic_ns, offsets.monotonic),
+            boottime: at(self.boottime_ns, offsets.boottime),
+        })
+    }
+}
+
+/// time_namespaces(7), in nanoseconds.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Offsets {
+    monotonic: i128,
+    boottime: i128,
+}
+
+impl Offsets {
+    fn parse(text: &str) -> Option<Self> {
+        let mut offsets = Offsets::default();
+        for line in text.lines() {
+            let mut words = line.split_ascii_whitespace();
+            let clock = words.next()?;
+            let seconds: i128 = words.next()?.parse().ok()?;
+            let nanoseconds: i128 = words.next()?.parse().ok()?;
+            match clock {
+                "monotonic" => offsets.monotonic = seconds * 1_000_000_000 + nanoseconds,
+                "boottime" => offsets.boottime = seconds * 1_000_000_000 + nanoseconds,
+                _ => return None,
+            }
+        }
+        Some(offsets)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offsets_may_be_negative() {
+        let offsets = Offsets::parse("monotonic          -2   500000000\nboottime             7         3\n");
+        assert_eq!(offsets, Some(Offsets { monotonic: -1_500_000_000, boottime: 7_000_000_003 }));
+        assert_eq!(Offsets::parse("tai 1 2\n"), None);
+    }
+}

@@ -1,0 +1,67 @@
+//! Namespaces: every task must be in those of the container's first process, and those must be the container's own.
+
+use super::super::Findings;
+use super::super::proc::Proc;
+use super::super::subject::Subjects;
+use crate::failure::Failure;
+use crate::registry::Record;
+use image_format::layout;
+
+/// The links of /proc/PID/ns (`fs/proc/namespaces.c`, v6.18).
+const NAMES: [&str; 10] =
+    ["cgroup", "ipc", "mnt", "net", "pid", "pid_for_children", "time", "time_for_children", "user", "uts"];
+
+/// Finds tasks that left.
+///
+/// # Errors
+/// When a task is gone.
+pub(super) fn survey(
+    record: &Record,
+    subjects: &Subjects,
+    proc: &mut Proc,
+    findings: &mut Findings,
+) -> Result<(), Failure> {
+    let init = subjects.init;
+    let expected = links(proc, &format!("{init}"), &NAMES)?;
+    let ours = links(proc, "self", &NAMES)?;
+    for ((name, theirs), ours) in NAMES.iter().zip(&expected).zip(&ours) {
+        // What is made anew on restore: everything but the user namespace, and the network unless it was shared.
+        let is_shared = *name == "user" || (*name == "net" && record.host_net);
+        if is_shared != (theirs == ours) {
+            let has = if is_shared { "has a namespace of its own" } else { "shares the host's namespace" };
+            findings.block(
+                "manifest",
+                format!("the container's first process {has} of kind {name}, unlike what `crctl run` makes"),
+                "Start the program with `crctl run`",
+            );
+        }
+    }
+    for process in &subjects.processes {
+        for thread in &process.threads {
+            let leader = thread.host == process.host;
+            // A process has one pid and one user namespace for all its threads, and a single thread cannot have a time
+            // namespace of its own.
+            let names: &[&str] =
+                if leader { &NAMES } else { &["cgroup", "ipc", "mnt", "net", "pid_for_children", "uts"] };
+            if thread.host == init || matches!(thread.stat.state, b'Z' | b'X') {
+                continue;
+            }
+            let path = format!("{}/task/{}", process.host, thread.host);
+            for (name, found) in names.iter().zip(links(proc, &path, names)?) {
+                let same = NAMES.iter().position(|known| known == name).and_then(|index| expected.get(index));
+                if same != Some(&found) {
+                    findings.block(
+                        layout::thread_file(process.pid, thread.tid, "attr"),
+                        format!("is in another namespace of kind {name} than the container's first process"),
+                        "Do not nest containers or call unshare inside one; nested namespaces are not carried yet",
+                    );
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn links(proc: &mut Proc, task: &str, names: &[&str]) -> Result<Vec<Vec<u8>>, Failure> {
+    names.iter().map(|name| proc.link(format_args!("{task}/ns/{name}"))).collect()
+}

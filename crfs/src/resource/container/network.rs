@@ -1,0 +1,70 @@
+//! What a network namespace of the container's own holds beside the sockets that descriptors name.
+
+use super::super::Findings;
+use super::super::proc::Proc;
+use crate::failure::Failure;
+
+/// Protocols whose sockets may outlive their descriptors.
+const TCP: [&str; 2] = ["tcp", "tcp6"];
+
+/// Finds interfaces other than `lo`, addresses other than the loopback's, and sockets without a descriptor.
+///
+/// # Errors
+/// When the first process is gone.
+pub(super) fn survey(init: i32, proc: &mut Proc, findings: &mut Findings) -> Result<(), Failure> {
+    for name in interfaces(proc.text(format_args!("{init}/net/dev"))?) {
+        findings.block(
+            "manifest",
+            format!("the container's network has the interface {name}, which is not carried yet"),
+            "Remove it, or use `crctl run --host-net`",
+        );
+    }
+    for protocol in TCP {
+        // A kernel without IPv6 has no tcp6.
+        let Ok(text) = proc.text(format_args!("{init}/net/{protocol}")) else { continue };
+        for address in orphans(text) {
+            findings.block(
+                "af_inet_orphan_info",
+                format!("a {protocol} connection of {address} (hexadecimal) is closed on this side and not yet ended"),
+                "Wait until it has ended (a minute at most in TIME_WAIT)",
+            );
+        }
+    }
+    Ok(())
+}
+
+/// The interfaces of /proc/net/dev but `lo`.
+fn interfaces(text: &str) -> Vec<String> {
+    let names = text.lines().skip(2).filter_map(|line| line.split_once(':')).map(|(name, _)| name.trim());
+    // Made by the kernel in every namespace where these drivers are loaded, and down.
+    const FALLBACK: [&str; 9] = ["lo", "tunl0", "gre0", "gretap0", "erspan0", "ip_vti0", "ip6_vti0", "sit0", "ip6tnl0"];
+    names.filter(|name| !FALLBACK.contains(name) && *name != "ip6gre0").map(ToOwned::to_owned).collect()
+}
+
+/// Local addresses of connections that have no inode: nobody's descriptor leads to them.
+fn orphans(text: &str) -> Vec<String> {
+    let fields = |line: &str| -> Option<(String, bool)> {
+        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+        Some(((*fields.get(1)?).to_owned(), *fields.get(9)? == "0"))
+    };
+    text.lines().skip(1).filter_map(fields).filter(|(_, orphan)| *orphan).map(|(address, _)| address).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_a_fresh_network_has_not_is_told() {
+        let dev = "Inter-|   Receive\n face |bytes\n    lo: 0 0\n  sit0: 0 0\n  eth0: 1 2\n";
+        assert_eq!(interfaces(dev), ["eth0"]);
+    }
+
+    #[test]
+    fn connections_without_an_owner_are_orphans() {
+        let tcp = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n\
+            0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4711 1 0\n\
+            1: 0100007F:1F90 0100007F:D431 06 00000000:00000000 03:00001770 00000000     0        0 0 3 0\n";
+        assert_eq!(orphans(tcp), ["0100007F:1F90"]);
+    }
+}

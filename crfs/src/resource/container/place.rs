@@ -1,0 +1,153 @@
+//! Paths as the container sees them, and whether they still lead to what they led to.
+
+use super::super::Findings;
+use super::super::proc::Proc;
+use crate::failure::{Doing, Failure};
+use image_format::Bytes;
+use std::ffi::OsStr;
+use std::fs::{self, Metadata};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// The container's root directory.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// A link of /proc that leads there.
+    root: PathBuf,
+    /// How the kernel writes it: `/`, unless the first process was given its root by chroot(2).
+    prefix: Vec<u8>,
+}
+
+/// Why a path inside the container does not lead to an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lost {
+    /// It was deleted.
+    Deleted,
+    /// It lies outside of the container's root.
+    Outside,
+    /// Something else stands at its path, or nothing.
+    Replaced,
+}
+
+impl Lost {
+    /// In words, for an obstacle.
+    #[must_use]
+    pub fn words(self) -> &'static str {
+        match self {
+            Lost::Deleted => "was deleted while it is in use",
+            Lost::Outside => "lies outside of the container's root directory",
+            Lost::Replaced => "is no longer what stands under that path",
+        }
+    }
+}
+
+impl Place {
+    /// The root of the container whose first process this is.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn of(init: i32, proc: &mut Proc) -> Result<Self, Failure> {
+        let prefix = proc.link(format_args!("{init}/root"))?;
+        Ok(Place { root: PathBuf::from(format!("/proc/{init}/root")), prefix })
+    }
+
+    /// A path of the kernel's as the container writes it; None when it is outside of its root.
+    #[must_use]
+    pub fn inside(&self, path: &[u8]) -> Option<Bytes> {
+        if self.prefix == b"/" {
+            return path.starts_with(b"/").then(|| Bytes(path.to_vec()));
+        }
+        match path.strip_prefix(self.prefix.as_slice())? {
+            b"" => Some(Bytes::from("/")),
+            rest if rest.starts_with(b"/") => Some(Bytes(rest.to_vec())),
+            _ => None,
+        }
+    }
+
+    /// Where a path inside the container is reached from here. The kernel writes paths without symbolic links, so nothing
+    /// in between leads elsewhere unless it was replaced, and then the inode differs.
+    #[must_use]
+    pub fn reach(&self, inside: &Bytes) -> PathBuf {
+        let relative = inside.0.strip_prefix(b"/").unwrap_or(&inside.0);
+        self.root.join(Path::new(OsStr::from_bytes(relative)))
+    }
+
+    /// The path inside the container of an object that the kernel calls `path`, if that path still leads to it.
+    ///
+    /// # Errors
+    /// Why it does not.
+    pub fn find(&self, path: &[u8], object: &Metadata) -> Result<Bytes, Lost> {
+        if object.nlink() == 0 {
+            return Err(Lost::Deleted);
+        }
+        let inside = self.inside(path).ok_or(Lost::Outside)?;
+        match fs::symlink_metadata(self.reach(&inside)) {
+            Ok(there) if there.ino() == object.ino() && there.dev() == object.dev() => Ok(inside),
+            _ if path.ends_with(b" (deleted)") => Err(Lost::Deleted),
+            _ => Err(Lost::Replaced),
+        }
+    }
+
+    /// Where a link of /proc leads inside the container; an obstacle when that path does not lead there any more.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn path(
+        &self,
+        proc: &mut Proc,
+        link: &str,
+        object: &str,
+        what: &str,
+        findings: &mut Findings,
+    ) -> Result<Bytes, Failure> {
+        let path = proc.link(format_args!("{link}"))?;
+        let metadata = fs::metadata(format!("/proc/{link}")).doing(|| format!("{object}: looking at {what}"))?;
+        self.find(&path, &metadata).or_else(|lost| {
+            let shown = Bytes(path);
+            findings.block(
+                object,
+                format!("{what} {shown} {}", lost.words()),
+                "Put the original back under its path, or start the program again",
+            );
+            Ok(shown)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(prefix: &str) -> Place {
+        Place { root: PathBuf::from("/proc/self/root"), prefix: prefix.into() }
+    }
+
+    #[test]
+    fn a_root_by_chroot_is_taken_off() {
+        assert_eq!(place("/").inside(b"/usr/bin/x"), Some("/usr/bin/x".into()));
+        assert_eq!(place("/srv/c").inside(b"/srv/c/bin"), Some("/bin".into()));
+        assert_eq!(place("/srv/c").inside(b"/srv/c"), Some("/".into()));
+        assert_eq!(place("/srv/c").inside(b"/srv/cc/bin"), None);
+        assert_eq!(place("/").inside(b"anon_inode:[eventpoll]"), None);
+    }
+
+    #[test]
+    fn deleted_and_replaced_files_are_told_apart() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("file");
+        fs::write(&path, "one").expect("written");
+        let file = fs::File::open(&path).expect("opened");
+        let name = path.as_os_str().as_bytes();
+        let find = || place("/").find(name, &file.metadata().expect("open file"));
+        assert_eq!(find(), Ok(Bytes(name.to_vec())));
+        let other = dir.path().join("other");
+        fs::hard_link(&path, &other).expect("linked");
+        fs::remove_file(&path).expect("removed");
+        assert_eq!(find(), Err(Lost::Replaced));
+        fs::write(&path, "two").expect("written");
+        assert_eq!(find(), Err(Lost::Replaced));
+        fs::remove_file(&other).expect("removed");
+        assert_eq!(find(), Err(Lost::Deleted));
+    }
+}

@@ -1,0 +1,14 @@
+//! Interval timers: setitimer(2).
+//!
+//! - **What:** ITIMER_REAL, ITIMER_VIRTUAL and ITIMER_PROF, one of each a process.
+//! - **Where:** `signal_struct.real_timer`, `.it_real_incr`, `.it[]` (`kernel/time/itimer.c`, v6.18).
+//! - **Read:** from kernel memory. ITIMER_REAL ends at a moment of the host's clock and is counted from the freeze; the other
+//!   two count the process's own time, which stands still.
+//! - **Made again:** by setitimer(2) in the tail, late, so that what is short does not end during the build.
+//! - **Refused:** nothing of its own. A periodic ITIMER_REAL that has fired and whose SIGALRM still waits is armed with a whole
+//!   period: the kernel would arm it when the signal is taken.
+
+mod capture;
+pub mod restore;
+
+pub use capture::capture;

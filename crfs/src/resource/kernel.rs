@@ -1,0 +1,78 @@
+//! The questions that only kernel memory answers, asked so that a feature that is off becomes an obstacle and no failure.
+
+use super::Findings;
+use crate::failure::{Doing, Failure, Kind};
+use crfs_kstate::{Error, Feature, KernelState, Task};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// The reader of kernel state with the tasks it may be asked about.
+#[derive(Debug)]
+pub struct Kernel {
+    state: KernelState,
+    tasks: BTreeMap<i32, Task>,
+    /// What was asked for and cannot be told, with the first object it was needed for.
+    off: BTreeMap<Feature, (String, String)>,
+}
+
+impl Kernel {
+    /// Opens the reader, calibrating it if nobody has on this boot. Done before a freeze: it may take 0.1 s.
+    ///
+    /// # Errors
+    /// [`Kind::Unsupported`] where kernel memory cannot be read at all.
+    pub fn open(cache: &Path) -> Result<Self, Failure> {
+        let state = KernelState::open_calibrated(Some(cache)).doing(|| "kernel state: opening its reader");
+        let state = state.map_err(|failure| Failure { kind: Kind::Unsupported, ..failure })?;
+        Ok(Kernel { state, tasks: BTreeMap::new(), off: BTreeMap::new() })
+    }
+
+    /// Finds the tasks that the calling thread traces now.
+    ///
+    /// # Errors
+    /// When the list cannot be read.
+    pub fn find_tracees(&mut self) -> Result<(), Failure> {
+        self.tasks = self.state.tracees().doing(|| "kernel state: listing the traced tasks")?;
+        Ok(())
+    }
+
+    /// The reader and the tasks by host id.
+    #[must_use]
+    pub fn parts(&self) -> (&KernelState, &BTreeMap<i32, Task>) {
+        (&self.state, &self.tasks)
+    }
+
+    /// Asks about a task; `object` is the path that needs the answer. None, and an obstacle for [`Kernel::report`], when the
+    /// feature is off.
+    ///
+    /// # Errors
+    /// When the task is gone or the kernel's memory is not as expected.
+    pub fn ask<T>(
+        &mut self,
+        host: i32,
+        object: &str,
+        question: impl FnOnce(&KernelState, &Task) -> Result<T, Error>,
+    ) -> Result<Option<T>, Failure> {
+        let Some(task) = self.tasks.get(&host) else {
+            return Err(Failure::new(Kind::Stale, format!("{object}: its task {host} is gone; freeze again")));
+        };
+        match question(&self.state, task) {
+            Ok(answer) => Ok(Some(answer)),
+            Err(Error::FeatureOff { feature, why }) => {
+                self.off.entry(feature).or_insert_with(|| (object.to_owned(), why));
+                Ok(None)
+            }
+            Err(error) => Err(error).doing(|| format!("{object}: reading kernel state")),
+        }
+    }
+
+    /// Turns what could not be told into obstacles, one a feature.
+    pub fn report(&self, findings: &mut Findings) {
+        for (feature, (object, why)) in &self.off {
+            findings.block(
+                object.clone(),
+                format!("needs what the kernel keeps of {feature}, which cannot be read on this kernel: {why}"),
+                "Use a kernel that crfs was tested on, with BTF of its own build; `crctl status` lists what is switched off",
+            );
+        }
+    }
+}

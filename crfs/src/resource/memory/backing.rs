@@ -1,0 +1,161 @@
+//! What a mapping maps: told from its name, and for files from the file itself.
+
+use super::super::Findings;
+use super::super::container::Place;
+use super::super::subject::Process;
+use super::objects::Objects;
+use super::refuse::object;
+use super::smaps::Mapping;
+use crate::failure::{Doing, Failure};
+use image_format::Timespec;
+use image_format::memory::{Backing, MappedFile};
+use image_format::types::Bytes;
+use std::collections::HashMap;
+use std::fs;
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::MetadataExt;
+
+/// What is known of a mapped file: a hundred processes map the same libraries.
+#[derive(Clone, Debug)]
+enum Known {
+    File { path: Bytes, size: u64, modified: Timespec },
+    Refused { reason: String, remedy: &'static str },
+}
+
+/// Tells what mappings map, and remembers.
+pub(super) struct Backings<'a> {
+    place: &'a Place,
+    files: HashMap<((u32, u32), u64, Vec<u8>), Known>,
+    objects: Objects,
+}
+
+impl<'a> Backings<'a> {
+    pub(super) fn new(place: &'a Place) -> Self {
+        Backings { place, files: HashMap::new(), objects: Objects::default() }
+    }
+
+    /// The shared anonymous objects that were met.
+    pub(super) fn into_objects(self) -> Objects {
+        self.objects
+    }
+
+    /// The backing; None, and an obstacle, for what cannot be carried.
+    pub(super) fn find(
+        &mut self,
+        process: &Process,
+        mapping: &Mapping,
+        findings: &mut Findings,
+    ) -> Result<Option<Backing>, Failure> {
+        let name = mapping.name.as_slice();
+        Ok(match name {
+            b"" | b"[heap]" | b"[stack]" if mapping.inode == 0 => Some(Backing::Anonymous),
+            b"[vdso]" => Some(Backing::Vdso),
+            b"[vvar]" => Some(Backing::Vvar),
+            b"[vvar_vclock]" => Some(Backing::VvarVclock),
+            b"[vsyscall]" => Some(Backing::Vsyscall),
+            // The name may hide what an anonymous shared mapping is: that one has an inode.
+            _ if name.starts_with(b"[anon:") && mapping.inode == 0 => Some(Backing::Anonymous),
+            b"/dev/zero (deleted)" => self.shared(process, mapping)?,
+            _ if name.starts_with(b"[anon_shmem:") => self.shared(process, mapping)?,
+            _ if mapping.inode == 0 => {
+                let shown = Bytes(mapping.name.clone());
+                block(
+                    process,
+                    mapping,
+                    &format!("is a mapping of the kind {shown}, which is not carried yet"),
+                    "Unmap it before the checkpoint",
+                    findings,
+                );
+                None
+            }
+            _ => self.file(process, mapping, findings)?,
+        })
+    }
+
+    fn shared(&mut self, process: &Process, mapping: &Mapping) -> Result<Option<Backing>, Failure> {
+        let path = map_file(process, mapping);
+        self.objects
+            .find(&path, mapping, &object(process.pid, mapping))
+            .map(|found| Some(Backing::SharedAnonymous(found)))
+    }
+
+    fn file(
+        &mut self,
+        process: &Process,
+        mapping: &Mapping,
+        findings: &mut Findings,
+    ) -> Result<Option<Backing>, Failure> {
+        let key = (mapping.device, mapping.inode, mapping.name.clone());
+        let known = match self.files.get(&key) {
+            Some(known) => known.clone(),
+            None => {
+                let known = self.look(process, mapping)?;
+                self.files.insert(key, known.clone());
+                known
+            }
+        };
+        Ok(match known {
+            Known::File { path, size, modified } => Some(Backing::File(MappedFile {
+                path,
+                offset: mapping.offset,
+                size,
+                modified,
+                // A private mapping may always be made writable; a shared one only if its file was opened for writing.
+                writable: mapping.shared && mapping.has(b"mw"),
+            })),
+            Known::Refused { reason, remedy } => {
+                block(process, mapping, &reason, remedy, findings);
+                None
+            }
+        })
+    }
+
+    fn look(&self, process: &Process, mapping: &Mapping) -> Result<Known, Failure> {
+        let link = map_file(process, mapping);
+        let what = || object(process.pid, mapping);
+        let path = fs::read_link(&link).doing(|| format!("{}: reading its path", what()))?.into_os_string().into_vec();
+        let metadata = fs::metadata(&link).doing(|| format!("{}: looking at its file", what()))?;
+        let shown = Bytes(path.clone());
+        let refused = |reason: String, remedy| Ok(Known::Refused { reason, remedy });
+        let unmap = "Unmap it before the checkpoint";
+        for (prefix, kind) in [
+            (&b"/memfd:"[..], "a memfd"),
+            (b"/SYSV", "a System V shared memory segment"),
+            (b"/anon_hugepage", "anonymous huge pages (MAP_HUGETLB)"),
+            (b"/[aio]", "a ring of asynchronous I/O (io_setup)"),
+            (b"anon_inode:[io_uring]", "an io_uring"),
+            (b"/secretmem", "secret memory (memfd_secret)"),
+            (b"anon_inode:[perf_event]", "a perf buffer"),
+            (b"socket:", "a ring of a packet socket"),
+        ] {
+            if path.starts_with(prefix) && metadata.nlink() == 0
+                || path.starts_with(b"anon_inode:") && path.starts_with(prefix)
+            {
+                return refused(format!("maps {kind} ({shown}), which is not carried yet"), unmap);
+            }
+        }
+        if !metadata.is_file() {
+            return refused(format!("maps {shown}, which is no regular file; not carried yet"), unmap);
+        }
+        Ok(match self.place.find(&path, &metadata) {
+            Ok(path) => Known::File {
+                path,
+                size: metadata.size(),
+                modified: Timespec { sec: metadata.mtime(), nsec: u32::try_from(metadata.mtime_nsec()).unwrap_or(0) },
+            },
+            Err(lost) => Known::Refused {
+                reason: format!("maps the file {shown}, which {}", lost.words()),
+                remedy: "Put the file back under its path, or start the program again (an upgrade replaced a library?)",
+            },
+        })
+    }
+}
+
+/// The link of /proc/PID/map_files that leads to what is mapped.
+fn map_file(process: &Process, mapping: &Mapping) -> String {
+    format!("/proc/{}/map_files/{:x}-{:x}", process.host, mapping.start, mapping.end)
+}
+
+fn block(process: &Process, mapping: &Mapping, reason: &str, remedy: &str, findings: &mut Findings) {
+    findings.block(object(process.pid, mapping), reason, remedy);
+}

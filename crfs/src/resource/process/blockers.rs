@@ -1,0 +1,91 @@
+//! What of a process cannot be carried, but for what it shares.
+
+use super::super::Findings;
+use super::super::kernel::Kernel;
+use super::super::proc::Proc;
+use super::super::subject::{Process, Subjects};
+use crate::failure::Failure;
+use image_format::layout;
+
+/// Obstacles that /proc tells, of a running process too.
+///
+/// # Errors
+/// When the process is gone.
+pub fn survey(process: &Process, subjects: &Subjects, proc: &mut Proc, findings: &mut Findings) -> Result<(), Failure> {
+    let host = process.host;
+    let leader = process.leader();
+    let object = layout::process_file(process.pid, "process");
+    if leader.stat.tty != 0 {
+        findings.block(
+            &object,
+            "has a controlling terminal, which is not carried yet",
+            "Start it with its output redirected, under setsid",
+        );
+    }
+    if host != subjects.init && !subjects.ids.contains_key(&leader.stat.ppid) {
+        findings.block(
+            &object,
+            format!("has its parent (process {} of the host) outside the container", leader.stat.ppid),
+            "Start it from inside the container",
+        );
+    }
+    let outside = |ids: &[u32]| ids.last().is_none_or(|&id| id == 0);
+    if outside(&leader.status.ns_pgid) || outside(&leader.status.ns_sid) {
+        findings.block(
+            &object,
+            "belongs to a process group or session from outside the container",
+            "Start it under setsid",
+        );
+    }
+    if !leader.status.thp_enabled {
+        findings.block(
+            layout::process_file(process.pid, "attr"),
+            "has huge pages switched off (PR_SET_THP_DISABLE), which is not carried yet",
+            "Start it without",
+        );
+    }
+    if !proc.bytes(format_args!("{host}/timers"))?.is_empty() {
+        findings.block(
+            &object,
+            "has POSIX timers (timer_create), which are not carried yet",
+            "Use setitimer or timerfd_create",
+        );
+    }
+    // There only where the kernel can merge pages.
+    if proc.read(format_args!("{host}/ksm_stat")).is_ok_and(|text| contains(text, b"ksm_merge_any: yes")) {
+        findings.block(
+            layout::process_file(process.pid, "attr"),
+            "merges its pages with others' (PR_SET_MEMORY_MERGE), which is not carried yet",
+            "Start it without",
+        );
+    }
+    Ok(())
+}
+
+fn contains(text: &[u8], words: &[u8]) -> bool {
+    text.windows(words.len()).any(|window| window == words)
+}
+
+/// Obstacles that only kernel memory tells, of a frozen and traced process.
+///
+/// # Errors
+/// When the process is gone.
+pub fn kernel_blockers(process: &Process, kernel: &mut Kernel, findings: &mut Findings) -> Result<(), Failure> {
+    let file = |name| layout::process_file(process.pid, name);
+    let host = process.host;
+    if kernel.ask(host, &file("ldt"), |state, task| state.has_ldt(task))?.unwrap_or(false) {
+        findings.block(
+            file("ldt"),
+            "has a local descriptor table (modify_ldt)",
+            "Start it without; it is not carried yet",
+        );
+    }
+    if kernel.ask(host, &file("aio"), |state, task| state.has_aio(task))?.unwrap_or(false) {
+        findings.block(
+            file("aio"),
+            "has contexts of asynchronous I/O (io_setup), which are not carried yet",
+            "Let it use threads in their place",
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,21 @@
+//! Processes: who they are, whom they belong to, and what they may use.
+//!
+//! - **What:** parent, group, session, executable, directories, umask, limits, layout of the address space, arguments and
+//!   environment as shown.
+//! - **Where:** `task_struct`, `signal_struct`, `fs_struct`, `mm_struct` (`include/linux/sched.h`, `include/linux/mm_types.h`,
+//!   v6.18).
+//! - **Read:** /proc/PID; the end of the heap, dumpable and child_subreaper from kernel memory.
+//! - **Made again:** parents before children with the same ids; groups and sessions by setsid and setpgid while their leaders
+//!   live; layout and executable by PR_SET_MM_MAP once memory is in place; limits and dumpable in the tail.
+//! - **Refused:** a controlling terminal, POSIX timers, an LDT, asynchronous I/O, namespaces of its own, objects shared with
+//!   another process that is no thread, a parent outside the container; each with its words in `blockers.rs` and `sharing.rs`.
+
+mod blockers;
+mod capture;
+mod limits;
+pub mod restore;
+mod sharing;
+
+pub use blockers::{kernel_blockers, survey};
+pub use capture::capture;
+pub use sharing::survey as survey_sharing;

@@ -1,0 +1,122 @@
+//! Captures the registers of a stopped thread.
+
+use super::super::Findings;
+use super::super::container::Moment;
+use super::super::kernel::Kernel;
+use super::resume::{self, Wait};
+use crate::failure::{Doing, Failure};
+use crfs_kstate::RestartBlock;
+use crfs_tracee::{Stopped, Tracee};
+use image_format::Timespec;
+use image_format::thread::{FpuState, Frame, Registers, Tls};
+use image_format::types::{Address, Blob, Hex};
+
+/// Code segment selectors of 64-bit and 32-bit programs (`__USER_CS`, `__USER32_CS` in `arch/x86/include/asm/segment.h`).
+const USER32_CS: u64 = 0x23;
+/// Set in the number of a call of the x32 ABI.
+const X32_BIT: i64 = 0x4000_0000;
+/// In `FLAGS_*` of `kernel/futex/futex.h`: the time is of CLOCK_REALTIME.
+const FLAGS_CLOCKRT: u32 = 0x20;
+
+/// What is captured of a thread's registers.
+#[derive(Clone, Debug)]
+pub struct Captured {
+    /// `thread`.
+    pub fpu: FpuState,
+    /// `thread.frame`.
+    pub frame: Frame,
+    /// `tls`.
+    pub tls: Tls,
+}
+
+/// Reads the registers. `object` is the thread's directory; `deliverable` is whether a signal will be taken as soon as the
+/// thread continues.
+///
+/// # Errors
+/// When the thread is gone.
+pub fn capture(
+    tracee: &Tracee<Stopped>,
+    object: &str,
+    kernel: &mut Kernel,
+    moment: &Moment,
+    deliverable: bool,
+    findings: &mut Findings,
+) -> Result<Captured, Failure> {
+    let regs = tracee.regs().doing(|| format!("{object}/thread.frame"))?;
+    let xstate = tracee.xstate().doing(|| format!("{object}/thread"))?;
+    let debug = tracee.debug_registers().doing(|| format!("{object}/thread"))?;
+    let number = regs.orig_rax.cast_signed();
+    if regs.cs == USER32_CS || (number > 0 && number & X32_BIT != 0) {
+        findings.block(
+            format!("{object}/thread.frame"),
+            "runs 32-bit code, which has registers, system calls and structures of its own",
+            "Use a 64-bit build of the program",
+        );
+    }
+    let remaining = match resume::wait(regs.orig_rax, regs.rax.cast_signed(), regs.rsi) {
+        Some(wait) => remaining(wait, tracee.tid().raw(), object, kernel, moment)?,
+        None => None,
+    };
+    let (rax, syscall) = resume::decide(number, regs.rax.cast_signed(), remaining, deliverable);
+    let registers = Registers {
+        r15: Hex(regs.r15),
+        r14: Hex(regs.r14),
+        r13: Hex(regs.r13),
+        r12: Hex(regs.r12),
+        rbp: Hex(regs.rbp),
+        rbx: Hex(regs.rbx),
+        r11: Hex(regs.r11),
+        r10: Hex(regs.r10),
+        r9: Hex(regs.r9),
+        r8: Hex(regs.r8),
+        rax: Hex(rax.cast_unsigned()),
+        rcx: Hex(regs.rcx),
+        rdx: Hex(regs.rdx),
+        rsi: Hex(regs.rsi),
+        rdi: Hex(regs.rdi),
+        orig_rax: Hex(regs.orig_rax),
+        rip: Hex(regs.rip),
+        cs: Hex(regs.cs),
+        eflags: Hex(regs.eflags),
+        rsp: Hex(regs.rsp),
+        ss: Hex(regs.ss),
+        ds: Hex(regs.ds),
+        es: Hex(regs.es),
+        fs: Hex(regs.fs),
+        gs: Hex(regs.gs),
+    };
+    let [dr0, dr1, dr2, dr3, _, _, dr6, dr7] = debug;
+    Ok(Captured {
+        fpu: FpuState { xstate: Blob(xstate), debug: [dr0, dr1, dr2, dr3, dr6, dr7].map(Hex) },
+        frame: Frame { registers, syscall },
+        tls: Tls { fs_base: Address(regs.fs_base), gs_base: Address(regs.gs_base) },
+    })
+}
+
+/// What remained of a wait at the moment of the freeze. `None` for one without end, and for one on a clock whose time
+/// cannot be told from here: that call starts again in full.
+fn remaining(
+    wait: Wait,
+    host: i32,
+    object: &str,
+    kernel: &mut Kernel,
+    moment: &Moment,
+) -> Result<Option<Timespec>, Failure> {
+    let object = format!("{object}/thread.frame");
+    let block = kernel.ask(host, &object, |state, task| state.restart_block(task))?;
+    let left = |expires: i128, now: i64| Timespec::from_ns((expires - i128::from(now)).max(0));
+    Ok(match (wait, block) {
+        (Wait::Sleep, Some(RestartBlock::Nanosleep(sleep))) => {
+            moment.of_clock(sleep.clockid).map(|now| left(i128::from(sleep.expires_ns), now))
+        }
+        (Wait::Poll, Some(RestartBlock::Poll(poll))) => poll.expires.map(|(seconds, nanoseconds)| {
+            left(i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds), moment.monotonic_ns)
+        }),
+        (Wait::Futex, Some(RestartBlock::Futex(futex))) => {
+            let realtime = futex.flags & FLAGS_CLOCKRT != 0;
+            let now = if realtime { moment.realtime_ns } else { moment.monotonic_ns };
+            Some(left(i128::from(futex.time_ns), now))
+        }
+        _ => None,
+    })
+}

@@ -1,0 +1,115 @@
+//! How an interrupted system call goes on: pure decisions from what the kernel left in the registers.
+//!
+//! Codes: `include/linux/errno.h`; which call leaves which: `kernel/time/hrtimer.c`, `fs/select.c`,
+//! `kernel/futex/waitwake.c`, v6.18.
+
+use super::syscalls;
+use image_format::Timespec;
+use image_format::thread::{InterruptedSyscall, Resume};
+
+/// `-ERESTARTSYS`: entered again unless a handler without SA_RESTART runs.
+pub const RESTARTSYS: i64 = -512;
+const RESTARTNOINTR: i64 = -513;
+const RESTARTNOHAND: i64 = -514;
+/// `-ERESTART_RESTARTBLOCK`: the kernel remembers the end of the wait.
+pub const RESTART_RESTARTBLOCK: i64 = -516;
+const EINTR: i64 = -4;
+
+const FUTEX_WAIT: u64 = 0;
+const FUTEX_CMD_MASK: u64 = !(128 | 256);
+
+/// The restart block that a call in this state must have, if it is one that waits for a relative time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// nanosleep(2) and relative clock_nanosleep(2).
+    Sleep,
+    /// poll(2).
+    Poll,
+    /// futex(2) FUTEX_WAIT.
+    Futex,
+}
+
+/// Which restart block tells how long the call still has to wait. `None` for a call that has none or waits for a point in
+/// time: that one is entered again as it was.
+#[must_use]
+pub fn wait(number: u64, result: i64, second_argument: u64) -> Option<Wait> {
+    if result != RESTART_RESTARTBLOCK {
+        return None;
+    }
+    let is = |call: libc::c_long| u64::try_from(call) == Ok(number);
+    if is(libc::SYS_nanosleep) || is(libc::SYS_clock_nanosleep) {
+        Some(Wait::Sleep)
+    } else if is(libc::SYS_poll) {
+        Some(Wait::Poll)
+    } else if is(libc::SYS_futex) && second_argument & FUTEX_CMD_MASK == FUTEX_WAIT {
+        Some(Wait::Futex)
+    } else {
+        None
+    }
+}
+
+/// What is recorded of a call in progress, and the value of rax to go with it.
+///
+/// `number` is orig_rax, negative outside of a call; `remaining` is what the restart block of [`wait`] says, `None` when the
+/// call waits without end; `deliverable` is whether a signal is pending that will run a handler or end the process as soon
+/// as the thread continues.
+#[must_use]
+pub fn decide(
+    number: i64,
+    result: i64,
+    remaining: Option<Timespec>,
+    deliverable: bool,
+) -> (i64, Option<InterruptedSyscall>) {
+    let Ok(call) = u64::try_from(number) else { return (result, None) };
+    let (rax, resume) = match result {
+        RESTART_RESTARTBLOCK => match remaining {
+            Some(remaining) => (RESTART_RESTARTBLOCK, Resume::Remaining(remaining)),
+            // Another task has no restart block, and the arguments alone say it all.
+            None => (RESTARTSYS, Resume::Again),
+        },
+        RESTARTSYS | RESTARTNOINTR | RESTARTNOHAND => (result, Resume::Again),
+        // The freeze caused it. With a signal on its way the program would have seen it in any case.
+        EINTR if !deliverable && syscalls::leaks_eintr(call) => (RESTARTSYS, Resume::Again),
+        _ => (result, Resume::Ended),
+    };
+    (rax, Some(InterruptedSyscall { name: syscalls::name(call), resume }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NANOSLEEP: u64 = 35;
+
+    #[test]
+    fn outside_of_a_call_there_is_nothing_to_resume() {
+        assert_eq!(decide(-1, 17, None, false), (17, None));
+    }
+
+    #[test]
+    fn each_code_leads_to_its_way_on() {
+        let second = Timespec { sec: 1, nsec: 0 };
+        let cases = [
+            (35, -516, Some(second), false, -516, Resume::Remaining(second)),
+            (7, -516, None, false, -512, Resume::Again),
+            (0, -512, None, false, -512, Resume::Again),
+            (130, -514, None, true, -514, Resume::Again),
+            (232, -4, None, false, -512, Resume::Again),
+            (232, -4, None, true, -4, Resume::Ended),
+            (3, -4, None, false, -4, Resume::Ended),
+            (0, 5, None, false, 5, Resume::Ended),
+        ];
+        for (number, result, remaining, deliverable, rax, resume) in cases {
+            let (got, call) = decide(number, result, remaining, deliverable);
+            assert_eq!((got, call.map(|call| call.resume)), (rax, Some(resume)), "call {number} with {result}");
+        }
+    }
+
+    #[test]
+    fn a_point_in_time_needs_no_restart_block() {
+        assert_eq!(wait(NANOSLEEP, -516, 0), Some(Wait::Sleep));
+        assert_eq!(wait(NANOSLEEP, -512, 0), None);
+        assert_eq!(wait(202, -516, 128), Some(Wait::Futex), "FUTEX_WAIT_PRIVATE");
+        assert_eq!(wait(202, -516, 9 | 128), None, "FUTEX_WAIT_BITSET is absolute");
+    }
+}

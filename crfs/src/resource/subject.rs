@@ -1,0 +1,94 @@
+//! The tasks of a container, with what /proc says of them: what every capture and every survey starts from.
+
+use super::proc::{Proc, Stat, Status};
+use crate::failure::Failure;
+use image_format::Pid;
+use std::collections::BTreeMap;
+
+/// The container's processes.
+#[derive(Clone, Debug, Default)]
+pub struct Subjects {
+    /// The first process of the container, as the host numbers it.
+    pub init: i32,
+    /// Ascending by [`Process::pid`].
+    pub processes: Vec<Process>,
+    /// Container ids of all tasks, by host id.
+    pub ids: BTreeMap<i32, Pid>,
+}
+
+/// A process that is not a zombie.
+#[derive(Clone, Debug)]
+pub struct Process {
+    /// Inside the container.
+    pub pid: Pid,
+    /// As the host numbers it.
+    pub host: i32,
+    /// The leader first, the others ascending.
+    pub threads: Vec<Thread>,
+}
+
+/// A thread.
+#[derive(Clone, Debug)]
+pub struct Thread {
+    /// Inside the container.
+    pub tid: Pid,
+    /// As the host numbers it.
+    pub host: i32,
+    /// /proc/PID/task/TID/stat.
+    pub stat: Stat,
+    /// /proc/PID/task/TID/status.
+    pub status: Status,
+}
+
+impl Process {
+    /// The group leader.
+    ///
+    /// # Panics
+    /// Never: a process is only made with one.
+    #[must_use]
+    pub fn leader(&self) -> &Thread {
+        &self.threads[0]
+    }
+}
+
+/// Reads who the processes with these host pids are. With `vanishing`, one that cannot be read is taken to be gone and left
+/// out: running tasks end at any moment.
+///
+/// # Errors
+/// When a task cannot be read and `vanishing` is not set.
+pub fn collect(proc: &mut Proc, init: i32, pids: &[i32], vanishing: bool) -> Result<Subjects, Failure> {
+    let mut subjects = Subjects { init, ..Subjects::default() };
+    for &host in pids {
+        match process(proc, host, vanishing) {
+            Ok(Some(process)) => subjects.processes.push(process),
+            Ok(None) => {}
+            Err(_) if vanishing => {}
+            Err(failure) => return Err(failure),
+        }
+    }
+    subjects.processes.sort_by_key(|process| (process.pid, process.host));
+    let threads = subjects.processes.iter().flat_map(|process| &process.threads);
+    subjects.ids = threads.map(|thread| (thread.host, thread.tid)).collect();
+    Ok(subjects)
+}
+
+fn process(proc: &mut Proc, host: i32, vanishing: bool) -> Result<Option<Process>, Failure> {
+    let mut threads = Vec::new();
+    for tid in proc.numbers(format_args!("{host}/task"))? {
+        match thread(proc, host, tid) {
+            Ok(thread) => threads.push(thread),
+            Err(_) if vanishing => {}
+            Err(failure) => return Err(failure),
+        }
+    }
+    threads.sort_by_key(|thread| (thread.host != host, thread.tid));
+    let alive = threads.iter().any(|thread| !matches!(thread.stat.state, b'Z' | b'X'));
+    let leader = threads.first().filter(|leader| leader.host == host && alive).map(|leader| leader.tid);
+    Ok(leader.map(|pid| Process { pid, host, threads }))
+}
+
+fn thread(proc: &mut Proc, process: i32, host: i32) -> Result<Thread, Failure> {
+    let stat = Stat::read(proc, &format!("{process}/task/{host}/stat"))?;
+    let status = Status::read(proc, &format!("{process}/task/{host}/status"))?;
+    Ok(Thread { tid: Pid(status.own_pid()), host, stat, status })
+}

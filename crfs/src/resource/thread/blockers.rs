@@ -1,0 +1,123 @@
+//! What of a thread cannot be carried.
+
+use super::super::Findings;
+use super::super::kernel::Kernel;
+use super::super::subject::{Process, Thread};
+use crate::failure::{Doing, Failure};
+use crfs_sys::kcmp::{self, Comparison, Object};
+use image_format::layout;
+use nix::unistd::Pid;
+
+/// `PF_MCE_PROCESS` and `PF_MCE_EARLY` (prctl PR_MCE_KILL), `PF_MEMALLOC_NOIO` with `PF_LOCAL_THROTTLE` (PR_SET_IO_FLUSHER):
+/// `include/linux/sched.h`, v6.18.
+const PF_MCE: u32 = 0x80 | 0x0800_0000;
+const PF_IO_FLUSHER: u32 = 0x0008_0000 | 0x0010_0000;
+
+/// Obstacles that /proc tells, of a running thread too. `ours` is the surveying task itself, for what has a default of the machine.
+///
+/// # Errors
+/// When the thread is gone.
+pub fn survey(
+    process: &Process,
+    thread: &Thread,
+    ours: &super::super::proc::Status,
+    findings: &mut Findings,
+) -> Result<(), Failure> {
+    let object = layout::thread_file(process.pid, thread.tid, "attr");
+    let status = &thread.status;
+    if status.seccomp != 0 {
+        findings.block(&object, "runs under a seccomp filter, which is not carried yet", "Start it without seccomp");
+    }
+    if status.tracer != 0 {
+        findings.block(
+            &object,
+            format!("is traced by process {} (a debugger, strace), and a task has one tracer only", status.tracer),
+            "End the tracer",
+        );
+    }
+    match thread.stat.state {
+        b'T' | b't' => findings.block(
+            &object,
+            "is stopped by job control (SIGSTOP, ^Z) or a tracer, and that state is not carried yet",
+            "Send it SIGCONT first",
+        ),
+        b'Z' | b'X' if thread.host == process.host => findings.block(
+            &object,
+            "the first thread has ended while others go on",
+            "Let the program end, or keep its first thread waiting for the others",
+        ),
+        _ => {}
+    }
+    if status.store_bypass != ours.store_bypass || status.indirect_branch != ours.indirect_branch {
+        findings.block(
+            &object,
+            format!(
+                "has speculation controls of its own (store bypass {:?}, indirect branch {:?}), which are not carried yet",
+                status.store_bypass, status.indirect_branch
+            ),
+            "Start it without PR_SET_SPECULATION_CTRL",
+        );
+    }
+    if !status.thread_features.is_empty() {
+        findings.block(
+            &object,
+            format!("uses control-flow protection ({}), whose shadow stack is not carried yet", status.thread_features),
+            "Start it with GLIBC_TUNABLES=glibc.cpu.x86_shstk=off",
+        );
+    }
+    if thread.stat.flags & PF_MCE != 0 {
+        findings.block(
+            &object,
+            "has a policy for memory errors (PR_MCE_KILL), which is not carried",
+            "Start it without",
+        );
+    }
+    if thread.stat.flags & PF_IO_FLUSHER == PF_IO_FLUSHER {
+        findings.block(&object, "is an I/O flusher (PR_SET_IO_FLUSHER), which is not carried", "Start it without");
+    }
+    if thread.host != process.host {
+        shared_with_leader(process, thread, &object, findings)?;
+    }
+    Ok(())
+}
+
+/// Threads made by pthread_create share these with their process; unshare(2) undoes it.
+fn shared_with_leader(
+    process: &Process,
+    thread: &Thread,
+    object: &str,
+    findings: &mut Findings,
+) -> Result<(), Failure> {
+    let parts = [(Object::Files, "a descriptor table"), (Object::Fs, "a working directory, root and umask")];
+    for (part, words) in parts {
+        let same = kcmp::compare(part, Pid::from_raw(process.host), Pid::from_raw(thread.host));
+        if same.doing(|| format!("{object}: comparing {part:?} with the first thread"))? != Comparison::Equal {
+            findings.block(
+                object,
+                format!("has {words} of its own, unlike the rest of its process (unshare)"),
+                "Do not call unshare in one thread",
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Obstacles that only kernel memory tells, of a frozen and traced thread.
+///
+/// # Errors
+/// When the thread is gone.
+pub fn kernel_blockers(host: i32, object: &str, kernel: &mut Kernel, findings: &mut Findings) -> Result<(), Failure> {
+    let path = format!("{object}/attr");
+    let absent = "Start it without; it is not carried yet";
+    if kernel.ask(host, &path, |state, task| state.syscall_dispatch(task))?.is_some_and(|dispatch| dispatch.on) {
+        findings.block(&path, "uses syscall user dispatch (as Wine does)", absent);
+    }
+    if kernel.ask(host, &path, |state, task| state.tls_array(task))?.is_some_and(|array| array != [0; 3]) {
+        findings.block(&path, "has segments in the GDT (set_thread_area)", absent);
+    }
+    let bitmap = kernel.ask(host, &path, |state, task| state.has_io_bitmap(task))?.unwrap_or(false);
+    if bitmap || kernel.ask(host, &path, |state, task| state.io_privilege_level(task))?.unwrap_or(0) != 0 {
+        findings.block(&path, "may use I/O ports (ioperm, iopl)", absent);
+    }
+    Ok(())
+}

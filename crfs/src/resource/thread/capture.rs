@@ -1,0 +1,99 @@
+//! Captures `attr` of a thread.
+
+use super::super::kernel::Kernel;
+use super::super::proc::{Proc, Status};
+use super::super::signal;
+use super::super::subject::Thread;
+use crate::failure::{Doing, Failure};
+use crfs_sys::{robust_list, sched};
+use crfs_tracee::{Stopped, Tracee};
+use image_format::thread::{Credentials, RobustList, Rseq, Scheduling, SecureBits, ThreadAttr};
+use image_format::types::{Address, Bytes, Hex};
+use nix::unistd::Pid;
+
+/// `SCHED_DEADLINE`.
+const SCHED_DEADLINE: u32 = 6;
+
+/// Reads it. `object` is the thread's directory.
+///
+/// # Errors
+/// When the thread is gone.
+pub fn capture(
+    tracee: &Tracee<Stopped>,
+    process: i32,
+    thread: &Thread,
+    object: &str,
+    proc: &mut Proc,
+    kernel: &mut Kernel,
+) -> Result<ThreadAttr, Failure> {
+    let path = format!("{object}/attr");
+    let host = thread.host;
+    let robust = robust_list::get(Pid::from_raw(host)).doing(|| format!("{path}: reading the robust list"))?;
+    let rseq = tracee.rseq().doing(|| path.clone())?;
+    let securebits = kernel.ask(host, &path, |state, task| state.securebits(task))?.unwrap_or(0);
+    Ok(ThreadAttr {
+        name: Bytes(thread.stat.comm.clone()),
+        credentials: credentials(&thread.status, securebits),
+        scheduling: scheduling(host, &path)?,
+        affinity: affinity(host, &path)?,
+        // Threads other than leaders have it only under their own number.
+        timer_slack_ns: proc.number(format_args!("{host}/timerslack_ns"))?,
+        personality: Hex(proc.hex(format_args!("{process}/task/{host}/personality"))?),
+        tid_address: Address(kernel.ask(host, &path, |state, task| state.clear_child_tid(task))?.unwrap_or(0)),
+        robust_list: RobustList { head: Address(robust.head), length: robust.len },
+        rseq: rseq.map(|rseq| Rseq {
+            address: Address(rseq.address),
+            size: rseq.size,
+            signature: rseq.signature,
+            flags: rseq.flags,
+        }),
+        pdeath_signal: signal::from_number(
+            kernel.ask(host, &path, |state, task| state.pdeath_signal(task))?.unwrap_or(0),
+        ),
+        no_new_privs: thread.status.no_new_privs,
+        seccomp: thread.status.seccomp,
+    })
+}
+
+fn credentials(status: &Status, securebits: u32) -> Credentials {
+    Credentials {
+        uid: status.uid,
+        gid: status.gid,
+        groups: status.groups.clone(),
+        inheritable: Hex(status.cap_inheritable),
+        permitted: Hex(status.cap_permitted),
+        effective: Hex(status.cap_effective),
+        bounding: Hex(status.cap_bounding),
+        ambient: Hex(status.cap_ambient),
+        securebits: SecureBits(u64::from(securebits)),
+    }
+}
+
+fn scheduling(host: i32, path: &str) -> Result<Scheduling, Failure> {
+    let tid = Pid::from_raw(host);
+    let attributes = sched::attributes(tid).doing(|| format!("{path}: reading the scheduling attributes"))?;
+    // A time-sharing task reports its slice as a runtime (v6.12 and later). The default slice is no attribute of the task.
+    let default = sched::attributes(Pid::from_raw(0)).doing(|| format!("{path}: reading the default slice"))?;
+    let deadline = attributes.policy == SCHED_DEADLINE;
+    let own_slice = attributes.runtime != default.runtime;
+    let io_priority = sched::io_priority(tid).doing(|| format!("{path}: reading the I/O priority"))?;
+    Ok(Scheduling {
+        policy: attributes.policy,
+        flags: Hex(attributes.flags),
+        nice: sched::nice(tid).doing(|| format!("{path}: reading the nice value"))?,
+        priority: attributes.priority,
+        runtime_ns: if deadline || own_slice { attributes.runtime } else { 0 },
+        deadline_ns: attributes.deadline,
+        period_ns: attributes.period,
+        io_priority: io_priority.cast_unsigned(),
+    })
+}
+
+fn affinity(host: i32, path: &str) -> Result<Vec<u32>, Failure> {
+    let words = sched::affinity(Pid::from_raw(host)).doing(|| format!("{path}: reading the affinity"))?;
+    let mut cpus = Vec::new();
+    for (index, word) in (0u32..).zip(words) {
+        cpus.extend((0..64).filter(|bit| word >> bit & 1 == 1).map(|bit| index * 64 + bit));
+    }
+    Ok(cpus)
+}

@@ -1,0 +1,54 @@
+//! Captures the zombies of a thread.
+
+use super::super::Findings;
+use super::super::proc::{Proc, Stat, Status};
+use super::super::signal;
+use super::super::subject::{Process, Subjects, Thread};
+use crate::failure::Failure;
+use image_format::layout;
+use image_format::process::Zombie;
+use image_format::types::{Bytes, Pid};
+
+/// Reads them, ascending by pid; also finds living children that are not of the container.
+///
+/// # Errors
+/// When the thread is gone.
+pub fn capture(
+    process: &Process,
+    thread: &Thread,
+    subjects: &Subjects,
+    proc: &mut Proc,
+    findings: &mut Findings,
+) -> Result<Vec<Zombie>, Failure> {
+    let text = proc.text(format_args!("{}/task/{}/children", process.host, thread.host))?;
+    let children: Vec<i32> = text.split_ascii_whitespace().filter_map(|word| word.parse().ok()).collect();
+    let mut zombies = Vec::new();
+    for child in children {
+        if subjects.ids.contains_key(&child) {
+            continue;
+        }
+        let stat = Stat::read(proc, &format!("{child}/stat"))?;
+        let status = Status::read(proc, &format!("{child}/status"))?;
+        if stat.state != b'Z' {
+            findings.block(
+                layout::thread_file(process.pid, thread.tid, "wait.zombies"),
+                format!("its child {child} (as the host numbers it) lives and is not in the container's cgroup"),
+                "Move it back, or end it",
+            );
+            continue;
+        }
+        let id = |ids: &[u32]| Pid(ids.last().copied().unwrap_or(0));
+        zombies.push(Zombie {
+            pid: Pid(status.own_pid()),
+            group: id(&status.ns_pgid),
+            session: id(&status.ns_sid),
+            name: Bytes(stat.comm),
+            uid: status.uid,
+            gid: status.gid,
+            exit_signal: signal::from_number(stat.exit_signal),
+            status: stat.exit_code,
+        });
+    }
+    zombies.sort_by_key(|zombie| zombie.pid);
+    Ok(zombies)
+}
