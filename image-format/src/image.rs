@@ -193,7 +193,8 @@ impl Image {
             }
         }
         paths.sort();
-        paths.dedup();
+        // The ends of a pipe share its data.
+        paths.dedup_by(|later, entry| later.path == entry.path);
         paths
     }
 

@@ -8,11 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) fn check(image: &Image, sizes: &dyn Fn(&str) -> Option<u64>, findings: &mut Findings) {
     let expected = image.paths();
-    // The two ends of a pipe may disagree on what is queued: told once, where the ends are compared.
-    let mut unmet: BTreeMap<&str, &PathEntry> = BTreeMap::new();
-    for entry in &expected {
-        unmet.entry(&entry.path).or_insert(entry);
-    }
+    let mut unmet: BTreeMap<&str, &PathEntry> = expected.iter().map(|entry| (entry.path.as_str(), entry)).collect();
     let mut seen = BTreeSet::new();
     let mut previous = None;
     for entry in &image.manifest.paths {

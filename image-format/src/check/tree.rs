@@ -194,7 +194,7 @@ fn dead_leaders(processes: &Processes, members: &[Member], findings: &mut Findin
         .collect();
     for member in members {
         for (name, id) in [("group", member.group), ("session", member.session)] {
-            if let Some(process) = threads.get(&id) {
+            if let Some(process) = threads.get(&id).filter(|_| !processes.contains_key(&id)) {
                 member.refuse(findings, format!("{name}: {id} is the id of a thread of process {process}"));
             } else if id.0 >= PID_LIMIT {
                 member.refuse(findings, format!("{name}: {id}: ids are 1 to {}", PID_LIMIT - 1));

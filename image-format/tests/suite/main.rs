@@ -2,6 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_possible_wrap)]
 
 mod arbitrary;
+mod check;
+mod check_files;
+mod check_memory;
+mod check_threads;
 
 mod golden;
 mod hostile;

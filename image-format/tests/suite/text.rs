@@ -238,7 +238,8 @@ fn thread_list_has_the_leader_first_and_each_once() {
 
 #[test]
 fn only_its_own_format_is_read() {
-    let edits: [(&str, fn(&mut Manifest)); 4] = [
+    type Edit = fn(&mut Manifest);
+    let edits: [(&str, Edit); 4] = [
         ("format 2 is not known here: this program reads format 1", |m| m.format = 2),
         ("architecture \"aarch64\": an image can only be restored on its own", |m| m.architecture = "aarch64".into()),
         ("page_size 16384: format 1 has pages of 4096 bytes", |m| m.page_size = 16384),

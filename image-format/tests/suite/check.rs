@@ -1,0 +1,433 @@
+//! Every check against the golden image with exactly one thing wrong in it: that, and nothing else, is told.
+
+use crate::golden;
+use image_format::files::{File, FileKind, OpenFlags, RegularFile, Stdio, Stream};
+use image_format::image::ImageError;
+use image_format::manifest::{PathEntry, PathKind};
+use image_format::memory::{CHUNK_SIZE, ChunkSum, Fixed};
+use image_format::process::{Limit, Process, Zombie};
+use image_format::thread::{Registers, ThreadAttr};
+use image_format::{Address, Blob, FileId, Image, Octal, Pid, ProcessImage, ThreadImage, Timespec, check};
+
+/// An edit of the golden image, and all of what must be said about it.
+pub(crate) type Defect = (fn(&mut Image), &'static str);
+
+pub(crate) const FIRST: Pid = Pid(1);
+pub(crate) const CHILD: Pid = Pid(0x3002);
+pub(crate) const THREAD: Pid = Pid(0x3003);
+
+pub(crate) fn process(image: &mut Image, pid: Pid) -> &mut ProcessImage {
+    image.processes.get_mut(&pid).unwrap()
+}
+pub(crate) fn record(image: &mut Image) -> &mut Process {
+    &mut process(image, CHILD).process
+}
+pub(crate) fn thread(image: &mut Image) -> &mut ThreadImage {
+    process(image, FIRST).threads.get_mut(&FIRST).unwrap()
+}
+pub(crate) fn attr(image: &mut Image) -> &mut ThreadAttr {
+    &mut thread(image).attr
+}
+pub(crate) fn registers(image: &mut Image) -> &mut Registers {
+    &mut thread(image).frame.registers
+}
+pub(crate) fn zombie(image: &mut Image) -> &mut Zombie {
+    &mut thread(image).zombies[0]
+}
+pub(crate) fn file(image: &mut Image, id: u32) -> &mut File {
+    image.files.get_mut(&FileId(id)).unwrap()
+}
+
+/// Applies each defect to a fresh golden image whose manifest then lists what the records need, and compares.
+pub(crate) fn each_is_told(defects: &[Defect]) {
+    for (edit, expected) in defects {
+        let mut image = golden::image();
+        edit(&mut image);
+        image.manifest.paths = image.paths();
+        let told = check::image(&image, &golden::sizes(&image));
+        let told: Vec<String> = told.iter().map(ToString::to_string).collect();
+        assert_eq!(told, [*expected]);
+    }
+}
+
+#[test]
+fn manifest_paths() {
+    let entry = |path: &str, kind, size| PathEntry { path: path.to_owned(), kind, size };
+    let at = |paths: &[PathEntry], path: &str| paths.iter().position(|entry| entry.path == path).unwrap();
+    type Edit<'a> = &'a dyn Fn(&mut Vec<PathEntry>);
+    let edits: [(Edit, &str); 14] = [
+        (&|p| drop(p.remove(at(p, "files/0x00000003"))), "\"files/0x00000003\" is missing"),
+        (&|p| drop(p.remove(at(p, "0x00003002/0x00003003"))), "\"0x00003002/0x00003003\" is missing"),
+        (&|p| p.insert(0, p[0].clone()), "\"0x00000001\" is listed twice"),
+        (&|p| p.swap(3, 4), "\"0x00000001/0x00000001/signal\" is not in its sorted place"),
+        (
+            &|p| p.insert(at(p, "sysv.msg"), entry("manifest", PathKind::Object, None)),
+            "\"manifest\" is no path of an image",
+        ),
+        (
+            &|p| p.push(entry("zz/../../etc/passwd", PathKind::Raw, Some(1))),
+            "\"zz/../../etc/passwd\" is no path of an image",
+        ),
+        (&|p| p.insert(1, entry("0x00000001/", PathKind::Raw, Some(1))), "\"0x00000001/\" is no path of an image"),
+        (
+            &|p| p.insert(1, entry("0x00000001/0x00000000", PathKind::Directory, None)),
+            "\"0x00000001/0x00000000\" is a file that no record leads to",
+        ),
+        (
+            &|p| p.insert(at(p, "files/stdios"), entry("files/pipe.2", PathKind::Raw, Some(0))),
+            "\"files/pipe.2\" is a file that no record leads to",
+        ),
+        (
+            &|p| {
+                let n = at(p, "sysv.sem");
+                p[n].kind = PathKind::Object;
+            },
+            "\"sysv.sem\" is of kind Lines, listed as Object",
+        ),
+        (
+            &|p| {
+                let n = at(p, "sysv.sem");
+                p[n].size = Some(12);
+            },
+            "\"sysv.sem\" has a size, which only raw files have",
+        ),
+        (
+            &|p| {
+                let n = at(p, "files/pipe.1");
+                p[n].size = None;
+            },
+            "\"files/pipe.1\" is a raw file and has no size",
+        ),
+        (
+            &|p| {
+                let n = at(p, "files/pipe.1");
+                p[n].size = Some(11);
+            },
+            "\"files/pipe.1\" has 11 bytes, but its records need 12",
+        ),
+        (
+            &|p| {
+                let n = at(p, "0x00000001/mem.pages");
+                p[n].size = Some(1 << 60);
+            },
+            "\"0x00000001/mem.pages\" has 1152921504606846976 bytes, but its records need 16384",
+        ),
+    ];
+    for (edit, expected) in edits {
+        let mut image = golden::image();
+        edit(&mut image.manifest.paths);
+        let told = check::image(&image, &golden::sizes(&golden::image()));
+        let told: Vec<String> = told.iter().map(ToString::to_string).collect();
+        assert_eq!(told, [format!("manifest: paths: {expected}")]);
+    }
+}
+
+#[test]
+fn raw_files() {
+    let image = golden::image();
+    let golden = golden::sizes(&image);
+    let with = |size| move |path: &str| if path == "files/pipe.1" { size } else { golden(path) };
+    let path = "files/pipe.1".to_owned();
+    assert_eq!(check::image(&image, &with(None)), [ImageError::Missing { path: path.clone() }]);
+    let golden = golden::sizes(&image);
+    let with = |size| move |path: &str| if path == "files/pipe.1" { size } else { golden(path) };
+    let reason = "holds 11 bytes where the manifest says 12".to_owned();
+    assert_eq!(check::image(&image, &with(Some(11))), [ImageError::Content { path, reason }]);
+}
+
+#[test]
+fn manifest_fields() {
+    each_is_told(&[
+        (|i| i.manifest.format = 2, "manifest: format 2 is not known here: this program reads format 1"),
+        (
+            |i| i.manifest.clocks.realtime.nsec = 1_000_000_000,
+            "manifest: clocks.realtime: 1000000000 nanoseconds are a second or more",
+        ),
+        (
+            |i| i.manifest.clocks.monotonic.nsec = u32::MAX,
+            "manifest: clocks.monotonic: 4294967295 nanoseconds are a second or more",
+        ),
+        (
+            |i| i.manifest.clocks.boottime.nsec = 1_000_000_000,
+            "manifest: clocks.boottime: 1000000000 nanoseconds are a second or more",
+        ),
+        (
+            |i| i.manifest.container.root = Some("srv".into()),
+            "manifest: container.root: \"srv\" is not an absolute path",
+        ),
+        (
+            |i| i.manifest.container.hostname = vec![b'h'; 65].into(),
+            concat!(
+                "manifest: container.hostname: \"hhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhh\"",
+                " is not at most 64 bytes without NUL"
+            ),
+        ),
+        (
+            |i| i.manifest.container.domainname = vec![0].into(),
+            "manifest: container.domainname: \"\\\\x00\" is not at most 64 bytes without NUL",
+        ),
+    ]);
+}
+
+#[test]
+fn ids() {
+    each_is_told(&[
+        (|i| record(i).pid = Pid(7), "0x00003002/process: pid: 7 in the directory of process 12290"),
+        (
+            |i| {
+                let leader = process(i, CHILD).threads.remove(&CHILD).unwrap();
+                process(i, CHILD).threads.insert(Pid(0x3004), leader);
+            },
+            "0x00003002/thread.list: thread 12290, the group leader, is missing",
+        ),
+        (
+            |i| {
+                let thread = process(i, CHILD).threads[&THREAD].clone();
+                process(i, CHILD).threads.insert(Pid(1 << 22), thread);
+            },
+            "0x00003002: thread 4194304: ids are 1 to 4194303",
+        ),
+        (
+            |i| {
+                let thread = process(i, CHILD).threads[&THREAD].clone();
+                process(i, CHILD).threads.insert(Pid(0), thread);
+            },
+            "0x00003002: thread 0: ids are 1 to 4194303",
+        ),
+        (
+            |i| {
+                let thread = process(i, CHILD).threads[&THREAD].clone();
+                process(i, CHILD).threads.insert(Pid(1), thread);
+            },
+            "0x00003002: thread 1 has the id of a thread of 0x00000001",
+        ),
+    ]);
+}
+
+#[test]
+fn zombies() {
+    each_is_told(&[
+        (|i| zombie(i).pid = Pid(0), "0x00000001/0x00000001/wait.zombies: line 1: pid 0: ids are 1 to 4194303"),
+        (
+            |i| zombie(i).pid = THREAD,
+            "0x00000001/0x00000001/wait.zombies: line 1: pid 12291 is taken by a task of 0x00003002",
+        ),
+        (
+            |i| {
+                let twin = zombie(i).clone();
+                thread(i).zombies.push(twin);
+            },
+            "0x00000001/0x00000001/wait.zombies: line 2: pid 5 is taken by a task of 0x00000001/0x00000001/wait.zombies",
+        ),
+        (
+            |i| zombie(i).name = "sixteen bytes ab".into(),
+            "0x00000001/0x00000001/wait.zombies: line 1: name: \"sixteen bytes ab\" is not at most 15 bytes without NUL",
+        ),
+        (
+            |i| zombie(i).status = 0x137f,
+            "0x00000001/0x00000001/wait.zombies: line 1: status 0x137f is none that wait(2) gives for an end",
+        ),
+        (
+            |i| zombie(i).status = 0x1_0000,
+            "0x00000001/0x00000001/wait.zombies: line 1: status 0x10000 is none that wait(2) gives for an end",
+        ),
+    ]);
+}
+
+#[test]
+fn ends_that_wait_tells() {
+    for status in [0, 0xff00, 9, 64, 0x8b] {
+        let mut image = golden::image();
+        zombie(&mut image).status = status;
+        assert_eq!(check::image(&image, &golden::sizes(&image)), [], "{status:#x}");
+    }
+}
+
+#[test]
+fn parents() {
+    each_is_told(&[
+        (|i| record(i).parent = Pid(99), "0x00003002/process: parent: there is no process 99"),
+        (
+            |i| record(i).parent = Pid(0),
+            "0x00003002/process: parent: 0, which is already said by process 1: there is one root",
+        ),
+        (|i| record(i).parent = CHILD, "0x00003002/process: parent: it is its own ancestor"),
+        (|i| process(i, FIRST).process.parent = CHILD, "0x00000001/process: parent: it is its own ancestor"),
+        (
+            |i| {
+                i.processes.clear();
+                i.stdios = i.files.keys().map(|&file| Stdio { file, stream: Stream::Log }).collect();
+            },
+            "manifest: paths: an image has at least one process",
+        ),
+    ]);
+}
+
+#[test]
+fn groups_and_sessions() {
+    each_is_told(&[
+        (
+            |i| record(i).group = Pid(0),
+            "0x00003002/process: group, session: 0 is one that lies outside of the container",
+        ),
+        (
+            |i| record(i).session = Pid(0),
+            "0x00003002/process: group, session: 0 is one that lies outside of the container",
+        ),
+        (|i| record(i).session = CHILD, "0x00003002/process: group: 1, but a session leader leads its own group"),
+        (
+            |i| zombie(i).session = CHILD,
+            "0x00000001/0x00000001/wait.zombies: line 1: session: 12290, but process 12290 is in session 1",
+        ),
+        (
+            |i| record(i).session = Pid(77),
+            "0x00003002/process: session: 77, but its group 1 is in session 1 by process 1",
+        ),
+        (
+            |i| (record(i).group, record(i).session) = (Pid(5), Pid(77)),
+            "0x00003002/process: session: 77, but its group 5 is in session 1 by process 5",
+        ),
+        (
+            |i| {
+                let mut other = zombie(i).clone();
+                (other.pid, other.group, other.session) = (Pid(6), Pid(70), Pid(71));
+                thread(i).zombies.push(other);
+                record(i).group = Pid(70);
+            },
+            "0x00000001/0x00000001/wait.zombies: line 2: session: 71, but its group 70 is in session 1 by process 12290",
+        ),
+        (|i| record(i).group = THREAD, "0x00003002/process: group: 12291 is the id of a thread of process 12290"),
+        (
+            |i| (zombie(i).group, zombie(i).session) = (Pid(70), THREAD),
+            "0x00000001/0x00000001/wait.zombies: line 1: session: 12291 is the id of a thread of process 12290",
+        ),
+        (|i| record(i).group = Pid(1 << 22), "0x00003002/process: group: 4194304: ids are 1 to 4194303"),
+    ]);
+}
+
+#[test]
+fn trees_that_programs_make() {
+    let edits: [fn(&mut Image); 4] = [
+        // A session of its own, and one whose leader is dead.
+        |i| (record(i).group, record(i).session) = (CHILD, CHILD),
+        |i| (record(i).group, record(i).session) = (Pid(70), Pid(71)),
+        // The leader of a group that moved on to another: its group lives without it.
+        |i| zombie(i).group = CHILD,
+        // A group of a dead child.
+        |i| record(i).group = Pid(5),
+    ];
+    for edit in edits {
+        let mut image = golden::image();
+        edit(&mut image);
+        assert_eq!(check::image(&image, &golden::sizes(&image)), []);
+    }
+}
+
+#[test]
+fn process_values() {
+    each_is_told(&[
+        (|i| record(i).exe = "worker".into(), "0x00003002/process: exe: \"worker\" is not an absolute path"),
+        (
+            |i| record(i).cwd = "(unreachable)/srv".into(),
+            "0x00003002/process: cwd: \"(unreachable)/srv\" is not an absolute path",
+        ),
+        (|i| record(i).root = vec![b'/', 0].into(), "0x00003002/process: root: \"/\\\\x00\" holds a NUL"),
+        (|i| record(i).umask = Octal(0o1000), "0x00003002/process: umask: 01000 is beyond 0777"),
+        (
+            |i| record(i).tty = Some("/dev/pts/0".into()),
+            "0x00003002/process: tty: \"/dev/pts/0\": format 1 carries no terminal",
+        ),
+        (
+            |i| assert!(record(i).limits.insert("RLIMIT_FILES".into(), Limit { soft: None, hard: None }).is_none()),
+            "0x00003002/process: limits.RLIMIT_FILES: no such limit",
+        ),
+        (
+            |i| assert!(record(i).limits.remove("RLIMIT_CORE").is_some()),
+            "0x00003002/process: limits.RLIMIT_CORE: missing: a process has all of them",
+        ),
+        (
+            |i| record(i).limits.get_mut("RLIMIT_NOFILE").unwrap().soft = Some(4097),
+            "0x00003002/process: limits.RLIMIT_NOFILE: the soft limit is above the hard one",
+        ),
+        (
+            |i| record(i).limits.get_mut("RLIMIT_NOFILE").unwrap().soft = None,
+            "0x00003002/process: limits.RLIMIT_NOFILE: the soft limit is above the hard one",
+        ),
+        (|i| process(i, CHILD).attr.dumpable = 3, "0x00003002/attr: dumpable 3: it is 0, 1 or 2"),
+        (|i| process(i, CHILD).attr.oom_score_adj = -1001, "0x00003002/attr: oom_score_adj -1001: it is -1000 to 1000"),
+    ]);
+}
+
+#[test]
+fn memory_layout() {
+    each_is_told(&[
+        (
+            |i| record(i).layout.start_stack = Address(check::ADDRESS_LIMIT),
+            "0x00003002/process: layout.start_stack: 0x7ffffffff000 is no user space address",
+        ),
+        (
+            |i| record(i).layout.env_end = Address(u64::MAX),
+            "0x00003002/process: layout.env_end: 0xffffffffffffffff is no user space address",
+        ),
+        (
+            |i| record(i).layout.end_code = Address(0x400000),
+            "0x00003002/process: layout.end_code: the start 0x400000 is not before the end 0x400000",
+        ),
+        (
+            |i| record(i).layout.start_data = Address(0x401201),
+            "0x00003002/process: layout.end_data: the start 0x401201 is not before the end 0x401200",
+        ),
+        (
+            |i| record(i).layout.brk = Address(0x601fff),
+            "0x00003002/process: layout.brk: the start 0x602000 is not before the end 0x601fff",
+        ),
+        (
+            |i| record(i).layout.arg_end = Address(0x5000),
+            "0x00003002/process: layout.arg_end: the start 0x7ffc00002ff8 is not before the end 0x5000",
+        ),
+        (
+            |i| record(i).layout.env_end = Address(0x5000),
+            "0x00003002/process: layout.env_end: the start 0x7ffc00002ffa is not before the end 0x5000",
+        ),
+        (
+            |i| record(i).layout.auxv.0.truncate(24),
+            "0x00003002/process: layout.auxv: 24 bytes are no auxiliary vector: pairs of 8 bytes, below 4096",
+        ),
+        (
+            |i| record(i).layout.auxv = Blob(vec![0; 4096]),
+            "0x00003002/process: layout.auxv: 4096 bytes are no auxiliary vector: pairs of 8 bytes, below 4096",
+        ),
+    ]);
+}
+
+#[test]
+fn everything_is_told_at_once() {
+    let mut image = golden::image();
+    attr(&mut image).affinity.clear();
+    record(&mut image).umask = Octal(0o1000);
+    file(&mut image, 3).kind = FileKind::Regular(RegularFile {
+        path: "relative".into(),
+        size: 0,
+        modified: Timespec { sec: 0, nsec: 2_000_000_000 },
+    });
+    file(&mut image, 3).flags = OpenFlags::default();
+    assert_eq!(check::image(&image, &golden::sizes(&image)).len(), 4);
+}
+
+#[test]
+fn sums_follow_the_pages() {
+    let sum = |n| ChunkSum { chunk: Fixed(n), xxh3: Fixed(0) };
+    let told = |chunks: &[u64], size| -> Vec<String> {
+        let sums: Vec<_> = chunks.iter().map(|&n| sum(n)).collect();
+        check::sums(CHILD, &sums, size).iter().map(ToString::to_string).collect()
+    };
+    assert!(told(&[], 0).is_empty());
+    assert!(told(&[0], 1).is_empty());
+    assert!(told(&[0, 1], CHUNK_SIZE + 1).is_empty());
+    assert_eq!(
+        told(&[0, 2], 2 * CHUNK_SIZE),
+        ["0x00003002/mem.sums: line 2: chunk 0x2 stands where chunk 0x1 belongs"]
+    );
+    assert_eq!(told(&[0], 2 * CHUNK_SIZE), ["0x00003002/mem.sums: 1 chunks, but mem.pages has 2: 2097152 bytes"]);
+    assert_eq!(told(&[0, 1], CHUNK_SIZE), ["0x00003002/mem.sums: 2 chunks, but mem.pages has 1: 1048576 bytes"]);
+}

@@ -1,0 +1,131 @@
+//! The checks of descriptors and open file descriptions, each against the golden image with exactly that wrong.
+
+use crate::check::{CHILD, FIRST, each_is_told, file, process};
+use crate::golden;
+use image_format::files::{EpollTarget, FileKind, Stdio, Stream};
+use image_format::process::Fd;
+use image_format::{Bytes, FileId, Hex, check};
+
+macro_rules! kind {
+    ($image:expr, $id:literal, $kind:ident) => {
+        match &mut file($image, $id).kind {
+            FileKind::$kind(record) => record,
+            other => panic!("{other:?}"),
+        }
+    };
+}
+
+#[test]
+fn descriptors() {
+    each_is_told(&[
+        (|i| process(i, FIRST).fds[1].fd = 0, "0x00000001/fds: line 2: descriptor 0 stands there twice"),
+        (
+            |i| process(i, FIRST).fds[1].fd = 1 << 30,
+            "0x00000001/fds: line 2: descriptor 1073741824 is beyond 1073741823",
+        ),
+        (|i| process(i, FIRST).fds[2].file = FileId(99), "0x00000001/fds: line 3: there is no files/0x00000063"),
+        (|i| assert!(process(i, CHILD).fds.pop().is_some()), "files/0x00000009: no process has it open"),
+        (
+            |i| i.stdios.push(Stdio { file: FileId(0x10), stream: Stream::Log }),
+            "files/stdios: line 2: there is no files/0x00000010",
+        ),
+        (|i| i.stdios.push(i.stdios[0].clone()), "files/stdios: line 2: files/0x00000001 stands there twice"),
+        (
+            |i| kind!(i, 7, Epoll).targets[0].file = FileId(99),
+            "files/0x00000007: target 4: there is no files/0x00000063",
+        ),
+        (|i| kind!(i, 7, Epoll).targets[0].fd = 1 << 30, "files/0x00000007: target 1073741824 is beyond 1073741823"),
+        (
+            |i| {
+                let twin = kind!(i, 7, Epoll).targets[0].clone();
+                kind!(i, 7, Epoll).targets.push(twin);
+            },
+            "files/0x00000007: target 4 stands there twice",
+        ),
+        (
+            |i| kind!(i, 7, Epoll).targets[0].file = FileId(7),
+            "files/0x00000007: target 4: the epoll instances watch each other",
+        ),
+        (
+            |i| {
+                let mut other = file(i, 7).clone();
+                let target = |file| EpollTarget { fd: 30, file: FileId(file), events: Hex(1), data: Hex(0) };
+                let FileKind::Epoll(epoll) = &mut other.kind else { panic!() };
+                epoll.targets = vec![target(8), target(7)];
+                i.files.insert(FileId(20), other);
+                kind!(i, 7, Epoll).targets.push(target(20));
+            },
+            "files/0x00000014: target 30: the epoll instances watch each other",
+        ),
+    ]);
+}
+
+#[test]
+fn epoll_may_watch_epoll() {
+    let mut image = golden::image();
+    let mut other = file(&mut image, 7).clone();
+    let target = |fd, file| EpollTarget { fd, file: FileId(file), events: Hex(1), data: Hex(0) };
+    if let FileKind::Epoll(epoll) = &mut other.kind {
+        epoll.targets = vec![target(30, 7), target(31, 7), target(8, 8)];
+    }
+    image.files.insert(FileId(20), other);
+    process(&mut image, FIRST).fds.push(Fd { fd: 20, file: FileId(20), cloexec: false });
+    image.manifest.paths = image.paths();
+    assert_eq!(check::image(&image, &golden::sizes(&image)), []);
+}
+
+#[test]
+fn files() {
+    each_is_told(&[
+        (|i| file(i, 3).position = 1 << 63, "files/0x00000003: position 9223372036854775808: offsets are below 2^63"),
+        (|i| kind!(i, 3, Regular).path = "srv/x".into(), "files/0x00000003: path: \"srv/x\" is not an absolute path"),
+        (|i| kind!(i, 3, Regular).path = "/srv\0/x".into(), "files/0x00000003: path: \"/srv\\\\x00/x\" holds a NUL"),
+        (
+            |i| kind!(i, 3, Regular).path = vec![b'/'; 4096].into(),
+            "files/0x00000003: path: a path of 4096 bytes: the kernel takes 4095",
+        ),
+        (
+            |i| kind!(i, 3, Regular).modified.nsec = 1_000_000_000,
+            "files/0x00000003: modified: 1000000000 nanoseconds are a second or more",
+        ),
+        (|i| kind!(i, 2, Directory).path = Bytes::default(), "files/0x00000002: path: \"\" is not an absolute path"),
+        (|i| kind!(i, 0, Device).path = "null".into(), "files/0x00000000: path: \"null\" is not an absolute path"),
+        (|i| kind!(i, 6, Eventfd).count = Hex(u64::MAX), "files/0x00000006: count: a counter ends one below 2^64 - 1"),
+        (|i| kind!(i, 8, Timerfd).clock = 2, "files/0x00000008: clock 2: timerfd_create(2) takes [0, 1, 7, 8, 9]"),
+        (
+            |i| kind!(i, 8, Timerfd).settime_flags = 4,
+            "files/0x00000008: settime_flags 0x4: timerfd_settime(2) takes bits 0 and 1",
+        ),
+        (|i| kind!(i, 8, Timerfd).remaining.sec = -1, "files/0x00000008: remaining: -1 seconds are negative"),
+        (
+            |i| kind!(i, 8, Timerfd).interval.nsec = u32::MAX,
+            "files/0x00000008: interval: 4294967295 nanoseconds are a second or more",
+        ),
+        (|i| kind!(i, 9, Signalfd).mask.0 |= 1 << 8, "files/0x00000009: mask: SIGKILL cannot be in it"),
+    ]);
+}
+
+#[test]
+fn pipes() {
+    each_is_told(&[
+        (
+            |i| kind!(i, 5, Pipe).capacity = 4096,
+            "files/0x00000005: capacity 4096, but files/0x00000004 says 65536 of pipe 1",
+        ),
+        (|i| kind!(i, 5, Pipe).queued = 13, "files/0x00000005: queued 13, but files/0x00000004 says 12 of pipe 1"),
+        (|i| kind!(i, 5, Pipe).pipe = 0, "files/0x00000005: pipe 0: pipes are counted from 1"),
+    ]);
+    let both = |edit: fn(&mut image_format::files::Pipe), expected: &str| {
+        let mut image = golden::image();
+        edit(kind!(&mut image, 4, Pipe));
+        edit(kind!(&mut image, 5, Pipe));
+        image.manifest.paths = image.paths();
+        let told = check::image(&image, &golden::sizes(&image));
+        let told: Vec<String> = told.iter().map(ToString::to_string).collect();
+        assert_eq!(told, [format!("files/0x00000004: {expected}"), format!("files/0x00000005: {expected}")]);
+    };
+    both(|pipe| pipe.queued = 65537, "queued 65537: more than its capacity of 65536");
+    both(|pipe| pipe.capacity = 65537, "capacity 65537: a pipe's is a power of two from 4096 to 2^31");
+    both(|pipe| pipe.capacity = 2048, "capacity 2048: a pipe's is a power of two from 4096 to 2^31");
+    both(|pipe| pipe.capacity = 1 << 32, "capacity 4294967296: a pipe's is a power of two from 4096 to 2^31");
+}

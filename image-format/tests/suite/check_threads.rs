@@ -1,0 +1,267 @@
+//! The checks of signals and threads, each against the golden image with exactly that wrong.
+
+use crate::check::{CHILD, FIRST, THREAD, attr, each_is_told, process, registers, thread};
+use crate::golden;
+use image_format::signal::{AltStackFlags, Signal, SignalSet};
+use image_format::thread::{InterruptedSyscall, IntervalTimer, IntervalTimerKind, Resume};
+use image_format::{Address, Hex, Timespec, check};
+
+#[test]
+fn signals() {
+    each_is_told(&[
+        (
+            |i| process(i, FIRST).actions[0].signal = Signal(10),
+            "0x00000001/signal.action: line 2: SIGUSR1 stands there twice",
+        ),
+        (
+            |i| process(i, FIRST).actions[0].signal = Signal(9),
+            "0x00000001/signal.action: line 1: SIGKILL has no action to set",
+        ),
+        (
+            |i| process(i, FIRST).actions[0].signal = Signal(19),
+            "0x00000001/signal.action: line 1: SIGSTOP has no action to set",
+        ),
+        (
+            |i| process(i, FIRST).actions[1].mask.0 |= 1 << 18,
+            "0x00000001/signal.action: line 2: mask: SIGSTOP cannot be in it",
+        ),
+        (
+            |i| process(i, FIRST).pending[0].siginfo.0.truncate(127),
+            "0x00000001/signal.pending: line 1: siginfo: 127 bytes, it has 128",
+        ),
+        (
+            |i| process(i, FIRST).pending[0].signal = Signal(12),
+            "0x00000001/signal.pending: line 1: siginfo: of signal 10, listed as SIGUSR2",
+        ),
+        (
+            |i| process(i, FIRST).pending[0].code = 1,
+            "0x00000001/signal.pending: line 1: code: 1, but the siginfo has 0",
+        ),
+        (
+            |i| process(i, CHILD).threads.get_mut(&THREAD).unwrap().pending[0].siginfo.0[0] = 35,
+            "0x00003002/0x00003003/signal.pending: line 1: siginfo: of signal 35, listed as SIG34",
+        ),
+        (
+            |i| thread(i).mask.blocked = SignalSet(!(1 << 18)),
+            "0x00000001/0x00000001/signal: blocked: SIGKILL cannot be in it",
+        ),
+        (
+            |i| thread(i).altstack.size = 2047,
+            "0x00000001/0x00000001/signal.altstack: size: 2047 bytes, the kernel takes 2048 or more",
+        ),
+        (
+            |i| thread(i).altstack.flags = AltStackFlags(4),
+            "0x00000001/0x00000001/signal.altstack: flags: 0x4 is not known here",
+        ),
+        (
+            |i| thread(i).altstack.sp = Address(u64::MAX),
+            "0x00000001/0x00000001/signal.altstack: sp: 0xffffffffffffffff and 2048 bytes pass the end of the address space",
+        ),
+    ]);
+}
+
+#[test]
+fn no_alternate_stack_has_two_forms() {
+    for flags in [AltStackFlags::SS_DISABLE, AltStackFlags(0)] {
+        let mut image = golden::image();
+        (thread(&mut image).altstack.size, thread(&mut image).altstack.flags) = (0, flags);
+        assert_eq!(check::image(&image, &golden::sizes(&image)), []);
+    }
+}
+
+#[test]
+fn thread_attributes() {
+    each_is_told(&[
+        (
+            |i| attr(i).name = "a\0b".into(),
+            "0x00000001/0x00000001/attr: name: \"a\\\\x00b\" is not at most 15 bytes without NUL",
+        ),
+        (
+            |i| attr(i).name = "sixteen bytes ab".into(),
+            "0x00000001/0x00000001/attr: name: \"sixteen bytes ab\" is not at most 15 bytes without NUL",
+        ),
+        (|i| attr(i).affinity.clear(), "0x00000001/0x00000001/attr: affinity: no CPU is left to run on"),
+        (|i| attr(i).affinity = vec![1, 1], "0x00000001/0x00000001/attr: affinity: not in ascending order"),
+        (
+            |i| attr(i).affinity = vec![0, 4_000_000_000],
+            "0x00000001/0x00000001/attr: affinity: no machine has a CPU 4000000000",
+        ),
+        (|i| attr(i).seccomp = 2, "0x00000001/0x00000001/attr: seccomp 2: format 1 carries 0 only"),
+        (
+            |i| attr(i).robust_list.length = 12,
+            "0x00000001/0x00000001/attr: robust_list.length 12: the head has 24 bytes",
+        ),
+        (
+            |i| attr(i).rseq.as_mut().unwrap().size = 20,
+            "0x00000001/0x00000001/attr: rseq: 0x602aa0 and 20 bytes are not an area of 32 or more, aligned",
+        ),
+        (
+            |i| attr(i).rseq.as_mut().unwrap().address.0 += 8,
+            "0x00000001/0x00000001/attr: rseq: 0x602aa8 and 32 bytes are not an area of 32 or more, aligned",
+        ),
+        (
+            |i| attr(i).credentials.uid[2] = u32::MAX,
+            "0x00000001/0x00000001/attr: credentials.uid: 4294967295 is no user",
+        ),
+        (
+            |i| attr(i).credentials.gid[0] = u32::MAX,
+            "0x00000001/0x00000001/attr: credentials.gid: 4294967295 is no group",
+        ),
+        (
+            |i| attr(i).credentials.groups[0] = u32::MAX,
+            "0x00000001/0x00000001/attr: credentials.groups: 4294967295 is no group",
+        ),
+        (
+            |i| attr(i).credentials.groups = vec![7; 65537],
+            "0x00000001/0x00000001/attr: credentials.groups: 65537, the kernel takes 65536",
+        ),
+        (
+            |i| attr(i).credentials.effective = Hex(1),
+            "0x00000001/0x00000001/attr: credentials.effective: has capabilities that permitted has not",
+        ),
+        (
+            |i| (attr(i).credentials.ambient, attr(i).credentials.inheritable) = (Hex(1), Hex(1)),
+            "0x00000001/0x00000001/attr: credentials.ambient: has capabilities that permitted has not",
+        ),
+        (
+            |i| (attr(i).credentials.ambient, attr(i).credentials.permitted) = (Hex(1), Hex(1)),
+            "0x00000001/0x00000001/attr: credentials.ambient: has capabilities that inheritable has not",
+        ),
+        (|i| attr(i).scheduling.policy = 4, "0x00000001/0x00000001/attr: scheduling.policy 4: no such policy"),
+        (|i| attr(i).scheduling.nice = 20, "0x00000001/0x00000001/attr: scheduling.nice 20: it is -20 to 19"),
+        (
+            |i| attr(i).scheduling.policy = 1,
+            "0x00000001/0x00000001/attr: scheduling.priority 0: 1 to 99 for FIFO and RR, else 0",
+        ),
+        (
+            |i| attr(i).scheduling.priority = 1,
+            "0x00000001/0x00000001/attr: scheduling.priority 1: 1 to 99 for FIFO and RR, else 0",
+        ),
+    ]);
+}
+
+#[test]
+fn registers_of_user_mode() {
+    each_is_told(&[
+        (
+            |i| registers(i).cs = Hex(0x10),
+            "0x00000001/0x00000001/thread.frame: registers.cs: 0x10, of a 64-bit program it is 0x33",
+        ),
+        (
+            |i| registers(i).cs = Hex(0x23),
+            "0x00000001/0x00000001/thread.frame: registers.cs: 0x23, of a 64-bit program it is 0x33",
+        ),
+        (
+            |i| registers(i).ss = Hex(0x18),
+            "0x00000001/0x00000001/thread.frame: registers.ss: 0x18, of a 64-bit program it is 0x2b",
+        ),
+        (
+            |i| registers(i).ds = Hex(0x28),
+            "0x00000001/0x00000001/thread.frame: registers.ds: 0x28 is no selector of user mode",
+        ),
+        (
+            |i| registers(i).es = Hex(0x1_002b),
+            "0x00000001/0x00000001/thread.frame: registers.es: 0x1002b is no selector of user mode",
+        ),
+        (
+            |i| registers(i).fs = Hex(1),
+            "0x00000001/0x00000001/thread.frame: registers.fs: 0x1 is no selector of user mode",
+        ),
+        (
+            |i| registers(i).gs = Hex(2),
+            "0x00000001/0x00000001/thread.frame: registers.gs: 0x2 is no selector of user mode",
+        ),
+        (
+            |i| registers(i).rip = Hex(check::ADDRESS_LIMIT),
+            "0x00000001/0x00000001/thread.frame: registers.rip: 0x7ffffffff000 is no user space address",
+        ),
+        (
+            |i| registers(i).rsp = Hex(1 << 63),
+            "0x00000001/0x00000001/thread.frame: registers.rsp: 0x8000000000000000 is no user space address",
+        ),
+        (
+            |i| thread(i).tls.fs_base = Address(1 << 47),
+            "0x00000001/0x00000001/tls: fs_base: 0x800000000000 is no user address",
+        ),
+        (
+            |i| thread(i).tls.gs_base = Address(u64::MAX),
+            "0x00000001/0x00000001/tls: gs_base: 0xffffffffffffffff is no user address",
+        ),
+        (
+            |i| {
+                let resume = Resume::Remaining(Timespec { sec: -1, nsec: 0 });
+                thread(i).frame.syscall = Some(InterruptedSyscall { name: "nanosleep".into(), resume });
+            },
+            "0x00000001/0x00000001/thread.frame: syscall.resume.remaining: -1 seconds are negative",
+        ),
+    ]);
+}
+
+#[test]
+fn extended_state() {
+    each_is_told(&[
+        (
+            |i| thread(i).fpu.xstate.0.truncate(512),
+            "0x00000001/0x00000001/thread: xstate: 512 bytes, the manifest's xsave_size is 576",
+        ),
+        (
+            |i| thread(i).fpu.xstate.0[512] = 7,
+            "0x00000001/0x00000001/thread: xstate: has components 0x4 that the manifest's xfeatures has not",
+        ),
+        (
+            |i| thread(i).fpu.xstate.0[519] = 0x80,
+            "0x00000001/0x00000001/thread: xstate: has components 0x8000000000000000 that the manifest's xfeatures has not",
+        ),
+        (
+            |i| thread(i).fpu.xstate.0[527] = 0x80,
+            "0x00000001/0x00000001/thread: xstate: its header is not that of the standard format",
+        ),
+        (
+            |i| thread(i).fpu.xstate.0[575] = 1,
+            "0x00000001/0x00000001/thread: xstate: its header is not that of the standard format",
+        ),
+        (|i| thread(i).fpu.xstate.0[27] = 1, "0x00000001/0x00000001/thread: xstate: MXCSR 0x1001f80 has reserved bits"),
+        (
+            |i| {
+                i.manifest.cpu.xsave_size = 512;
+                let threads = i.processes.values_mut().flat_map(|process| process.threads.values_mut());
+                threads.for_each(|thread| thread.fpu.xstate.0.truncate(512));
+            },
+            "manifest: cpu.xsave_size: 512 bytes: an extended state area has 576 or more",
+        ),
+    ]);
+}
+
+#[test]
+fn interval_timers() {
+    each_is_told(&[
+        (
+            |i| thread(i).timers[0].remaining = Timespec::default(),
+            "0x00000001/0x00000001/timers: line 1: remaining: an armed timer has some time left",
+        ),
+        (
+            |i| thread(i).timers[0].remaining.sec = -1,
+            "0x00000001/0x00000001/timers: line 1: remaining: -1 seconds are negative",
+        ),
+        (
+            |i| thread(i).timers[0].interval.nsec = u32::MAX,
+            "0x00000001/0x00000001/timers: line 1: interval: 4294967295 nanoseconds are a second or more",
+        ),
+        (
+            |i| {
+                let twin = thread(i).timers[0].clone();
+                thread(i).timers.push(twin);
+            },
+            "0x00000001/0x00000001/timers: line 2: ITIMER_REAL stands there twice",
+        ),
+        (
+            |i| {
+                let second = Timespec { sec: 1, nsec: 0 };
+                let timer =
+                    IntervalTimer { which: IntervalTimerKind::ITIMER_PROF, remaining: second, interval: second };
+                process(i, CHILD).threads.get_mut(&THREAD).unwrap().timers.push(timer);
+            },
+            "0x00003002/0x00003003/timers: line 1: interval timers stand with the group leader",
+        ),
+    ]);
+}
