@@ -88,12 +88,11 @@ impl Pass<'_> {
     fn pipes(&mut self, processes: &[(Pid, i32)]) -> Result<(), Failure> {
         let mut order = Vec::new();
         let mut groups: HashMap<(u64, u64), Vec<usize>> = HashMap::new();
-        for (index, draft) in self.drafts.iter().enumerate() {
-            if matches!(draft, Draft::Pipe) {
-                let inode = self.table.descriptions[index].seen.inode();
-                let group = groups.entry(inode).or_default();
+        for (index, Description { seen, .. }) in self.table.descriptions.iter().enumerate() {
+            if pipe::is_end(seen) {
+                let group = groups.entry(seen.inode()).or_default();
                 if group.is_empty() {
-                    order.push(inode);
+                    order.push(seen.inode());
                 }
                 group.push(index);
             }
@@ -105,11 +104,19 @@ impl Pass<'_> {
             }
             _ => HashSet::new(),
         };
-        for (number, inode) in (1u32..).zip(order) {
+        let mut number = 0u32;
+        for inode in order {
             let group = &groups[&inode];
+            if group.iter().any(|&index| matches!(self.drafts[index], Draft::Refused)) {
+                // Named already.
+                group.iter().for_each(|&index| self.drafts[index] = Draft::Refused);
+                continue;
+            }
+            number += 1;
             let table = self.table;
             let ends: Vec<&Seen> = group.iter().map(|&index| &table.descriptions[index].seen).collect();
             let contents = match self.kernel {
+                _ if pipe::keeps_packets(&ends) => Err(pipe::refuse_packets(ends[0])),
                 None if outside.contains(&inode.1) => Err(pipe::held_outside(ends[0])),
                 None => Ok(pipe::Contents { capacity: 0, queued: Vec::new() }),
                 Some(kernel) => match other_ends(kernel, &ends) {
@@ -263,10 +270,7 @@ fn draft(seen: &Seen, place: &Place) -> Result<Draft, Refusal> {
             Some(record) => record.map(|record| Draft::Done(FileKind::Device(record))),
             None => Err(refused::by_type(seen)),
         },
-        libc::S_IFIFO if seen.link.starts_with(b"pipe:[") && !seen.is_path() => match pipe::check(seen) {
-            None => Ok(Draft::Pipe),
-            Some(refusal) => Err(refusal),
-        },
+        libc::S_IFIFO if pipe::is_end(seen) => Ok(Draft::Pipe),
         _ => Err(refused::by_type(seen)),
     }
 }

@@ -23,6 +23,7 @@ mod capture;
 mod fdinfo;
 mod gather;
 mod holders;
+pub mod inject;
 pub(super) mod place;
 pub(super) mod refused;
 pub(super) mod reopen;

@@ -21,14 +21,22 @@ pub(in crate::resource) struct Contents {
     pub(in crate::resource) queued: Vec<u8>,
 }
 
-/// What can be told of one end without touching it.
-pub(in crate::resource) fn check(seen: &Seen) -> Option<Refusal> {
-    seen.flags().contains(OpenFlags::O_DIRECT).then(|| {
-        Refusal::new(
-            format!("{} keeps packets apart (O_DIRECT) and cannot be carried", seen.name()),
-            "Use a pipe without O_DIRECT, or a frame of your own.",
-        )
-    })
+/// Whether this is an end of a pipe without a name.
+pub(in crate::resource) fn is_end(seen: &Seen) -> bool {
+    seen.link.starts_with(b"pipe:[") && !seen.is_path()
+}
+
+/// Whether what is written keeps its boundaries; only writing ends show it.
+pub(in crate::resource) fn keeps_packets(ends: &[&Seen]) -> bool {
+    ends.iter().any(|end| end.flags().contains(OpenFlags::O_DIRECT))
+}
+
+/// The refusal of such a pipe.
+pub(in crate::resource) fn refuse_packets(end: &Seen) -> Refusal {
+    Refusal::new(
+        format!("{} keeps packets apart (O_DIRECT) and cannot be carried", end.name()),
+        "Use a pipe without O_DIRECT, and mark the boundaries in the data.",
+    )
 }
 
 /// Compares the ends inside the container with those in the whole system (readers, writers).

@@ -1,0 +1,249 @@
+//! Everything that cannot be carried is named: the object, the kind, and what to do.
+
+use crate::world::{FIRST, Script, World};
+use crfs::resource::Findings;
+use std::os::fd::AsRawFd;
+use std::path::Path;
+
+/// Asserts that exactly these descriptors are in the way, each with these words.
+fn assert_named(findings: &Findings, expected: &[(u32, &str)]) {
+    let object = |fd| format!("0x00000001/fds: {fd}");
+    for &(fd, words) in expected {
+        let found = findings.blockers.iter().find(|blocker| blocker.object == object(fd));
+        let found = found.unwrap_or_else(|| panic!("{fd} ({words}) is not named in {:#?}", findings.blockers));
+        assert!(found.reason.contains(words), "{fd}: {:?} does not say {words:?}", found.reason);
+        assert!(!found.remedy.is_empty() && found.remedy.ends_with('.'), "{found:?}");
+    }
+    assert_eq!(findings.blockers.len(), expected.len(), "{:#?}", findings.blockers);
+}
+
+/// `struct sockaddr_in` for 127.0.0.1.
+fn loopback(port: u16) -> Vec<u8> {
+    let mut address = 2u16.to_ne_bytes().to_vec();
+    address.extend(port.to_be_bytes());
+    address.extend([127, 0, 0, 1]);
+    address.extend([0; 8]);
+    address
+}
+
+#[test]
+fn anonymous_files_and_files_in_memory() {
+    let world = World::new();
+    let mut script = Script::new();
+    let name = script.place(b"scratch\0");
+    let tmpfs = script.place(b"tmpfs\0");
+    let queue = script.place(format!("crfs-test-{}\0", std::process::id()).as_bytes());
+    let rdwr_create = u64::from((libc::O_RDWR | libc::O_CREAT).unsigned_abs());
+    script
+        .call(libc::SYS_inotify_init1, [0])
+        .call(libc::SYS_userfaultfd, [1])
+        .call(libc::SYS_pidfd_open, [std::process::id().into(), 0])
+        .call(libc::SYS_memfd_create, [name, 0])
+        .call(libc::SYS_fsopen, [tmpfs, 0])
+        .open("/proc/self/ns/net".as_ref(), libc::O_RDONLY)
+        .call(libc::SYS_mq_open, [queue, rdwr_create, 0o600, 0])
+        .call(libc::SYS_mq_unlink, [queue])
+        .open("/proc/self/stat".as_ref(), libc::O_RDONLY)
+        .open("/sys/kernel/mm/transparent_hugepage/enabled".as_ref(), libc::O_RDONLY);
+    let puppet = script.start();
+    let (captured, findings) = world.capture(&[&puppet]);
+    assert_named(
+        &findings,
+        &[
+            (0, "an inotify instance"),
+            (1, "a userfaultfd"),
+            (2, "a pidfd"),
+            (3, "a file in memory (memfd:scratch)"),
+            (4, "a file system context (fsopen)"),
+            (5, "a descriptor of a namespace (net:["),
+            (6, "a POSIX message queue"),
+            (7, "of the proc file system"),
+            (8, "of the sysfs file system"),
+        ],
+    );
+    assert_eq!(captured.files.len(), 0, "what is refused has no record");
+    assert_eq!(captured.fds[&FIRST], []);
+}
+
+#[test]
+fn sockets_by_protocol_and_address() {
+    let world = World::new();
+    let mut script = Script::new();
+    let any = script.place(&loopback(0));
+    let pair = script.place(&[0; 8]);
+    let at = world.path("socket");
+    let mut unix = 1u16.to_ne_bytes().to_vec();
+    unix.extend(at.to_str().unwrap().as_bytes());
+    unix.push(0);
+    let length = unix.len() as u64;
+    let unix = script.place(&unix);
+    script
+        .call(libc::SYS_socket, [2, 1, 0])
+        .call(libc::SYS_bind, [0, any, 16])
+        .call(libc::SYS_listen, [0, 1])
+        .call(libc::SYS_socket, [2, 2, 0])
+        .call(libc::SYS_bind, [1, any, 16])
+        .call(libc::SYS_socketpair, [1, 1, 0, pair])
+        .call(libc::SYS_socket, [1, 2, 0])
+        .call(libc::SYS_bind, [4, unix, length])
+        .call(libc::SYS_socket, [16, 3, 0])
+        .call(libc::SYS_socket, [17, 3, 0])
+        .call(libc::SYS_socket, [10, 1, 0]);
+    let puppet = script.start();
+    let (_, findings) = world.capture(&[&puppet]);
+    assert_named(
+        &findings,
+        &[
+            (0, "a TCP socket listening on 127.0.0.1:"),
+            (1, "a UDP socket bound to 127.0.0.1:"),
+            (2, "a Unix stream socket without a name"),
+            (3, "a Unix stream socket without a name"),
+            (4, &format!("a Unix datagram socket at {}", at.display())),
+            (5, "a netlink socket"),
+            (6, "a packet socket"),
+            (7, "a TCP socket that is not connected"),
+        ],
+    );
+}
+
+#[test]
+fn files_that_are_not_there_any_more() {
+    let world = World::new();
+    let [gone, replaced, linked, empty] = ["gone", "replaced", "linked", "empty"].map(|name| world.path(name));
+    let other = world.file("other", b"");
+    std::fs::write(&gone, "").unwrap();
+    std::fs::write(&replaced, "").unwrap();
+    std::fs::create_dir(&empty).unwrap();
+    std::os::unix::fs::symlink("other", &linked).unwrap();
+    let fifo = world.path("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let mut script = Script::new();
+    script
+        .open(&gone, libc::O_RDONLY)
+        .open(&replaced, libc::O_RDWR)
+        .open(&linked, libc::O_PATH | libc::O_NOFOLLOW)
+        .open(&empty, libc::O_RDONLY)
+        .open(&fifo, libc::O_RDWR)
+        .open(&other, libc::O_RDONLY);
+    let puppet = script.start();
+    std::fs::remove_file(&gone).unwrap();
+    std::fs::rename(&other, &replaced).unwrap();
+    std::fs::remove_dir(&empty).unwrap();
+    let (captured, findings) = world.capture(&[&puppet]);
+    let deleted = |path: &Path| format!("{} was deleted or replaced while it is open", path.display());
+    assert_named(
+        &findings,
+        &[(0, &deleted(&gone)), (1, &deleted(&replaced)), (2, "symbolic link"), (3, &deleted(&empty)), (4, "FIFO")],
+    );
+    // Renamed: it is found under its new name.
+    assert_eq!(captured.files.len(), 1);
+}
+
+#[test]
+fn state_that_is_not_carried() {
+    let world = World::new();
+    let [flock, posix] = ["flock", "posix"].map(|name| world.file(name, b"12345678"));
+    let many = world.path("many");
+    std::fs::create_dir(&many).unwrap();
+    for n in 0..100 {
+        std::fs::write(many.join(n.to_string()), "").unwrap();
+    }
+    let mut script = Script::new();
+    let pair = script.place(&[0; 8]);
+    let entries = script.place(&[0; 512]);
+    // struct flock: F_WRLCK, SEEK_SET, from 0, 4 bytes.
+    let lock = [1u16.to_ne_bytes().as_slice(), &[0; 6], &[0; 8], &4u64.to_ne_bytes(), &[0; 8]].concat();
+    let lock = script.place(&lock);
+    let set_own = [libc::F_SETOWN.unsigned_abs().into(), std::process::id().into()];
+    let asynchronous = [libc::F_SETFL.unsigned_abs().into(), 0o20_000];
+    script
+        .open(&flock, libc::O_RDONLY)
+        .call(libc::SYS_flock, [0, 2])
+        .open(&posix, libc::O_RDWR)
+        .call(libc::SYS_fcntl, [1, libc::F_SETLK.unsigned_abs().into(), lock])
+        .open(&many, libc::O_RDONLY | libc::O_DIRECTORY)
+        .call(libc::SYS_getdents64, [2, entries, 512])
+        .call(libc::SYS_pipe2, [pair, libc::O_DIRECT.unsigned_abs().into()])
+        .call(libc::SYS_pipe2, [pair, 0])
+        .call(libc::SYS_fcntl, [5, set_own[0], set_own[1]])
+        .call(libc::SYS_pipe2, [pair, 0])
+        .call(libc::SYS_fcntl, [7, asynchronous[0], asynchronous[1]])
+        .open("/proc/self".as_ref(), libc::O_RDONLY | libc::O_DIRECTORY)
+        .open("/dev/ptmx".as_ref(), libc::O_RDWR | libc::O_NOCTTY)
+        .open("/dev/kmsg".as_ref(), libc::O_RDONLY);
+    let puppet = script.start();
+    let (_, findings) = world.capture(&[&puppet]);
+    assert_named(
+        &findings,
+        &[
+            (0, "is locked (FLOCK lock)"),
+            (1, "is locked (POSIX lock)"),
+            (2, "was read in part"),
+            (3, "keeps packets apart"),
+            (5, "has an owner that is to be signalled"),
+            (7, "signals when it is ready"),
+            (9, "of the proc file system"),
+            (10, "the master side of a pseudo-terminal"),
+            (11, "device /dev/kmsg (1:11)"),
+        ],
+    );
+}
+
+#[test]
+fn pipes_that_leave_the_container() {
+    let world = World::new();
+    // This process keeps both ends of the first pipe, and hands the reading end on; the second it hands on whole.
+    let (reader, writer) = nix::unistd::pipe().unwrap();
+    let whole = nix::unistd::pipe().unwrap();
+    let kept = [&reader, &whole.0, &whole.1].map(|fd| fd.as_raw_fd());
+    let puppet = crate::world::holding(kept);
+    let number = |fd: i32| u32::try_from(fd).unwrap();
+    let outside = "the other end is held outside the container";
+
+    let running = world.survey(&[&puppet]);
+    assert!(running.blockers.iter().all(|blocker| blocker.reason.contains(outside)), "{running:#?}");
+    assert_eq!(running.blockers.len(), 2, "{running:#?}");
+
+    drop(whole);
+    let (captured, findings) = world.capture(&[&puppet]);
+    assert_named(&findings, &[(number(reader.as_raw_fd()), outside)]);
+    assert_eq!(captured.pipes.len(), 1);
+    drop(writer);
+    drop(reader);
+    let (captured, findings) = world.capture(&[&puppet]);
+    assert_eq!(findings, Findings::default());
+    assert_eq!(captured.pipes.len(), 2);
+}
+
+#[test]
+fn epoll_targets_that_cannot_be_added_again() {
+    let world = World::new();
+    let mut script = Script::new();
+    let pair = script.place(&[0; 8]);
+    let event = |events: u32| [events.to_ne_bytes().as_slice(), &[0; 8]].concat();
+    let plain = script.place(&event(1));
+    let once = script.place(&event(0x4000_0004));
+    let got = script.place(&[0; 12]);
+    let ctl = libc::SYS_epoll_ctl;
+    script
+        .call(libc::SYS_epoll_create1, [0])
+        .call(libc::SYS_eventfd2, [0, 0])
+        .call(libc::SYS_dup, [1])
+        .call(ctl, [0, 1, 1, plain])
+        .call(libc::SYS_close, [1])
+        // The number is in use again, for another file.
+        .call(libc::SYS_eventfd2, [0, 0])
+        .call(libc::SYS_pipe2, [pair, 0])
+        .call(libc::SYS_epoll_create1, [0])
+        .call(ctl, [5, 1, 4, once])
+        .call(libc::SYS_epoll_wait, [5, got, 1, 0]);
+    let puppet = script.start();
+    let (_, findings) = world.capture(&[&puppet]);
+    assert_named(
+        &findings,
+        &[
+            (0, "watches descriptor 1, which was closed or replaced"),
+            (5, "watches descriptor 4 with EPOLLONESHOT, and its one event was reported"),
+        ],
+    );
+}
