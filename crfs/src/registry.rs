@@ -175,12 +175,20 @@ impl Registry {
     #[must_use]
     pub fn from_environment() -> Self {
         let run = std::env::var_os("CRFS_RUN_DIR").map_or_else(|| PathBuf::from("/run/crfs"), PathBuf::from);
+        let registry = Registry::at(run, "");
+        let staging = std::env::var_os("CRFS_STAGING_DIR")
+            .map_or_else(|| Path::new("/dev/shm").join(&registry.cgroup_parent), PathBuf::from);
+        Registry { staging, ..registry }
+    }
+
+    /// A registry in these directories.
+    #[must_use]
+    pub fn at(run: impl Into<PathBuf>, staging: impl Into<PathBuf>) -> Self {
+        let (run, staging) = (run.into(), staging.into());
         let own = run == Path::new("/run/crfs");
         let tag: String =
             run.to_string_lossy().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
         let cgroup_parent = if own { "crfs".to_owned() } else { format!("crfs{tag}") };
-        let staging = std::env::var_os("CRFS_STAGING_DIR")
-            .map_or_else(|| Path::new("/dev/shm").join(&cgroup_parent), PathBuf::from);
         Registry { run, staging, cgroup_parent }
     }
 

@@ -1,0 +1,160 @@
+//! What a server process needs to know of the machine and of other servers before it mounts.
+
+use super::FILE_SYSTEM;
+use crate::failure::{Doing, Failure, Kind};
+use crate::freezer::Cgroup;
+use crate::registry::{Registry, create_dir};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use nix::mount::{MntFlags, umount2};
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+/// Held as long as a server of the run directory lives, by the kernel: no stale file can be taken for it.
+#[derive(Debug)]
+pub struct ServerLock {
+    _lock: Flock<File>,
+}
+
+impl ServerLock {
+    /// Claims the run directory.
+    ///
+    /// # Errors
+    /// [`Kind::Exists`] while another server has it, saying where that is mounted.
+    pub fn take(registry: &Registry) -> Result<Self, Failure> {
+        create_dir(registry.run_dir())?;
+        let path = registry.run_dir().join("server.lock");
+        let open = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
+        let file = open.doing(|| format!("{}: opening the lock", path.display()))?;
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => Ok(ServerLock { _lock: lock }),
+            Err((_, Errno::EWOULDBLOCK)) => {
+                let other = registry.server().map_or_else(String::new, |server| {
+                    format!(" (process {}, mounted on {})", server.pid, server.mountpoint.display())
+                });
+                Err(Failure::new(
+                    Kind::Exists,
+                    format!(
+                        "{}: another server{other} serves this run directory; unmount it first, or set CRFS_RUN_DIR to another directory",
+                        registry.run_dir().display()
+                    ),
+                ))
+            }
+            Err((_, errno)) => Err(errno).doing(|| format!("{}: locking", path.display())),
+        }
+    }
+}
+
+/// What stands at a mount point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MountState {
+    /// A directory.
+    Free,
+    /// A mount of a server of ours that answers.
+    Served,
+    /// A mount of a server that is dead.
+    Stale,
+}
+
+/// Looks at a mount point.
+///
+/// # Errors
+/// When it is no directory, or there is none.
+pub fn mount_state(mountpoint: &Path) -> Result<MountState, Failure> {
+    match fs::metadata(mountpoint) {
+        Ok(metadata) if !metadata.is_dir() => {
+            Err(Failure::new(Kind::BadName, format!("{}: is no directory; mount on one", mountpoint.display())))
+        }
+        Ok(_) => Ok(if is_ours(mountpoint) { MountState::Served } else { MountState::Free }),
+        Err(error) if error.raw_os_error() == Some(libc::ENOTCONN) => Ok(MountState::Stale),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(Failure::new(
+            Kind::NotFound,
+            format!("{0}: no such directory; make it with `mkdir {0}`", mountpoint.display()),
+        )),
+        Err(error) => Err(error).doing(|| format!("{}: looking at the mount point", mountpoint.display())),
+    }
+}
+
+fn is_ours(mountpoint: &Path) -> bool {
+    let Ok(path) = fs::canonicalize(mountpoint) else { return false };
+    let Ok(mounts) = fs::read_to_string("/proc/self/mountinfo") else { return false };
+    let kind = format!("fuse.{FILE_SYSTEM}");
+    mounts.lines().any(|line| {
+        let fields: Vec<&str> = line.split(' ').collect();
+        let tail = fields.iter().position(|field| *field == "-");
+        fields.get(4).is_some_and(|point| Path::new(&unescape(point)) == path)
+            && tail.and_then(|at| fields.get(at + 1)) == Some(&kind.as_str())
+    })
+}
+
+/// mountinfo writes blanks and backslashes in octal.
+fn unescape(field: &str) -> String {
+    field.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
+}
+
+/// Detaches the mount that a dead server left.
+///
+/// # Errors
+/// The system's.
+pub fn take_over(mountpoint: &Path) -> Result<(), Failure> {
+    umount2(mountpoint, MntFlags::MNT_DETACH)
+        .doing(|| format!("{}: detaching the mount that a dead server left", mountpoint.display()))
+}
+
+/// Whether this machine has what a server needs: root, FUSE, the cgroup v2 freezer.
+///
+/// # Errors
+/// [`Kind::Unsupported`] with the first thing that is missing and what to do about it.
+pub fn check_machine(registry: &Registry) -> Result<(), Failure> {
+    let lacks = |what: String| Err(Failure::new(Kind::Unsupported, what));
+    if !nix::unistd::geteuid().is_root() {
+        return lacks("crfs must run as root: it reads the memory of other users' programs; use sudo".to_owned());
+    }
+    match OpenOptions::new().read(true).write(true).open("/dev/fuse") {
+        Ok(_) => {}
+        Err(error) => {
+            return lacks(format!(
+                "/dev/fuse: {error}; the kernel's FUSE is needed: `modprobe fuse`, and in a container `--device /dev/fuse`"
+            ));
+        }
+    }
+    // Freezing was added to the cgroup v2 hierarchy in Linux 5.2; the root group has no such file, so that a group is made.
+    let probe = Cgroup::of(registry, ".probe")?;
+    probe.create()?;
+    let freezer = probe.path().join("cgroup.freeze").exists();
+    let removed = probe.remove(std::time::Duration::from_secs(1));
+    if !freezer {
+        return lacks(format!("{}: has no cgroup.freeze; Linux 5.2 or later is needed", probe.path().display()));
+    }
+    removed
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_server_a_run_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let registry = Registry::at(dir.path().join("run"), dir.path().join("staging"));
+        let first = ServerLock::take(&registry).unwrap();
+        let refused = ServerLock::take(&registry).unwrap_err();
+        assert_eq!(refused.kind, Kind::Exists);
+        assert!(refused.to_string().contains("CRFS_RUN_DIR"), "{refused}");
+        drop(first);
+        ServerLock::take(&registry).unwrap();
+    }
+
+    #[test]
+    fn mount_points() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(mount_state(dir.path()).unwrap(), MountState::Free);
+        let missing = mount_state(&dir.path().join("no")).unwrap_err();
+        assert!(missing.to_string().contains("mkdir"), "{missing}");
+        let file = dir.path().join("file");
+        fs::write(&file, "").unwrap();
+        assert_eq!(mount_state(&file).unwrap_err().kind, Kind::BadName);
+    }
+}

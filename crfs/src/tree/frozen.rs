@@ -1,0 +1,301 @@
+//! The tree of one freeze: the image's text files, and page contents from the memory of the frozen processes.
+
+use super::attr::{Attr, Changes};
+use super::id::{ImageNode, Place};
+use super::pages::{PageIndex, PageSource, Sums};
+use super::staging::Walked;
+use super::witness::Witness;
+use crate::failure::{Doing, Failure, Kind};
+use crate::registry::{Container, Record};
+use image_format::manifest::{Manifest, PathKind};
+use image_format::memory::{Segment, Source, sums_size};
+use image_format::{Pid, layout, parse_lines, parse_object};
+use nix::errno::Errno;
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::SystemTime;
+
+/// The name of the list of obstacles, where a container is frozen only to be looked at.
+pub(super) const BLOCKERS: &str = "blockers";
+
+/// The index of the image's top, which is the container's directory.
+pub(super) const TOP: u32 = 0;
+
+/// What a tree keeps over from the files that were copied in: the same ids, and what was set on them.
+#[derive(Debug, Default)]
+pub(super) struct Inherited {
+    pub(super) indices: HashMap<String, u32>,
+    pub(super) set: HashMap<u32, Changes>,
+}
+
+/// One freeze.
+#[derive(Debug)]
+pub(super) struct Frozen {
+    /// As node ids carry it.
+    pub(super) generation: u64,
+    pub(super) inspect: bool,
+    pub(super) witness: Arc<Witness>,
+    /// The moment of the freeze.
+    pub(super) time: SystemTime,
+    image: PathBuf,
+    nodes: HashMap<u32, Node>,
+    set: Mutex<HashMap<u32, Changes>>,
+    processes: HashMap<Pid, Memory>,
+}
+
+/// A file or directory of the image.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) path: String,
+    /// By name; empty for files.
+    pub(super) children: BTreeMap<String, u32>,
+    pub(super) content: Content,
+}
+
+/// What a node holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Content {
+    Directory,
+    /// A file under `image/`.
+    Text {
+        size: u64,
+    },
+    Pages(Pid),
+    Sums(Pid),
+}
+
+#[derive(Debug)]
+struct Memory {
+    pages_size: u64,
+    sums: Arc<Sums>,
+    /// Held by those who read.
+    source: Mutex<Weak<PageSource>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Frozen {
+    /// The tree of a container that is frozen.
+    ///
+    /// # Errors
+    /// When what the freeze left in the registry is not all there.
+    pub(super) fn load(
+        container: &Container,
+        record: &Record,
+        generation: u64,
+        inherited: Inherited,
+    ) -> Result<Self, Failure> {
+        let image = container.image_dir();
+        let broken = |what: &str| {
+            Failure::new(
+                Kind::System,
+                format!("{}: {what} is missing although it is frozen; thaw it and freeze it again", record.name),
+            )
+        };
+        let live = container.live()?.ok_or_else(|| broken("live.json"))?;
+        let witness = Witness::new(&record.cgroup, &live)
+            .doing(|| format!("{}: opening cgroup.events", record.cgroup.display()))?;
+        let walked =
+            super::staging::walk(&image).doing(|| format!("{}: reading the captured files", image.display()))?;
+        let first = if record.inspect { BLOCKERS } else { layout::MANIFEST };
+        let time = walked.get(first).ok_or_else(|| broken(first))?.modified;
+        let sizes = if record.inspect { HashMap::new() } else { raw_sizes(&image)? };
+
+        let mut contents: BTreeMap<String, Content> = BTreeMap::new();
+        let mut processes = HashMap::new();
+        for (path, Walked { directory, size, .. }) in walked {
+            let is_memory = path.ends_with("/mem.pages") || path.ends_with("/mem.sums");
+            if is_memory || !(layout::kind(&path).is_some() || (record.inspect && path == BLOCKERS)) {
+                continue;
+            }
+            if let Some(pid) = layout::parse_id(&path).filter(|_| directory).map(Pid) {
+                let pages = layout::process_file(pid, layout::MEM_PAGES);
+                let pages_size = match sizes.get(&pages) {
+                    Some(&size) => size,
+                    None => pages_size(&segments(&image, pid)?),
+                };
+                contents.insert(pages, Content::Pages(pid));
+                contents.insert(layout::process_file(pid, layout::MEM_SUMS), Content::Sums(pid));
+                let sums = Arc::new(Sums::new(pages_size));
+                processes.insert(pid, Memory { pages_size, sums, source: Mutex::new(Weak::new()) });
+            }
+            contents.insert(path, if directory { Content::Directory } else { Content::Text { size } });
+        }
+        let nodes = number(contents, &inherited.indices);
+        Ok(Frozen {
+            generation: super::id::mask(generation),
+            inspect: record.inspect,
+            witness: Arc::new(witness),
+            time,
+            image,
+            nodes,
+            set: Mutex::new(inherited.set),
+            processes,
+        })
+    }
+
+    pub(super) fn node(&self, index: u32) -> Result<&Node, Errno> {
+        self.nodes.get(&index).ok_or(Errno::ESTALE)
+    }
+
+    pub(super) fn id(&self, index: u32, alias: bool) -> Place {
+        Place::Image(ImageNode::new(self.generation, index, alias))
+    }
+
+    /// Finds a name in a directory; a process also by its decimal id, which the second value tells.
+    pub(super) fn child(&self, parent: u32, name: &str) -> Result<(u32, bool), Errno> {
+        let children = &self.node(parent)?.children;
+        if let Some(&index) = children.get(name) {
+            return Ok((index, false));
+        }
+        let decimal = name.parse::<u32>().ok().filter(|number| parent == TOP && number.to_string() == name);
+        let index = decimal.and_then(|number| children.get(&layout::id_name(number)));
+        index.map(|&index| (index, true)).ok_or(Errno::ENOENT)
+    }
+
+    pub(super) fn attr(&self, index: u32, alias: bool) -> Result<Attr, Errno> {
+        let node = self.node(index)?;
+        let place = self.id(index, alias);
+        let attr = match node.content {
+            Content::Directory => Attr::directory(place, self.subdirectories(node), self.time),
+            Content::Text { size } => Attr::file(place, size, self.time),
+            Content::Pages(pid) => Attr::file(place, self.pages_size(pid), self.time),
+            Content::Sums(pid) => Attr::file(place, sums_size(self.pages_size(pid)), self.time),
+        };
+        Ok(match lock(&self.set).get(&index) {
+            Some(set) => attr.with(set),
+            None => attr,
+        })
+    }
+
+    fn subdirectories(&self, node: &Node) -> usize {
+        let is_directory = |index: &&u32| self.nodes.get(index).is_some_and(|n| n.content == Content::Directory);
+        node.children.values().filter(is_directory).count()
+    }
+
+    /// The top's subdirectories and what was set on it.
+    pub(super) fn top(&self) -> (usize, Changes) {
+        let count = self.nodes.get(&TOP).map_or(0, |top| self.subdirectories(top));
+        (count, lock(&self.set).get(&TOP).copied().unwrap_or_default())
+    }
+
+    /// Remembers what was set on a node, as long as this tree stands.
+    pub(super) fn remember(&self, index: u32, changes: &Changes) {
+        lock(&self.set).entry(index).or_default().absorb(changes);
+    }
+
+    /// The process whose clock vouches for a node, where it is one's.
+    pub(super) fn process_of(&self, index: u32) -> Option<Pid> {
+        let path = &self.nodes.get(&index)?.path;
+        path.split('/').next().and_then(layout::parse_id).map(Pid)
+    }
+
+    fn pages_size(&self, pid: Pid) -> u64 {
+        self.processes.get(&pid).map_or(0, |memory| memory.pages_size)
+    }
+
+    /// Opens a text file.
+    pub(super) fn open_text(&self, index: u32) -> Result<File, Errno> {
+        let path = self.image.join(&self.node(index)?.path);
+        // Gone with a thaw that ended a moment ago.
+        File::open(path).map_err(|_| Errno::ESTALE)
+    }
+
+    /// The page contents of a process, shared by all who read them.
+    pub(super) fn source(&self, pid: Pid) -> Result<Arc<PageSource>, Errno> {
+        let memory = self.processes.get(&pid).ok_or(Errno::ESTALE)?;
+        let mut held = lock(&memory.source);
+        if let Some(source) = held.upgrade() {
+            return Ok(source);
+        }
+        let segments = segments(&self.image, pid).map_err(|_| Errno::ESTALE)?;
+        let index = PageIndex::new(&segments);
+        let source = Arc::new(PageSource::new(pid, index, memory.pages_size, &self.witness, &memory.sums)?);
+        *held = Arc::downgrade(&source);
+        Ok(source)
+    }
+}
+
+/// Numbers the paths: those that had a number before keep it, the others follow in order. cp reads a directory in the order of
+/// inode numbers, so `mem.pages` comes before `mem.sums`, which then needs no second read.
+fn number(contents: BTreeMap<String, Content>, before: &HashMap<String, u32>) -> HashMap<u32, Node> {
+    let mut next = before.values().copied().max().unwrap_or(TOP) + 1;
+    let mut nodes = HashMap::with_capacity(contents.len() + 1);
+    nodes.insert(TOP, Node { path: String::new(), children: BTreeMap::new(), content: Content::Directory });
+    let mut directories: HashMap<String, u32> = HashMap::from([(String::new(), TOP)]);
+    for (path, content) in contents {
+        let index = before.get(&path).copied().unwrap_or_else(|| {
+            next += 1;
+            next - 1
+        });
+        let (parent, name) = path.rsplit_once('/').unwrap_or(("", &path));
+        // Sorted, so a directory comes before what is in it.
+        let parent = directories.get(parent).and_then(|parent| nodes.get_mut(parent));
+        if let Some(Node { children, .. }) = parent {
+            children.insert(name.to_owned(), index);
+        }
+        if content == Content::Directory {
+            directories.insert(path.clone(), index);
+        }
+        nodes.insert(index, Node { path, children: BTreeMap::new(), content });
+    }
+    nodes
+}
+
+/// The sizes of raw files, from the manifest.
+fn raw_sizes(image: &std::path::Path) -> Result<HashMap<String, u64>, Failure> {
+    let path = image.join(layout::MANIFEST);
+    let bytes = fs::read(&path).doing(|| format!("{}: reading", path.display()))?;
+    let manifest: Manifest = parse_object(&bytes).doing(|| format!("{}: parsing", path.display()))?;
+    let raw = manifest.paths.into_iter().filter(|entry| entry.kind == PathKind::Raw);
+    Ok(raw.filter_map(|entry| Some((entry.path, entry.size?))).collect())
+}
+
+fn segments(image: &std::path::Path, pid: Pid) -> Result<Vec<Segment>, Failure> {
+    let path = image.join(layout::process_file(pid, "mem.segments"));
+    let bytes = fs::read(&path).doing(|| format!("{}: reading", path.display()))?;
+    parse_lines(&bytes).doing(|| format!("{}: parsing", path.display()))
+}
+
+/// Bytes of `mem.pages`, as the segments have it.
+fn pages_size(segments: &[Segment]) -> u64 {
+    let own = segments.iter().flat_map(|segment| &segment.pages).filter_map(|range| match range.source {
+        Source::Own(first) => Some(first.saturating_add(range.count)),
+        _ => None,
+    });
+    own.max().unwrap_or(0).saturating_mul(image_format::types::PAGE_SIZE)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_stay_and_pages_come_before_sums() {
+        let text = Content::Text { size: 1 };
+        let contents = || {
+            BTreeMap::from([
+                ("0x00000001".to_owned(), Content::Directory),
+                ("0x00000001/mem.pages".to_owned(), Content::Pages(Pid(1))),
+                ("0x00000001/mem.sums".to_owned(), Content::Sums(Pid(1))),
+                ("manifest".to_owned(), text),
+            ])
+        };
+        let nodes = number(contents(), &HashMap::new());
+        let process = nodes[&TOP].children["0x00000001"];
+        let children = &nodes[&process].children;
+        assert!(children["mem.pages"] < children["mem.sums"]);
+        assert_eq!(nodes.len(), 5);
+
+        let before = HashMap::from([("manifest".to_owned(), 1), ("0x00000001".to_owned(), 9)]);
+        let nodes = number(contents(), &before);
+        assert_eq!(nodes[&TOP].children["manifest"], 1);
+        assert_eq!(nodes[&TOP].children["0x00000001"], 9);
+        assert!(nodes[&9].children["mem.pages"] > 9);
+    }
+}
