@@ -126,6 +126,9 @@ struct Call {
 }
 
 /// System calls in the order in which they are to be made, and the data they point to.
+///
+/// It must not change the signal mask of the task, by which the tracer is told of its end
+/// ([`Tracee::set_sigmask`](crate::Tracee::set_sigmask) sets it after the release), nor execute a program.
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
     calls: Vec<Call>,

@@ -6,6 +6,7 @@
 use std::ffi::CStr;
 use std::io::{Read, Write, pipe};
 use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use crfs_sys::clone::{CloneArgs, Forked, exit_now, fork_into};
@@ -126,7 +127,7 @@ pub fn memfd() -> Result<OwnedFd, Errno> {
 ///
 /// `prepare` runs in the new process before its exec, on a copy of the caller's memory: for what is easier done by a program than
 /// by injected calls, such as entering namespaces. Signal actions and the mask are reset by this function. Descriptors that are not
-/// close-on-exec stay open in it.
+/// close-on-exec stay open in it. A panic in `prepare` is told as `ENOTRECOVERABLE`.
 ///
 /// The caller must have one thread, see [`fork_into`].
 ///
@@ -147,6 +148,8 @@ pub fn spawn(
             drop(go);
             // Without the tracer's word nothing happens: should it die, the pipe ends and so does this process.
             let told = go_ahead.read_exact(&mut [0]).map_err(as_errno);
+            // A panic must not unwind into a second copy of the caller.
+            let prepare = || catch_unwind(AssertUnwindSafe(prepare)).unwrap_or(Err(Errno::ENOTRECOVERABLE));
             let errno = told.and_then(|()| prepare()).and_then(|()| become_stub(&program));
             exit_now(errno.map_or_else(|errno| errno as i32, |never| match never {}))
         }

@@ -140,6 +140,9 @@ impl Tracee<Running> {
 
     /// Waits for the next stop, or the end.
     ///
+    /// The end of a process's first thread is reported after those of its other threads were, and the end of a pid namespace's
+    /// init after those of all its members: wait for them in that order.
+    ///
     /// # Errors
     /// Only what ptrace refuses when asked about the stop.
     pub fn wait(self, deadline: Instant) -> Result<Waited, Error> {
