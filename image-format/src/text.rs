@@ -21,7 +21,7 @@ pub enum TextError {
         reason: String,
     },
     /// The content is not whole: an object is open, the last line has no newline, or the end line is missing.
-    #[error("line {line}: the file ends too early: it was cut or is still being written")]
+    #[error("line {line}: the file ends too early: it was cut, is still being written, or lacks its last newline")]
     Cut {
         /// Counted from 1.
         line: usize,
