@@ -1,8 +1,127 @@
-//! Captures.
-use super::Report;
-use crate::registry::Registry;
+//! Captures: freezes a container, reads everything but page contents, and leaves it frozen with its tree in place.
+//!
+//! Only reads. Whenever the worker is killed its tracees go on being frozen as they were, and whoever started it thaws them. The steps:
+//! freeze; list the tasks and look for obstacles that /proc shows; seize and interrupt every thread; read the records; let go, and wait
+//! until all are back in the freezer, so that their processor time stands still; write the tree and rename it into place.
+
+mod records;
+mod stop;
+mod write;
+
+use super::{Report, thaw};
+use crate::failure::{Failure, Kind};
+use crate::freezer::Cgroup;
+use crate::registry::{Container, Record, Registry, Timing};
+use crate::resource::Findings;
+use crate::resource::container::Moment;
+use crate::resource::kernel::Kernel;
+use crate::resource::proc::Proc;
+use std::time::{Duration, Instant};
 
 /// Runs the job.
-pub(super) fn run(_registry: &Registry, _name: &str, _deadline_ms: u64, _inspect: bool) -> Report {
-    Report::default()
+pub(super) fn run(registry: &Registry, name: &str, deadline_ms: u64, inspect: bool) -> Report {
+    let mut report = Report::default();
+    let mut findings = Findings::default();
+    let mut laps = Laps::start();
+    let outcome = prepare(registry, name).and_then(|mut job| {
+        laps.lap("prepare");
+        let end = Instant::now() + Duration::from_millis(deadline_ms);
+        // A freeze that fails has thawed.
+        job.cgroup.freeze(Duration::from_millis(deadline_ms))?;
+        laps.lap("freeze");
+        let kept = frozen(&mut job, end, inspect, &mut findings, &mut laps);
+        if !matches!(kept, Ok(true)) {
+            write::discard(&job.container);
+            let thawed = thaw::run(registry, name);
+            laps.lap("thaw");
+            report.notes.extend(thawed.notes);
+            if let Some(failure) = thawed.failure {
+                return Err(kept.err().unwrap_or(failure));
+            }
+        }
+        kept
+    });
+    report.failure = outcome.err();
+    findings.blockers.sort();
+    findings.blockers.dedup();
+    report.blockers = findings.blockers;
+    report.notes.extend(findings.notes);
+    report.timings = laps.timings;
+    report
+}
+
+/// What a capture works with.
+struct Job {
+    container: Container,
+    record: Record,
+    init: i32,
+    cgroup: Cgroup,
+    proc: Proc,
+    kernel: Kernel,
+}
+
+/// Everything that can be done before the container stands still.
+fn prepare(registry: &Registry, name: &str) -> Result<Job, Failure> {
+    let container = registry.container(name)?;
+    let record = container.existing()?;
+    let init = record.init.ok_or_else(|| {
+        Failure::new(Kind::WrongState, format!("{name}: has no first process; `crctl ls` shows its state"))
+    })?;
+    Ok(Job {
+        cgroup: Cgroup::at(&record.cgroup),
+        init: init.pid,
+        proc: Proc::open()?,
+        kernel: Kernel::open(&registry.kstate_file())?,
+        container,
+        record,
+    })
+}
+
+/// What happens while the container stands still. True: it is to stay frozen, and its tree is in place.
+fn frozen(
+    job: &mut Job,
+    end: Instant,
+    inspect: bool,
+    findings: &mut Findings,
+    laps: &mut Laps,
+) -> Result<bool, Failure> {
+    let mut held = stop::hold(job, end, findings, laps)?;
+    let moment = Moment::now()?;
+    // Even where reading fails: a thaw cannot seize what is still seized.
+    let records = match &held.tracees {
+        Some(tracees) => records::read(job, &held.subjects, tracees, &moment, findings, laps).map(Some),
+        None => Ok(None),
+    };
+    stop::release(job, &mut held, end)?;
+    laps.lap("release");
+    let Some(records) = records? else { return Ok(false) };
+    if !findings.blockers.is_empty() && !inspect {
+        return Ok(false);
+    }
+    findings.blockers.sort();
+    findings.blockers.dedup();
+    write::live(&job.container, &held.subjects)?;
+    write::tree(&job.container, &records, &findings.blockers)?;
+    laps.lap("write");
+    Ok(true)
+}
+
+/// How long the parts took.
+pub(super) struct Laps {
+    last: Instant,
+    pub(super) timings: Vec<Timing>,
+}
+
+impl Laps {
+    pub(super) fn start() -> Self {
+        Laps { last: Instant::now(), timings: Vec::new() }
+    }
+
+    /// Ends the part that has run since the last one ended.
+    pub(super) fn lap(&mut self, what: &str) {
+        let now = Instant::now();
+        let us = u64::try_from((now - self.last).as_micros()).unwrap_or(u64::MAX);
+        self.timings.push(Timing { what: what.to_owned(), us });
+        self.last = now;
+    }
 }

@@ -1,8 +1,121 @@
-//! Surveys.
+//! Surveys: what would keep a running container from being checkpointed now, as far as /proc tells. Stops nothing.
+//!
+//! What only a stopped task or kernel memory tells is found by a freeze. Tasks come and go meanwhile: one that vanishes is
+//! left out.
+
 use super::Report;
-use crate::registry::Registry;
+use crate::failure::Failure;
+use crate::freezer::Cgroup;
+use crate::registry::{Record, Registry};
+use crate::resource::container::{self, Place};
+use crate::resource::proc::{Proc, Status};
+use crate::resource::subject::{self, Subjects};
+use crate::resource::{Findings, descriptor, memory, process, thread, zombie};
+use std::path::Path;
+
+/// How often what changes under our eyes is looked at again.
+const TRIES: u32 = 3;
 
 /// Runs the job.
-pub(super) fn run(_registry: &Registry, _name: &str) -> Report {
-    Report::default()
+pub(super) fn run(registry: &Registry, name: &str) -> Report {
+    let mut findings = Findings::default();
+    let failure = survey(registry, name, &mut findings).err();
+    findings.blockers.sort();
+    findings.blockers.dedup();
+    Report { failure, blockers: findings.blockers, notes: findings.notes, ..Report::default() }
+}
+
+fn survey(registry: &Registry, name: &str, findings: &mut Findings) -> Result<(), Failure> {
+    let container = registry.container(name)?;
+    let record = container.existing()?;
+    let Some(init) = record.init else { return Ok(()) };
+    let mut proc = Proc::open()?;
+    let pids = Cgroup::at(&record.cgroup).procs()?;
+    let subjects = subject::collect(&mut proc, init.pid, &pids, true)?;
+    if !alive(init.pid) {
+        return Ok(());
+    }
+    let found = attempt(init.pid, findings, |found| container::survey(&record, &subjects, &mut proc, found));
+    let ours = Status::read(&mut proc, "self/status")?;
+    found?;
+    attempt(init.pid, findings, |found| process::survey_sharing(&subjects, found))?;
+    for subject in &subjects.processes {
+        attempt(subject.host, findings, |found| process::survey(subject, &subjects, &mut proc, found))?;
+        for thread in &subject.threads {
+            // A thread that ends takes only its own obstacles with it.
+            let mut found = Findings::default();
+            let looked = thread::survey(subject, thread, &ours, &mut found)
+                .and_then(|()| zombie::capture(subject, thread, &subjects, &mut proc, &mut found).map(drop));
+            if looked.is_ok() || alive_thread(subject.host, thread.host) {
+                merge(findings, found);
+            }
+        }
+        attempt(subject.host, findings, |found| {
+            let place = Place::of(init.pid, &mut proc)?;
+            memory::survey(subject, &place, &mut proc, found)
+        })?;
+    }
+    descriptors(&subjects, &container.log_file(), findings)
+}
+
+fn descriptors(subjects: &Subjects, log: &Path, findings: &mut Findings) -> Result<(), Failure> {
+    let ids: Vec<_> = subjects.processes.iter().map(|process| (process.pid, process.host)).collect();
+    let mut found = Findings::default();
+    descriptor::capture(&ids, None, log, &mut found)?;
+    merge(findings, found);
+    Ok(())
+}
+
+/// The obstacles that /proc shows of a frozen container, but for those of memory and descriptors, which are found with their records.
+///
+/// # Errors
+/// When a task is gone.
+pub(super) fn look(
+    record: &Record,
+    subjects: &Subjects,
+    proc: &mut Proc,
+    findings: &mut Findings,
+) -> Result<(), Failure> {
+    container::survey(record, subjects, proc, findings)?;
+    process::survey_sharing(subjects, findings)?;
+    let ours = Status::read(proc, "self/status")?;
+    for subject in &subjects.processes {
+        process::survey(subject, subjects, proc, findings)?;
+        for thread in &subject.threads {
+            thread::survey(subject, thread, &ours, findings)?;
+        }
+    }
+    Ok(())
+}
+
+/// Looks, again if it fails while the process lives: its mappings and files change. What still fails then is left to a freeze.
+fn attempt(
+    host: i32,
+    findings: &mut Findings,
+    mut look: impl FnMut(&mut Findings) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    for _ in 0..TRIES {
+        let mut found = Findings::default();
+        if look(&mut found).is_ok() {
+            merge(findings, found);
+            return Ok(());
+        }
+        if !alive(host) {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+fn merge(findings: &mut Findings, found: Findings) {
+    findings.blockers.extend(found.blockers);
+    findings.notes.extend(found.notes);
+}
+
+fn alive(host: i32) -> bool {
+    Path::new("/proc").join(host.to_string()).exists()
+}
+
+fn alive_thread(process: i32, host: i32) -> bool {
+    Path::new("/proc").join(format!("{process}/task/{host}")).exists()
 }

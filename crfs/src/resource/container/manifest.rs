@@ -1,4 +1,4 @@
-//! What `manifest` says of the container and of where it was taken; its list of paths is [`image_format::Image::paths`].
+//! What `manifest` says of the container and of where it was taken; its list of paths is [`image_format::Image::paths`] of the whole.
 
 use super::super::Findings;
 use super::super::proc::Proc;
@@ -7,10 +7,9 @@ use crate::failure::{Doing, Failure};
 use crate::registry::Record;
 use image_format::manifest::{Container, Cpu, FORMAT_VERSION, Kernel, Manifest};
 use image_format::memory::checksum;
-use image_format::process::Process;
 use image_format::types::{Bytes, Hex, PAGE_SIZE};
-use image_format::{Image, memory::Backing};
-use nix::unistd::Pid;
+use image_format::{Pid, ProcessImage, memory::Backing};
+use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
 
 /// Where the kernel leaves XCR0 in an XSAVE area read by ptrace (`USER_XSTATE_XCR0_WORD`, `arch/x86/include/uapi/asm/sigcontext.h`).
@@ -41,19 +40,19 @@ impl Environment {
     }
 }
 
-/// The manifest for these records, its paths included. `host` gives a process's host pid.
+/// The manifest for these processes, without its list of paths. `host` gives a process's host pid.
 ///
 /// # Errors
 /// When the vDSO cannot be read.
 pub fn manifest(
     record: &Record,
     environment: Environment,
-    image: &Image,
-    host: impl Fn(&Process) -> Option<i32>,
+    processes: &BTreeMap<Pid, ProcessImage>,
+    host: impl Fn(Pid) -> Option<i32>,
 ) -> Result<Manifest, Failure> {
-    let xstate = image.processes.values().flat_map(|process| process.threads.values()).next().map(|t| &t.fpu.xstate.0);
+    let xstate = processes.values().flat_map(|process| process.threads.values()).next().map(|t| &t.fpu.xstate.0);
     let xfeatures = xstate.and_then(|area| area.get(XCR0)?.try_into().ok()).map_or(0, u64::from_le_bytes);
-    let vdso = vdso(image, host)?;
+    let vdso = vdso(processes, host)?;
     Ok(Manifest {
         format: FORMAT_VERSION,
         generator: concat!("crfs ", env!("CARGO_PKG_VERSION")).to_owned(),
@@ -78,17 +77,17 @@ pub fn manifest(
             domainname: environment.names.domainname,
         },
         parent: None,
-        paths: image.paths(),
+        paths: Vec::new(),
     })
 }
 
 /// The code of the vDSO, which is the same for all processes of a boot: that of the first process that has it.
-fn vdso(image: &Image, host: impl Fn(&Process) -> Option<i32>) -> Result<Vec<u8>, Failure> {
-    for process in image.processes.values() {
+fn vdso(processes: &BTreeMap<Pid, ProcessImage>, host: impl Fn(Pid) -> Option<i32>) -> Result<Vec<u8>, Failure> {
+    for process in processes.values() {
         let segment = process.segments.iter().find(|segment| segment.backing == Backing::Vdso);
-        if let (Some(segment), Some(host)) = (segment, host(&process.process)) {
+        if let (Some(segment), Some(host)) = (segment, host(process.process.pid)) {
             let mut code = vec![0; usize::try_from(segment.end.0 - segment.start.0).unwrap_or(0)];
-            crfs_sys::memory::read(Pid::from_raw(host), segment.start.0, &mut code)
+            crfs_sys::memory::read(nix::unistd::Pid::from_raw(host), segment.start.0, &mut code)
                 .doing(|| format!("manifest: reading the vDSO of process {}", process.process.pid))?;
             return Ok(code);
         }

@@ -29,8 +29,7 @@ pub struct Captured {
     pub tls: Tls,
 }
 
-/// Reads the registers. `object` is the thread's directory; `deliverable` is whether a signal will be taken as soon as the
-/// thread continues.
+/// Reads the registers. `object` is the thread's directory.
 ///
 /// # Errors
 /// When the thread is gone.
@@ -39,7 +38,6 @@ pub fn capture(
     object: &str,
     kernel: &mut Kernel,
     moment: &Moment,
-    deliverable: bool,
     findings: &mut Findings,
 ) -> Result<Captured, Failure> {
     let regs = tracee.regs().doing(|| format!("{object}/thread.frame"))?;
@@ -57,7 +55,7 @@ pub fn capture(
         Some(wait) => remaining(wait, tracee.tid().raw(), object, kernel, moment)?,
         None => None,
     };
-    let (rax, syscall) = resume::decide(number, regs.rax.cast_signed(), remaining, deliverable);
+    let (rax, syscall) = resume::decide(number, regs.rax.cast_signed(), remaining);
     let registers = Registers {
         r15: Hex(regs.r15),
         r14: Hex(regs.r14),

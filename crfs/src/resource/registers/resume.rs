@@ -7,12 +7,14 @@ use super::syscalls;
 use image_format::Timespec;
 use image_format::thread::{InterruptedSyscall, Resume};
 
-/// `-ERESTARTSYS`: entered again unless a handler without SA_RESTART runs.
-pub const RESTARTSYS: i64 = -512;
+/// Entered again unless a handler without SA_RESTART runs.
+const RESTARTSYS: i64 = -512;
+/// Entered again in any case.
 const RESTARTNOINTR: i64 = -513;
+/// Entered again unless a handler runs: then it returns EINTR.
 const RESTARTNOHAND: i64 = -514;
 /// `-ERESTART_RESTARTBLOCK`: the kernel remembers the end of the wait.
-pub const RESTART_RESTARTBLOCK: i64 = -516;
+const RESTART_RESTARTBLOCK: i64 = -516;
 const EINTR: i64 = -4;
 
 const FUTEX_WAIT: u64 = 0;
@@ -51,25 +53,19 @@ pub fn wait(number: u64, result: i64, second_argument: u64) -> Option<Wait> {
 /// What is recorded of a call in progress, and the value of rax to go with it.
 ///
 /// `number` is orig_rax, negative outside of a call; `remaining` is what the restart block of [`wait`] says, `None` when the
-/// call waits without end; `deliverable` is whether a signal is pending that will run a handler or end the process as soon
-/// as the thread continues.
+/// call waits without end, or its end cannot be told.
 #[must_use]
-pub fn decide(
-    number: i64,
-    result: i64,
-    remaining: Option<Timespec>,
-    deliverable: bool,
-) -> (i64, Option<InterruptedSyscall>) {
+pub fn decide(number: i64, result: i64, remaining: Option<Timespec>) -> (i64, Option<InterruptedSyscall>) {
     let Ok(call) = u64::try_from(number) else { return (result, None) };
     let (rax, resume) = match result {
         RESTART_RESTARTBLOCK => match remaining {
             Some(remaining) => (RESTART_RESTARTBLOCK, Resume::Remaining(remaining)),
-            // Another task has no restart block, and the arguments alone say it all.
-            None => (RESTARTSYS, Resume::Again),
+            // Another task has no restart block, and the arguments alone say it all. A handler ends either with EINTR.
+            None => (RESTARTNOHAND, Resume::Again),
         },
         RESTARTSYS | RESTARTNOINTR | RESTARTNOHAND => (result, Resume::Again),
-        // The freeze caused it. With a signal on its way the program would have seen it in any case.
-        EINTR if !deliverable && syscalls::leaks_eintr(call) => (RESTARTSYS, Resume::Again),
+        // The freeze caused it, or a signal that is on its way: then its handler makes it EINTR again.
+        EINTR if syscalls::leaks_eintr(call) => (RESTARTNOHAND, Resume::Again),
         _ => (result, Resume::Ended),
     };
     (rax, Some(InterruptedSyscall { name: syscalls::name(call), resume }))
@@ -83,24 +79,23 @@ mod tests {
 
     #[test]
     fn outside_of_a_call_there_is_nothing_to_resume() {
-        assert_eq!(decide(-1, 17, None, false), (17, None));
+        assert_eq!(decide(-1, 17, None), (17, None));
     }
 
     #[test]
     fn each_code_leads_to_its_way_on() {
         let second = Timespec { sec: 1, nsec: 0 };
         let cases = [
-            (35, -516, Some(second), false, -516, Resume::Remaining(second)),
-            (7, -516, None, false, -512, Resume::Again),
-            (0, -512, None, false, -512, Resume::Again),
-            (130, -514, None, true, -514, Resume::Again),
-            (232, -4, None, false, -512, Resume::Again),
-            (232, -4, None, true, -4, Resume::Ended),
-            (3, -4, None, false, -4, Resume::Ended),
-            (0, 5, None, false, 5, Resume::Ended),
+            (35, -516, Some(second), -516, Resume::Remaining(second)),
+            (7, -516, None, -514, Resume::Again),
+            (0, -512, None, -512, Resume::Again),
+            (130, -514, None, -514, Resume::Again),
+            (232, -4, None, -514, Resume::Again),
+            (3, -4, None, -4, Resume::Ended),
+            (0, 5, None, 5, Resume::Ended),
         ];
-        for (number, result, remaining, deliverable, rax, resume) in cases {
-            let (got, call) = decide(number, result, remaining, deliverable);
+        for (number, result, remaining, rax, resume) in cases {
+            let (got, call) = decide(number, result, remaining);
             assert_eq!((got, call.map(|call| call.resume)), (rax, Some(resume)), "call {number} with {result}");
         }
     }

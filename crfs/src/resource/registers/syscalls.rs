@@ -28,7 +28,7 @@ pub fn name(number: u64) -> String {
 /// do it only with SO_RCVTIMEO or SO_SNDTIMEO (`sock_intr_errno` in `include/net/sock.h`).
 #[must_use]
 pub fn leaks_eintr(number: u64) -> bool {
-    const LEAKING: [libc::c_long; 19] = [
+    const LEAKING: [libc::c_long; 20] = [
         libc::SYS_epoll_wait,
         libc::SYS_epoll_pwait,
         libc::SYS_epoll_pwait2,
@@ -48,6 +48,7 @@ pub fn leaks_eintr(number: u64) -> bool {
         libc::SYS_sendmsg,
         libc::SYS_sendmmsg,
         libc::SYS_accept4,
+        libc::SYS_connect,
     ];
     /// Not in libc.
     const IO_PGETEVENTS: u64 = 333;

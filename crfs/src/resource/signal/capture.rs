@@ -10,10 +10,6 @@ use image_format::signal::{
 };
 use image_format::types::{Address, Blob};
 
-/// Signals whose default action is to do nothing: SIGCHLD, SIGCONT, SIGURG, SIGWINCH.
-const IGNORED_BY_DEFAULT: u64 =
-    1 << (libc::SIGCHLD - 1) | 1 << (libc::SIGCONT - 1) | 1 << (libc::SIGURG - 1) | 1 << (libc::SIGWINCH - 1);
-
 /// What is captured of a thread's signals.
 #[derive(Clone, Debug)]
 pub struct ThreadSignals {
@@ -107,13 +103,6 @@ pub fn from_number(number: i32) -> Option<Signal> {
     u8::try_from(number).ok().filter(|number| (1..=64).contains(number)).map(Signal)
 }
 
-/// Whether the thread will take a signal as soon as it continues: pending, not blocked and not ignored.
-#[must_use]
-pub fn is_deliverable(status: &Status) -> bool {
-    let ignored = status.ignored | IGNORED_BY_DEFAULT & !status.caught;
-    (status.pending | status.shared_pending) & !status.blocked & !ignored != 0
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -128,23 +117,5 @@ mod tests {
         let told: Vec<_> = records.iter().map(|record| (record.signal.0, record.code)).collect();
         assert_eq!(told, [(34, -1), (34, -1), (10, 0)]);
         assert_eq!(records[2].siginfo.0.len(), 128);
-    }
-
-    #[test]
-    fn only_what_will_be_taken_is_deliverable() {
-        let chld = 1u64 << (libc::SIGCHLD - 1);
-        let usr1 = 1u64 << (libc::SIGUSR1 - 1);
-        let status = |pending, blocked, ignored, caught| Status {
-            shared_pending: pending,
-            blocked,
-            ignored,
-            caught,
-            ..Status::default()
-        };
-        assert!(is_deliverable(&status(usr1, 0, 0, 0)));
-        assert!(!is_deliverable(&status(usr1, usr1, 0, 0)));
-        assert!(!is_deliverable(&status(usr1, 0, usr1, 0)));
-        assert!(!is_deliverable(&status(chld, 0, 0, 0)));
-        assert!(is_deliverable(&status(chld, 0, 0, chld)));
     }
 }

@@ -12,4 +12,4 @@
 mod capture;
 pub mod restore;
 
-pub use capture::{ThreadSignals, actions, from_number, is_deliverable, pending, thread};
+pub use capture::{ThreadSignals, actions, from_number, pending, thread};

@@ -1,0 +1,139 @@
+//! Reads the records of a container whose threads all stand still.
+
+use super::{Job, Laps};
+use crate::failure::Doing;
+use crate::failure::{Failure, Kind};
+use crate::resource::container::{Environment, Moment, Place, manifest};
+use crate::resource::descriptor::{self, Descriptors};
+use crate::resource::subject::{Process, Subjects, Thread};
+use crate::resource::{Findings, interval_timer, memory, process, registers, signal, thread, zombie};
+use crfs_tracee::{Stopped, Tracee};
+use image_format::memory::Segment;
+use image_format::{Image, Pid, ProcessImage, ThreadImage, layout};
+use std::collections::BTreeMap;
+
+/// The tree's content.
+pub(super) struct Records {
+    pub(super) image: Image,
+    /// What is queued in each pipe.
+    pub(super) pipes: BTreeMap<u32, Vec<u8>>,
+}
+
+type Tracees = BTreeMap<i32, Tracee<Stopped>>;
+
+/// Reads everything.
+pub(super) fn read(
+    job: &mut Job,
+    subjects: &Subjects,
+    tracees: &Tracees,
+    moment: &Moment,
+    findings: &mut Findings,
+    laps: &mut Laps,
+) -> Result<Records, Failure> {
+    let place = Place::of(job.init, &mut job.proc)?;
+    let environment = Environment::read(job.init, moment, &mut job.proc, findings)?;
+    laps.lap("surroundings");
+    let mut processes = BTreeMap::new();
+    for process in &subjects.processes {
+        let image = process_image(job, subjects, process, tracees, moment, &place, findings)?;
+        if processes.insert(process.pid, image).is_some() {
+            return Err(Failure::new(
+                Kind::Unsupported,
+                format!(
+                    "{}: two processes have this id: they live in different pid namespaces",
+                    layout::process_dir(process.pid)
+                ),
+            ));
+        }
+    }
+    laps.lap("threads");
+    let parents = processes.iter().map(|(&pid, image): (_, &ProcessImage)| (pid, image.process.parent)).collect();
+    let segments: BTreeMap<Pid, Vec<Segment>> = memory::capture(subjects, &parents, &place, &mut job.proc, findings)?;
+    for (pid, segments) in segments {
+        if let Some(image) = processes.get_mut(&pid) {
+            image.segments = segments;
+        }
+    }
+    laps.lap("memory");
+    let ids: Vec<(Pid, i32)> = subjects.processes.iter().map(|process| (process.pid, process.host)).collect();
+    let Descriptors { files, stdios, mut fds, pipes } =
+        descriptor::capture(&ids, Some(job.kernel.parts()), &job.container.log_file(), findings)?;
+    for (pid, image) in &mut processes {
+        image.fds = fds.remove(pid).unwrap_or_default();
+    }
+    laps.lap("descriptors");
+    let host = |pid: Pid| ids.iter().find(|(known, _)| *known == pid).map(|(_, host)| *host);
+    let manifest = manifest(&job.record, environment, &processes, host)?;
+    let mut image = Image { manifest, processes, files, stdios };
+    image.manifest.paths = image.paths();
+    job.kernel.report(findings);
+    laps.lap("manifest");
+    Ok(Records { image, pipes })
+}
+
+fn process_image(
+    job: &mut Job,
+    subjects: &Subjects,
+    subject: &Process,
+    tracees: &Tracees,
+    moment: &Moment,
+    place: &Place,
+    findings: &mut Findings,
+) -> Result<ProcessImage, Failure> {
+    let object = layout::process_dir(subject.pid);
+    let (record, attr) = process::capture(subject, subjects, place, &mut job.proc, &mut job.kernel, findings)?;
+    process::kernel_blockers(subject, &mut job.kernel, findings)?;
+    let mut threads = BTreeMap::new();
+    for thread in subject.threads.iter().filter(|thread| tracees.contains_key(&thread.host)) {
+        threads.insert(thread.tid, thread_image(job, subjects, subject, thread, tracees, moment, findings)?);
+    }
+    // Of a leader that has ended nothing can be asked; that is an obstacle already.
+    let (actions, pending) = match tracees.get(&subject.host) {
+        Some(leader) => {
+            let status = &subject.leader().status;
+            let queue = if status.shared_pending == 0 {
+                Vec::new()
+            } else {
+                leader.pending(true).doing(|| format!("{object}/signal.pending"))?
+            };
+            (signal::actions(subject.host, &object, &mut job.kernel)?, signal::pending(&queue, status.shared_pending))
+        }
+        None => (Vec::new(), Vec::new()),
+    };
+    if let Some(leader) = threads.get_mut(&subject.pid) {
+        let object = layout::process_file(subject.pid, &layout::id_name(subject.pid.0));
+        leader.timers = interval_timer::capture(subject.host, &object, &mut job.kernel, moment)?;
+    }
+    Ok(ProcessImage { process: record, attr, fds: Vec::new(), segments: Vec::new(), actions, pending, threads })
+}
+
+fn thread_image(
+    job: &mut Job,
+    subjects: &Subjects,
+    process: &Process,
+    subject: &Thread,
+    tracees: &Tracees,
+    moment: &Moment,
+    findings: &mut Findings,
+) -> Result<ThreadImage, Failure> {
+    let object = layout::process_file(process.pid, &layout::id_name(subject.tid.0));
+    let Some(tracee) = tracees.get(&subject.host) else {
+        return Err(Failure::new(Kind::Stale, format!("{object}: the thread ended; freeze again")));
+    };
+    let attr = thread::capture(tracee, process.host, subject, &object, &mut job.proc, &mut job.kernel)?;
+    thread::kernel_blockers(subject.host, &object, &mut job.kernel, findings)?;
+    let signals = signal::thread(tracee, &subject.status, &object, &mut job.kernel)?;
+    let registers = registers::capture(tracee, &object, &mut job.kernel, moment, findings)?;
+    let zombies = zombie::capture(process, subject, subjects, &mut job.proc, findings)?;
+    Ok(ThreadImage {
+        attr,
+        mask: signals.mask,
+        altstack: signals.altstack,
+        pending: signals.pending,
+        fpu: registers.fpu,
+        frame: registers.frame,
+        timers: Vec::new(),
+        tls: registers.tls,
+        zombies,
+    })
+}
