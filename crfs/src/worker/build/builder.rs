@@ -1,6 +1,6 @@
 //! Carries out the steps of a plan on traced processes.
 
-use super::staged::Staged;
+use crate::copy::Copy;
 use crate::failure::{Doing, Failure, Kind};
 use crate::plan::{Action, Plan, Role, SCRATCH_SIZE, Step};
 use crate::registry::Container;
@@ -32,7 +32,7 @@ const THREAD: i32 = libc::CLONE_VM
 
 /// The container while it is being built.
 pub(super) struct Builder<'a> {
-    staged: &'a Staged,
+    copy: &'a Copy,
     plan: &'a Plan,
     cpu: TracerCpu,
     backings: Backings,
@@ -81,12 +81,12 @@ impl<'a> Builder<'a> {
     /// Takes over the stub, and opens everything the processes will need.
     pub(super) fn new(
         container: &'a Container,
-        staged: &'a Staged,
+        copy: &'a Copy,
         plan: &'a Plan,
         first: HostPid,
         notes: &mut Vec<String>,
     ) -> Result<Self, Failure> {
-        let image = &staged.image;
+        let image = &copy.image;
         let root = format!("/proc/{}/root", first.raw());
         let root = File::options()
             .read(true)
@@ -94,10 +94,10 @@ impl<'a> Builder<'a> {
             .open(&root)
             .doing(|| "opening the container's root")?;
         let backings = Backings::open(image, plan, root.as_fd())?;
-        let mut pages = PageFiles::new(container, &staged.sums);
+        let mut pages = PageFiles::new(container, &copy.sums);
         backings.fill_objects(plan, &mut pages)?;
         let mut builder = Builder {
-            staged,
+            copy,
             plan,
             cpu: TracerCpu::new().doing(|| "reading the worker's affinity")?,
             backings,
@@ -185,7 +185,7 @@ impl<'a> Builder<'a> {
 
     fn image(&self, pid: Pid) -> Result<&'a ProcessImage, Failure> {
         let missing = || Failure::new(Kind::System, format!("process {pid}: not in the image"));
-        self.staged.image.processes.get(&pid).ok_or_else(missing)
+        self.copy.image.processes.get(&pid).ok_or_else(missing)
     }
 
     fn leader(&mut self, pid: Pid) -> Result<&mut Injector, Failure> {
@@ -207,7 +207,7 @@ impl<'a> Builder<'a> {
     fn spawn(&mut self, pid: Pid) -> Result<(), Failure> {
         let birth = self.plan.births.get(&pid).ok_or_else(|| Failure::new(Kind::System, "no birth is planned"))?;
         if let Some(creator) = birth.creator {
-            let exit_signal = match (&birth.role, self.staged.image.processes.get(&pid)) {
+            let exit_signal = match (&birth.role, self.copy.image.processes.get(&pid)) {
                 (Role::Live, Some(process)) => process.process.exit_signal.map_or(0, |signal| i32::from(signal.0)),
                 (Role::Zombie(_), _) => {
                     self.zombie(pid).and_then(|z| z.exit_signal).map_or(0, |signal| i32::from(signal.0))
@@ -225,7 +225,7 @@ impl<'a> Builder<'a> {
             self.tasks.insert(pid, Task { injected: BTreeMap::from([(pid, injector)]), ..Task::default() });
         }
         // Before any orphan looks for a reaper.
-        if self.staged.image.processes.get(&pid).is_some_and(|process| process.attr.child_subreaper) {
+        if self.copy.image.processes.get(&pid).is_some_and(|process| process.attr.child_subreaper) {
             self.leader(pid)?
                 .call(libc::SYS_prctl, &[PR_SET_CHILD_SUBREAPER, 1], "prctl(PR_SET_CHILD_SUBREAPER)")
                 .doing(|| layout::process_dir(pid))?;
@@ -234,7 +234,7 @@ impl<'a> Builder<'a> {
     }
 
     fn zombie(&self, pid: Pid) -> Option<&'a image_format::process::Zombie> {
-        let threads = self.staged.image.processes.values().flat_map(|process| process.threads.values());
+        let threads = self.copy.image.processes.values().flat_map(|process| process.threads.values());
         threads.flat_map(|thread| &thread.zombies).find(|zombie| zombie.pid == pid)
     }
 

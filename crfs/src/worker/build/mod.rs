@@ -4,9 +4,10 @@
 //! option is cleared and the worker lets go.
 
 mod builder;
-mod staged;
+mod publish;
 
 use super::{Report, settle};
+use crate::copy::Copy;
 use crate::failure::{Doing, Failure, Kind};
 use crate::freezer::Cgroup;
 use crate::launch::{ClockOffsets, Surroundings, clone_init};
@@ -18,7 +19,6 @@ use crfs_sys::HostPid;
 use crfs_tracee::stub;
 use image_format::{Image, Pid, layout};
 use nix::sys::signal::Signal;
-use staged::Staged;
 use std::ffi::{CString, OsString};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
@@ -47,8 +47,8 @@ fn build(registry: &Registry, name: &str, report: &mut Report) -> Result<(), Fai
         phase = Instant::now();
     };
     let container = registry.container(name)?;
-    let staged = Staged::load(&container)?;
-    let image = &staged.image;
+    let copy = Copy::load(&container.staging_dir())?;
+    let image = &copy.image;
     container_restore::check_host(&image.manifest)?;
     let plan = plan::compute(image)?;
     lap(report, "check");
@@ -60,7 +60,7 @@ fn build(registry: &Registry, name: &str, report: &mut Report) -> Result<(), Fai
         let link = link_to_worker(&plan)?;
         let init = first_process(image, &cgroup, &link)?;
         lap(report, "surroundings");
-        let builder = Builder::new(&container, &staged, &plan, init, &mut report.notes)?;
+        let builder = Builder::new(&container, &copy, &plan, init, &mut report.notes)?;
         lap(report, "open");
         let built = builder.run(&mut report.notes, &mut |step| lap_step(&mut report.timings, step))?;
         cgroup.freeze(FREEZE_DEADLINE)?;
@@ -71,7 +71,7 @@ fn build(registry: &Registry, name: &str, report: &mut Report) -> Result<(), Fai
         settle::wait(&live)?;
         let processes =
             live.into_iter().map(|(pid, host)| settle::live_process(pid, host)).collect::<Result<_, _>>()?;
-        staged.publish(&container)?;
+        publish::publish(image, &container)?;
         container.write_live(&Live { processes })
     });
     lap(report, "publish");
