@@ -53,9 +53,10 @@ fn without(world: &World, take_away: &str) -> Outcome {
 fn a_machine_that_lacks_something_is_told_in_one_sentence() {
     let world = World::without_server();
     let before = Leftovers::of(&world);
-    for (take_away, word) in
-        [("mount -t tmpfs none /dev", "/dev/fuse"), ("umount --lazy --all --types cgroup2", "cgroup v2")]
-    {
+    for (take_away, word) in [
+        ("mount -t tmpfs none /dev && mknod /dev/null c 1 3", "/dev/fuse"),
+        ("umount --lazy --all --types cgroup2", "cgroup v2"),
+    ] {
         let refused = without(&world, take_away).expect_refusal(&[word]);
         assert_eq!(refused.stderr.trim().lines().count(), 1, "{refused}");
     }

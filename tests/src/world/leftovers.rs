@@ -9,7 +9,8 @@ use std::time::Duration;
 /// What exists on the machine because of one world, as text that can be compared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leftovers {
-    /// Processes in its cgroups, its workers and their tracees, and whatever runs a program from its directory, but for the server.
+    /// Processes in its cgroups, its workers and their tracees, and whatever runs a program from its directory or was given a path
+    /// in it, but for the server.
     pub processes: BTreeSet<String>,
     /// Its cgroups, but for the parent of all, which stays.
     pub cgroups: BTreeSet<PathBuf>,
@@ -76,8 +77,10 @@ fn belongs(proc: &Path, dir: &Path, tag: &str, server: Option<u32>) -> bool {
         let stat = fs::read_to_string(proc.join("stat")).ok()?;
         stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse::<u32>().ok()
     };
-    // A zombie has no exe; its cgroup or its parent tells.
+    let named = |command: &Vec<u8>| String::from_utf8_lossy(command).contains(&*dir.to_string_lossy());
+    // A zombie has neither exe nor command line; its cgroup or its parent tells.
     fs::read_link(proc.join("exe")).is_ok_and(|exe| exe.starts_with(dir))
+        || fs::read(proc.join("cmdline")).is_ok_and(|command| named(&command))
         || fs::read_to_string(proc.join("cgroup")).is_ok_and(|cgroup| cgroup.contains(tag))
         || server.is_some() && parent() == server
 }
