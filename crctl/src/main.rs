@@ -1,2 +1,24 @@
-//! The control tool.
-fn main() {}
+//! `crctl`: starts, freezes, thaws and ends containers, and tells about them.
+
+mod cli;
+mod commands;
+mod exit;
+mod output;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // Workers are this program under another name.
+    crfs::worker::exit_if_worker();
+    let arguments = cli::Cli::parse();
+    let json = arguments.json;
+    match commands::run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let code = exit::code(&error);
+            output::failure(&error, code, json);
+            ExitCode::from(code)
+        }
+    }
+}

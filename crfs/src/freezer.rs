@@ -20,6 +20,10 @@ use std::time::{Duration, Instant};
 const PAUSE: Duration = Duration::from_micros(50);
 /// Looks that only yield: a freeze of sleeping tasks ends within a few of them.
 const YIELDS: u32 = 64;
+/// For a thaw to show in cgroup.events.
+const THAW_DEADLINE: Duration = Duration::from_secs(2);
+/// How often a parent may vanish between its making and its use.
+const ATTEMPTS: usize = 10;
 /// How long [`Cgroup::thaw_briefly`] lets the tasks run: a child of vfork(2) reaches its exec in less.
 const BRIEFLY: Duration = Duration::from_millis(2);
 
@@ -63,19 +67,7 @@ impl Cgroup {
     /// # Errors
     /// [`Kind::Exists`] when it is there, [`Kind::Unsupported`] when the kernel has no cgroup v2 freezer.
     pub fn create(&self) -> Result<(), Failure> {
-        let build = |path: &Path| fs::DirBuilder::new().mode(0o755).create(path);
-        if let Some(parent) = self.path.parent().filter(|parent| !parent.is_dir())
-            && let Err(error) = build(parent)
-            && error.kind() != ErrorKind::AlreadyExists
-        {
-            return Err(error).doing(|| format!("cgroup {}: creating", parent.display()));
-        }
-        match build(&self.path) {
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                return Err(Failure::new(Kind::Exists, format!("cgroup {}: there already", self.path.display())));
-            }
-            other => other.doing(|| format!("cgroup {}: creating", self.path.display()))?,
-        }
+        self.create_directory()?;
         if !self.path.join("cgroup.freeze").exists() {
             // The one failure from here on; an empty directory that stays would only be in the way of the next attempt.
             let _ = fs::remove_dir(&self.path);
@@ -85,6 +77,27 @@ impl Cgroup {
             ));
         }
         Ok(())
+    }
+
+    fn create_directory(&self) -> Result<(), Failure> {
+        let build = |path: &Path| fs::DirBuilder::new().mode(0o755).create(path);
+        let parent = self.path.parent().unwrap_or(Path::new("/"));
+        // More than once, since whoever removes the last container of a registry removes the parent too.
+        for _ in 0..ATTEMPTS {
+            match build(&self.path) {
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                    return Err(Failure::new(Kind::Exists, format!("cgroup {}: there already", self.path.display())));
+                }
+                Err(error) if error.kind() == ErrorKind::NotFound => match build(parent) {
+                    Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+                        return Err(error).doing(|| format!("cgroup {}: creating", parent.display()));
+                    }
+                    _ => {}
+                },
+                other => return other.doing(|| format!("cgroup {}: creating", self.path.display())),
+            }
+        }
+        Err(Failure::new(Kind::Busy, format!("cgroup {}: removed while it was used; try again", parent.display())))
     }
 
     /// Its directory, for `CLONE_INTO_CGROUP`. Close-on-exec.
@@ -128,12 +141,24 @@ impl Cgroup {
         Ok(())
     }
 
-    /// Lets every task in it run again.
+    /// Lets every task in it run again, and returns when the kernel says so: with cgroups below it that takes a moment.
     ///
     /// # Errors
-    /// When the file cannot be written.
+    /// When the file cannot be written; [`Kind::Deadline`] where a frozen cgroup above it keeps it so.
     pub fn thaw(&self) -> Result<(), Failure> {
-        self.write("cgroup.freeze", "0")
+        let end = Instant::now() + THAW_DEADLINE;
+        self.write("cgroup.freeze", "0")?;
+        let mut looks = 0;
+        while self.is_frozen()? {
+            if Instant::now() >= end {
+                return Err(Failure::new(
+                    Kind::Deadline,
+                    format!("cgroup {}: still frozen; is a cgroup above it frozen?", self.path.display()),
+                ));
+            }
+            pause(&mut looks);
+        }
+        Ok(())
     }
 
     /// Thaws for a moment and freezes again: a parent of vfork(2) cannot be stopped until its child has reached exec or exit.
@@ -160,6 +185,14 @@ impl Cgroup {
     /// When cgroup.events cannot be read.
     pub fn is_populated(&self) -> Result<bool, Failure> {
         if self.exists() { self.event("populated") } else { Ok(false) }
+    }
+
+    /// Kills every task in it and below it, frozen or not, without waiting.
+    ///
+    /// # Errors
+    /// When cgroup.kill cannot be written.
+    pub fn signal_kill(&self) -> Result<(), Failure> {
+        self.write("cgroup.kill", "1")
     }
 
     /// Kills every task in it and below it, frozen or not, and waits until none is left.
@@ -216,6 +249,14 @@ impl Cgroup {
         pids.sort_unstable();
         pids.dedup();
         Ok(pids)
+    }
+
+    /// Removes the registry's parent of it, if this was the last cgroup there.
+    pub fn remove_parent_if_empty(&self) {
+        if let Some(parent) = self.path.parent() {
+            // Not empty is the usual case, and an empty directory that stays costs nothing.
+            let _ = fs::remove_dir(parent);
+        }
     }
 
     /// Removes it with all cgroups below it. Nothing to do where it does not exist.

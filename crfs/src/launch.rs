@@ -96,6 +96,7 @@ pub fn run(registry: &Registry, name: &str, command: &[OsString], options: &RunO
     if result.is_err() {
         // The reason is told below; what cannot be removed is found by the next run or `crctl rm`.
         let _ = cgroup.kill(CLEANUP).and_then(|()| cgroup.remove(CLEANUP));
+        cgroup.remove_parent_if_empty();
         let _ = fs::remove_file(new_log(&container));
         if fresh {
             let _ = fs::remove_dir_all(container.dir());

@@ -186,7 +186,9 @@ pub fn remove(registry: &Registry, name: &str) -> Result<(), Failure> {
     let (container, _lock) = lock_existing(registry, name)?;
     let (state, record) = state_locked(&container)?;
     require(name, "remove", state, &[State::Exited, State::Incoming, State::Failed])?;
-    Cgroup::at(&record.cgroup).remove(KILL_PATIENCE)?;
+    let cgroup = Cgroup::at(&record.cgroup);
+    cgroup.remove(KILL_PATIENCE)?;
+    cgroup.remove_parent_if_empty();
     forget_staged(registry, &container)?;
     fs::remove_dir_all(container.dir()).doing(|| format!("{name}: removing {}", container.dir().display()))
 }
@@ -357,6 +359,3 @@ fn ignore_missing(result: std::io::Result<()>) -> std::io::Result<()> {
         other => other,
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,0 +1,148 @@
+//! The command line.
+
+use clap::{Args, Parser, Subcommand};
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+const EXAMPLE: &str = "\
+Example:
+  crfs /mnt/crfs                        mount the tree
+  crctl run vs1 -- python3 counter.py   start a container
+  crctl freeze vs1                      stop it; its state stands in /mnt/crfs/vs1
+  cp -r /mnt/crfs/vs1 backup/           take a checkpoint
+  crctl kill vs1                        end it (or: crctl thaw vs1, and it goes on)
+  cp -r backup/vs1 /mnt/crfs/           bring it back, frozen
+  crctl thaw vs1                        and it goes on from where it was";
+
+/// Runs programs in containers that can be frozen, copied as files, and brought back.
+#[derive(Debug, Parser)]
+#[command(version, after_help = after_help(), max_term_width = 100)]
+pub(crate) struct Cli {
+    /// Print JSON for programs in the place of text for people.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+fn after_help() -> String {
+    format!("{EXAMPLE}\n\n{}", crate::exit::TABLE)
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start a program in a new container.
+    ///
+    /// It gets pid, mount, host name, ipc, network, cgroup and time namespaces of its own, and keeps your environment,
+    /// working directory, umask and limits. Its input is /dev/null; its output goes to the log (crctl logs NAME). The
+    /// command returns when the program has been executed.
+    #[command(
+        after_help = "Example:\n  crctl run vs1 -- python3 counter.py\n  crctl run web --root /srv/debian --hostname web -- /usr/sbin/nginx"
+    )]
+    Run(Run),
+    /// List the containers: name, state, processes, memory, age, command.
+    #[command(after_help = "Example:\n  crctl ls --json | jq -r '.[] | select(.state == \"frozen\").name'")]
+    Ls,
+    /// Tell what a container is doing and how its last operation went; without a name, how crfs itself is.
+    #[command(after_help = "Example:\n  crctl status vs1")]
+    Status {
+        /// The container.
+        name: Option<String>,
+    },
+    /// Stop a running container, so that its state stands as files under the mount point.
+    ///
+    /// If it holds anything that a checkpoint cannot carry, all of that is listed and the container runs on.
+    #[command(after_help = "Example:\n  crctl freeze vs1 && cp -r /mnt/crfs/vs1 backup/")]
+    Freeze(Freeze),
+    /// Let a frozen container run again. Works without the server.
+    #[command(after_help = "Example:\n  crctl thaw vs1")]
+    Thaw {
+        /// The container.
+        name: String,
+    },
+    /// Kill all processes of a container, running or frozen. Works without the server.
+    #[command(after_help = "Example:\n  crctl kill vs1 && cp -r backup/vs1 /mnt/crfs/")]
+    Kill {
+        /// The container.
+        name: String,
+    },
+    /// Forget a container that has no processes: one that exited, or files that were copied in and not built.
+    #[command(after_help = "Example:\n  crctl kill vs1 && crctl rm vs1")]
+    Rm {
+        /// The container.
+        name: String,
+    },
+    /// Print what the programs of a container wrote to their standard output and error.
+    #[command(after_help = "Example:\n  crctl logs -f vs1")]
+    Logs(Logs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    /// A name for it: letters, digits, `-`, `_` and `.`, at most 63.
+    pub(crate) name: String,
+    /// A directory that becomes its `/`: a fresh proc is mounted on its /proc, and the host's /dev on an empty /dev.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) root: Option<PathBuf>,
+    /// Share the host's network; otherwise it has a network of its own with `lo` alone.
+    #[arg(long)]
+    pub(crate) host_net: bool,
+    /// Its host name; the container's name if not given.
+    #[arg(long)]
+    pub(crate) hostname: Option<OsString>,
+    /// The program and its arguments.
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Freeze {
+    /// The container.
+    pub(crate) name: String,
+    /// How many seconds its tasks may take to stop; then it runs on, and those that did not stop are named.
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    pub(crate) deadline: Duration,
+    /// Keep it frozen whatever it holds, for looking: what a checkpoint cannot carry is listed in the file `blockers`, and
+    /// there is no `manifest`, so that no copy can pass for a checkpoint.
+    #[arg(long)]
+    pub(crate) inspect: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Logs {
+    /// The container.
+    pub(crate) name: String,
+    /// Go on printing what is added, until all its processes have ended.
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let number: f64 = text.parse().map_err(|_| String::from("not a number of seconds"))?;
+    // Capture is told in milliseconds, and nothing sensible lasts longer than a day.
+    if !(0.001..=86400.0).contains(&number) {
+        return Err(String::from("from 0.001 to 86400 seconds"));
+    }
+    Duration::try_from_secs_f64(number).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_deadline_is_a_sensible_time() {
+        assert_eq!(seconds("0.5"), Ok(Duration::from_millis(500)));
+        for bad in ["0", "-1", "nan", "inf", "1e9", "x"] {
+            assert!(seconds(bad).is_err(), "{bad}");
+        }
+    }
+}
