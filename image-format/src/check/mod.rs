@@ -10,6 +10,7 @@ mod memory;
 mod pages;
 mod paths;
 mod process;
+mod shown;
 mod signals;
 mod thread;
 mod tree;
@@ -20,12 +21,14 @@ use crate::memory::{CHUNK_SIZE, ChunkSum};
 use crate::types::{Bytes, Pid, Timespec};
 
 pub use manifest::manifest;
+pub use shown::shown;
 
 /// The first address user space cannot have on x86-64 with four-level page tables (TASK_SIZE_MAX,
 /// arch/x86/include/asm/page_64_types.h, v6.18).
 pub const ADDRESS_LIMIT: u64 = 0x7fff_ffff_f000;
 
-/// Everything that is wrong with an image, apart from `mem.sums` ([`sums`]). Empty: it can be built.
+/// Everything that is wrong with an image, apart from `mem.sums` ([`sums`]) and what takes page contents to see
+/// ([`shown`]). Empty: it can be built.
 ///
 /// `sizes` tells how many bytes the raw file at a path holds; None where there is no such file.
 #[must_use]

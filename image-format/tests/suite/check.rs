@@ -383,11 +383,11 @@ fn memory_layout() {
         ),
         (
             |i| record(i).layout.arg_end = Address(0x5000),
-            "0x00003002/process: layout.arg_end: the start 0x7ffc00002ff8 is not before the end 0x5000",
+            "0x00003002/process: layout.arg_end: the start 0x7ffc00002f00 is not before the end 0x5000",
         ),
         (
             |i| record(i).layout.env_end = Address(0x5000),
-            "0x00003002/process: layout.env_end: the start 0x7ffc00002ffa is not before the end 0x5000",
+            "0x00003002/process: layout.env_end: the start 0x7ffc00002f11 is not before the end 0x5000",
         ),
         (
             |i| record(i).layout.auxv.0.truncate(24),
@@ -430,4 +430,62 @@ fn sums_follow_the_pages() {
     );
     assert_eq!(told(&[0], 2 * CHUNK_SIZE), ["0x00003002/mem.sums: 1 chunks, but mem.pages has 2: 2097152 bytes"]);
     assert_eq!(told(&[0, 1], CHUNK_SIZE), ["0x00003002/mem.sums: 2 chunks, but mem.pages has 1: 1048576 bytes"]);
+}
+
+#[test]
+fn what_is_shown_lies_in_memory() {
+    const PAGE: usize = 4096;
+    let files = golden::files();
+    let told = |edit: fn(&mut Image, &mut Vec<u8>)| -> Vec<String> {
+        let mut image = golden::image();
+        let mut pages = files["0x00003002/mem.pages"].clone();
+        edit(&mut image, &mut pages);
+        let page = |pid: Pid, n: u64| {
+            let pages = if pid == CHILD { &pages } else { &files["0x00000001/mem.pages"] };
+            pages.chunks(PAGE).nth(n as usize).map(<[u8]>::to_vec)
+        };
+        check::shown(&image, CHILD, &page).iter().map(ToString::to_string).collect()
+    };
+    let refused = |name| {
+        vec![format!(
+            "0x00003002/process: {name}: not as in memory, where it lies: it is shown here and cannot be edited"
+        )]
+    };
+    assert!(told(|_, _| {}).is_empty());
+    assert_eq!(told(|i, _| record(i).arguments[0] = "walker".into()), refused("arguments"));
+    assert_eq!(told(|i, _| record(i).arguments.clear()), refused("arguments"));
+    assert_eq!(told(|i, _| record(i).environment[1] = "LANG=de".into()), refused("environment"));
+    assert_eq!(told(|i, _| record(i).environment.push("A=1".into())), refused("environment"));
+    assert_eq!(told(|_, pages| pages[PAGE + 0xf00] = b'W'), refused("arguments"));
+    // By way of another process: its arguments are others.
+    assert_eq!(
+        told(|i, _| process(i, CHILD).segments[5].pages[0].source = image_format::memory::Source::Process(FIRST)),
+        [refused("arguments"), refused("environment")].concat()
+    );
+    // Memory the image does not hold is not compared.
+    assert!(
+        told(|i, pages| {
+            pages.truncate(PAGE);
+            record(i).arguments.clear();
+        })
+        .is_empty()
+    );
+    assert!(
+        told(|i, _| {
+            record(i).arguments.clear();
+            record(i).layout.arg_start = Address(0);
+        })
+        .is_empty()
+    );
+    // A title written over the end of the arguments is one string, up to its NUL.
+    assert!(
+        told(|i, pages| {
+            let end = (record(i).layout.arg_end.0 & 0xfff) as usize;
+            pages[PAGE + 0xf00..PAGE + end].fill(b'x');
+            pages[PAGE + end] = 0;
+            record(i).arguments = vec!["x".repeat(end - 0xf00).as_str().into()];
+            record(i).environment = vec!["".into(), "ATH=/bin".into(), "LANG=C".into()];
+        })
+        .is_empty()
+    );
 }

@@ -119,3 +119,20 @@ fn every_known_name_is_in_it() {
         assert!(has(name, 3), "{name}");
     }
 }
+
+#[test]
+fn the_examples_of_the_format_description_are_from_it() {
+    fn plain(text: &str) -> String {
+        text.split_whitespace().collect()
+    }
+    let description = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/FORMAT.md");
+    let description = std::fs::read_to_string(description).unwrap();
+    let files: Vec<String> = files().values().map(|bytes| plain(&String::from_utf8_lossy(bytes))).collect();
+    let mut examples = 0;
+    for block in description.split("```json\n").skip(1) {
+        let example = block.split("```").next().unwrap();
+        assert!(files.iter().any(|text| text.contains(&plain(example))), "{example}");
+        examples += 1;
+    }
+    assert!(examples >= 3);
+}
