@@ -15,7 +15,7 @@ use fuser::{BackgroundSession, Config, MountOption, Session, SessionACL};
 use std::path::Path;
 use std::sync::Arc;
 
-/// What `mount` shows as the source and the type's tail: `crfs on /mnt/crfs type fuse.crfs`.
+/// What `mount` shows as the source: `crfs on /mnt/crfs type fuse`.
 pub const FILE_SYSTEM: &str = "crfs";
 
 /// A mounted tree. Dropping it unmounts.
@@ -34,7 +34,6 @@ pub fn mount(tree: Tree, mountpoint: &Path, allow_other: bool) -> Result<Mounted
     let mut config = Config::default();
     config.mount_options = vec![
         MountOption::FSName(FILE_SYSTEM.to_owned()),
-        MountOption::Subtype(FILE_SYSTEM.to_owned()),
         // Nothing here is a program, and an image may hold anything.
         MountOption::NoExec,
         MountOption::NoSuid,

@@ -79,12 +79,13 @@ pub fn mount_state(mountpoint: &Path) -> Result<MountState, Failure> {
 fn is_ours(mountpoint: &Path) -> bool {
     let Ok(path) = fs::canonicalize(mountpoint) else { return false };
     let Ok(mounts) = fs::read_to_string("/proc/self/mountinfo") else { return false };
-    let kind = format!("fuse.{FILE_SYSTEM}");
     mounts.lines().any(|line| {
         let fields: Vec<&str> = line.split(' ').collect();
         let tail = fields.iter().position(|field| *field == "-");
-        fields.get(4).is_some_and(|point| Path::new(&unescape(point)) == path)
-            && tail.and_then(|at| fields.get(at + 1)) == Some(&kind.as_str())
+        let ours = |at: usize| {
+            fields.get(at + 1).is_some_and(|kind| kind.starts_with("fuse")) && fields.get(at + 2) == Some(&FILE_SYSTEM)
+        };
+        fields.get(4).is_some_and(|point| Path::new(&unescape(point)) == path) && tail.is_some_and(ours)
     })
 }
 
