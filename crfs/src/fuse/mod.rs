@@ -4,6 +4,8 @@ mod adapter;
 mod monitor;
 mod pool;
 mod process;
+#[cfg(test)]
+mod tests;
 
 pub use monitor::Monitor;
 pub use process::{MountState, ServerLock, check_machine, mount_state, take_over};

@@ -37,7 +37,7 @@ mod pages;
 mod slots;
 mod staging;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod witness;
 
 pub use attr::{Attr, BLOCK_SIZE, Changes, Entry};

@@ -21,19 +21,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-pub(super) const PROCESS: &str = "0x00000001";
+pub(crate) const PROCESS: &str = "0x00000001";
 const PAGE: u64 = 4096;
 
 /// A registry in a directory that goes away with it, and a tree over it.
-pub(super) struct World {
+pub(crate) struct World {
     dir: tempfile::TempDir,
-    pub(super) registry: Registry,
-    pub(super) fake: Fake,
-    pub(super) tree: Tree,
+    pub(crate) registry: Registry,
+    pub(crate) fake: Fake,
+    pub(crate) tree: Tree,
 }
 
 impl World {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let registry = Registry::at(dir.path().join("run"), dir.path().join("pages"));
         let fake = Fake(Arc::new(Shared {
@@ -47,32 +47,32 @@ impl World {
     }
 
     /// A tree that knows nothing of what the first one saw: what a server that starts again has.
-    pub(super) fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         self.tree = Tree::new(self.registry.clone(), self.fake.clone());
     }
 
-    pub(super) fn node(&self, path: &str) -> NodeId {
+    pub(crate) fn node(&self, path: &str) -> NodeId {
         self.try_node(path).unwrap_or_else(|errno| panic!("{path}: {errno}"))
     }
 
-    pub(super) fn try_node(&self, path: &str) -> nix::Result<NodeId> {
+    pub(crate) fn try_node(&self, path: &str) -> nix::Result<NodeId> {
         let parts = path.split('/').filter(|part| !part.is_empty());
         parts.into_iter().try_fold(NodeId::ROOT, |at, part| Ok(self.tree.lookup(at, part)?.attr.node))
     }
 
-    pub(super) fn names(&self, path: &str) -> Vec<String> {
+    pub(crate) fn names(&self, path: &str) -> Vec<String> {
         let opened = self.tree.open_directory(self.node(path)).unwrap();
         let entries = self.tree.entries(opened.handle).unwrap();
         self.tree.release(opened.handle);
         entries.iter().map(|listed| listed.name.clone()).collect()
     }
 
-    pub(super) fn open(&self, path: &str) -> nix::Result<HandleId> {
+    pub(crate) fn open(&self, path: &str) -> nix::Result<HandleId> {
         Ok(self.tree.open(self.try_node(path)?, false, false).finish()?.handle)
     }
 
     /// Reads a file in steps of `size` bytes.
-    pub(super) fn read_by(&self, path: &str, size: usize) -> nix::Result<Vec<u8>> {
+    pub(crate) fn read_by(&self, path: &str, size: usize) -> nix::Result<Vec<u8>> {
         let handle = self.open(path)?;
         let mut bytes = Vec::new();
         let result = loop {
@@ -86,12 +86,12 @@ impl World {
         result
     }
 
-    pub(super) fn read(&self, path: &str) -> nix::Result<Vec<u8>> {
+    pub(crate) fn read(&self, path: &str) -> nix::Result<Vec<u8>> {
         self.read_by(path, 1 << 20)
     }
 
     /// Makes or overwrites a file, as cp does: create, write, close.
-    pub(super) fn put(&self, path: &str, bytes: &[u8]) -> nix::Result<()> {
+    pub(crate) fn put(&self, path: &str, bytes: &[u8]) -> nix::Result<()> {
         let (parent, name) = path.rsplit_once('/').unwrap();
         let parent = self.node(parent);
         let handle = match self.tree.lookup(parent, name) {
@@ -106,39 +106,39 @@ impl World {
         result
     }
 
-    pub(super) fn make_directory(&self, path: &str) -> nix::Result<NodeId> {
+    pub(crate) fn make_directory(&self, path: &str) -> nix::Result<NodeId> {
         let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
         Ok(self.tree.make_directory(self.node(parent), name, 0o700)?.attr.node)
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.dir.path()
     }
 }
 
 /// Operations without tasks.
 #[derive(Clone)]
-pub(super) struct Fake(Arc<Shared>);
+pub(crate) struct Fake(Arc<Shared>);
 
-pub(super) struct Shared {
+pub(crate) struct Shared {
     registry: Registry,
     cgroup: PathBuf,
-    pub(super) builds: AtomicUsize,
+    pub(crate) builds: AtomicUsize,
 }
 
 impl Fake {
-    pub(super) fn builds(&self) -> usize {
+    pub(crate) fn builds(&self) -> usize {
         self.0.builds.load(Ordering::Relaxed)
     }
 
     /// Writes what cgroup.events says.
-    pub(super) fn frozen(&self, frozen: bool) {
+    pub(crate) fn frozen(&self, frozen: bool) {
         fs::create_dir_all(&self.0.cgroup).unwrap();
         let text = format!("populated 1\nfrozen {}\n", u8::from(frozen));
         fs::write(self.0.cgroup.join("cgroup.events"), text).unwrap();
     }
 
-    pub(super) fn record(&self, name: &str, state: State) -> Record {
+    pub(crate) fn record(&self, name: &str, state: State) -> Record {
         Record {
             name: name.to_owned(),
             state,
@@ -156,7 +156,7 @@ impl Fake {
     }
 
     /// Writes a record of this state, as another program would.
-    pub(super) fn set_state(&self, name: &str, state: State) {
+    pub(crate) fn set_state(&self, name: &str, state: State) {
         let container = self.0.registry.container(name).unwrap();
         let record = container.record().unwrap().unwrap_or_else(|| self.record(name, state));
         container.write_record(&Record { state, ..record }).unwrap();
@@ -212,10 +212,10 @@ impl Operations for Fake {
 }
 
 /// A child that sleeps, and what its `mem.pages` must hold.
-pub(super) struct Sleeper {
+pub(crate) struct Sleeper {
     child: Child,
-    pub(super) segments: Vec<Segment>,
-    pub(super) pages: Vec<u8>,
+    pub(crate) segments: Vec<Segment>,
+    pub(crate) pages: Vec<u8>,
 }
 
 const PROGRAM: &str = "
@@ -237,7 +237,7 @@ time.sleep(1000)
 
 impl Sleeper {
     /// 704 pages in three mappings, the last without read permission, in an order of their own.
-    pub(super) fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let mut child =
             Command::new("python3").args(["-c", PROGRAM]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
@@ -291,7 +291,7 @@ impl Sleeper {
     }
 
     /// Lets it do something.
-    pub(super) fn run(&mut self) {
+    pub(crate) fn run(&mut self) {
         use std::io::Write;
         self.child.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
         let mut line = String::new();
@@ -299,17 +299,17 @@ impl Sleeper {
         assert_eq!(line, "ran\n");
     }
 
-    pub(super) fn live(&self) -> Live {
+    pub(crate) fn live(&self) -> Live {
         Live { processes: vec![LiveProcess { pid: Pid(1), host_pid: self.host_pid(), cpu_ns: self.clock() }] }
     }
 
-    pub(super) fn sums(&self) -> Vec<u8> {
+    pub(crate) fn sums(&self) -> Vec<u8> {
         let sum = |(chunk, bytes): (u64, &[u8])| ChunkSum { chunk: Fixed(chunk), xxh3: Fixed(checksum(bytes)) };
         render_lines(&(0..).zip(self.pages.chunks(1 << 20)).map(sum).collect::<Vec<_>>())
     }
 
     /// The files of an image of it, but for page contents and sums, and only as much as the tree looks at.
-    pub(super) fn text_files(&self) -> BTreeMap<String, Vec<u8>> {
+    pub(crate) fn text_files(&self) -> BTreeMap<String, Vec<u8>> {
         let mut files = BTreeMap::from([
             ("files/stdios".to_owned(), render_lines::<Hex>(&[])),
             ("files/pipe.1".to_owned(), b"queued".to_vec()),
@@ -330,7 +330,7 @@ impl Sleeper {
     }
 
     /// Every file of an image of it.
-    pub(super) fn files(&self) -> BTreeMap<String, Vec<u8>> {
+    pub(crate) fn files(&self) -> BTreeMap<String, Vec<u8>> {
         let mut files = self.text_files();
         files.insert(format!("{PROCESS}/mem.pages"), self.pages.clone());
         files.insert(format!("{PROCESS}/mem.sums"), self.sums());
@@ -338,7 +338,7 @@ impl Sleeper {
     }
 
     /// Makes a frozen container of it, as a freeze leaves one.
-    pub(super) fn freeze(&self, world: &World, name: &str) {
+    pub(crate) fn freeze(&self, world: &World, name: &str) {
         let container = world.registry.container(name).unwrap();
         for (path, bytes) in self.text_files() {
             let path = container.image_dir().join(path);
