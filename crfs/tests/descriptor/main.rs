@@ -2,6 +2,7 @@
 //!
 //! The processes are puppets that make a list of system calls and wait. They stand in a cgroup of the test's own, which is frozen,
 //! and are traced while they are captured. This needs root.
+#![allow(clippy::unwrap_used)]
 
 mod obstacles;
 mod refusals;

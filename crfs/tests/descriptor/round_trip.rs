@@ -4,7 +4,8 @@ use crate::world::{FIRST, SECOND, Script, World};
 use image_format::files::{File, FileKind, OpenFlags, RegularFile};
 use image_format::{FileId, Hex, Timespec};
 use std::io::{Seek, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 
 const RDWR: u64 = 2;
 
@@ -91,6 +92,8 @@ fn descriptions_shared_by_duplicates_and_processes() {
     assert_eq!(ids(FIRST), [(0, 0, false), (1, 1, false), (2, 1, false), (500, 2, false), (501, 2, true)]);
     assert_eq!(ids(SECOND), [(0, 3, false), (1, 4, false), (2, 4, false), (500, 2, false), (501, 2, true)]);
     assert_eq!(captured.files.len(), 5);
+    // Without the kernel's memory, by comparison.
+    assert_eq!(world.compare(&[&one, &two]), captured);
     let (files, _) = world.again(&world.image(&captured));
     assert_eq!(files, captured.files);
 }
@@ -311,4 +314,75 @@ fn a_counter_at_its_highest() {
     assert_eq!(record.count, Hex(u64::MAX - 1));
     let (files, _) = world.again(&world.image(&captured));
     assert_eq!(files, captured.files);
+}
+
+#[test]
+fn a_container_with_a_root_of_its_own() {
+    let world = World::new();
+    let data = world.file("data", b"0123456789");
+    let outside = world.file("outside", b"");
+    let root = world.path("root");
+    std::fs::create_dir_all(root.join("inner")).unwrap();
+    std::fs::rename(&data, root.join("data")).unwrap();
+    let mut script = Script::new();
+    let new_root = script.place(format!("{}\0", root.display()).as_bytes());
+    script.open(&outside, libc::O_RDONLY).call(libc::SYS_chroot, [new_root]);
+    script.open("/data".as_ref(), libc::O_RDONLY).open("/inner".as_ref(), libc::O_RDONLY).open("/".as_ref(), 0);
+    let puppet = script.start();
+    let (captured, findings) = world.capture(&[&puppet]);
+    assert_eq!(findings.blockers.len(), 1, "{findings:#?}");
+    assert_eq!(findings.blockers[0].object, "0x00000001/fds: 0");
+    assert!(findings.blockers[0].reason.ends_with("lies outside the container's root directory"));
+    let path = |fd| match &file(&captured, fd).kind {
+        FileKind::Regular(record) => record.path.to_string(),
+        FileKind::Directory(record) => record.path.to_string(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!([path(1), path(2), path(3)], ["/data", "/inner", "/"]);
+    let image = world.image(&captured);
+    let link = format!("/proc/{}/root", puppet.pid());
+    let here = std::fs::File::options().read(true).custom_flags(libc::O_PATH).open(link).unwrap();
+    let open =
+        crfs::resource::descriptor::open_all(&image, world.dir.path(), here.as_fd(), &world.log(), &mut Vec::new());
+    let opened = std::fs::File::from(open.unwrap().remove(&FileId(1)).unwrap());
+    assert_eq!(opened.metadata().unwrap().ino(), std::fs::metadata(root.join("data")).unwrap().ino());
+}
+
+#[test]
+fn a_pipe_belongs_to_the_user_of_its_process() {
+    let world = World::new();
+    let mut script = Script::new();
+    let pair = script.place(&[0; 8]);
+    script.call(libc::SYS_pipe2, [pair, 0]);
+    let captured = world.capture_all(&[&script.start()]);
+    let mut image = world.image(&captured);
+    let thread = image.processes.get_mut(&FIRST).unwrap().threads.get_mut(&FIRST).unwrap();
+    (thread.attr.credentials.uid[3], thread.attr.credentials.gid[3]) = (1234, 2345);
+    let open = world.open_all(&image, &mut Vec::new()).unwrap();
+    for end in open.values() {
+        let metadata = std::fs::File::from(end.try_clone().unwrap()).metadata().unwrap();
+        assert_eq!((metadata.uid(), metadata.gid()), (1234, 2345));
+    }
+}
+
+#[test]
+fn a_long_table() {
+    let world = World::new();
+    let mut script = Script::new();
+    let limit = script.place(&[20_000u64.to_ne_bytes(), 20_000u64.to_ne_bytes()].concat());
+    let pair = script.place(&[0; 8]);
+    script.call(libc::SYS_prlimit64, [0, 7, limit, 0]).call(libc::SYS_eventfd2, [0, 0]);
+    // A table that long, with the last of it in use; and descriptions that look alike.
+    for fd in 9_980..10_000 {
+        script.call(libc::SYS_dup2, [0, fd]);
+    }
+    for _ in 0..12 {
+        script.call(libc::SYS_eventfd2, [0, 0]).call(libc::SYS_pipe2, [pair, 0]);
+    }
+    let puppet = script.start();
+    let captured = world.capture_all(&[&puppet]);
+    assert_eq!(captured.fds[&FIRST].len(), 1 + 20 + 12 * 3);
+    assert_eq!(captured.files.len(), 1 + 12 * 3);
+    assert_eq!(captured.fds[&FIRST].last().unwrap().fd, 9_999);
+    assert_eq!(captured.fds[&FIRST].last().unwrap().file, FileId(0));
 }

@@ -154,6 +154,11 @@ impl World {
         findings
     }
 
+    /// The records as far as they are told without the kernel's memory.
+    pub(crate) fn compare(&self, puppets: &[&Puppet]) -> Descriptors {
+        descriptor::capture(&processes(puppets), None, &self.log(), &mut Findings::default()).unwrap()
+    }
+
     /// Captures, and asserts that nothing stands in the way.
     pub(crate) fn capture_all(&self, puppets: &[&Puppet]) -> Descriptors {
         let (captured, findings) = self.capture(puppets);

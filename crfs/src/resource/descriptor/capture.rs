@@ -71,6 +71,13 @@ struct Pass<'a> {
 impl Pass<'_> {
     /// What can be told of each description by itself.
     fn each(&mut self, place: &Place) {
+        for (holder, error) in &self.table.unreadable {
+            let refusal = Refusal::new(
+                format!("what it names cannot be looked at: {error}"),
+                "Have the program close it, or bring back the file system it is on.",
+            );
+            self.refuse(*holder, refusal);
+        }
         for Description { seen, .. } in &self.table.descriptions {
             let mut refusals = general(seen);
             let draft = draft(seen, place).unwrap_or_else(|refusal| {
@@ -115,15 +122,7 @@ impl Pass<'_> {
             number += 1;
             let table = self.table;
             let ends: Vec<&Seen> = group.iter().map(|&index| &table.descriptions[index].seen).collect();
-            let contents = match self.kernel {
-                _ if pipe::keeps_packets(&ends) => Err(pipe::refuse_packets(ends[0])),
-                None if outside.contains(&inode.1) => Err(pipe::held_outside(ends[0])),
-                None => Ok(pipe::Contents { capacity: 0, queued: Vec::new() }),
-                Some(kernel) => match other_ends(kernel, &ends) {
-                    Some(refusal) => Err(refusal),
-                    None => pipe::capture(&ends)?,
-                },
-            };
+            let contents = self.contents(&ends, outside.contains(&inode.1))?;
             match contents {
                 Ok(pipe::Contents { capacity, queued }) => {
                     let record = Pipe { pipe: number, capacity, queued: queued.len() as u64 };
@@ -141,6 +140,21 @@ impl Pass<'_> {
             }
         }
         Ok(())
+    }
+
+    /// What is in a pipe; nothing is read from one whose processes run. `outside`: a process that is not the container's was seen with
+    /// an end of it.
+    fn contents(&self, ends: &[&Seen], outside: bool) -> Result<Result<pipe::Contents, Refusal>, Failure> {
+        match (self.kernel, pipe::check(ends)) {
+            (_, Ok(Some(refusal))) => Ok(Err(refusal)),
+            (None, _) if outside => Ok(Err(pipe::held_outside(ends[0]))),
+            (None, _) => Ok(Ok(pipe::Contents { capacity: 0, queued: Vec::new() })),
+            (Some(_), Err(failure)) => Err(failure),
+            (Some(kernel), Ok(None)) => match other_ends(kernel, ends) {
+                Some(refusal) => Ok(Err(refusal)),
+                None => pipe::capture(ends),
+            },
+        }
     }
 
     /// Finds what each epoll instance watches, among all that was found.
@@ -191,7 +205,7 @@ impl Pass<'_> {
             return Ok(match &self.drafts[index] {
                 Draft::Refused => Ok(None),
                 Draft::Done(kind) => epoll::check_target(target, kind).map(|events| Some(record(events))),
-                // An instance that watches another one, or a pipe: which events it can have does not depend on the rest.
+                // Another instance, whose own turn is yet to come; pipes had theirs.
                 Draft::Epoll(_) | Draft::Pipe => {
                     let kind = FileKind::Epoll(Epoll { targets: Vec::new() });
                     epoll::check_target(target, &kind).map(|events| Some(record(events)))

@@ -18,6 +18,8 @@ pub(crate) struct Table {
     pub(crate) descriptions: Vec<Description>,
     /// Each descriptor, with close-on-exec and the description it names (an index), by process and descriptor.
     pub(crate) entries: Vec<(Holder, bool, usize)>,
+    /// Descriptors whose file cannot be looked at: its file system does not answer.
+    pub(crate) unreadable: Vec<(Holder, std::io::Error)>,
     by_holder: HashMap<(i32, i32), usize>,
 }
 
@@ -39,18 +41,23 @@ impl Table {
     pub(crate) fn gather(processes: &[(Pid, i32)], kernel: Option<&Kernel<'_>>) -> Result<Self, Failure> {
         let mut table = Table::default();
         let mut identities = Identities::default();
+        // All or none: an address and a comparison cannot tell whether they mean the same description.
+        let addresses = kernel.and_then(|kernel| kernel.addresses(processes));
         for &(pid, host) in processes {
-            let addresses = kernel.and_then(|kernel| kernel.addresses(host));
             for fd in numbers(host, kernel.is_some()).doing(|| format!("process {pid}: listing its descriptors"))? {
                 let holder = Holder { pid, host, fd };
-                let look = Seen::look(holder);
-                let Some(seen) = look.doing(|| format!("process {pid}: looking at descriptor {fd}"))? else {
-                    if kernel.is_some() {
+                let seen = match Seen::look(holder) {
+                    Ok(Some(seen)) => seen,
+                    Ok(None) if kernel.is_none() => continue,
+                    Ok(None) => {
                         return Err(Failure::new(Kind::Stale, format!("process {pid}: descriptor {fd} is gone")));
                     }
-                    continue;
+                    Err(error) => {
+                        table.unreadable.push((holder, error));
+                        continue;
+                    }
                 };
-                let address = addresses.as_ref().and_then(|known| known.get(&fd)).copied();
+                let address = addresses.as_ref().and_then(|known| known.get(&(host, fd))).copied();
                 let cloexec = seen.info.cloexec;
                 let next = table.descriptions.len();
                 let found = identities.find(&seen, address, next, &table.descriptions);

@@ -1,6 +1,7 @@
 //! What only the kernel's memory tells: the identity of descriptions, and how many ends a pipe has in the whole system.
 
 use crfs_kstate::{KernelState, Task};
+use image_format::Pid;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 
@@ -16,10 +17,15 @@ impl<'a> Kernel<'a> {
         Kernel { state, tasks }
     }
 
-    /// The address of the description behind each descriptor; None where that cannot be read, and kcmp(2) must do.
-    pub(crate) fn addresses(&self, host: i32) -> Option<HashMap<i32, u64>> {
-        let task = self.tasks.get(&host)?;
-        Some(self.state.fd_addresses(task).ok()?.into_iter().collect())
+    /// The address of the description behind each descriptor, by host pid and number; None where one cannot be read, and
+    /// kcmp(2) must do.
+    pub(crate) fn addresses(&self, processes: &[(Pid, i32)]) -> Option<HashMap<(i32, i32), u64>> {
+        let mut addresses = HashMap::new();
+        for &(_, host) in processes {
+            let open = self.state.fd_addresses(self.tasks.get(&host)?).ok()?;
+            addresses.extend(open.into_iter().map(|(fd, address)| ((host, fd), address)));
+        }
+        Some(addresses)
     }
 
     /// How many descriptions in the whole system can read from a pipe, and how many can write to it.

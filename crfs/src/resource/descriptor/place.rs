@@ -32,9 +32,9 @@ impl Place {
         Ok(Place { root, prefix: prefix.into_os_string().into_vec(), log })
     }
 
-    /// Whether this is the container's log.
+    /// Whether this is the container's log, open for reading or writing.
     pub(crate) fn is_log(&self, seen: &Seen) -> bool {
-        self.log == Some(seen.inode())
+        self.log == Some(seen.inode()) && !seen.is_path()
     }
 
     /// The path inside the container of what is open, whether or not it leads there.

@@ -2,7 +2,7 @@
 
 use crate::failure::{Doing, Failure, Kind};
 use crate::resource::{device, directory, epoll, eventfd, pipe, regular_file, signalfd, timerfd};
-use image_format::files::{File, FileKind, Stream};
+use image_format::files::{File, FileKind, OpenFlags, Stream};
 use image_format::{FileId, Image};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::collections::{BTreeMap, BTreeSet};
@@ -76,9 +76,11 @@ fn logs(image: &Image) -> Result<BTreeSet<FileId>, Failure> {
     let mut logs = BTreeSet::new();
     for stdio in &image.stdios {
         let Stream::Log = stdio.stream;
-        if !matches!(image.files.get(&stdio.file), Some(File { kind: FileKind::Regular(_), .. })) {
+        let file = image.files.get(&stdio.file);
+        let fits = |file: &File| matches!(file.kind, FileKind::Regular(_)) && !file.flags.contains(OpenFlags::O_PATH);
+        if !file.is_some_and(fits) {
             let entry = image_format::layout::file_entry(stdio.file);
-            let reason = format!("{}: {entry} is no regular file of this image", image_format::layout::STDIOS);
+            let reason = format!("{}: {entry} is no open regular file of this image", image_format::layout::STDIOS);
             return Err(Failure::new(Kind::BadImage, reason));
         }
         logs.insert(stdio.file);

@@ -60,7 +60,13 @@ impl Seen {
 
     fn try_look(holder: Holder) -> io::Result<Self> {
         let path = holder.path();
-        let link = fs::read_link(&path)?.into_os_string().into_vec();
+        let link = match fs::read_link(&path) {
+            // It has one that /proc cannot show. No path check will find it, and that names the obstacle.
+            Err(error) if error.raw_os_error() == Some(libc::ENAMETOOLONG) => {
+                b"(a path longer than 4095 bytes)".to_vec()
+            }
+            other => other?.into_os_string().into_vec(),
+        };
         let metadata = fs::metadata(&path)?;
         let text = fs::read_to_string(format!("/proc/{}/fdinfo/{}", holder.host, holder.fd))?;
         let info = FdInfo::parse(text).ok_or_else(|| io::Error::from(Errno::EPROTO))?;

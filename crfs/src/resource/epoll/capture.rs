@@ -95,6 +95,7 @@ pub(in crate::resource) fn check_target(target: &Target, kind: &FileKind) -> Res
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

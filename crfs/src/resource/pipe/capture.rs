@@ -26,17 +26,29 @@ pub(in crate::resource) fn is_end(seen: &Seen) -> bool {
     seen.link.starts_with(b"pipe:[") && !seen.is_path()
 }
 
-/// Whether what is written keeps its boundaries; only writing ends show it.
-pub(in crate::resource) fn keeps_packets(ends: &[&Seen]) -> bool {
-    ends.iter().any(|end| end.flags().contains(OpenFlags::O_DIRECT))
-}
-
-/// The refusal of such a pipe.
-pub(in crate::resource) fn refuse_packets(end: &Seen) -> Refusal {
-    Refusal::new(
-        format!("{} keeps packets apart (O_DIRECT) and cannot be carried", end.name()),
-        "Use a pipe without O_DIRECT, and mark the boundaries in the data.",
-    )
+/// What can be told without reading from it: packets, and owners that are to be signalled.
+///
+/// # Errors
+/// When an end cannot be asked: it is gone.
+pub(in crate::resource) fn check(ends: &[&Seen]) -> Result<Option<Refusal>, Failure> {
+    let name = ends[0].name();
+    // Only the writing end shows that boundaries are kept.
+    if ends.iter().any(|end| end.flags().contains(OpenFlags::O_DIRECT)) {
+        return Ok(Some(Refusal::new(
+            format!("{name} keeps packets apart (O_DIRECT) and cannot be carried"),
+            "Use a pipe without O_DIRECT, and mark the boundaries in the data.",
+        )));
+    }
+    for end in ends {
+        let owned = end.holder.duplicate().and_then(|fd| crfs_sys::pipe::has_owner(fd.as_fd()));
+        if owned.doing(|| format!("{name}: asking for its owner"))? {
+            return Ok(Some(Refusal::new(
+                format!("{name} has an owner that is to be signalled (F_SETOWN, F_SETSIG) and cannot be carried"),
+                "Run the program without signal-driven input and output.",
+            )));
+        }
+    }
+    Ok(None)
 }
 
 /// Compares the ends inside the container with those in the whole system (readers, writers).
@@ -62,19 +74,10 @@ pub(in crate::resource) fn held_outside(end: &Seen) -> Refusal {
 /// [`Kind::Stale`] when the content changed meanwhile.
 pub(in crate::resource) fn capture(ends: &[&Seen]) -> Result<Result<Contents, Refusal>, Failure> {
     let name = ends[0].name();
-    let duplicate = |seen: &&Seen| seen.holder.duplicate().doing(|| format!("{name}: duplicating an end"));
-    let duplicates = ends.iter().map(duplicate).collect::<Result<Vec<OwnedFd>, Failure>>()?;
-    for end in &duplicates {
-        if crfs_sys::pipe::has_owner(end.as_fd()).doing(|| format!("{name}: asking for its owner"))? {
-            return Ok(Err(Refusal::new(
-                format!("{name} has an owner that is to be signalled (F_SETOWN, F_SETSIG) and cannot be carried"),
-                "Run the program without signal-driven input and output.",
-            )));
-        }
-    }
-    let capacity =
-        fcntl(duplicates[0].as_fd(), FcntlArg::F_GETPIPE_SZ).doing(|| format!("{name}: asking its capacity"))?;
-    let bytes = crfs_sys::pipe::queued(duplicates[0].as_fd()).doing(|| format!("{name}: asking how much is queued"))?;
+    let reader = ends.iter().find(|end| end.readable());
+    let end = reader.unwrap_or(&ends[0]).holder.duplicate().doing(|| format!("{name}: duplicating an end"))?;
+    let capacity = fcntl(end.as_fd(), FcntlArg::F_GETPIPE_SZ).doing(|| format!("{name}: asking its capacity"))?;
+    let bytes = crfs_sys::pipe::queued(end.as_fd()).doing(|| format!("{name}: asking how much is queued"))?;
     let size = u64::try_from(capacity).unwrap_or_default();
     if bytes > size {
         return Ok(Err(Refusal::new(
@@ -85,9 +88,9 @@ pub(in crate::resource) fn capture(ends: &[&Seen]) -> Result<Result<Contents, Re
     if bytes == 0 {
         return Ok(Ok(Contents { capacity: size, queued: Vec::new() }));
     }
-    let reader = match ends.iter().position(|end| end.readable()) {
-        Some(at) => File::from(duplicates[at].try_clone().doing(|| format!("{name}: duplicating an end"))?),
-        None => open_for_reading(&duplicates[0]).doing(|| format!("{name}: opening it for reading"))?,
+    let reader = match reader {
+        Some(_) => end.into(),
+        None => open_for_reading(&end).doing(|| format!("{name}: opening it for reading"))?,
     };
     let queued = copy(&reader, capacity, bytes).doing(|| format!("{name}: copying what is queued"))?;
     if queued.len() as u64 != bytes {

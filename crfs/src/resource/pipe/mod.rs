@@ -21,5 +21,5 @@
 mod capture;
 mod restore;
 
-pub(super) use capture::{Contents, capture, check_ends, held_outside, is_end, keeps_packets, refuse_packets};
+pub(super) use capture::{Contents, capture, check, check_ends, held_outside, is_end};
 pub(super) use restore::{End, restore};
