@@ -11,8 +11,17 @@ pub(crate) struct Mount {
     pub(crate) root: PathBuf,
     /// Where.
     pub(crate) path: PathBuf,
-    /// The file system's type: `cgroup2`, `fuse.crfs`.
+    /// The file system's type: `cgroup2`, `fuse`.
     pub(crate) kind: String,
+    /// What is mounted: a device, or a name the file system chose.
+    pub(crate) source: Vec<u8>,
+}
+
+impl Mount {
+    /// Whether this is a mount of our own server.
+    pub(crate) fn is_crfs(&self) -> bool {
+        self.kind.starts_with("fuse") && self.source == crate::fuse::FILE_SYSTEM.as_bytes()
+    }
 }
 
 /// All mounts of a mountinfo text, in its order; lines that are none are passed over.
@@ -25,11 +34,14 @@ fn mount(line: &[u8]) -> Option<Mount> {
     let mut fields = line.split(|&byte| byte == b' ');
     let root = fields.nth(3)?;
     let path = fields.next()?;
-    let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
+    let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
+    let kind = fields.next()?;
+    let source = fields.next()?;
     Some(Mount {
         root: OsString::from_vec(unescape(root)).into(),
         path: OsString::from_vec(unescape(path)).into(),
         kind: String::from_utf8_lossy(kind).into_owned(),
+        source: source.to_vec(),
     })
 }
 
@@ -59,8 +71,10 @@ mod tests {
 
     #[test]
     fn a_line_with_escapes_and_optional_fields() {
-        let text = b"36 35 98:0 /a\\040b /mnt/c\\134d rw,noatime master:1 shared:2 - fuse.crfs crfs rw\nnonsense\n";
-        let expected = Mount { root: "/a b".into(), path: "/mnt/c\\d".into(), kind: "fuse.crfs".into() };
+        let text = b"36 35 98:0 /a\\040b /mnt/c\\134d rw,noatime master:1 shared:2 - fuse crfs rw\nnonsense\n";
+        let source = b"crfs".to_vec();
+        let expected = Mount { root: "/a b".into(), path: "/mnt/c\\d".into(), kind: "fuse".into(), source };
+        assert!(expected.is_crfs());
         assert_eq!(mounts(text), [expected]);
     }
 }

@@ -181,7 +181,7 @@ fn detach_crfs() -> Result<(), Failure> {
     // This /proc is still the host's, where `self` is the host's number of this process.
     let text = fs::read("/proc/self/mountinfo").doing(|| "/proc/self/mountinfo: reading")?;
     // Last mounted first, since one may hide another.
-    for mount in mounts(&text).iter().rev().filter(|mount| mount.kind == "fuse.crfs") {
+    for mount in mounts(&text).iter().rev().filter(|mount| mount.is_crfs()) {
         umount2(&mount.path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)
             .doing(|| format!("{}: detaching crfs from the container", mount.path.display()))?;
     }

@@ -15,6 +15,8 @@ struct Mount {
     root: Vec<u8>,
     path: Vec<u8>,
     kind: Vec<u8>,
+    /// Of our own server.
+    is_crfs: bool,
 }
 
 /// Compares the container's mounts with the host's.
@@ -48,8 +50,10 @@ fn mount(line: &[u8]) -> Option<Mount> {
     let device = fields.nth(2)?.to_vec();
     let root = fields.next()?.to_vec();
     let path = fields.next()?.to_vec();
-    let kind = fields.skip_while(|field| *field != b"-").nth(1)?.to_vec();
-    Some(Mount { device, root, path, kind })
+    let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
+    let kind = fields.next()?.to_vec();
+    let is_crfs = kind.starts_with(b"fuse") && fields.next()? == crate::fuse::FILE_SYSTEM.as_bytes();
+    Some(Mount { device, root, path, kind, is_crfs })
 }
 
 /// As the kernel writes blank, tab, newline and backslash in this file (`mangle` in `fs/proc_namespace.c`).
@@ -69,7 +73,9 @@ fn foreign(host: &[Mount], own: &[Mount], root: Option<&[u8]>) -> Vec<Mount> {
     let known: BTreeSet<&Mount> = host.iter().collect();
     let mut proc_seen = false;
     let mut foreign = Vec::new();
-    for mount in own {
+    // A server that was mounted after the container began shows in it too; nothing inside depends on it, or its descriptors
+    // tell, and a restore detaches it.
+    for mount in own.iter().filter(|mount| !mount.is_crfs) {
         // The container's own /proc, once.
         if mount.path == b"/proc" && mount.kind == b"proc" && mount.root == b"/" && !proc_seen && !known.contains(mount)
         {
