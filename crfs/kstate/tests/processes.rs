@@ -3,10 +3,11 @@
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Barrier};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crfs_kstate::{Error, FAULT_VARIABLE, Feature, KernelState};
 use nix::sys::ptrace;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 const THREADS: usize = 1000;
@@ -20,13 +21,38 @@ fn helper(name: &str) -> Command {
 }
 
 /// A helper that does not outlive its test.
-struct Running(Child);
+struct Running {
+    program: Child,
+    /// Threads that the test traces.
+    traced: Vec<Pid>,
+}
+
+impl Running {
+    fn start(command: &mut Command) -> Self {
+        Self { program: command.spawn().unwrap(), traced: Vec::new() }
+    }
+
+    fn lines(&mut self) -> impl Iterator<Item = String> + use<> {
+        BufReader::new(self.program.stdout.take().unwrap()).lines().map(Result::unwrap)
+    }
+}
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // It may have ended already; there is nothing to do about either failure.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        // It may have ended already; there is nothing to do about any failure.
+        let _ = self.program.kill();
+        // A leader can be reaped only after every traced thread was, by its tracer.
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let leader = Pid::from_raw(self.program.id().cast_signed());
+        for &tid in self.traced.iter().filter(|&&tid| tid != leader).chain([&leader]) {
+            while let Ok(status) = waitpid(tid, Some(WaitPidFlag::WNOHANG | WaitPidFlag::__WALL)) {
+                let ended = matches!(status, WaitStatus::Exited(..) | WaitStatus::Signaled(..));
+                if ended || Instant::now() > deadline {
+                    break;
+                }
+                std::thread::sleep(Duration::from_micros(100));
+            }
+        }
     }
 }
 
@@ -71,10 +97,9 @@ fn be_calibrated() {
 fn a_thousand_threads_are_walked() {
     let mut state = KernelState::open(None).unwrap();
     state.calibrate().unwrap();
-    let mut program = Running(helper("be_many_threads").spawn().unwrap());
-    let output = BufReader::new(program.0.stdout.take().unwrap());
-    assert!(output.lines().any(|line| line.unwrap() == "ready"));
-    let pid = program.0.id().cast_signed();
+    let mut helper = Running::start(&mut helper("be_many_threads"));
+    assert!(helper.lines().any(|line| line == "ready"));
+    let pid = helper.program.id().cast_signed();
     let mut tids: Vec<i32> = std::fs::read_dir(format!("/proc/{pid}/task"))
         .unwrap()
         .map(|entry| entry.unwrap().file_name().to_str().unwrap().parse().unwrap())
@@ -83,6 +108,7 @@ fn a_thousand_threads_are_walked() {
     assert!(tids.len() > THREADS, "and the test's own main thread: {}", tids.len());
     for &tid in &tids {
         ptrace::seize(Pid::from_raw(tid), ptrace::Options::empty()).unwrap();
+        helper.traced.push(Pid::from_raw(tid));
     }
     let start = Instant::now();
     let tasks = state.tracees().unwrap();
@@ -103,9 +129,7 @@ fn a_thousand_threads_are_walked() {
 }
 
 fn output_with_fault(value: &str) -> Vec<String> {
-    let mut program = Running(helper("be_calibrated").env(FAULT_VARIABLE, value).spawn().unwrap());
-    let output = BufReader::new(program.0.stdout.take().unwrap());
-    let lines: Vec<String> = output.lines().map(Result::unwrap).collect();
+    let lines: Vec<String> = Running::start(helper("be_calibrated").env(FAULT_VARIABLE, value)).lines().collect();
     assert!(lines.iter().any(|line| line == "done"), "{lines:?}");
     lines.into_iter().filter(|line| line.starts_with("off: ") || line.starts_with("error: ")).collect()
 }
