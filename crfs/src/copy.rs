@@ -3,9 +3,11 @@
 use crate::failure::{Failure, Kind};
 use image_format::image::{ImageError, TextSource, read_sums};
 use image_format::memory::ChunkSum;
-use image_format::{Image, Pid, check};
+use image_format::types::PAGE_SIZE;
+use image_format::{Image, Pid, check, layout};
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 /// Findings of an image that are told at once; beyond them only their number is.
@@ -52,8 +54,20 @@ impl Copy {
                 Err(error) => findings.push(error),
             }
         }
+        if findings.is_empty() {
+            let page =
+                |pid: Pid, page: u64| read_page(&source.0.join(layout::process_file(pid, layout::MEM_PAGES)), page);
+            findings.extend(image.processes.keys().flat_map(|&pid| check::shown(&image, pid, &page)));
+        }
         if findings.is_empty() { Ok(Copy { image, sums }) } else { Err(refuse(&findings)) }
     }
+}
+
+/// One page of a `mem.pages`; what cannot be read is told when it is needed.
+fn read_page(path: &Path, page: u64) -> Option<Vec<u8>> {
+    let mut bytes = vec![0; usize::try_from(PAGE_SIZE).ok()?];
+    fs::File::open(path).ok()?.read_exact_at(&mut bytes, page.checked_mul(PAGE_SIZE)?).ok()?;
+    Some(bytes)
 }
 
 fn refuse(findings: &[ImageError]) -> Failure {

@@ -11,7 +11,7 @@ use std::os::unix::fs::FileExt;
 ///
 /// # Errors
 /// When /proc/self cannot be read.
-pub fn kernel() -> Result<Kernel, Failure> {
+pub(super) fn kernel() -> Result<Kernel, Failure> {
     let release = nix::sys::utsname::uname().doing(|| "uname(2)")?.release().to_string_lossy().into_owned();
     let maps = fs::read_to_string("/proc/self/maps").doing(|| "/proc/self/maps: reading")?;
     let line = maps.lines().find(|line| line.ends_with("[vdso]"));

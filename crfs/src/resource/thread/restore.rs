@@ -75,16 +75,14 @@ pub fn scheduling(tid: HostPid, path: &str, attr: &ThreadAttr, notes: &mut Vec<S
         Err(errno) => return Err(errno).doing(|| format!("{path}: setting the affinity")),
     }
     let wanted = &attr.scheduling;
-    let scheduler = crfs_sys::sched::SchedAttr {
-        policy: wanted.policy,
-        flags: wanted.flags.0,
-        nice: wanted.nice,
-        priority: wanted.priority,
-        runtime: wanted.runtime_ns,
-        deadline: wanted.deadline_ns,
-        period: wanted.period_ns,
-        ..Default::default()
-    };
+    let mut scheduler = crfs_sys::sched::SchedAttr::default();
+    scheduler.policy = wanted.policy;
+    scheduler.flags = wanted.flags.0;
+    scheduler.nice = wanted.nice;
+    scheduler.priority = wanted.priority;
+    scheduler.runtime = wanted.runtime_ns;
+    scheduler.deadline = wanted.deadline_ns;
+    scheduler.period = wanted.period_ns;
     crfs_sys::sched::set_attributes(tid.pid(), &scheduler)
         .doing(|| format!("{path}: setting the scheduling policy"))?;
     let io_priority = i32::try_from(wanted.io_priority).unwrap_or(0);
