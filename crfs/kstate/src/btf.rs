@@ -368,5 +368,6 @@ fn root(path: &str) -> &str {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 #[path = "btf_tests.rs"]
 mod tests;

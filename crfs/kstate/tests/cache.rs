@@ -1,4 +1,5 @@
 //! The cache: what it carries over, and when it is not believed.
+#![allow(clippy::unwrap_used)]
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};

@@ -1,5 +1,6 @@
 //! Every getter, on one process that comes into a state and leaves it again. Calibration compares two processes; this compares
 //! one with itself, so that what is left behind by state that is gone does not pass for state.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

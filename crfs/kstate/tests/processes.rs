@@ -1,4 +1,5 @@
 //! What needs a second program: many threads, and the environment. The second program is this test, told by its arguments what to be.
+#![allow(clippy::unwrap_used)]
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};

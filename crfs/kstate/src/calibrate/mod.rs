@@ -96,4 +96,5 @@ impl KernelState {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests;
