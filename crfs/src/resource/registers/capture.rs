@@ -6,7 +6,7 @@ use super::super::kernel::Kernel;
 use super::resume::{self, Wait};
 use crate::failure::{Doing, Failure};
 use crfs_kstate::RestartBlock;
-use crfs_tracee::{Stopped, Tracee};
+use crfs_tracee::{Stopped, Tracee, UserRegs};
 use image_format::Timespec;
 use image_format::thread::{FpuState, Frame, Registers, Tls};
 use image_format::types::{Address, Blob, Hex};
@@ -51,7 +51,11 @@ pub fn capture(
             "Use a 64-bit build of the program",
         );
     }
-    let remaining = match resume::wait(regs.orig_rax, regs.rax.cast_signed(), regs.rsi) {
+    let mut number = number;
+    if number == libc::SYS_restart_syscall {
+        number = restarted(tracee, &regs, object, kernel, findings)?;
+    }
+    let remaining = match resume::wait(number.cast_unsigned(), regs.rax.cast_signed(), regs.rsi) {
         Some(wait) => remaining(wait, tracee.tid().raw(), object, kernel, moment)?,
         None => None,
     };
@@ -72,7 +76,7 @@ pub fn capture(
         rdx: Hex(regs.rdx),
         rsi: Hex(regs.rsi),
         rdi: Hex(regs.rdi),
-        orig_rax: Hex(regs.orig_rax),
+        orig_rax: Hex(number.cast_unsigned()),
         rip: Hex(regs.rip),
         cs: Hex(regs.cs),
         eflags: Hex(regs.eflags),
@@ -88,6 +92,36 @@ pub fn capture(
         fpu: FpuState { xstate: Blob(xstate), debug: [dr0, dr1, dr2, dr3, dr6, dr7].map(Hex) },
         frame: Frame { registers, syscall },
         tls: Tls { fs_base: Address(regs.fs_base), gs_base: Address(regs.gs_base) },
+    })
+}
+
+/// The call that restart_syscall(2) stands for: what the kernel enters in the place of a wait that was frozen and thawed before. A
+/// new task has nothing that it could continue, but the call's own arguments are still in the registers.
+fn restarted(
+    tracee: &Tracee<Stopped>,
+    regs: &UserRegs,
+    object: &str,
+    kernel: &mut Kernel,
+    findings: &mut Findings,
+) -> Result<i64, Failure> {
+    let path = format!("{object}/thread.frame");
+    // Clock ids are small, or negative in 32 bits for processor clocks; an address is neither.
+    let is_clock = regs.rdi < 0x1000 || u32::try_from(regs.rdi).is_ok_and(|id| id.cast_signed() < 0);
+    Ok(match kernel.ask(tracee.tid().raw(), &path, |state, task| state.restart_block(task))? {
+        Some(RestartBlock::Nanosleep(_)) if is_clock => libc::SYS_clock_nanosleep,
+        Some(RestartBlock::Nanosleep(_)) => libc::SYS_nanosleep,
+        Some(RestartBlock::Poll(_)) => libc::SYS_poll,
+        Some(RestartBlock::Futex(_)) => libc::SYS_futex,
+        Some(RestartBlock::None | RestartBlock::Other { .. }) => {
+            findings.block(
+                path,
+                "waits in a call that was interrupted before and that the kernel continues in a way not known here",
+                "Freeze it again when that wait is over",
+            );
+            libc::SYS_restart_syscall
+        }
+        // The kernel state reader is off, and has said so.
+        None => libc::SYS_restart_syscall,
     })
 }
 
