@@ -99,8 +99,9 @@ fn serve(options: &Options, background: bool) -> anyhow::Result<()> {
     signals.thread_block().context("blocking signals")?;
 
     let registry = Registry::from_environment();
-    fuse::check_machine(&registry)?;
+    fuse::check_privilege()?;
     let _lock = ServerLock::take(&registry)?;
+    fuse::check_machine(&registry)?;
     let mountpoint = prepare(&options.mountpoint)?;
     calibrate_apart(&registry)?;
 

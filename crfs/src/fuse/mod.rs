@@ -8,7 +8,7 @@ mod process;
 mod tests;
 
 pub use monitor::Monitor;
-pub use process::{MountState, ServerLock, check_machine, mount_state, take_over};
+pub use process::{MountState, ServerLock, check_machine, check_privilege, mount_state, take_over};
 
 use crate::failure::{Doing, Failure};
 use crate::tree::Tree;

@@ -103,15 +103,26 @@ pub fn take_over(mountpoint: &Path) -> Result<(), Failure> {
         .doing(|| format!("{}: detaching the mount that a dead server left", mountpoint.display()))
 }
 
-/// Whether this machine has what a server needs: root, FUSE, the cgroup v2 freezer.
+fn lacks(what: impl Into<String>) -> Result<(), Failure> {
+    Err(Failure::new(Kind::Unsupported, what))
+}
+
+/// Whether this process may do what a server does.
+///
+/// # Errors
+/// [`Kind::Unsupported`] unless it is root's.
+pub fn check_privilege() -> Result<(), Failure> {
+    if nix::unistd::geteuid().is_root() {
+        return Ok(());
+    }
+    lacks("crfs must run as root: it reads the memory of other users' programs; use sudo")
+}
+
+/// Whether this machine has what a server needs: FUSE and the cgroup v2 freezer. To be called by the one server of the registry.
 ///
 /// # Errors
 /// [`Kind::Unsupported`] with the first thing that is missing and what to do about it.
 pub fn check_machine(registry: &Registry) -> Result<(), Failure> {
-    let lacks = |what: String| Err(Failure::new(Kind::Unsupported, what));
-    if !nix::unistd::geteuid().is_root() {
-        return lacks("crfs must run as root: it reads the memory of other users' programs; use sudo".to_owned());
-    }
     match OpenOptions::new().read(true).write(true).open("/dev/fuse") {
         Ok(_) => {}
         Err(error) => {
