@@ -247,3 +247,17 @@ fn epoll_targets_that_cannot_be_added_again() {
         ],
     );
 }
+
+#[test]
+fn what_cannot_be_told_is_an_obstacle() {
+    let world = World::new();
+    let mut script = Script::new();
+    let pair = script.place(&[0; 8]);
+    script.call(libc::SYS_eventfd2, [0, 0]).call(libc::SYS_dup, [0]).call(libc::SYS_pipe2, [pair, 0]);
+    let puppet = script.start();
+    let (captured, findings) = world.capture_blind(&[&puppet]);
+    assert_named(&findings, &[(2, "whether its other end is outside the container cannot be told")]);
+    // Identity has another source.
+    assert_eq!(captured.files.len(), 1);
+    assert_eq!(captured.fds[&FIRST].iter().map(|fd| fd.file.0).collect::<Vec<_>>(), [0, 0]);
+}

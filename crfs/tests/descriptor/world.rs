@@ -128,6 +128,19 @@ impl World {
 
     /// Captures puppets, the first as [`FIRST`] and the second as [`SECOND`]: frozen, traced, kernel memory at hand.
     pub(crate) fn capture(&self, puppets: &[&Puppet]) -> (Descriptors, Findings) {
+        self.capture_with(KernelState::open_calibrated, puppets)
+    }
+
+    /// The same with a reader of kernel memory that nothing is read from: before calibration every feature is off.
+    pub(crate) fn capture_blind(&self, puppets: &[&Puppet]) -> (Descriptors, Findings) {
+        self.capture_with(KernelState::open, puppets)
+    }
+
+    fn capture_with(
+        &self,
+        open: fn(Option<&Path>) -> Result<KernelState, crfs_kstate::Error>,
+        puppets: &[&Puppet],
+    ) -> (Descriptors, Findings) {
         let processes = processes(puppets);
         for (_, host) in &processes {
             fs::write(self.cgroup.path().join("cgroup.procs"), host.to_string()).unwrap();
@@ -136,8 +149,8 @@ impl World {
         let tids = processes.iter().map(|&(_, host)| HostPid::new(host)).collect();
         let stopped = crfs_tracee::stop_all(tids, Instant::now() + PATIENCE).stopped;
         assert_eq!(stopped.len(), puppets.len());
-        let state = KernelState::open_calibrated(None).unwrap();
-        let tasks = state.tracees().unwrap();
+        let state = open(None).unwrap();
+        let tasks = state.tracees().unwrap_or_default();
         let mut findings = Findings::default();
         let captured = descriptor::capture(&processes, Some((&state, &tasks)), &self.log(), &mut findings).unwrap();
         for tracee in stopped {

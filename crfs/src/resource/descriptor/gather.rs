@@ -1,7 +1,7 @@
 //! Every descriptor of every process, and which of them name one description.
 
 use super::holders::Kernel;
-use super::seen::{Holder, Seen};
+use super::seen::{Holder, Seen, there};
 use crate::failure::{Doing, Failure, Kind};
 use crfs_sys::kcmp::compare_files;
 use image_format::Pid;
@@ -9,6 +9,7 @@ use nix::errno::Errno;
 use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 
 /// Everything that is open.
@@ -19,7 +20,7 @@ pub(crate) struct Table {
     /// Each descriptor, with close-on-exec and the description it names (an index), by process and descriptor.
     pub(crate) entries: Vec<(Holder, bool, usize)>,
     /// Descriptors whose file cannot be looked at: its file system does not answer.
-    pub(crate) unreadable: Vec<(Holder, std::io::Error)>,
+    pub(crate) unreadable: Vec<(Holder, io::Error)>,
     by_holder: HashMap<(i32, i32), usize>,
 }
 
@@ -46,31 +47,41 @@ impl Table {
         for &(pid, host) in processes {
             for fd in numbers(host, kernel.is_some()).doing(|| format!("process {pid}: listing its descriptors"))? {
                 let holder = Holder { pid, host, fd };
-                let seen = match Seen::look(holder) {
-                    Ok(Some(seen)) => seen,
-                    Ok(None) if kernel.is_none() => continue,
-                    Ok(None) => {
+                let address = addresses.as_ref().and_then(|known| known.get(&(host, fd))).copied();
+                match table.look(holder, address, &mut identities) {
+                    Ok(true) => {}
+                    Ok(false) if kernel.is_none() => {}
+                    Ok(false) => {
                         return Err(Failure::new(Kind::Stale, format!("process {pid}: descriptor {fd} is gone")));
                     }
-                    Err(error) => {
-                        table.unreadable.push((holder, error));
-                        continue;
-                    }
-                };
-                let address = addresses.as_ref().and_then(|known| known.get(&(host, fd))).copied();
-                let cloexec = seen.info.cloexec;
-                let next = table.descriptions.len();
-                let found = identities.find(&seen, address, next, &table.descriptions);
-                let index = found.doing(|| format!("process {pid}: comparing descriptor {fd} with others"))?;
-                if index == next {
-                    table.descriptions.push(Description { seen, holders: Vec::new() });
+                    Err(error) => table.unreadable.push((holder, error)),
                 }
-                table.descriptions[index].holders.push(holder);
-                table.by_holder.insert((host, fd), index);
-                table.entries.push((holder, cloexec, index));
             }
         }
         Ok(table)
+    }
+
+    /// Adds a descriptor. False when it is gone.
+    fn look(&mut self, holder: Holder, address: Option<u64>, identities: &mut Identities) -> io::Result<bool> {
+        // Of a description that was seen already only the descriptor's own flag is asked, which is half the work.
+        let known = address.and_then(|address| identities.by_address.get(&address).copied());
+        let (index, cloexec) = if let Some(index) = known {
+            let Some(info) = there(holder.info())? else { return Ok(false) };
+            (index, info.cloexec)
+        } else {
+            let Some(seen) = Seen::look(holder)? else { return Ok(false) };
+            let cloexec = seen.info.cloexec;
+            let next = self.descriptions.len();
+            let index = identities.find(&seen, address, next, &self.descriptions)?;
+            if index == next {
+                self.descriptions.push(Description { seen, holders: Vec::new() });
+            }
+            (index, cloexec)
+        };
+        self.descriptions[index].holders.push(holder);
+        self.by_holder.insert((holder.host, holder.fd), index);
+        self.entries.push((holder, cloexec, index));
+        Ok(true)
     }
 
     /// The description that a descriptor of a process (host pid) names.
@@ -80,9 +91,9 @@ impl Table {
 }
 
 /// The open descriptors of a process, ascending.
-fn numbers(host: i32, must_be_there: bool) -> std::io::Result<Vec<i32>> {
+fn numbers(host: i32, must_be_there: bool) -> io::Result<Vec<i32>> {
     let entries = match fs::read_dir(format!("/proc/{host}/fd")) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !must_be_there => return Ok(Vec::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !must_be_there => return Ok(Vec::new()),
         other => other?,
     };
     let mut numbers = Vec::new();

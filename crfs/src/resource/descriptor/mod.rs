@@ -34,7 +34,7 @@ mod socket;
 pub use capture::capture;
 pub use restore::open_all;
 
-use image_format::files::{File, Stdio};
+use image_format::files::{File, FileKind, Stdio};
 use image_format::process::Fd;
 use image_format::{FileId, Pid};
 use std::collections::BTreeMap;
@@ -50,4 +50,15 @@ pub struct Descriptors {
     pub fds: BTreeMap<Pid, Vec<Fd>>,
     /// `files/pipe.N`: the bytes queued in each pipe, by the pipe's number.
     pub pipes: BTreeMap<u32, Vec<u8>>,
+}
+
+/// Makes the records tell what remained of timers at a moment before they were captured: the one that the clocks of the image
+/// show. `elapsed_ns` is the time from there to after the capture, so that no timer fires earlier in the container's time than it was
+/// set to.
+pub fn timers_at_moment(files: &mut BTreeMap<FileId, File>, elapsed_ns: i64) {
+    for file in files.values_mut() {
+        if let FileKind::Timerfd(record) = &mut file.kind {
+            super::timerfd::earlier(record, elapsed_ns);
+        }
+    }
 }

@@ -5,7 +5,7 @@ use image_format::Pid;
 use image_format::files::OpenFlags;
 use nix::errno::Errno;
 use std::fs::{self, Metadata};
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
@@ -26,6 +26,21 @@ impl Holder {
     /// The link in /proc that leads to what is open.
     pub(crate) fn path(&self) -> PathBuf {
         PathBuf::from(format!("/proc/{}/fd/{}", self.host, self.fd))
+    }
+
+    /// Its fdinfo. `ENOENT`, `ESRCH`: it is gone.
+    pub(crate) fn info(&self) -> io::Result<FdInfo> {
+        let mut file = fs::File::open(format!("/proc/{}/fdinfo/{}", self.host, self.fd))?;
+        // By hand: read_to_string would ask for the size first, which /proc does not know.
+        let mut text = Vec::new();
+        let mut chunk = [0; 1024];
+        loop {
+            match file.read(&mut chunk)? {
+                0 => break,
+                length => text.extend_from_slice(&chunk[..length]),
+            }
+        }
+        String::from_utf8(text).ok().and_then(FdInfo::parse).ok_or_else(|| io::Error::from(Errno::EPROTO))
     }
 
     /// A duplicate in this process.
@@ -51,11 +66,7 @@ pub(crate) struct Seen {
 impl Seen {
     /// Looks. None when the descriptor (or its process) is gone.
     pub(crate) fn look(holder: Holder) -> io::Result<Option<Self>> {
-        match Self::try_look(holder) {
-            Ok(seen) => Ok(Some(seen)),
-            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => Ok(None),
-            Err(error) => Err(error),
-        }
+        there(Self::try_look(holder))
     }
 
     fn try_look(holder: Holder) -> io::Result<Self> {
@@ -68,8 +79,7 @@ impl Seen {
             other => other?.into_os_string().into_vec(),
         };
         let metadata = fs::metadata(&path)?;
-        let text = fs::read_to_string(format!("/proc/{}/fdinfo/{}", holder.host, holder.fd))?;
-        let info = FdInfo::parse(text).ok_or_else(|| io::Error::from(Errno::EPROTO))?;
+        let info = holder.info()?;
         Ok(Seen { holder, link, metadata, info })
     }
 
@@ -106,6 +116,15 @@ impl Seen {
     /// The link for people.
     pub(crate) fn name(&self) -> String {
         image_format::Bytes(self.link.clone()).escaped()
+    }
+}
+
+/// None for what is gone.
+pub(crate) fn there<T>(looked: io::Result<T>) -> io::Result<Option<T>> {
+    match looked {
+        Ok(seen) => Ok(Some(seen)),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

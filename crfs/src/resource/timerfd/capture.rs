@@ -22,6 +22,14 @@ pub(in crate::resource) fn capture(seen: &Seen) -> Result<Timerfd, Refusal> {
     Ok(record)
 }
 
+/// Turns what remained when it was read into what remained `elapsed_ns` earlier.
+pub(in crate::resource) fn earlier(record: &mut Timerfd, elapsed_ns: i64) {
+    // A timer that is off has nothing that remains.
+    if record.remaining != Timespec::default() {
+        record.remaining = Timespec::from_ns(record.remaining.ns() + i128::from(elapsed_ns.max(0)));
+    }
+}
+
 /// Periodic, expired, and waiting for a read to be started again. A timer that is merely off has no expirations.
 fn expired(record: &Timerfd) -> bool {
     let zero = Timespec::default();

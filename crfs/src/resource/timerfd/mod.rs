@@ -17,5 +17,5 @@
 mod capture;
 mod restore;
 
-pub(super) use capture::capture;
+pub(super) use capture::{capture, earlier};
 pub(super) use restore::restore;
