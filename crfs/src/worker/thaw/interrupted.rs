@@ -6,11 +6,8 @@
 use crfs_sys::HostPid;
 use std::fs;
 
-/// `arch/x86/entry/syscalls/syscall_64.tbl`; libc does not name it.
-const SYS_IO_PGETEVENTS: i64 = 333;
-
 /// Calls that answer EINTR.
-const ALWAYS: [i64; 9] = [
+const ALWAYS: [i64; 8] = [
     libc::SYS_epoll_wait,
     libc::SYS_epoll_pwait,
     libc::SYS_epoll_pwait2,
@@ -19,7 +16,6 @@ const ALWAYS: [i64; 9] = [
     libc::SYS_rt_sigtimedwait,
     libc::SYS_io_uring_enter,
     libc::SYS_io_getevents,
-    SYS_IO_PGETEVENTS,
 ];
 
 /// Calls that answer EINTR on a socket with SO_RCVTIMEO or SO_SNDTIMEO (`sock_intr_errno`, `include/net/sock.h`). The first argument
