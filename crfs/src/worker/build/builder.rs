@@ -354,14 +354,19 @@ impl<'a> Builder<'a> {
         tracee.set_sigmask(0).doing(doing)?;
         let number = nix::sys::signal::Signal::try_from(signal).doing(doing)?;
         nix::sys::signal::kill(host.pid(), number).doing(doing)?;
-        let mut running = tracee.cont(None).doing(doing)?;
+        // SIGKILL does not wait for the task to be continued: then it is gone, which waiting tells.
+        let go_on = |tracee: Tracee<Stopped>, signal| match tracee.cont(signal) {
+            Err(error) if error.is_gone() => Ok(Tracee::adopt(host)),
+            other => other.doing(doing),
+        };
+        let mut running = go_on(tracee, None)?;
         loop {
             running = match running.wait(Instant::now() + STOP_PATIENCE).doing(doing)? {
                 Waited::Gone(_) => return Ok(()),
                 Waited::Running(_) => return Err(Failure::new(Kind::Deadline, doing())),
                 Waited::Stopped(stopped) => match stopped.stop() {
-                    Stop::Signal(got) if got == signal => stopped.cont(Some(signal)).doing(doing)?,
-                    _ => stopped.cont(None).doing(doing)?,
+                    Stop::Signal(got) if got == signal => go_on(stopped, Some(signal))?,
+                    _ => go_on(stopped, None)?,
                 },
             };
         }

@@ -20,8 +20,10 @@ use crfs_tracee::stub;
 use image_format::{Image, Pid, layout};
 use nix::sys::signal::Signal;
 use std::ffi::{CString, OsString};
+use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -54,6 +56,9 @@ fn build(registry: &Registry, name: &str, report: &mut Report) -> Result<(), Fai
     lap(report, "check");
 
     write_record(registry, name, image)?;
+    // A log that is there is continued.
+    let log = fs::OpenOptions::new().create(true).append(true).mode(0o600).open(container.log_file());
+    log.doing(|| format!("{}: making the container's log", container.log_file().display()))?;
     let cgroup = Cgroup::of(registry, name)?;
     cgroup.create()?;
     let live = made_or_gone(&cgroup, || {
