@@ -124,10 +124,10 @@ fn told(file: &Path, text: &str) -> Vec<Told> {
         } else if c.is_alphanumeric() || c == '_' {
             let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
             before = std::mem::replace(&mut name, rest[..end].to_owned());
-            if before == "Kind" {
-                if let Some(call) = calls.last_mut() {
-                    call.kind.get_or_insert(name.clone());
-                }
+            if before == "Kind"
+                && let Some(call) = calls.last_mut()
+            {
+                call.kind.get_or_insert(name.clone());
             }
             rest = &rest[end..];
         } else {
