@@ -13,10 +13,10 @@
 //! and descriptor.
 //!
 //! **How it is made again.** Each description is opened once, in the worker, and carried into the processes from there. Pipes come
-//! before anything that names them by number only inside this module; what an epoll instance watches is registered by the
+//! as a whole, with all their ends; what an epoll instance watches is registered by the
 //! processes themselves, once their descriptors are in place, since the kernel remembers the number it was added under.
 //!
-//! **What is refused.** Every kind without a module of its own, by its name ([`refused`]); locks, and owners that are
+//! **What is refused.** Every kind without a module of its own, by its name (`refused.rs`); locks, and owners that are
 //! signalled; files that are not to be found again under their path; pipes whose other end is outside.
 
 mod capture;
