@@ -26,6 +26,11 @@ fn check(memory: &Region, process: usize) -> Result<()> {
         let found = memory.get(page * PAGE);
         ensure!(found == expected(process, page), "process {process} has {found:#x} on page {page}");
     }
+    Ok(())
+}
+
+/// For the end only: a freeze that met an open file of /proc would be refused.
+fn check_sharing(memory: &Region, process: usize) -> Result<()> {
     let shared = shared_bytes(memory)?;
     ensure!(shared > PAGES as u64 * 4096 / 2, "process {process} shares only {shared} bytes: fork sharing is lost");
     Ok(())
@@ -70,6 +75,10 @@ fn run(stage: &mut Stage) -> Result<()> {
                     control.word(process).fetch_add(1, Ordering::Relaxed);
                     std::thread::sleep(Duration::from_millis(5));
                 }
+                // Held until the parent has looked.
+                while control.get(STOP) == 1 {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
                 exit_now(0)
             }
         }
@@ -88,6 +97,8 @@ fn run(stage: &mut Stage) -> Result<()> {
         }
     }
     control.set(STOP, 1);
+    check_sharing(&memory, 0)?;
+    control.set(STOP, 2);
     for child in children {
         ensure!(waitpid(child, None)? == WaitStatus::Exited(child, 0), "child {child} found its memory changed");
     }

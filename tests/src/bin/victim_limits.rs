@@ -18,7 +18,7 @@ fn state() -> Result<String> {
     let (nofile, core) = (getrlimit(Resource::RLIMIT_NOFILE)?, getrlimit(Resource::RLIMIT_CORE)?);
     let cwd = std::env::current_dir()?;
     let host = nix::unistd::gethostname()?.into_string().ok().context("host name")?;
-    let comm = fs::read_to_string("/proc/self/comm")?;
+    let comm = nix::sys::prctl::get_name()?.into_string().ok().context("name")?;
     Ok(format!(
         "umask={:03o} nofile={}/{} core={}/{} cwd={} hostname={host} comm={}",
         mask.bits(),
@@ -27,7 +27,7 @@ fn state() -> Result<String> {
         core.0,
         core.1,
         cwd.display(),
-        comm.trim()
+        comm
     ))
 }
 
@@ -39,7 +39,7 @@ fn run(stage: &mut Stage) -> Result<()> {
     umask(Mode::from_bits_truncate(0o027));
     setrlimit(Resource::RLIMIT_NOFILE, 200, 300)?;
     setrlimit(Resource::RLIMIT_CORE, 0, 1 << 20)?;
-    fs::write("/proc/self/comm", "a victim")?;
+    nix::sys::prctl::set_name(c"a victim")?;
     let then = state()?;
     loop {
         let now = state()?;

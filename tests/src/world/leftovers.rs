@@ -73,16 +73,19 @@ impl Leftovers {
 }
 
 fn belongs(proc: &Path, dir: &Path, tag: &str, server: Option<u32>) -> bool {
-    let parent = || {
-        let stat = fs::read_to_string(proc.join("stat")).ok()?;
-        stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse::<u32>().ok()
-    };
+    let stat = fs::read_to_string(proc.join("stat")).unwrap_or_default();
+    let mut fields = stat.rsplit_once(") ").map(|(_, rest)| rest.split(' ')).into_iter().flatten();
+    let (state, parent) = (fields.next(), fields.next().and_then(|parent| parent.parse::<u32>().ok()));
+    if state == Some("Z") && parent == Some(1) {
+        // Dead, and the machine's init takes its time.
+        return false;
+    }
     let named = |command: &Vec<u8>| String::from_utf8_lossy(command).contains(&*dir.to_string_lossy());
     // A zombie has neither exe nor command line; its cgroup or its parent tells.
     fs::read_link(proc.join("exe")).is_ok_and(|exe| exe.starts_with(dir))
         || fs::read(proc.join("cmdline")).is_ok_and(|command| named(&command))
         || fs::read_to_string(proc.join("cgroup")).is_ok_and(|cgroup| cgroup.contains(tag))
-        || server.is_some() && parent() == server
+        || server.is_some() && parent == server
 }
 
 /// Where cgroup v2 is mounted.
