@@ -5,6 +5,7 @@
 //! registers is turned into "start again", while everything is still frozen. This is the one write a thaw makes.
 
 mod interrupted;
+mod rearm;
 
 use super::Report;
 use crate::failure::{Doing, Failure, Kind};
@@ -38,6 +39,11 @@ fn thaw(registry: &Registry, name: &str, report: &mut Report) -> Result<(), Fail
     let pids = cgroup.procs()?;
     repair(&interrupted::threads(&pids), report)?;
     report.timings.push(timing("repair interrupted calls", begun));
+    if record.restored {
+        let begun = Instant::now();
+        rearm::rearm(&container)?;
+        report.timings.push(timing("set timers again", begun));
+    }
     let begun = Instant::now();
     cgroup.thaw()?;
     report.timings.push(timing("thaw", begun));

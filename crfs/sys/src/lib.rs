@@ -32,6 +32,7 @@ pub mod sockets;
 pub mod thread_area;
 pub mod time;
 pub mod timerfd;
+pub mod timerfd_time;
 pub mod vector;
 pub mod wait;
 pub mod waits;

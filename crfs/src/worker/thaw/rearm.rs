@@ -1,0 +1,73 @@
+//! The first thaw after a restore: what counts relative time is set again to what remained in the image.
+//!
+//! Timers are armed when a container is built, and then it may stay frozen for days. A timerfd set to a length of time gets
+//! that again. One set to a point in time stays as it is: the point may have passed.
+
+use crate::failure::{Doing, Failure};
+use crate::registry::Container;
+use crfs_sys::timerfd_time::set_relative;
+use crfs_sys::{pidfd, timerfd};
+use image_format::files::{File, FileKind, Timerfd};
+use image_format::process::Fd;
+use image_format::{FileId, Timespec, layout, parse_lines, parse_object};
+use nix::errno::Errno;
+use nix::unistd::Pid;
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+/// `TFD_TIMER_ABSTIME`
+const ABSOLUTE: u32 = 1;
+
+/// Sets the container's relative timerfds again. Call it while the container is frozen.
+///
+/// # Errors
+/// When the image cannot be read, or a descriptor is not what the image says.
+pub(super) fn rearm(container: &Container) -> Result<(), Failure> {
+    let Some(live) = container.live()? else { return Ok(()) };
+    let mut done = BTreeSet::new();
+    for process in live.processes {
+        let path = layout::process_file(process.pid, "fds");
+        let fds: Vec<Fd> = parse_lines(&read(container, &path)?).doing(|| path.clone())?;
+        for fd in fds {
+            if !done.insert(fd.file) {
+                continue;
+            }
+            if let Some(timer) = relative_timer(container, fd.file)? {
+                set(process.host_pid, fd.fd, &timer)
+                    .doing(|| format!("{path}: {}: setting the timerfd again", fd.fd))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The record of a description that is an armed timerfd with a relative time.
+fn relative_timer(container: &Container, file: FileId) -> Result<Option<Timerfd>, Failure> {
+    let path = layout::file_entry(file);
+    let file: File = parse_object(&read(container, &path)?).doing(|| path.clone())?;
+    Ok(match file.kind {
+        FileKind::Timerfd(timer) if timer.settime_flags & ABSOLUTE == 0 && timer.remaining != Timespec::default() => {
+            Some(timer)
+        }
+        _ => None,
+    })
+}
+
+fn set(host_pid: i32, fd: u32, timer: &Timerfd) -> nix::Result<()> {
+    let process = pidfd::open(Pid::from_raw(host_pid), false)?;
+    let fd = i32::try_from(fd).map_err(|_| Errno::EBADF)?;
+    let duplicate = pidfd::getfd(process.as_fd(), fd)?;
+    set_relative(duplicate.as_fd(), duration(timer.remaining)?, duration(timer.interval)?)?;
+    if timer.ticks.0 == 0 { Ok(()) } else { timerfd::set_ticks(duplicate.as_fd(), timer.ticks.0) }
+}
+
+fn duration(time: Timespec) -> nix::Result<Duration> {
+    let nanoseconds = u64::try_from(time.ns()).map_err(|_| Errno::EINVAL)?;
+    Ok(Duration::from_nanos(nanoseconds))
+}
+
+fn read(container: &Container, path: &str) -> Result<Vec<u8>, Failure> {
+    fs::read(container.image_dir().join(path)).doing(|| format!("{path}: reading"))
+}
