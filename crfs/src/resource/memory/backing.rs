@@ -57,7 +57,8 @@ impl<'a> Backings<'a> {
             _ if name.starts_with(b"[anon:") && mapping.inode == 0 => Some(Backing::Anonymous),
             b"/dev/zero (deleted)" => self.shared(process, mapping)?,
             _ if name.starts_with(b"[anon_shmem:") => self.shared(process, mapping)?,
-            _ if mapping.inode == 0 => {
+            // A System V segment of id 0 has inode 0 and yet a path.
+            _ if mapping.inode == 0 && !name.starts_with(b"/") => {
                 let shown = Bytes(mapping.name.clone());
                 block(
                     process,

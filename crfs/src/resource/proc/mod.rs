@@ -24,6 +24,7 @@ use nix::sys::stat::Mode;
 pub struct Proc {
     root: OwnedFd,
     path: String,
+    /// As long as the longest file yet, so that it is filled with zeros only when it grows.
     buffer: Vec<u8>,
 }
 
@@ -34,7 +35,7 @@ impl Proc {
     /// When it is not mounted.
     pub fn open() -> Result<Self, Failure> {
         let root = File::open("/proc").doing(|| "/proc: opening")?;
-        Ok(Proc { root: root.into(), path: String::new(), buffer: Vec::with_capacity(1 << 16) })
+        Ok(Proc { root: root.into(), path: String::new(), buffer: vec![0; 1 << 14] })
     }
 
     fn set_path(&mut self, path: fmt::Arguments<'_>) {
@@ -58,18 +59,32 @@ impl Proc {
     /// # Errors
     /// As open(2) and read(2); `ESRCH` and `ENOENT` for a task that is gone.
     pub fn read(&mut self, path: fmt::Arguments<'_>) -> io::Result<&[u8]> {
+        let length = self.fill(path)?;
+        Ok(&self.buffer[..length])
+    }
+
+    fn fill(&mut self, path: fmt::Arguments<'_>) -> io::Result<usize> {
         let mut file = self.file(path)?;
-        self.buffer.clear();
-        // Not read_to_end on its own: it asks for the size, which /proc does not know, before the first read.
+        let mut length = 0;
         loop {
-            let old = self.buffer.len();
-            self.buffer.resize((old + (1 << 14)).max(self.buffer.capacity()), 0);
-            let count = file.read(&mut self.buffer[old..])?;
-            self.buffer.truncate(old + count);
-            if count == 0 {
-                return Ok(&self.buffer);
+            if length == self.buffer.len() {
+                self.buffer.resize(length * 2, 0);
+            }
+            match file.read(&mut self.buffer[length..])? {
+                0 => return Ok(length),
+                count => length += count,
             }
         }
+    }
+
+    /// The content of a file that the kernel writes as one record (`single_open`) of less than 16 KiB: one read gives it all.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn record(&mut self, path: fmt::Arguments<'_>) -> Result<&[u8], Failure> {
+        let read = self.file(path).and_then(|mut file| file.read(&mut self.buffer));
+        let length = read.doing(|| format!("/proc/{}: reading", self.path))?;
+        Ok(&self.buffer[..length])
     }
 
     /// [`Proc::read`], with a failure that names the file.
@@ -77,9 +92,8 @@ impl Proc {
     /// # Errors
     /// When the file cannot be read.
     pub fn text(&mut self, path: fmt::Arguments<'_>) -> Result<&str, Failure> {
-        let result = self.read(path).map(|_| ());
-        result.doing(|| format!("/proc/{}: reading", self.path))?;
-        std::str::from_utf8(&self.buffer).doing(|| format!("/proc/{}: reading", self.path))
+        let length = self.fill(path).doing(|| format!("/proc/{}: reading", self.path))?;
+        std::str::from_utf8(&self.buffer[..length]).doing(|| format!("/proc/{}: reading", self.path))
     }
 
     /// [`Proc::read`] of what need not be text, with a failure that names the file.
@@ -87,9 +101,8 @@ impl Proc {
     /// # Errors
     /// When the file cannot be read.
     pub fn bytes(&mut self, path: fmt::Arguments<'_>) -> Result<&[u8], Failure> {
-        let result = self.read(path).map(|_| ());
-        result.doing(|| format!("/proc/{}: reading", self.path))?;
-        Ok(&self.buffer)
+        let length = self.fill(path).doing(|| format!("/proc/{}: reading", self.path))?;
+        Ok(&self.buffer[..length])
     }
 
     /// A whole file as a number.

@@ -33,7 +33,7 @@ impl Stat {
     /// # Errors
     /// When it cannot be read: the task is gone.
     pub fn read(proc: &mut Proc, path: &str) -> Result<Self, Failure> {
-        let bytes = proc.bytes(format_args!("{path}"))?;
+        let bytes = proc.record(format_args!("{path}"))?;
         Stat::parse(bytes).ok_or_else(|| malformed(path, "a field"))
     }
 

@@ -44,7 +44,7 @@ impl Status {
     /// # Errors
     /// When it cannot be read: the task is gone.
     pub fn read(proc: &mut Proc, path: &str) -> Result<Self, Failure> {
-        let bytes = proc.bytes(format_args!("{path}"))?;
+        let bytes = proc.record(format_args!("{path}"))?;
         Status::parse(bytes).map_err(|what| malformed(path, what))
     }
 

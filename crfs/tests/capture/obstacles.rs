@@ -1,0 +1,157 @@
+//! What cannot be carried is named, all of it, and the program runs on.
+
+use super::world::World;
+use crfs::worker::Report;
+
+fn told(report: &Report) -> Vec<String> {
+    report.blockers.iter().map(|blocker| format!("{}: {}", blocker.object, blocker.reason)).collect()
+}
+
+#[track_caller]
+fn assert_told(report: &Report, expected: &[(&str, &str)]) {
+    let told = told(report);
+    for (object, words) in expected {
+        let found = report.blockers.iter().any(|b| b.object.contains(object) && b.reason.contains(words));
+        assert!(found, "{object}: {words} is not among {told:#?} (failure: {:?})", report.failure);
+    }
+    assert!(report.blockers.iter().all(|blocker| !blocker.remedy.is_empty()));
+}
+
+/// Everything at once, in a process each or together.
+const LOT: &str = "
+import socket, tempfile
+P = 4096
+def address(m): return ctypes.addressof(ctypes.c_char.from_buffer(m))
+shm = libc.shmget(0, P, 0o1600)
+libc.shmat.restype = ctypes.c_void_p
+libc.shmat(shm, None, 0)
+libc.semget(0, 1, 0o1600)
+libc.msgget(0, 0o1600)
+timer = ctypes.c_void_p()
+libc.timer_create(1, None, ctypes.byref(timer))
+mem = os.memfd_create('thing'); os.ftruncate(mem, P)
+keep = mmap.mmap(mem, P)
+f = tempfile.NamedTemporaryFile(); f.truncate(P)
+deleted = mmap.mmap(f.fileno(), P)
+os.unlink(f.name)
+guard = mmap.mmap(-1, 4 * P, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+assert libc.madvise(ctypes.c_void_p(address(guard)), P, 102) == 0
+libc.prctl(41, 1, 0, 0, 0)
+threads = [threading.Thread(target=lambda: (libc.unshare(0x200), libc.pause()), daemon=True)]
+for t in threads: t.start()
+mq = libc.mq_open(b'/crfs-queue', os.O_CREAT | os.O_RDWR, 0o600, None)
+libc.mq_close(mq)
+if os.fork() == 0:
+    # seccomp mode 2 with a filter that allows everything
+    class Filter(ctypes.Structure):
+        _fields_ = [('code', ctypes.c_ushort), ('jt', ctypes.c_ubyte), ('jf', ctypes.c_ubyte), ('k', ctypes.c_uint)]
+    class Program(ctypes.Structure):
+        _fields_ = [('len', ctypes.c_ushort), ('filter', ctypes.POINTER(Filter))]
+    allow = (Filter * 1)(Filter(6, 0, 0, 0x7fff0000))
+    program = Program(1, allow)
+    assert libc.prctl(22, 2, ctypes.byref(program), 0, 0) == 0
+    libc.pause()
+if os.fork() == 0:
+    libc.unshare(0x04000000)  # another uts namespace
+    libc.pause()
+if os.fork() == 0:
+    os.kill(os.getpid(), signal.SIGSTOP)
+    libc.pause()
+libc.mount(b'none', b'/mnt', b'tmpfs', 0, None)
+time.sleep(0.3)
+ready()
+n = 0
+while True:
+    n += 1
+    print('count', n, flush=True)
+    time.sleep(0.01)
+";
+
+const SEEN_FROM_OUTSIDE: [(&str, &str); 9] = [
+    ("0x00000001/process", "POSIX timers"),
+    ("0x00000001/mem.segments", "memfd"),
+    ("0x00000001/mem.segments", "deleted"),
+    ("0x00000001/mem.segments", "System V"),
+    ("0x00000001/attr", "huge pages switched off"),
+    ("/attr", "of its own, unlike the rest of its process"),
+    ("/attr", "seccomp"),
+    ("/attr", "kind uts"),
+    ("manifest", "mounted on /mnt"),
+];
+
+const SEEN_FROZEN: [(&str, &str); 5] = [
+    ("sysv.shm", "shared memory segment"),
+    ("sysv.sem", "semaphore set"),
+    ("sysv.msg", "message queue"),
+    ("files", "POSIX message queue /crfs-queue"),
+    ("0x00000001/mem.segments", "guard pages"),
+];
+
+#[test]
+fn all_are_told_at_once_and_the_program_runs_on() {
+    let world = World::python("lot", LOT);
+    let survey = world.survey();
+    assert_eq!(survey.failure, None);
+    assert_told(&survey, &SEEN_FROM_OUTSIDE);
+    assert_told(&survey, &[("/attr", "job control")]);
+    let report = world.try_capture(false);
+    assert_eq!(report.failure, None);
+    assert_told(&report, &SEEN_FROM_OUTSIDE);
+    assert_told(&report, &SEEN_FROZEN);
+    assert_told(&report, &[("/attr", "job control")]);
+    assert!(!world.dir().join("image").exists() && !world.dir().join("image.new").exists());
+    assert!(!world.is_frozen());
+    let lines = world.log().lines().count();
+    world.wait_for(&format!("count {}", lines + 5));
+}
+
+#[test]
+fn inspecting_keeps_it_frozen_with_the_obstacles_in_the_place_of_the_manifest() {
+    let world = World::python("inspect", LOT);
+    let report = world.try_capture(true);
+    assert_eq!(report.failure, None);
+    assert!(world.is_frozen());
+    let tree = world.tree();
+    assert!(!tree.0.contains_key("manifest"));
+    let blockers: Vec<image_format::Blocker> = image_format::parse_lines(&tree.0["blockers"]).unwrap();
+    assert_eq!(blockers, report.blockers);
+    assert!(tree.0.contains_key("0x00000001/process"));
+    world.thaw();
+}
+
+#[test]
+fn an_ordinary_program_has_none() {
+    let world =
+        World::python("plain", "threading.Thread(target=libc.pause, daemon=True).start()\nready()\nlibc.pause()\n");
+    let survey = world.survey();
+    assert_eq!((survey.failure.clone(), told(&survey)), (None, vec![]));
+}
+
+#[test]
+fn kernel_state_that_cannot_be_told_is_an_obstacle() {
+    let world = World::python("fault", "ready()\nlibc.pause()\n");
+    let report = world.try_capture_with(&[("CRFS_KSTATE_FAULT", "signal_actions")]);
+    assert_eq!(report.failure, None);
+    assert_told(&report, &[("0x00000001/signal.action", "signal_actions")]);
+    assert!(!world.is_frozen());
+    // The next capture, with the right offsets, does not trust what that one found out.
+    world.capture();
+}
+
+#[test]
+fn a_debugger_is_named() {
+    let world = World::python(
+        "traced",
+        "
+pid = os.fork()
+if pid == 0:
+    libc.pause()
+libc.ptrace(0x4206, pid, None, None)
+ready()
+libc.pause()
+",
+    );
+    let report = world.try_capture(false);
+    assert_told(&report, &[("/attr", "is traced by process")]);
+    assert!(!world.is_frozen());
+}
