@@ -154,16 +154,17 @@ fn reply_empty(reply: ReplyEmpty, result: Result<(), Errno>) {
 
 fn reply_opened(reply: ReplyOpen, result: Result<Opened, Errno>) {
     match result {
-        Ok(opened) => reply.opened(FileHandle(opened.handle.0), flags(&opened.content)),
+        Ok(opened) => reply.opened(FileHandle(opened.handle.0), flags(&opened)),
         Err(errno) => reply.error(errno),
     }
 }
 
-fn flags(content: &Content) -> FopenFlags {
-    match content {
+fn flags(opened: &Opened) -> FopenFlags {
+    let how = match opened.content {
         Content::Cached => FopenFlags::FOPEN_KEEP_CACHE,
         Content::Direct | Content::Backed(_) => FopenFlags::FOPEN_DIRECT_IO,
-    }
+    };
+    if opened.flush { how } else { how | FopenFlags::FOPEN_NOFLUSH }
 }
 
 /// A name an image or container could have; anything else is answered by `refuse`.
@@ -296,11 +297,15 @@ impl Filesystem for Adapter {
     fn open(&self, _req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let write = flags.0 & libc::O_ACCMODE != libc::O_RDONLY;
         match self.tree.open(node(ino), write, flags.0 & libc::O_TRUNC != 0) {
-            Step::Now(Ok(Opened { handle, content: Content::Backed(file) })) => {
-                let fh = FileHandle(handle.0);
-                match self.backing(ino, fh, &file, |file| reply.open_backing(file)) {
+            Step::Now(Ok(opened)) => {
+                let fh = FileHandle(opened.handle.0);
+                let id = match &opened.content {
+                    Content::Backed(file) => self.backing(ino, fh, file, |file| reply.open_backing(file)),
+                    Content::Cached | Content::Direct => None,
+                };
+                match id {
                     Some(id) => reply.opened_passthrough(fh, FopenFlags::empty(), &id),
-                    None => reply.opened(fh, FopenFlags::FOPEN_DIRECT_IO),
+                    None => reply_opened(reply, Ok(opened)),
                 }
             }
             step => self.answer(step, reply, reply_opened),

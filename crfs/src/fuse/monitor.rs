@@ -114,11 +114,12 @@ fn refresh(registry: &Registry, watched: &mut HashMap<String, Watched>) {
 
 /// Records the status of a process that ended; false while nobody can tell it yet.
 fn record(registry: &Registry, name: &str, watched: &Watched) -> bool {
-    let reaped = crfs_sys::pidfd::info(watched.pidfd.as_fd()).ok().and_then(|info| info.exit_status);
+    let reaped = || crfs_sys::pidfd::info(watched.pidfd.as_fd()).ok().and_then(|info| info.exit_status);
     let zombie = || operation::state(registry, name).ok().and_then(|(_, record)| record.exit_status);
-    let Some(status) = reaped.or_else(zombie) else {
-        // Reaped, and this kernel does not tell: there is nothing to wait for.
-        return operation::start_time(watched.init.pid) != Some(watched.init.start_time);
+    let gone = || operation::start_time(watched.init.pid) != Some(watched.init.start_time);
+    let Some(status) = reaped().or_else(zombie).or_else(|| if gone() { reaped() } else { None }) else {
+        // A kernel that does not tell of a process that was reaped: there is nothing to wait for.
+        return gone() && reaped().is_none();
     };
     let write = || {
         let container = registry.container(name)?;

@@ -216,3 +216,86 @@ fn who_waits_for_events_can_be_killed_and_does_not_hold_the_mount() {
     child.wait().unwrap();
     assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
 }
+
+#[test]
+fn two_copies_into_one_name_at_once_make_one_build() {
+    let (mount, sleeper) = (Mount::new(), Sleeper::start());
+    let image = mount.world.path().join("image");
+    plain(&sleeper, &image);
+    mount.expect(&sleeper, "vs1");
+    let target = mount.at.join("vs1");
+    fs::create_dir(&target).unwrap();
+    let copy = || {
+        let mut command = Command::new("cp");
+        command.arg("-r").arg(image.join(".")).arg(&target).stdin(Stdio::null()).stderr(Stdio::null());
+        command.spawn().unwrap()
+    };
+    // One of them may be told that the container is built already.
+    let ends: Vec<bool> = [copy(), copy()].into_iter().map(|mut child| child.wait().unwrap().success()).collect();
+    assert!(ends.contains(&true) || mount.state("vs1") == "frozen\n", "{ends:?}");
+    assert_eq!((mount.world.fake.builds(), mount.state("vs1").as_str()), (1, "frozen\n"));
+    assert!(read_all(&target) == sleeper.files());
+}
+
+#[test]
+fn a_copy_that_was_broken_off_is_resumed_by_rsync() {
+    if !has("rsync") {
+        // The same by temporary names is tested without it.
+        return;
+    }
+    let (mount, sleeper) = (Mount::new(), Sleeper::start());
+    let (image, target) = (mount.world.path().join("image"), mount.at.join("vs1"));
+    plain(&sleeper, &image);
+    mount.expect(&sleeper, "vs1");
+    fs::create_dir_all(target.join(PROCESS)).unwrap();
+    fs::copy(image.join("manifest"), target.join("manifest")).unwrap();
+    let pages = Path::new(PROCESS).join("mem.pages");
+    let half = fs::read(image.join(&pages)).unwrap();
+    fs::write(target.join(&pages), &half[..half.len() / 2]).unwrap();
+    assert_eq!(mount.state("vs1"), "incoming\n");
+    let status = fs::read_to_string(target.join(".ctl/status")).unwrap();
+    assert!(status.contains("missing or not whole"), "{status}");
+    quiet("rsync -a \"$1/\" \"$2\"", &[&image, &target]);
+    assert_eq!((mount.world.fake.builds(), mount.state("vs1").as_str()), (1, "frozen\n"));
+    assert!(read_all(&target) == sleeper.files());
+}
+
+#[test]
+fn a_full_disk_is_told_and_the_copy_can_be_removed() {
+    let (mount, sleeper) = (Mount::new(), Sleeper::start());
+    let (image, staging) = (mount.world.path().join("image"), mount.world.registry.staging_dir().to_owned());
+    plain(&sleeper, &image);
+    fs::create_dir_all(&staging).unwrap();
+    quiet("mount -t tmpfs -o size=1m crfs-test \"$1\"", &[&staging]);
+    let output = sh("cp -r \"$1\" \"$2\"", &[&image, &mount.at.join("vs1")]);
+    let state = mount.state("vs1");
+    let removed = sh("rm -r \"$1\"", &[&mount.at.join("vs1")]);
+    quiet("umount \"$1\"", &[&staging]);
+    assert!(!output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("No space left"), "{output:?}");
+    assert_eq!((mount.world.fake.builds(), state.as_str()), (0, "incoming\n"));
+    assert!(removed.status.success(), "{removed:?}");
+}
+
+#[test]
+fn the_end_of_a_first_process_is_recorded() {
+    use crate::registry::{Init, Record};
+    let world = World::new();
+    let mut child = Command::new("sh").args(["-c", "read line; exit 3"]).stdin(Stdio::piped()).spawn().unwrap();
+    let pid = child.id().cast_signed();
+    let init = Some(Init { pid, start_time: crate::operation::start_time(pid).unwrap() });
+    let container = world.registry.container("vs1").unwrap();
+    container.write_record(&Record { init, ..world.fake.record("vs1", State::Running) }).unwrap();
+    let monitor = super::Monitor::start(world.registry.clone()).unwrap();
+    std::thread::sleep(Duration::from_millis(700));
+    assert_eq!(container.existing().unwrap().exit_status, None);
+    drop(child.stdin.take());
+    child.wait().unwrap();
+    let end = Instant::now() + Duration::from_secs(5);
+    while container.existing().unwrap().exit_status.is_none() {
+        assert!(Instant::now() < end, "the exit status is not recorded");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    drop(monitor);
+    assert_eq!(container.existing().unwrap().exit_status, Some(3 << 8));
+}

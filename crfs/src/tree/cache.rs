@@ -174,11 +174,11 @@ impl State {
             let ready = self.slots.iter().enumerate().filter(|(_, slot)| matches!(slot.content, Content::Ready(_)));
             full.then(|| ready.min_by_key(|(_, slot)| slot.used).map(|(at, _)| at)).flatten()
         });
-        if let Some(at) = victim {
-            if let Content::Ready(bytes) = self.slots.swap_remove(at).content {
-                // A reader that still holds it frees it.
-                self.free.extend(Arc::try_unwrap(bytes));
-            }
+        if let Some(at) = victim
+            && let Content::Ready(bytes) = self.slots.swap_remove(at).content
+        {
+            // A reader that still holds it frees it.
+            self.free.extend(Arc::try_unwrap(bytes));
         }
         if self.slots.len() >= SLOTS && !must {
             return false;

@@ -24,6 +24,8 @@ pub struct Opened {
     pub handle: HandleId,
     /// How its content is to be carried.
     pub content: Content,
+    /// [`super::Tree::flush`] has to be told when a descriptor is closed.
+    pub flush: bool,
 }
 
 /// How the content of an open file is carried.

@@ -487,10 +487,10 @@ impl State {
         if path == layout::MANIFEST {
             self.manifest = Named::Unknown;
             self.missing.clear();
-        } else if let Named::Files(files) = &self.manifest {
-            if files.contains_key(path) {
-                self.missing.insert(path.to_owned());
-            }
+        } else if let Named::Files(files) = &self.manifest
+            && files.contains_key(path)
+        {
+            self.missing.insert(path.to_owned());
         }
     }
 

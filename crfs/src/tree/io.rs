@@ -97,17 +97,17 @@ impl Tree {
 
     /// The last descriptor of an open file was closed.
     pub fn release(&self, handle: HandleId) {
-        if let Some(Handle::Pages(pages)) = self.0.handles.remove(handle) {
-            if !self.0.handles.reads(&pages.source) {
-                self.0.cache.forget(&pages.source);
-            }
+        if let Some(Handle::Pages(pages)) = self.0.handles.remove(handle)
+            && !self.0.handles.reads(&pages.source)
+        {
+            self.0.cache.forget(&pages.source);
         }
     }
 }
 
 impl Inner {
     pub(super) fn direct(&self, handle: Handle) -> Opened {
-        Opened { handle: self.handles.add(handle), content: Content::Direct }
+        Opened { handle: self.handles.add(handle), content: Content::Direct, flush: false }
     }
 
     fn open(&self, node: NodeId, how: OpenHow) -> Result<Opened, Errno> {
@@ -161,7 +161,7 @@ impl Inner {
         let file = Arc::new(file);
         let content = if incoming.is_bulk(index) { Content::Backed(Arc::clone(&file)) } else { Content::Direct };
         let staged = Staged { name, incoming: Arc::clone(incoming), index, file, write };
-        Opened { handle: self.handles.add(Handle::Staged(Arc::new(staged))), content }
+        Opened { handle: self.handles.add(Handle::Staged(Arc::new(staged))), content, flush: write }
     }
 
     fn open_frozen(&self, tree: &Arc<Frozen>, index: u32) -> Result<Opened, Errno> {
@@ -180,7 +180,7 @@ impl Inner {
         };
         // Files of no process stand for all of them.
         if pid.is_none() { tree.witness.check_all() } else { tree.witness.check(pid) }?;
-        Ok(Opened { handle: self.handles.add(handle), content })
+        Ok(Opened { handle: self.handles.add(handle), content, flush: false })
     }
 
     fn read_pages(&self, pages: Arc<Pages>, offset: u64, size: usize) -> Step<Data> {
@@ -221,7 +221,7 @@ impl Inner {
                 Data::Own(buffer)
             };
             pages.source.check(end)?;
-            if end == pages.source.size() || end % CHUNK_SIZE == 0 {
+            if end == pages.source.size() || end.is_multiple_of(CHUNK_SIZE) {
                 cache.given_out(&pages.source, last);
             }
             Ok(answer)
@@ -230,7 +230,7 @@ impl Inner {
 
     /// A reader passes through a chunk: what comes next is read ahead, what lies behind is let go.
     fn pass(&self, pages: &Pages, chunk: u64, end: u64, in_order: bool) {
-        if end != 0 && (end == pages.source.size() || end % CHUNK_SIZE == 0) {
+        if end != 0 && (end == pages.source.size() || end.is_multiple_of(CHUNK_SIZE)) {
             self.cache.given_out(&pages.source, chunk);
         }
         if in_order {

@@ -68,7 +68,7 @@ impl Tree {
     pub fn open_directory(&self, node: NodeId) -> Result<Opened, Errno> {
         let listed = self.0.list(node)?;
         let handle = self.0.handles.add(Handle::Directory(Arc::new(listed)));
-        Ok(Opened { handle, content: super::handle::Content::Direct })
+        Ok(Opened { handle, content: super::handle::Content::Direct, flush: false })
     }
 
     /// The names of an open directory, in the order of inode numbers where that matters.

@@ -108,12 +108,11 @@ impl Slots {
             inner.forget(name);
             return Err(Errno::ENOENT);
         };
-        if let Some(slot) = inner.slots.get(name).filter(|slot| slot.signature == signature) {
-            if let Shown::Frozen(frozen) = &slot.view.shown {
-                if frozen.witness.check(None).is_ok() {
-                    return Ok(slot.view.clone());
-                }
-            }
+        if let Some(slot) = inner.slots.get(name).filter(|slot| slot.signature == signature)
+            && let Shown::Frozen(frozen) = &slot.view.shown
+            && frozen.witness.check(None).is_ok()
+        {
+            return Ok(slot.view.clone());
         }
         let (state, record) = match operations.state(name) {
             Ok(now) => now,
