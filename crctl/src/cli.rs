@@ -77,6 +77,12 @@ pub(crate) enum Command {
     /// Print what the programs of a container wrote to their standard output and error.
     #[command(after_help = "Example:\n  crctl logs -f vs1")]
     Logs(Logs),
+    /// Print what a restore of a copied checkpoint would do, step by step, without doing it.
+    #[command(after_help = "Example:\n  crctl plan backup/vs1")]
+    Plan {
+        /// A copy of a container's directory.
+        directory: PathBuf,
+    },
 }
 
 #[derive(Debug, Args)]

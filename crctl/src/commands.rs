@@ -2,6 +2,7 @@
 
 mod change;
 mod logs;
+mod plan;
 mod run;
 mod tell;
 
@@ -16,9 +17,12 @@ use std::os::unix::fs::MetadataExt;
 /// # Errors
 /// What the library refused, or that the output could not be written.
 pub(crate) fn run(cli: Cli) -> Result<()> {
-    let registry = Registry::from_environment();
-    require_root()?;
     let json = cli.json;
+    // A copy is plain files: whoever may read it may look at it.
+    if !matches!(cli.command, Command::Plan { .. }) {
+        require_root()?;
+    }
+    let registry = Registry::from_environment();
     match cli.command {
         Command::Run(arguments) => run::run(&registry, &arguments, json),
         Command::Ls => tell::list(&registry, json),
@@ -29,6 +33,7 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         Command::Kill { name } => change::kill(&registry, &name, json),
         Command::Rm { name } => change::remove(&registry, &name, json),
         Command::Logs(arguments) => logs::logs(&registry, &arguments, json),
+        Command::Plan { directory } => plan::plan(&directory, json),
     }
 }
 

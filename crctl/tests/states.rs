@@ -136,3 +136,16 @@ fn json_for_programs() {
     assert_eq!(object["exit_code"], 5);
     assert_eq!(object["failure"]["kind"], "wrong_state");
 }
+
+#[test]
+fn the_plan_of_a_copy() {
+    let world = World::new();
+    let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/../image-format/tests/golden");
+    let text = world.ok(&["plan", golden]);
+    let steps: Vec<serde_json::Value> = serde_json::from_str(&world.ok(&["plan", "--json", golden])).unwrap();
+    // The text has one line on top for what is not a step.
+    assert_eq!(text.lines().count(), steps.len() + 1, "{text}");
+    assert_eq!((&steps[0]["process"], &steps[0]["action"]), (&1.into(), &"spawn".into()));
+    assert_eq!(steps.last().unwrap()["action"], "resume");
+    world.refused(9, &["manifest: missing"], &["plan", world.dir.path().to_str().unwrap()]);
+}
