@@ -1,4 +1,5 @@
 //! With real cgroups, each under a name of its own.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use super::*;
 use std::process::{Child, Command, Stdio};

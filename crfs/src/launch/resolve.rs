@@ -80,6 +80,7 @@ fn open(at: impl std::os::fd::AsFd, path: &Path, flags: ResolveFlag) -> nix::Res
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
     use std::os::unix::fs::{PermissionsExt, symlink};

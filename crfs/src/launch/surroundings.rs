@@ -178,8 +178,8 @@ fn enter(surroundings: &Surroundings, directory: &Path) -> Result<(), Failure> {
 /// Takes the mounts of crfs out of this mount namespace: a task of a container that waits for the server could neither be
 /// frozen nor stopped, and the copied mount would keep the file system alive after the host's umount.
 fn detach_crfs() -> Result<(), Failure> {
-    // This /proc is still the host's, where `self` is the host's number of this process.
-    let text = fs::read("/proc/self/mountinfo").doing(|| "/proc/self/mountinfo: reading")?;
+    // This /proc is still the host's, where this process goes by the host's number. A mount namespace is a thread's.
+    let text = fs::read("/proc/thread-self/mountinfo").doing(|| "/proc/thread-self/mountinfo: reading")?;
     // Last mounted first, since one may hide another.
     for mount in mounts(&text).iter().rev().filter(|mount| mount.is_crfs()) {
         umount2(&mount.path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)
@@ -322,3 +322,6 @@ fn end(pid: Pid) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
