@@ -7,12 +7,12 @@
 mod stuck;
 
 use crate::failure::{Doing, Failure, Kind};
-use crate::registry::Registry;
+use crate::registry::{Registry, Thawed};
 use nix::errno::Errno;
 use std::fs;
 use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -31,6 +31,32 @@ const BRIEFLY: Duration = Duration::from_millis(2);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cgroup {
     path: PathBuf,
+}
+
+/// [`Cgroup::thawed`] from the open file, which can be read again and again.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn thawed(stat: &fs::File) -> Result<Option<Thawed>, Failure> {
+    let now =
+        || crfs_sys::time::clock_ns(libc::CLOCK_MONOTONIC).map(|ns| ns / 1000).doing(|| "reading CLOCK_MONOTONIC");
+    let mut best: Option<Thawed> = None;
+    // The shortest of a few looks, since each may be interrupted.
+    for _ in 0..5 {
+        let mut text = [0; 128];
+        let before = now()?;
+        let read = stat.read_at(&mut text, 0).doing(|| "cgroup.stat.local: reading")?;
+        let after = now()?;
+        let text = String::from_utf8_lossy(&text[..read]);
+        let frozen = text.lines().find_map(|line| line.strip_prefix("frozen_usec ")?.parse::<i64>().ok());
+        let Some(frozen) = frozen else { return Ok(None) };
+        // Both are rounded down to microseconds.
+        let look = Thawed { from_us: before - frozen - 1, to_us: after - frozen + 1 };
+        if best.is_none_or(|best| look.to_us - look.from_us < best.to_us - best.from_us) {
+            best = Some(look);
+        }
+    }
+    Ok(best)
 }
 
 impl Cgroup {
@@ -177,6 +203,18 @@ impl Cgroup {
     /// When cgroup.events cannot be read.
     pub fn is_frozen(&self) -> Result<bool, Failure> {
         self.event("frozen")
+    }
+
+    /// How long it has not been frozen; None where the kernel does not tell (`frozen_usec` of cgroup.stat.local, since v6.18).
+    ///
+    /// # Errors
+    /// When cgroup.stat.local cannot be read.
+    pub fn thawed(&self) -> Result<Option<Thawed>, Failure> {
+        let path = self.path.join("cgroup.stat.local");
+        match fs::File::open(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            other => thawed(&other.doing(|| format!("{}: opening", path.display()))?),
+        }
     }
 
     /// Whether there is a live task in it or below it. False where the cgroup does not exist.

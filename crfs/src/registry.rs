@@ -144,6 +144,19 @@ pub struct Timing {
 pub struct Live {
     /// Each process of the tree.
     pub processes: Vec<LiveProcess>,
+    /// How long the cgroup had not been frozen by then, where the kernel tells.
+    pub thawed: Option<Thawed>,
+}
+
+/// How long a cgroup has not been frozen since boot, microseconds of CLOCK_MONOTONIC: between these two, since reading it takes
+/// a moment. It stands still while the cgroup is frozen, whatever wakes a task inside the freezer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Thawed {
+    /// At least.
+    pub from_us: i64,
+    /// At most.
+    pub to_us: i64,
 }
 
 /// A process behind a frozen tree.
@@ -154,8 +167,8 @@ pub struct LiveProcess {
     pub pid: image_format::Pid,
     /// As the host numbers it.
     pub host_pid: i32,
-    /// Its CPU clock (all threads, nanoseconds) after it was captured. It stands still while the process is frozen, so
-    /// a difference means that it ran behind our back.
+    /// Its CPU clock (all threads, nanoseconds) after it was captured. It stands still while the process is frozen, unless a
+    /// signal wakes it inside the freezer; [`Live::thawed`] tells that from a thaw behind our back.
     pub cpu_ns: u64,
 }
 

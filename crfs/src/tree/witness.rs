@@ -1,10 +1,12 @@
 //! Whether the tasks behind a frozen tree have run since they were captured.
 //!
 //! A frozen task's CPU clock stands still and moves across a thaw, so the clock of each process is compared with the one in
-//! `live.json`, and cgroup.events must say `frozen 1`. Clocks only go forward: a check that holds at the end of a copy holds
+//! `live.json`, and cgroup.events must say `frozen 1`. A signal (a timer's, say) also moves it, by waking the task inside the freezer
+//! for a moment in which it runs nothing of its own: then the time for which the cgroup was not frozen must not have moved
+//! (cgroup.stat.local). Where the kernel does not tell that time, such a task counts as having run. Clocks only go forward: a check that holds at the end of a copy holds
 //! for all of it. Kernel: `kernel/time/posix-cpu-timers.c`, `kernel/cgroup/freezer.c`, v6.18.
 
-use crate::registry::Live;
+use crate::registry::{Live, Thawed};
 use image_format::Pid;
 use nix::errno::Errno;
 use std::collections::HashMap;
@@ -12,7 +14,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// Up to so many processes, every check looks at all of them.
@@ -26,26 +28,29 @@ pub(super) struct Witness {
     /// cgroup.events, re-read from its start.
     events: File,
     clocks: HashMap<Pid, Clock>,
+    /// cgroup.stat.local, and what it said at the capture.
+    thawed: Option<(File, Thawed)>,
     /// Once they ran, no later look makes it good.
     ran: AtomicBool,
     last: Mutex<Option<Instant>>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Clock {
     host_pid: nix::unistd::Pid,
-    cpu_ns: u64,
+    cpu_ns: AtomicU64,
 }
 
 impl Witness {
     pub(super) fn new(cgroup: &Path, live: &Live) -> std::io::Result<Self> {
         let clock = |p: &crate::registry::LiveProcess| Clock {
             host_pid: nix::unistd::Pid::from_raw(p.host_pid),
-            cpu_ns: p.cpu_ns,
+            cpu_ns: AtomicU64::new(p.cpu_ns),
         };
         Ok(Witness {
             events: File::open(cgroup.join("cgroup.events"))?,
             clocks: live.processes.iter().map(|p| (p.pid, clock(p))).collect(),
+            thawed: live.thawed.and_then(|then| Some((File::open(cgroup.join("cgroup.stat.local")).ok()?, then))),
             ran: AtomicBool::new(false),
             last: Mutex::new(None),
         })
@@ -65,7 +70,7 @@ impl Witness {
         }
         let stale = self.ran.load(Ordering::Relaxed)
             || !self.frozen()
-            || pid.is_some_and(|pid| !self.clocks.get(&pid).is_some_and(Clock::stands));
+            || pid.is_some_and(|pid| !self.clocks.get(&pid).is_some_and(|clock| self.stands(clock)));
         self.answer(stale)
     }
 
@@ -73,7 +78,7 @@ impl Witness {
     pub(super) fn check_all(&self) -> Result<(), Errno> {
         let stale = self.ran.load(Ordering::Relaxed)
             || !self.frozen()
-            || !self.clocks.values().all(Clock::stands)
+            || !self.clocks.values().all(|clock| self.stands(clock))
             || !self.frozen();
         if let Ok(mut last) = self.last.lock() {
             *last = Some(Instant::now());
@@ -94,10 +99,21 @@ impl Witness {
         let read = self.events.read_at(&mut text, 0).unwrap_or(0);
         text[..read].split(|&b| b == b'\n').any(|line| line == b"frozen 1")
     }
-}
 
-impl Clock {
-    fn stands(&self) -> bool {
-        crfs_sys::time::process_cpu_ns(self.host_pid).is_ok_and(|now| u64::try_from(now) == Ok(self.cpu_ns))
+    /// Whether a process has executed nothing of its own.
+    fn stands(&self, clock: &Clock) -> bool {
+        let now = crfs_sys::time::process_cpu_ns(clock.host_pid).ok().and_then(|now| u64::try_from(now).ok());
+        let Some(now) = now else { return false };
+        if now == clock.cpu_ns.load(Ordering::Relaxed) {
+            return true;
+        }
+        let unbroken = self.thawed.as_ref().is_some_and(|(stat, then)| {
+            let now = crate::freezer::thawed(stat).ok().flatten();
+            now.is_some_and(|now| now.from_us <= then.to_us && then.from_us <= now.to_us)
+        });
+        if unbroken {
+            clock.cpu_ns.store(now, Ordering::Relaxed);
+        }
+        unbroken
     }
 }

@@ -8,7 +8,7 @@ mod records;
 mod stop;
 mod write;
 
-use super::{Report, thaw};
+use super::{Report, settle, thaw};
 use crate::failure::{Failure, Kind};
 use crate::freezer::Cgroup;
 use crate::registry::{Container, Record, Registry, Timing};
@@ -16,6 +16,7 @@ use crate::resource::Findings;
 use crate::resource::container::Moment;
 use crate::resource::kernel::Kernel;
 use crate::resource::proc::Proc;
+use crfs_sys::HostPid;
 use std::time::{Duration, Instant};
 
 /// Runs the job.
@@ -100,7 +101,8 @@ fn frozen(
     }
     findings.blockers.sort();
     findings.blockers.dedup();
-    write::live(&job.container, &held.subjects)?;
+    let processes = held.subjects.processes.iter().map(|process| (process.pid, HostPid::new(process.host)));
+    job.container.write_live(&settle::live(&job.cgroup, processes)?)?;
     write::tree(&job.container, &records, &findings.blockers)?;
     laps.lap("write");
     Ok(true)

@@ -2,9 +2,10 @@
 //! still.
 
 use crate::failure::{Doing, Failure, Kind};
-use crate::registry::LiveProcess;
+use crate::freezer::Cgroup;
+use crate::registry::{Live, LiveProcess};
 use crfs_sys::HostPid;
-use image_format::Pid;
+use image_format::{Pid, layout};
 use std::time::{Duration, Instant};
 
 /// More than a freezer needs for thousands of threads.
@@ -42,12 +43,19 @@ fn moving(stat: &std::path::Path) -> bool {
     matches!(after, Some(b'R' | b't'))
 }
 
-/// A process as `live.json` records it: with its CPU clock, which stands still from now on.
+/// What `live.json` says of tasks that have come to rest: their CPU clocks, which stand still from now on.
 ///
 /// # Errors
-/// When the clock cannot be read.
-pub(super) fn live_process(pid: Pid, process: HostPid) -> Result<LiveProcess, Failure> {
-    let cpu_ns =
-        crfs_sys::time::process_cpu_ns(process.pid()).doing(|| format!("process {pid}: reading its CPU clock"))?;
-    Ok(LiveProcess { pid, host_pid: process.raw(), cpu_ns: u64::try_from(cpu_ns).unwrap_or(0) })
+/// When a clock cannot be read.
+pub(super) fn live(cgroup: &Cgroup, processes: impl IntoIterator<Item = (Pid, HostPid)>) -> Result<Live, Failure> {
+    let process = |(pid, process): (Pid, HostPid)| {
+        let doing = || format!("{}: reading its CPU clock", layout::process_dir(pid));
+        let cpu_ns = crfs_sys::time::process_cpu_ns(process.pid()).doing(doing)?;
+        let cpu_ns = u64::try_from(cpu_ns).doing(doing)?;
+        Ok(LiveProcess { pid, host_pid: process.raw(), cpu_ns })
+    };
+    Ok(Live {
+        processes: processes.into_iter().map(process).collect::<Result<_, Failure>>()?,
+        thawed: cgroup.thawed()?,
+    })
 }

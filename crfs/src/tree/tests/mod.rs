@@ -300,7 +300,8 @@ impl Sleeper {
     }
 
     pub(crate) fn live(&self) -> Live {
-        Live { processes: vec![LiveProcess { pid: Pid(1), host_pid: self.host_pid(), cpu_ns: self.clock() }] }
+        let process = LiveProcess { pid: Pid(1), host_pid: self.host_pid(), cpu_ns: self.clock() };
+        Live { processes: vec![process], thawed: None }
     }
 
     pub(crate) fn sums(&self) -> Vec<u8> {

@@ -12,7 +12,7 @@ use crate::failure::{Doing, Failure, Kind};
 use crate::freezer::Cgroup;
 use crate::launch::{ClockOffsets, Surroundings, clone_init};
 use crate::plan;
-use crate::registry::{Live, Registry, Timing};
+use crate::registry::{Registry, Timing};
 use crate::resource::container::restore as container_restore;
 use builder::Builder;
 use crfs_sys::HostPid;
@@ -74,10 +74,8 @@ fn build(registry: &Registry, name: &str, report: &mut Report) -> Result<(), Fai
     lap(report, "freeze");
     let published = made_or_gone(&cgroup, || {
         settle::wait(&live)?;
-        let processes =
-            live.into_iter().map(|(pid, host)| settle::live_process(pid, host)).collect::<Result<_, _>>()?;
         publish::publish(image, &container)?;
-        container.write_live(&Live { processes })
+        container.write_live(&settle::live(&cgroup, live)?)
     });
     lap(report, "publish");
     published

@@ -56,8 +56,11 @@ pub(super) fn read(
     }
     laps.lap("memory");
     let ids: Vec<(Pid, i32)> = subjects.processes.iter().map(|process| (process.pid, process.host)).collect();
-    let Descriptors { files, stdios, mut fds, pipes } =
+    let Descriptors { mut files, stdios, mut fds, pipes } =
         descriptor::capture(&ids, Some(job.kernel.parts()), &job.container.log_file(), findings)?;
+    // Timers ran on while this read: they are told as of the moment whose clocks the manifest has.
+    let now = crfs_sys::time::clock_ns(libc::CLOCK_MONOTONIC).doing(|| "reading CLOCK_MONOTONIC")?;
+    descriptor::timers_at_moment(&mut files, now - moment.monotonic_ns);
     for (pid, image) in &mut processes {
         image.fds = fds.remove(pid).unwrap_or_default();
     }

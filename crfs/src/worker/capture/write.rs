@@ -1,13 +1,11 @@
-//! Writes a captured tree beside its place and renames it there, and notes which tasks are behind it.
+//! Writes a captured tree beside its place and renames it there.
 
 use super::records::Records;
-use crate::failure::{Doing, Failure, Kind};
-use crate::registry::{Container, Live, LiveProcess};
-use crate::resource::subject::Subjects;
-use crfs_sys::time::process_cpu_ns;
+use crate::failure::{Doing, Failure};
+use crate::registry::Container;
 use image_format::text::{render_lines, render_object};
 use image_format::{Blocker, layout};
-use nix::unistd::Pid;
+use std::collections::HashMap;
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -24,19 +22,21 @@ fn beside(container: &Container) -> PathBuf {
 pub(super) fn tree(container: &Container, records: &Records, blockers: &[Blocker]) -> Result<(), Failure> {
     let new = beside(container);
     remove(&new)?;
-    let mut tree = Tree { root: new.clone(), parent: String::new() };
+    let last = if blockers.is_empty() { render_object(&records.image.manifest) } else { render_lines(blockers) };
+    let rendered = records.image.render();
+    let mut tree = Tree { root: new.clone(), parent: String::new(), written: HashMap::new() };
     tree.directory("")?;
     tree.directory(layout::FILES)?;
-    for (path, bytes) in records.image.render() {
-        tree.file(&path, &bytes)?;
+    for (path, bytes) in &rendered {
+        tree.file(path, bytes)?;
     }
     for (&pipe, bytes) in &records.pipes {
         tree.file(&layout::pipe_data(pipe), bytes)?;
     }
     if blockers.is_empty() {
-        tree.file(layout::MANIFEST, &render_object(&records.image.manifest))?;
+        tree.file(layout::MANIFEST, &last)?;
     } else {
-        tree.file(BLOCKERS, &render_lines(blockers))?;
+        tree.file(BLOCKERS, &last)?;
     }
     let place = container.image_dir();
     remove(&place)?;
@@ -59,19 +59,26 @@ fn remove(path: &Path) -> Result<(), Failure> {
 }
 
 /// The tree while it is written. Paths come in order, so that a directory is made when its first file comes.
-struct Tree {
+///
+/// Half the files of a thousand threads say the same (nothing pending, no timers, the same mask): a further name for a file costs a
+/// third of a further file. Nobody writes to them.
+struct Tree<'a> {
     root: PathBuf,
     parent: String,
+    written: HashMap<&'a [u8], PathBuf>,
 }
 
-impl Tree {
+/// Longest content that is compared with what was written before.
+const SHORT: usize = 256;
+
+impl<'a> Tree<'a> {
     fn directory(&mut self, path: &str) -> Result<(), Failure> {
         let whole = self.root.join(path);
         let made = DirBuilder::new().recursive(true).mode(0o700).create(&whole);
         made.doing(|| format!("{}: creating the directory", whole.display()))
     }
 
-    fn file(&mut self, path: &str, bytes: &[u8]) -> Result<(), Failure> {
+    fn file(&mut self, path: &str, bytes: &'a [u8]) -> Result<(), Failure> {
         if let Some((parent, _)) = path.rsplit_once('/')
             && parent != self.parent
         {
@@ -79,23 +86,20 @@ impl Tree {
             parent.clone_into(&mut self.parent);
         }
         let whole = self.root.join(path);
+        // A file has a limit of names (65,000 on ext4): past it a copy is made.
+        if bytes.len() <= SHORT
+            && let Some(same) = self.written.get(bytes)
+            && fs::hard_link(same, &whole).is_ok()
+        {
+            return Ok(());
+        }
         let write = || -> std::io::Result<()> {
             OpenOptions::new().write(true).create_new(true).mode(0o600).open(&whole)?.write_all(bytes)
         };
-        write().doing(|| format!("{}: writing", whole.display()))
+        write().doing(|| format!("{}: writing", whole.display()))?;
+        if bytes.len() <= SHORT {
+            self.written.insert(bytes, whole);
+        }
+        Ok(())
     }
-}
-
-/// Notes the tasks behind the tree, with their processor time, which stands still as long as the tree is true.
-pub(super) fn live(container: &Container, subjects: &Subjects) -> Result<(), Failure> {
-    let mut processes = Vec::with_capacity(subjects.processes.len());
-    for process in &subjects.processes {
-        let object = layout::process_dir(process.pid);
-        let cpu_ns =
-            process_cpu_ns(Pid::from_raw(process.host)).doing(|| format!("{object}: reading its processor time"))?;
-        let cpu_ns = u64::try_from(cpu_ns)
-            .map_err(|_| Failure::new(Kind::System, format!("{object}: its processor time is negative")))?;
-        processes.push(LiveProcess { pid: process.pid, host_pid: process.host, cpu_ns });
-    }
-    container.write_live(&Live { processes })
 }
