@@ -69,11 +69,19 @@ pub fn freeze(registry: &Registry, name: &str, options: FreezeOptions) -> Result
         record_or_note(&container, &record, &mut report);
     }
     if report.failure.is_some() {
-        // A worker that was killed could not do this itself.
-        note_failure(&mut report, Cgroup::at(&record.cgroup).thaw());
+        note_failure(&mut report, thaw_after_failure(name, &Cgroup::at(&record.cgroup)));
         note_failure(&mut report, forget_image(registry, &container));
     }
     conclude(&container, "freeze", begun, report)
+}
+
+/// What a capture does when it fails, unless it was killed: a worker repairs interrupted calls and thaws. Should that one be killed
+/// too, running on counts for more than an EINTR.
+fn thaw_after_failure(name: &str, cgroup: &Cgroup) -> Result<(), Failure> {
+    if cgroup.is_frozen()? && worker::run(&Job::Thaw { name: name.to_owned() }).failure.is_none() {
+        return Ok(());
+    }
+    cgroup.thaw()
 }
 
 /// Lets a frozen container run.

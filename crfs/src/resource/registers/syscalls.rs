@@ -23,37 +23,43 @@ pub fn name(number: u64) -> String {
     known.map_or_else(|| format!("syscall_{number}"), ToOwned::to_owned)
 }
 
-/// Whether the call returns EINTR to the program when its thread is merely frozen or stopped by a tracer, although no
-/// signal handler runs. All others are restarted by the kernel. Seen by trying 46 blocking calls on v6.18; those on sockets
-/// do it only with SO_RCVTIMEO or SO_SNDTIMEO (`sock_intr_errno` in `include/net/sock.h`).
+/// Calls that return EINTR to the program when their thread is merely frozen or stopped by a tracer, although no signal handler runs.
+/// All others are restarted by the kernel. Found by trying the blocking calls one after the other on v6.18; signal(7),
+/// "Interruption of system calls and library functions by stop signals".
+pub(crate) const EINTR_ALWAYS: [libc::c_long; 8] = [
+    libc::SYS_epoll_wait,
+    libc::SYS_epoll_pwait,
+    libc::SYS_epoll_pwait2,
+    libc::SYS_semop,
+    libc::SYS_semtimedop,
+    libc::SYS_rt_sigtimedwait,
+    libc::SYS_io_uring_enter,
+    libc::SYS_io_getevents,
+];
+
+/// Calls that do so on a socket with SO_RCVTIMEO or SO_SNDTIMEO (`sock_intr_errno`, `include/net/sock.h`). The first argument is the
+/// socket.
+pub(crate) const EINTR_ON_SOCKETS: [libc::c_long; 13] = [
+    libc::SYS_read,
+    libc::SYS_readv,
+    libc::SYS_write,
+    libc::SYS_writev,
+    libc::SYS_recvfrom,
+    libc::SYS_recvmsg,
+    libc::SYS_recvmmsg,
+    libc::SYS_sendto,
+    libc::SYS_sendmsg,
+    libc::SYS_sendmmsg,
+    libc::SYS_accept,
+    libc::SYS_accept4,
+    libc::SYS_connect,
+];
+
+/// Whether the call is one of these.
 #[must_use]
 pub fn leaks_eintr(number: u64) -> bool {
-    const LEAKING: [libc::c_long; 20] = [
-        libc::SYS_epoll_wait,
-        libc::SYS_epoll_pwait,
-        libc::SYS_epoll_pwait2,
-        libc::SYS_semop,
-        libc::SYS_semtimedop,
-        libc::SYS_rt_sigtimedwait,
-        libc::SYS_io_uring_enter,
-        libc::SYS_io_getevents,
-        libc::SYS_read,
-        libc::SYS_readv,
-        libc::SYS_recvfrom,
-        libc::SYS_recvmsg,
-        libc::SYS_recvmmsg,
-        libc::SYS_write,
-        libc::SYS_writev,
-        libc::SYS_sendto,
-        libc::SYS_sendmsg,
-        libc::SYS_sendmmsg,
-        libc::SYS_accept4,
-        libc::SYS_connect,
-    ];
-    /// Not in libc.
-    const IO_PGETEVENTS: u64 = 333;
-    let is = |&call: &libc::c_long| u64::try_from(call) == Ok(number);
-    LEAKING.iter().any(is) || is(&libc::SYS_accept) || number == IO_PGETEVENTS
+    let is = |call: &libc::c_long| u64::try_from(*call) == Ok(number);
+    EINTR_ALWAYS.iter().chain(&EINTR_ON_SOCKETS).any(is)
 }
 
 #[cfg(test)]
