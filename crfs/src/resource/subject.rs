@@ -51,18 +51,18 @@ impl Process {
     }
 }
 
-/// Reads who the processes with these host pids are. With `vanishing`, one that cannot be read is taken to be gone and left
-/// out: running tasks end at any moment.
+/// Reads who the processes with these host pids are. One that is gone is left out: running tasks end at any moment, and frozen ones
+/// when they are killed.
 ///
 /// # Errors
-/// When a task cannot be read and `vanishing` is not set.
-pub fn collect(proc: &mut Proc, init: i32, pids: &[i32], vanishing: bool) -> Result<Subjects, Failure> {
+/// When a task that lives cannot be read.
+pub fn collect(proc: &mut Proc, init: i32, pids: &[i32]) -> Result<Subjects, Failure> {
     let mut subjects = Subjects { init, ..Subjects::default() };
     for &host in pids {
-        match process(proc, host, vanishing) {
+        match process(proc, host) {
             Ok(Some(process)) => subjects.processes.push(process),
             Ok(None) => {}
-            Err(_) if vanishing => {}
+            Err(_) if is_gone(&format!("/proc/{host}")) => {}
             Err(failure) => return Err(failure),
         }
     }
@@ -72,12 +72,19 @@ pub fn collect(proc: &mut Proc, init: i32, pids: &[i32], vanishing: bool) -> Res
     Ok(subjects)
 }
 
-fn process(proc: &mut Proc, host: i32, vanishing: bool) -> Result<Option<Process>, Failure> {
+/// Whether a task has ended: its directory is away, or it has no more than its exit status.
+pub(crate) fn is_gone(directory: &str) -> bool {
+    let text = std::fs::read(format!("{directory}/stat")).unwrap_or_default();
+    let state = text.iter().rposition(|&byte| byte == b')').and_then(|at| text.get(at + 2));
+    matches!(state, None | Some(b'Z' | b'X'))
+}
+
+fn process(proc: &mut Proc, host: i32) -> Result<Option<Process>, Failure> {
     let mut threads = Vec::new();
     for tid in proc.numbers(format_args!("{host}/task"))? {
         match thread(proc, host, tid) {
             Ok(thread) => threads.push(thread),
-            Err(_) if vanishing => {}
+            Err(_) if is_gone(&format!("/proc/{host}/task/{tid}")) => {}
             Err(failure) => return Err(failure),
         }
     }

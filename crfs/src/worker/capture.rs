@@ -13,7 +13,6 @@ use crate::failure::{Failure, Kind};
 use crate::freezer::Cgroup;
 use crate::registry::{Container, Record, Registry, Timing};
 use crate::resource::Findings;
-use crate::resource::container::Moment;
 use crate::resource::kernel::Kernel;
 use crate::resource::proc::Proc;
 use crfs_sys::HostPid;
@@ -87,7 +86,7 @@ fn frozen(
     laps: &mut Laps,
 ) -> Result<bool, Failure> {
     let mut held = stop::hold(job, end, findings, laps)?;
-    let moment = Moment::now()?;
+    let moment = held.moment;
     // Even where reading fails: a thaw cannot seize what is still seized.
     let records = match &held.tracees {
         Some(tracees) => records::read(job, &held.subjects, tracees, &moment, findings, laps).map(Some),

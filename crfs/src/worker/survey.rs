@@ -31,7 +31,7 @@ fn survey(registry: &Registry, name: &str, findings: &mut Findings) -> Result<()
     let Some(init) = record.init else { return Ok(()) };
     let mut proc = Proc::open()?;
     let pids = Cgroup::at(&record.cgroup).procs()?;
-    let subjects = subject::collect(&mut proc, init.pid, &pids, true)?;
+    let subjects = subject::collect(&mut proc, init.pid, &pids)?;
     if !alive(init.pid) {
         return Ok(());
     }
@@ -46,7 +46,9 @@ fn survey(registry: &Registry, name: &str, findings: &mut Findings) -> Result<()
             let mut found = Findings::default();
             let looked = thread::survey(subject, thread, &ours, &mut found)
                 .and_then(|()| zombie::capture(subject, thread, &subjects, &mut proc, &mut found).map(drop));
-            if looked.is_ok() || alive_thread(subject.host, thread.host) {
+            // What has let go of its files and memory on its way out looks as if it had its own.
+            if !subject::is_gone(&format!("/proc/{}/task/{}", subject.host, thread.host)) {
+                looked?;
                 merge(findings, found);
             }
         }
@@ -113,9 +115,5 @@ fn merge(findings: &mut Findings, found: Findings) {
 }
 
 fn alive(host: i32) -> bool {
-    Path::new("/proc").join(host.to_string()).exists()
-}
-
-fn alive_thread(process: i32, host: i32) -> bool {
-    Path::new("/proc").join(format!("{process}/task/{host}")).exists()
+    !subject::is_gone(&format!("/proc/{host}"))
 }

@@ -32,8 +32,7 @@ pub fn list() -> Result<Vec<OsString>> {
     };
     let null: *const u8 = std::ptr::null();
     // SAFETY: this command takes neither key nor value.
-    let created =
-        unsafe { libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), FSCONFIG_CMD_CREATE, null, null, 0) };
+    let created = unsafe { libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), FSCONFIG_CMD_CREATE, null, null, 0) };
     Errno::result(created)?;
     // SAFETY: numbers.
     let mount = owned(unsafe { libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), FSMOUNT_CLOEXEC, 0) })?;

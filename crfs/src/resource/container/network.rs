@@ -22,6 +22,13 @@ pub(super) fn survey(init: i32, proc: &mut Proc, findings: &mut Findings) -> Res
     // Listing them walks a table of all the machine's connections, 10 ms even where the namespace has none: count first. Both
     // versions of the protocol have their TIME_WAIT counted in the first line (`net/ipv4/proc.c`, v6.18).
     let waiting = count(proc, init, "sockstat", "TCP:", "tw");
+    for address in addresses(proc.text(format_args!("{init}/net/fib_trie")).unwrap_or_default()) {
+        findings.block(
+            "manifest",
+            format!("the container's network has the address {address}, which is not carried yet"),
+            "Remove it, or use `crctl run --host-net`",
+        );
+    }
     for (protocol, file, line) in TCP {
         if waiting == Some(0) && count(proc, init, file, line, "inuse").unwrap_or(0) == 0 {
             continue;
@@ -59,6 +66,20 @@ fn interfaces(text: &str) -> Vec<String> {
     names.filter(|name| !FALLBACK.contains(name) && *name != "ip6gre0").map(ToOwned::to_owned).collect()
 }
 
+/// The local addresses of /proc/net/fib_trie outside of 127.0.0.0/8; there is no such file without IPv4 routing.
+fn addresses(text: &str) -> Vec<String> {
+    let mut last = "";
+    let mut found = Vec::new();
+    for line in text.lines() {
+        if let Some((_, address)) = line.split_once("|-- ") {
+            last = address.trim();
+        } else if line.contains("host LOCAL") && !last.starts_with("127.") && !found.iter().any(|known| known == last) {
+            found.push(last.to_owned());
+        }
+    }
+    found
+}
+
 /// Local addresses of connections that have no inode: nobody's descriptor leads to them.
 fn orphans(text: &str) -> Vec<String> {
     let fields = |line: &str| -> Option<(String, bool)> {
@@ -83,6 +104,13 @@ mod tests {
         let text = "sockets: used 9\nTCP: inuse 3 orphan 1 tw 2 alloc 5 mem 1\nUDP: inuse 7 mem 4\n";
         assert_eq!((counted(text, "TCP:", "inuse"), counted(text, "TCP:", "tw")), (Some(3), Some(2)));
         assert_eq!((counted(text, "TCP6:", "inuse"), counted(text, "UDP:", "tw")), (None, None));
+    }
+
+    #[test]
+    fn addresses_beside_the_loopback_are_told_once() {
+        let trie = "Main:\n  +-- 0.0.0.0/0 2 0 2\n     |-- 10.1.2.0\n        /24 link UNICAST\n     |-- 10.1.2.3\n        /32 host LOCAL\n\
+            Local:\n     |-- 10.1.2.3\n        /32 host LOCAL\n     |-- 127.0.0.1\n        /32 host LOCAL\n";
+        assert_eq!(addresses(trie), ["10.1.2.3"]);
     }
 
     #[test]

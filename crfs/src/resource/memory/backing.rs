@@ -22,10 +22,13 @@ enum Known {
     Refused { reason: String, remedy: &'static str },
 }
 
+/// Device, inode and name as smaps has them: what two mappings of one file have in common.
+type Key = ((u32, u32), u64, Vec<u8>);
+
 /// Tells what mappings map, and remembers.
 pub(super) struct Backings<'a> {
     place: &'a Place,
-    files: HashMap<((u32, u32), u64, Vec<u8>), Known>,
+    files: HashMap<Key, Known>,
     objects: Objects,
 }
 

@@ -87,7 +87,7 @@ mod tests {
     #[test]
     fn our_own_is_read() {
         let mut proc = Proc::open().expect("/proc");
-        let stat = Stat::read(&mut proc, "self/stat").expect("our own");
+        let stat = Stat::read(&mut proc, "thread-self/stat").expect("our own");
         assert_eq!(stat.state, b'R');
         assert!(stat.end_code > stat.start_code && stat.env_end > stat.arg_start);
     }

@@ -1,7 +1,7 @@
 //! Objects that processes share without being threads of each other: made by clone(2) with single flags. Not carried yet.
 
 use super::super::Findings;
-use super::super::subject::{Process, Subjects};
+use super::super::subject::{self, Process, Subjects};
 use crate::failure::{Doing, Failure};
 use crfs_sys::kcmp::{self, Comparison, Object};
 use image_format::layout;
@@ -39,7 +39,9 @@ pub fn survey(subjects: &Subjects, findings: &mut Findings) -> Result<(), Failur
         merge_sort(&mut sorted, &mut compare);
         for pair in sorted.windows(2) {
             let same = kcmp::compare(part, Pid::from_raw(pair[0].host), Pid::from_raw(pair[1].host));
-            if same == Ok(Comparison::Equal) {
+            // Of two that are on their way out neither has any.
+            let gone = |process: &Process| subject::is_gone(&format!("/proc/{}", process.host));
+            if same == Ok(Comparison::Equal) && !gone(pair[0]) && !gone(pair[1]) {
                 let (first, second) = (pair[0].pid.min(pair[1].pid), pair[0].pid.max(pair[1].pid));
                 findings.block(
                     layout::process_file(second, "process"),

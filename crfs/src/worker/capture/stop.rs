@@ -4,6 +4,7 @@ use super::super::survey;
 use super::{Job, Laps};
 use crate::failure::{Doing, Failure, Kind};
 use crate::resource::Findings;
+use crate::resource::container::Moment;
 use crate::resource::proc::Stat;
 use crate::resource::subject::{self, Subjects};
 use crfs_tracee::{HostPid, StopAll, Stopped, Tracee, stop_all};
@@ -20,6 +21,8 @@ const PAUSE: Duration = Duration::from_micros(50);
 /// The container's tasks, and the handles of their threads unless something forbids to take them.
 pub(super) struct Held {
     pub(super) subjects: Subjects,
+    /// When all of them stood still.
+    pub(super) moment: Moment,
     pub(super) tracees: Option<BTreeMap<i32, Tracee<Stopped>>>,
 }
 
@@ -27,8 +30,9 @@ pub(super) struct Held {
 /// the deadline allows.
 pub(super) fn hold(job: &mut Job, end: Instant, findings: &mut Findings, laps: &mut Laps) -> Result<Held, Failure> {
     loop {
+        let moment = Moment::now()?;
         let pids = job.cgroup.procs()?;
-        let subjects = subject::collect(&mut job.proc, job.init, &pids, false)?;
+        let subjects = subject::collect(&mut job.proc, job.init, &pids)?;
         if !subjects.processes.iter().any(|process| process.host == job.init) {
             return Err(Failure::new(
                 Kind::WrongState,
@@ -48,26 +52,36 @@ pub(super) fn hold(job: &mut Job, end: Instant, findings: &mut Findings, laps: &
         laps.lap("obstacles");
         if subjects.processes.iter().flat_map(|process| &process.threads).any(|thread| thread.status.tracer != 0) {
             merge(findings, found);
-            return Ok(Held { subjects, tracees: None });
+            return Ok(Held { subjects, moment, tracees: None });
         }
         let tids = threads(&subjects).filter(|(_, _, state)| !matches!(state, b'Z' | b'X'));
         let tids: Vec<HostPid> = tids.map(|(_, host, _)| HostPid::new(host)).collect();
         let stopped = stop_all(tids, Instant::now() + PATIENCE);
         if let Some(late) = stopped.late.first().map(Tracee::tid) {
             let shown = describe(&subjects, late.raw());
-            abandon(stopped)?;
+            abandon(job, stopped, end)?;
             breathe(job, end, &shown)?;
             continue;
         }
-        if let Some(failure) = lost(&stopped, &subjects) {
-            abandon(stopped)?;
+        if let Some((tid, error)) = stopped.refused.first() {
+            let failure = Failure::from_error(error).within(format!("{}: stopping it", describe(&subjects, tid.raw())));
+            abandon(job, stopped, end)?;
             return Err(failure);
+        }
+        if let Some((tid, exit)) = stopped.gone.first() {
+            // Killed while frozen. What it leaves is listed anew.
+            let shown = format!("{} ended ({exit})", describe(&subjects, tid.raw()));
+            abandon(job, stopped, end)?;
+            if Instant::now() >= end {
+                return Err(Failure::new(Kind::Stale, format!("{shown} while it was to be captured; freeze again")));
+            }
+            continue;
         }
         job.kernel.find_tracees()?;
         merge(findings, found);
         laps.lap("seize");
         let tracees = stopped.stopped.into_iter().map(|tracee| (tracee.tid().raw(), tracee)).collect();
-        return Ok(Held { subjects, tracees: Some(tracees) });
+        return Ok(Held { subjects, moment, tracees: Some(tracees) });
     }
 }
 
@@ -107,26 +121,18 @@ fn breathe(job: &Job, end: Instant, shown: &str) -> Result<(), Failure> {
     job.cgroup.thaw_briefly(left)
 }
 
-/// Why the stop failed, if a thread could not be taken.
-fn lost(stopped: &StopAll, subjects: &Subjects) -> Option<Failure> {
-    if let Some((tid, error)) = stopped.refused.first() {
-        let shown = describe(subjects, tid.raw());
-        return Some(Failure::from_error(error).within(format!("{shown}: stopping it")));
-    }
-    let (tid, exit) = stopped.gone.first()?;
-    let shown = describe(subjects, tid.raw());
-    Some(Failure::new(Kind::Stale, format!("{shown} ended while it was to be captured ({exit}); freeze again")))
-}
-
 /// Lets go of everything after a stop that did not succeed.
-fn abandon(stopped: StopAll) -> Result<(), Failure> {
+fn abandon(job: &Job, stopped: StopAll, end: Instant) -> Result<(), Failure> {
     for tracee in stopped.stopped {
         detach(tracee)?;
     }
+    if !stopped.late.is_empty() {
+        job.cgroup.thaw()?;
+    }
     for tracee in stopped.late {
-        // It stops when it can, and has to be let go of then. The moment's thaw brings it there.
+        // It stops when it can, which the thaw brings about, and has to be let go of then.
         let tid = tracee.tid();
-        match tracee.wait(Instant::now() + PATIENCE).doing(|| format!("task {tid}: waiting for it to stop"))? {
+        match tracee.wait(end.max(Instant::now() + PATIENCE)).doing(|| format!("task {tid}: waiting for it to stop"))? {
             crfs_tracee::Waited::Stopped(tracee) => detach(tracee)?,
             crfs_tracee::Waited::Gone(_) => {}
             crfs_tracee::Waited::Running(_) => {
