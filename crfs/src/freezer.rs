@@ -197,6 +197,15 @@ impl Cgroup {
         self.freeze(deadline)
     }
 
+    /// Whether its tasks are to be stopped, whether or not all are yet.
+    ///
+    /// # Errors
+    /// When cgroup.freeze cannot be read.
+    pub fn is_to_freeze(&self) -> Result<bool, Failure> {
+        let path = self.path.join("cgroup.freeze");
+        fs::read_to_string(&path).map(|text| text.trim() == "1").doing(|| format!("{}: reading", path.display()))
+    }
+
     /// Whether all tasks in it and below it are stopped.
     ///
     /// # Errors

@@ -42,6 +42,9 @@ impl Default for FreezeOptions {
     }
 }
 
+/// For a freeze that was interrupted to be completed.
+const REFREEZE_PATIENCE: Duration = Duration::from_secs(2);
+
 /// Freezes a running container and captures it, so that its tree stands.
 ///
 /// # Errors
@@ -78,7 +81,9 @@ pub fn freeze(registry: &Registry, name: &str, options: FreezeOptions) -> Result
 /// What a capture does when it fails, unless it was killed: a worker repairs interrupted calls and thaws. Should that one be killed
 /// too, running on counts for more than an EINTR.
 fn thaw_after_failure(name: &str, cgroup: &Cgroup) -> Result<(), Failure> {
-    if cgroup.is_frozen()? && worker::run(&Job::Thaw { name: name.to_owned() }).failure.is_none() {
+    // Killed while tasks were still stopping: those that had stopped need the repair, and it needs all to have stopped.
+    let stopped = cgroup.is_to_freeze()? && cgroup.freeze(REFREEZE_PATIENCE).is_ok();
+    if stopped && worker::run(&Job::Thaw { name: name.to_owned() }).failure.is_none() {
         return Ok(());
     }
     cgroup.thaw()
