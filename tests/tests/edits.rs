@@ -91,7 +91,7 @@ fn broken_edits() -> Vec<Broken> {
             object(|m| m["cpu"]["flags"].as_array_mut().expect("a list").push(json!("nonesuch_isa"))),
             &["nonesuch_isa"],
         ),
-        broken("vDSO", "manifest", object(|m| m["kernel"]["vdso"] = json!("0x1234")), &["vdso"]),
+        broken("vDSO", "manifest", object(|m| m["kernel"]["vdso"] = json!("0x1234")), &["vDSO"]),
         broken("parent", "manifest", object(|m| m["parent"] = json!("earlier")), &["parent"]),
         broken(
             "umask",

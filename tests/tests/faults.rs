@@ -89,7 +89,8 @@ fn captures_die(kind: &str, arguments: &[&str]) {
         killed += u32::from(hit);
         // It died before its report was read, or after: either is right, but the state must say which.
         let state = world.state("vs1");
-        assert_eq!(state, if froze { "frozen" } else { "running" }, "after death {time}");
+        let told = || format!("after death {time}: {:?} {:#}", victim.result(), world.status("vs1"));
+        assert_eq!(state, if froze { "frozen" } else { "running" }, "{}", told());
         if froze {
             world.thaw("vs1");
         }

@@ -18,8 +18,8 @@ pub struct Leftovers {
     pub mounts: Vec<String>,
     /// Namespaces that its processes are in and the harness is not.
     pub namespaces: BTreeSet<String>,
-    /// How many descriptors its server holds.
-    pub server_descriptors: usize,
+    /// What descriptors its server holds.
+    pub server_descriptors: Vec<String>,
 }
 
 impl Leftovers {
@@ -27,6 +27,8 @@ impl Leftovers {
     #[must_use]
     pub fn of(world: &World) -> Self {
         let server = world.server.as_ref().map(std::process::Child::id);
+        // A server lets go of what is gone when it is asked, and need not watch.
+        let _ = fs::read_dir(world.mount()).map(Iterator::count);
         let tag = cgroup_parent(world.run_dir());
         let (mut processes, mut namespaces) = (BTreeSet::new(), BTreeSet::new());
         let me = std::process::id();
@@ -52,8 +54,7 @@ impl Leftovers {
             cgroups: cgroups(&tag).into_iter().filter(|cgroup| !cgroup.ends_with(&tag)).collect(),
             mounts: mounts_under(world.dir()),
             namespaces,
-            server_descriptors: server
-                .map_or(0, |pid| fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)),
+            server_descriptors: server.map(descriptors).unwrap_or_default(),
         }
     }
 
@@ -70,6 +71,16 @@ impl Leftovers {
         });
         assert_eq!(now, *self, "something was left behind (left: now, right: before)");
     }
+}
+
+/// What the descriptors of a process lead to, sorted; sockets and the like without their numbers.
+fn descriptors(pid: u32) -> Vec<String> {
+    let entries = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let links = entries.filter_map(|entry| fs::read_link(entry.path()).ok());
+    let mut names: Vec<String> =
+        links.map(|link| link.to_string_lossy().split(":[").next().unwrap_or_default().to_owned()).collect();
+    names.sort();
+    names
 }
 
 fn belongs(proc: &Path, dir: &Path, tag: &str, server: Option<u32>) -> bool {

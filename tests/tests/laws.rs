@@ -1,0 +1,107 @@
+//! The law that capture after restore gives the same record: everything but what must differ, which is listed here.
+
+use crfs_tests::compare::{differences, page_differences};
+use crfs_tests::world::{Method, Program, World, python, read_tree, wait_for};
+use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Clocks go on, and so does whatever counts down.
+const TIME: [&str; 3] = ["manifest:0.clocks.", ".resume.remaining.", "/timers:"];
+
+/// The images before and after: freeze, copy, kill, restore, copy, thaw, freeze at once, copy.
+fn round(world: &World, name: &str) -> (PathBuf, PathBuf) {
+    world.freeze(name);
+    let before = world.copy_out(name, Method::Cp);
+    world.kill(name);
+    world.restore(&before, name, Method::Cp);
+    let restored = world.copy_out(name, Method::Cp);
+    for (path, bytes) in read_tree(&before) {
+        let now = fs::read(restored.join(&path)).unwrap_or_default();
+        assert!(now == bytes, "{}: a restored container that has not run shows another tree", path.display());
+    }
+    world.thaw(name);
+    world.freeze(name);
+    (before, world.copy_out(name, Method::Cp))
+}
+
+fn expect_same(before: &Path, after: &Path, ignored: &[&str]) {
+    let found = differences(before, after);
+    let kept: Vec<String> = found
+        .iter()
+        .filter(|difference| !TIME.iter().chain(ignored).any(|part| difference.place.contains(part)))
+        .map(ToString::to_string)
+        .collect();
+    let differ = kept.len();
+    assert!(kept.is_empty(), "{differ} differences\n{}", kept.join("\n").chars().take(20_000).collect::<String>());
+}
+
+/// Where the kernel itself writes into memory when a thread goes on: its `struct rseq`.
+fn rseq_areas(image: &Path) -> Vec<(u64, u64)> {
+    let attributes = read_tree(image).into_iter().filter(|(path, _)| path.components().count() == 3);
+    let attributes = attributes.filter(|(path, _)| path.ends_with("attr"));
+    attributes
+        .filter_map(|(_, text)| {
+            let attr: Value = serde_json::from_slice(&text).ok()?;
+            let address = attr["rseq"]["address"].as_str()?.strip_prefix("0x").map(|hex| u64::from_str_radix(hex, 16));
+            let address = address?.ok()?;
+            Some((address, address + attr["rseq"]["size"].as_u64()?))
+        })
+        .collect()
+}
+
+/// Processes with every attribute set to something of its own, none of which runs: all is the same, to the byte, and works.
+fn stands_still(kinds: &[&str]) {
+    let world = World::new();
+    let program = Program::script(&world, python(), "still.py", kinds);
+    world.crctl(["run", "vs1", "--"].map(str::to_owned).iter().chain(&program.command)).expect_success();
+    wait_for(Duration::from_secs(60), || program.progress() > 0 || program.result().is_some());
+    assert_eq!(program.result(), None);
+    for _ in 0..2 {
+        let (before, after) = round(&world, "vs1");
+        expect_same(&before, &after, &[]);
+        let areas = rseq_areas(&before);
+        for (process, addresses) in page_differences(&before, &after) {
+            let changed: Vec<String> = addresses
+                .iter()
+                .filter(|&&at| !areas.iter().any(|&(start, end)| (start..end).contains(&at)))
+                .map(|at| format!("{at:#x}"))
+                .collect();
+            assert!(changed.is_empty(), "{process}: memory differs at {changed:?}");
+        }
+        world.thaw("vs1");
+    }
+    let record: Value =
+        serde_json::from_slice(&fs::read(world.run_dir().join("vs1/container.json")).expect("the container's record"))
+            .expect("its form");
+    let init = record["init"]["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok()).expect("a first process");
+    let init = nix::unistd::Pid::from_raw(init);
+    nix::sys::signal::kill(init, nix::sys::signal::Signal::SIGUSR1).expect("asking for the verdict");
+    wait_for(Duration::from_secs(30), || program.result().is_some());
+    assert_eq!(program.result().as_deref(), Some("ok"));
+}
+
+macro_rules! still {
+    ($($name:ident: $($kind:literal)*;)*) => { $(
+        #[test]
+        fn $name() {
+            stands_still(&[$($kind),*]);
+        }
+    )* };
+}
+still! {
+    advice: "advice";
+    protections: "protections";
+    heap: "heap";
+    mapped_files: "files";
+    shared_memory: "shared";
+    attributes: "attributes" "root_directory" "realtime";
+    credentials: "nobody" "ambient" "weak_root" "half_changed";
+    signals: "signals";
+    threads: "threads";
+    zombies: "zombies";
+    groups: "groups";
+    executed: "executed";
+    all_at_once: ;
+}
