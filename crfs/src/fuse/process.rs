@@ -1,13 +1,14 @@
 //! What a server process needs to know of the machine and of other servers before it mounts.
 
-use super::FILE_SYSTEM;
 use crate::failure::{Doing, Failure, Kind};
 use crate::freezer::Cgroup;
+use crate::mountinfo::mounts;
 use crate::registry::{Registry, create_dir};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::mount::{MntFlags, umount2};
 use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -57,10 +58,10 @@ pub enum MountState {
     Stale,
 }
 
-/// Looks at a mount point.
+/// Looks at a mount point; makes the directory where there is none.
 ///
 /// # Errors
-/// When it is no directory, or there is none.
+/// When it is no directory, or cannot be made.
 pub fn mount_state(mountpoint: &Path) -> Result<MountState, Failure> {
     match fs::metadata(mountpoint) {
         Ok(metadata) if !metadata.is_dir() => {
@@ -68,30 +69,19 @@ pub fn mount_state(mountpoint: &Path) -> Result<MountState, Failure> {
         }
         Ok(_) => Ok(if is_ours(mountpoint) { MountState::Served } else { MountState::Free }),
         Err(error) if error.raw_os_error() == Some(libc::ENOTCONN) => Ok(MountState::Stale),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(Failure::new(
-            Kind::NotFound,
-            format!("{0}: no such directory; make it with `mkdir {0}`", mountpoint.display()),
-        )),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let make = fs::DirBuilder::new().mode(0o700).create(mountpoint);
+            make.doing(|| format!("{}: making the directory to mount on", mountpoint.display()))?;
+            Ok(MountState::Free)
+        }
         Err(error) => Err(error).doing(|| format!("{}: looking at the mount point", mountpoint.display())),
     }
 }
 
 fn is_ours(mountpoint: &Path) -> bool {
     let Ok(path) = fs::canonicalize(mountpoint) else { return false };
-    let Ok(mounts) = fs::read_to_string("/proc/self/mountinfo") else { return false };
-    mounts.lines().any(|line| {
-        let fields: Vec<&str> = line.split(' ').collect();
-        let tail = fields.iter().position(|field| *field == "-");
-        let ours = |at: usize| {
-            fields.get(at + 1).is_some_and(|kind| kind.starts_with("fuse")) && fields.get(at + 2) == Some(&FILE_SYSTEM)
-        };
-        fields.get(4).is_some_and(|point| Path::new(&unescape(point)) == path) && tail.is_some_and(ours)
-    })
-}
-
-/// mountinfo writes blanks and backslashes in octal.
-fn unescape(field: &str) -> String {
-    field.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
+    let Ok(text) = fs::read("/proc/self/mountinfo") else { return false };
+    mounts(&text).iter().any(|mount| mount.path == path && mount.is_crfs())
 }
 
 /// Detaches the mount that a dead server left.

@@ -10,8 +10,35 @@ use nix::errno::Errno;
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+/// Buffers without content. Fresh memory costs more than reading into it, so they are used again, the last one first.
+type Free = Arc<Mutex<Vec<Vec<u8>>>>;
+
+/// A chunk's bytes. The buffer goes back when the last reader has let go of it.
+#[derive(Debug)]
+pub struct Buffer {
+    bytes: Vec<u8>,
+    free: Free,
+}
+
+impl AsRef<[u8]> for Buffer {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        if free.len() < SPARE {
+            free.push(std::mem::take(&mut self.bytes));
+        }
+    }
+}
+
 /// Buffers of [`CHUNK_SIZE`] bytes in all.
 const SLOTS: usize = 20;
+/// Buffers kept without content.
+const SPARE: usize = 6;
 /// Chunks kept ahead of a reader.
 const AHEAD: u64 = 2;
 /// Threads that read ahead.
@@ -24,6 +51,8 @@ pub(super) struct ChunkCache(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
+    /// Locked after `state`, never the other way round.
+    free: Free,
     /// A chunk is no longer being read.
     settled: Condvar,
     /// There is work, or the end.
@@ -33,7 +62,6 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     slots: Vec<Slot>,
-    free: Vec<Vec<u8>>,
     queue: VecDeque<(Arc<PageSource>, u64)>,
     threads: usize,
     clock: u64,
@@ -53,16 +81,21 @@ struct Slot {
 #[derive(Debug, Clone)]
 enum Content {
     Loading,
-    Ready(Arc<Vec<u8>>),
+    Ready(Arc<Buffer>),
 }
 
 impl ChunkCache {
     pub(super) fn new() -> Self {
-        ChunkCache(Arc::new(Shared { state: Mutex::default(), settled: Condvar::new(), work: Condvar::new() }))
+        ChunkCache(Arc::new(Shared {
+            state: Mutex::default(),
+            free: Free::default(),
+            settled: Condvar::new(),
+            work: Condvar::new(),
+        }))
     }
 
     /// The chunk, if it is there already.
-    pub(super) fn ready(&self, source: &PageSource, chunk: u64) -> Option<Arc<Vec<u8>>> {
+    pub(super) fn ready(&self, source: &PageSource, chunk: u64) -> Option<Arc<Buffer>> {
         let mut state = self.lock();
         state.clock += 1;
         let now = state.clock;
@@ -77,7 +110,7 @@ impl ChunkCache {
     /// The chunk; reads it, or waits for whoever is reading it.
     ///
     /// Errors are those of the read. They are not kept: whoever asks next reads again.
-    pub(super) fn get(&self, source: &Arc<PageSource>, chunk: u64) -> Result<Arc<Vec<u8>>, Errno> {
+    pub(super) fn get(&self, source: &Arc<PageSource>, chunk: u64) -> Result<Arc<Buffer>, Errno> {
         let mut state = self.lock();
         loop {
             match state.find(source.id, chunk).map(|slot| slot.content.clone()) {
@@ -139,7 +172,7 @@ impl ChunkCache {
         state.queue.retain(|(queued, _)| queued.id != source.id);
         state.slots.retain(|slot| slot.source != source.id);
         if state.slots.is_empty() {
-            state.free = Vec::new();
+            *self.0.free.lock().unwrap_or_else(PoisonError::into_inner) = Vec::new();
         }
         self.0.settled.notify_all();
     }
@@ -174,11 +207,8 @@ impl State {
             let ready = self.slots.iter().enumerate().filter(|(_, slot)| matches!(slot.content, Content::Ready(_)));
             full.then(|| ready.min_by_key(|(_, slot)| slot.used).map(|(at, _)| at)).flatten()
         });
-        if let Some(at) = victim
-            && let Content::Ready(bytes) = self.slots.swap_remove(at).content
-        {
-            // A reader that still holds it frees it.
-            self.free.extend(Arc::try_unwrap(bytes));
+        if let Some(at) = victim {
+            self.slots.swap_remove(at);
         }
         if self.slots.len() >= SLOTS && !must {
             return false;
@@ -195,9 +225,10 @@ impl Shared {
     }
 
     /// Reads a chunk that has a slot.
-    fn load(&self, source: &PageSource, chunk: u64) -> Result<Arc<Vec<u8>>, Errno> {
-        let mut buffer = self.lock().free.pop().unwrap_or_default();
-        let result = source.load(chunk, &mut buffer);
+    fn load(&self, source: &PageSource, chunk: u64) -> Result<Arc<Buffer>, Errno> {
+        let spare = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut buffer = Buffer { bytes: spare.unwrap_or_default(), free: Arc::clone(&self.free) };
+        let result = source.load(chunk, &mut buffer.bytes);
         let mut state = self.lock();
         let answer = match result {
             Ok(()) => {
@@ -210,7 +241,6 @@ impl Shared {
             }
             Err(errno) => {
                 state.drop_slot(source.id, chunk);
-                state.free.push(buffer);
                 Err(errno)
             }
         };

@@ -1,5 +1,6 @@
 //! Open files.
 
+use super::cache::Buffer;
 use super::events::Watcher;
 use super::frozen::Frozen;
 use super::incoming::Incoming;
@@ -44,15 +45,18 @@ pub enum Content {
 pub enum Data {
     /// Made for this read.
     Own(Vec<u8>),
-    /// A part of what all readers share.
-    Chunk(Arc<Vec<u8>>, Range<usize>),
+    /// A part of what was made when the file was opened.
+    Part(Arc<Vec<u8>>, Range<usize>),
+    /// A part of a chunk that all readers share.
+    Chunk(Arc<Buffer>, Range<usize>),
 }
 
 impl AsRef<[u8]> for Data {
     fn as_ref(&self) -> &[u8] {
         match self {
             Data::Own(bytes) => bytes,
-            Data::Chunk(bytes, range) => bytes.get(range.clone()).unwrap_or_default(),
+            Data::Part(bytes, range) => bytes.get(range.clone()).unwrap_or_default(),
+            Data::Chunk(buffer, range) => (**buffer).as_ref().get(range.clone()).unwrap_or_default(),
         }
     }
 }

@@ -371,19 +371,11 @@ impl Incoming {
 
     /// What is still awaited, for people.
     pub(super) fn awaited(&self) -> String {
-        const SHOWN: usize = 5;
-        let state = self.lock();
-        match (&state.manifest, state.missing.len()) {
-            (Named::Unknown, _) => "awaiting the manifest".to_owned(),
-            (Named::Malformed, _) => "the manifest is malformed".to_owned(),
-            (Named::Files(_), 0) => "every file of the manifest is there".to_owned(),
-            (Named::Files(_), count) => {
-                let mut names: Vec<&str> = state.missing.iter().map(String::as_str).collect();
-                names.sort_unstable();
-                let more = if count > SHOWN { format!(" and {} more", count - SHOWN) } else { String::new() };
-                format!("missing or not whole: {}{more}", names[..count.min(SHOWN)].join(", "))
-            }
-        }
+        let open: Vec<String> = {
+            let state = self.lock();
+            state.nodes.values().filter(|node| node.dirty).map(|node| node.path.clone()).collect()
+        };
+        crate::copy::awaited(&self.dir, &open)
     }
 
     /// Looks at a file again: whether it is whole, and what follows for those that are missing.

@@ -1,5 +1,6 @@
 //! Opening, reading, writing, closing.
 
+use super::cache::Buffer;
 use super::control::{self, Command};
 use super::events::Watcher;
 use super::frozen::{Content as NodeContent, Frozen};
@@ -51,7 +52,7 @@ impl Tree {
             Ok(Handle::Bytes(bytes) | Handle::State(bytes, _)) => {
                 let start = usize::try_from(offset).map_or(bytes.len(), |offset| offset.min(bytes.len()));
                 let end = start.saturating_add(size).min(bytes.len());
-                Step::Now(Ok(Data::Chunk(bytes, start..end)))
+                Step::Now(Ok(Data::Part(bytes, start..end)))
             }
             Ok(Handle::Staged(staged)) => read_file(&staged.file, offset, size).map(Data::Own).into(),
             Ok(Handle::Pages(pages)) => inner.read_pages(pages, offset, size),
@@ -269,8 +270,8 @@ impl Inner {
     }
 }
 
-fn part(bytes: &Arc<Vec<u8>>, chunk: u64, offset: u64, end: u64) -> Data {
-    let within = |at: u64| usize::try_from(at - chunk * CHUNK_SIZE).unwrap_or(usize::MAX).min(bytes.len());
+fn part(bytes: &Arc<Buffer>, chunk: u64, offset: u64, end: u64) -> Data {
+    let within = |at: u64| usize::try_from(at - chunk * CHUNK_SIZE).unwrap_or(usize::MAX).min((**bytes).as_ref().len());
     Data::Chunk(Arc::clone(bytes), within(offset)..within(end))
 }
 

@@ -71,7 +71,7 @@ impl Tree {
         Ok(Opened { handle, content: super::handle::Content::Direct, flush: false })
     }
 
-    /// The names of an open directory, in the order of inode numbers where that matters.
+    /// The names of an open directory, sorted.
     ///
     /// # Errors
     /// EBADF, ENOTDIR.

@@ -41,6 +41,7 @@ pub(crate) mod tests;
 mod witness;
 
 pub use attr::{Attr, BLOCK_SIZE, Changes, Entry};
+pub use cache::Buffer;
 pub use control::Refusal;
 pub use events::Event;
 pub use handle::{Content, Data, HandleId, Opened};

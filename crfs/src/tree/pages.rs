@@ -176,7 +176,12 @@ impl PageSource {
 
     /// Reads a whole chunk and keeps its checksum.
     pub(super) fn load(&self, chunk: u64, buffer: &mut Vec<u8>) -> Result<(), Errno> {
-        buffer.resize(self.chunk_len(chunk), 0);
+        let len = self.chunk_len(chunk);
+        if buffer.capacity() == 0 {
+            // Zero pages from the kernel: not written twice.
+            *buffer = vec![0; len];
+        }
+        buffer.resize(len, 0);
         self.fill(chunk * CHUNK_SIZE, buffer)?;
         if self.sums.get(chunk).is_none() {
             self.sums.set(chunk, checksum(buffer));
