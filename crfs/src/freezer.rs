@@ -389,7 +389,7 @@ fn base() -> Result<PathBuf, Failure> {
 /// The first mount of cgroup v2, and which part of the hierarchy it shows.
 fn mount_point() -> Result<(PathBuf, PathBuf), Failure> {
     let text = fs::read("/proc/self/mountinfo").doing(|| "/proc/self/mountinfo: reading")?;
-    crate::launch::mounts(&text)
+    crate::mountinfo::mounts(&text)
         .into_iter()
         .find(|mount| mount.kind == "cgroup2")
         .map(|mount| (mount.path, mount.root))

@@ -1,10 +1,8 @@
 //! Starting a container: `crctl run`.
 
-mod mounts;
 mod resolve;
 mod surroundings;
 
-pub(crate) use mounts::mounts;
 pub use surroundings::{ClockOffsets, Newborn, Surroundings, clone_init};
 
 use crate::failure::{Doing, Failure, Kind};

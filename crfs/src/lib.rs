@@ -10,6 +10,7 @@ pub mod failure;
 pub mod freezer;
 pub mod fuse;
 pub mod launch;
+mod mountinfo;
 pub mod operation;
 pub mod plan;
 pub mod registry;

@@ -2,8 +2,8 @@
 //!
 //! The same code serves `crctl run` and the restore of an image, so that a container finds again what it had.
 
-use super::mounts::mounts;
 use crate::failure::{Doing, Failure, Kind};
+use crate::mountinfo::mounts;
 use crfs_sys::clone::{CloneArgs, Forked, exit_now, fork_into};
 use crfs_sys::namespaces::CLONE_NEWTIME;
 use nix::fcntl::OFlag;

@@ -5,8 +5,10 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 /// One mount.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Mount {
+    /// The file system's device number, as text.
+    pub(crate) device: Vec<u8>,
     /// Which part of the file system is mounted.
     pub(crate) root: PathBuf,
     /// Where.
@@ -32,12 +34,14 @@ pub(crate) fn mounts(text: &[u8]) -> Vec<Mount> {
 fn mount(line: &[u8]) -> Option<Mount> {
     // 36 35 98:0 /root /path options optional... - kind source super-options
     let mut fields = line.split(|&byte| byte == b' ');
-    let root = fields.nth(3)?;
+    let device = fields.nth(2)?;
+    let root = fields.next()?;
     let path = fields.next()?;
     let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
     let kind = fields.next()?;
     let source = fields.next()?;
     Some(Mount {
+        device: device.to_vec(),
         root: OsString::from_vec(unescape(root)).into(),
         path: OsString::from_vec(unescape(path)).into(),
         kind: String::from_utf8_lossy(kind).into_owned(),
@@ -73,7 +77,8 @@ mod tests {
     fn a_line_with_escapes_and_optional_fields() {
         let text = b"36 35 98:0 /a\\040b /mnt/c\\134d rw,noatime master:1 shared:2 - fuse crfs rw\nnonsense\n";
         let source = b"crfs".to_vec();
-        let expected = Mount { root: "/a b".into(), path: "/mnt/c\\d".into(), kind: "fuse".into(), source };
+        let device = b"98:0".to_vec();
+        let expected = Mount { device, root: "/a b".into(), path: "/mnt/c\\d".into(), kind: "fuse".into(), source };
         assert!(expected.is_crfs());
         assert_eq!(mounts(text), [expected]);
     }
