@@ -153,8 +153,11 @@ mod tests {
     fn mount_points() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(mount_state(dir.path()).unwrap(), MountState::Free);
-        let missing = mount_state(&dir.path().join("no")).unwrap_err();
-        assert!(missing.to_string().contains("mkdir"), "{missing}");
+        let missing = dir.path().join("new");
+        assert_eq!(mount_state(&missing).unwrap(), MountState::Free);
+        assert!(missing.is_dir());
+        let nowhere = mount_state(&dir.path().join("no/where")).unwrap_err();
+        assert!(nowhere.to_string().contains("no/where: making the directory"), "{nowhere}");
         let file = dir.path().join("file");
         fs::write(&file, "").unwrap();
         assert_eq!(mount_state(&file).unwrap_err().kind, Kind::BadName);
