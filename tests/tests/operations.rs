@@ -8,6 +8,9 @@ use std::io::{Result, Write};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
+/// What is done in a directory, how, and what it answers.
+type Case<'a> = (&'a str, &'a dyn Fn(&Path) -> Result<()>, Option<Errno>);
+
 /// None: it worked.
 fn answer<T>(result: Result<T>) -> Option<Errno> {
     result.err().map(|error| Errno::from_raw(error.raw_os_error().expect("an errno")))
@@ -18,7 +21,7 @@ fn write(path: &Path, create: bool, truncate: bool) -> Result<()> {
 }
 
 /// Does `operations` in a directory, and compares.
-fn expect(state: &str, directory: &Path, operations: &[(&str, &dyn Fn(&Path) -> Result<()>, Option<Errno>)]) {
+fn expect(state: &str, directory: &Path, operations: &[Case<'_>]) {
     for (what, operation, expected) in operations {
         assert_eq!(answer(operation(directory)), *expected, "{what}, {state}");
     }
@@ -26,9 +29,9 @@ fn expect(state: &str, directory: &Path, operations: &[(&str, &dyn Fn(&Path) -> 
 
 /// What no state allows.
 fn expect_no_special_files(state: &str, directory: &Path) {
-    let fifo = |at: &Path| nix::unistd::mkfifo(&at.join("sysv.sem"), Mode::S_IRUSR).map_err(Into::into);
-    let operations: [(&str, &dyn Fn(&Path) -> Result<()>, Option<Errno>); 3] = [
-        ("symlink", &|at| symlink("x", at.join("sysv.sem")), Some(Errno::EPERM)),
+    let fifo = |at: &Path| nix::unistd::mkfifo(&at.join("link"), Mode::S_IRUSR).map_err(Into::into);
+    let operations: [Case<'_>; 3] = [
+        ("symlink", &|at| symlink("x", at.join("link")), Some(Errno::EPERM)),
         ("mknod", &fifo, Some(Errno::EPERM)),
         ("making a file in .ctl", &|at| write(&at.join(".ctl/x"), true, false), Some(Errno::EPERM)),
     ];
