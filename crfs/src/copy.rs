@@ -1,10 +1,11 @@
 //! A checkpoint as a plain directory: read, parsed and checked as a whole.
 
 use crate::failure::{Failure, Kind};
-use image_format::image::{ImageError, TextSource, read_sums};
+use image_format::image::{ImageError, TextSource, parse_file, read_sums};
+use image_format::manifest::{Manifest, PathEntry, PathKind};
 use image_format::memory::ChunkSum;
 use image_format::types::PAGE_SIZE;
-use image_format::{Image, Pid, check, layout};
+use image_format::{Image, Pid, check, layout, parse_object};
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::FileExt;
@@ -12,6 +13,8 @@ use std::path::{Path, PathBuf};
 
 /// Findings of an image that are told at once; beyond them only their number is.
 const MOST_FINDINGS: usize = 20;
+/// Files that are told of a directory that is not whole; beyond them only their number is.
+const MOST_AWAITED: usize = 5;
 
 /// The records of an image that is sound in itself. Page contents stay where they are.
 #[derive(Debug)]
@@ -63,6 +66,62 @@ impl Copy {
     }
 }
 
+/// What keeps a directory from being an image, for people: the files that are missing, cut or of another size than the manifest
+/// says, each with the reason. `open` are files that somebody is still writing.
+#[must_use]
+pub fn awaited(directory: &Path, open: &[String]) -> String {
+    let source = Directory(directory.to_owned());
+    let written = |path: &str| open.iter().any(|open| open == path).then(|| format!("{path}: open for writing"));
+    let manifest = match source.manifest() {
+        Ok(manifest) => manifest,
+        Err(ImageError::Missing { .. }) => return "awaiting the manifest".to_owned(),
+        Err(error) => return format!("awaiting the manifest: {error}"),
+    };
+    if let Some(reason) = written(layout::MANIFEST) {
+        return format!("awaiting the manifest: {reason}");
+    }
+    let files = manifest.paths.iter().filter(|entry| entry.kind != PathKind::Directory);
+    let mut told: Vec<String> =
+        files.filter_map(|entry| written(&entry.path).or_else(|| source.lacks(entry))).collect();
+    if told.is_empty() {
+        return "every file of the manifest is there".to_owned();
+    }
+    told.sort_unstable();
+    let more = told.len().saturating_sub(MOST_AWAITED);
+    told.truncate(MOST_AWAITED);
+    let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+    format!("missing or not whole: {}{more}", told.join("; "))
+}
+
+impl Directory {
+    fn manifest(&self) -> Result<Manifest, ImageError> {
+        let path = || layout::MANIFEST.to_owned();
+        let read = self.read(layout::MANIFEST).map_err(|reason| ImageError::Read { path: path(), reason })?;
+        let bytes = read.ok_or_else(|| ImageError::Missing { path: path() })?;
+        let manifest = parse_object(&bytes).map_err(|source| ImageError::Text { path: path(), source })?;
+        check::manifest(&manifest)?;
+        Ok(manifest)
+    }
+
+    /// Why a file that the manifest names is not there whole.
+    fn lacks(&self, entry: &PathEntry) -> Option<String> {
+        let path = &entry.path;
+        if entry.kind == PathKind::Raw {
+            let named = entry.size.unwrap_or(0);
+            return match fs::metadata(self.0.join(path)) {
+                Ok(metadata) if metadata.len() == named => None,
+                Ok(metadata) => Some(format!("{path}: has {} bytes, and the manifest says {named}", metadata.len())),
+                Err(_) => Some(format!("{path}: missing")),
+            };
+        }
+        match self.read(path) {
+            Ok(Some(bytes)) => parse_file(path, &bytes).err().map(|error| error.to_string()),
+            Ok(None) => Some(format!("{path}: missing")),
+            Err(reason) => Some(format!("{path}: {reason}")),
+        }
+    }
+}
+
 /// One page of a `mem.pages`; what cannot be read is told when it is needed.
 fn read_page(path: &Path, page: u64) -> Option<Vec<u8>> {
     let mut bytes = vec![0; usize::try_from(PAGE_SIZE).ok()?];
@@ -77,3 +136,7 @@ fn refuse(findings: &[ImageError]) -> Failure {
     }
     Failure::new(Kind::BadImage, told.join("; "))
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

@@ -248,9 +248,9 @@ fn require(name: &str, verb: &str, state: State, allowed: &[State]) -> Result<()
             )
         }
         ("kill", State::Incoming | State::Failed) => format!("it has no processes; `crctl rm {name}` throws it away"),
-        (_, State::Incoming) => {
-            String::from("files of it are still being copied in; it is built when the last one is there")
-        }
+        (_, State::Incoming) => format!(
+            "it is built when the last of its files is there whole, and `crctl status {name}` says which are missing or cut"
+        ),
         (_, State::Failed) => {
             format!(
                 "it could not be built (`crctl status {name}` says why); replace a file of it, or `crctl rm {name}`"

@@ -41,7 +41,12 @@ struct One<'a> {
 
 pub(super) fn status(registry: &Registry, name: &str, json: bool) -> Result<()> {
     let (state, record) = operation::state(registry, name)?;
-    let last = registry.container(name)?.status()?;
+    let container = registry.container(name)?;
+    let mut last = container.status()?;
+    if state == State::Incoming {
+        // Known from the files alone, with or without a server. What somebody is writing this moment ends too early.
+        last.notes.push(crfs::copy::awaited(&container.staging_dir(), &[]));
+    }
     let tree = registry.server().map(|server| server.mountpoint.join(name));
     if json {
         return print_json(&One { name, state, record: &record, last: &last, tree });

@@ -58,7 +58,7 @@ impl Place {
             ));
         };
         let there = reopen::look(self.root.as_fd(), &path).and_then(|found| found.metadata());
-        if there.as_ref().is_ok_and(|found| (found.dev(), found.ino()) == seen.inode()) {
+        if there.as_ref().is_ok_and(|found| seen.is_same(found)) {
             return Ok(path);
         }
         let deleted = path.0.strip_suffix(b" (deleted)").map(|path| Bytes(path.to_vec()));

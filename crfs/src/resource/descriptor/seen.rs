@@ -108,6 +108,16 @@ impl Seen {
         (self.metadata.dev(), self.metadata.ino())
     }
 
+    /// Whether what stands under a path is what is open. A device is what its number says: every node of it leads to the same
+    /// driver, and a container's root has nodes of its own.
+    pub(crate) fn is_same(&self, found: &Metadata) -> bool {
+        let kind = |mode: u32| mode & libc::S_IFMT;
+        if self.file_type() == libc::S_IFCHR {
+            return kind(found.mode()) == libc::S_IFCHR && found.rdev() == self.metadata.rdev();
+        }
+        (found.dev(), found.ino()) == self.inode()
+    }
+
     /// The kind's bits of the mode (S_IFMT).
     pub(crate) fn file_type(&self) -> u32 {
         self.metadata.mode() & libc::S_IFMT
