@@ -76,8 +76,10 @@ impl Drop for World {
             let _ = kill(Pid::from_raw(server.pid), Signal::SIGKILL);
         }
         while self.is_mounted() && nix::mount::umount2(&self.mnt(), nix::mount::MntFlags::MNT_DETACH).is_ok() {}
-        if let Ok(group) = crfs::freezer::Cgroup::of(&crfs::registry::Registry::at(self.run_dir(), ""), "x") {
-            let _ = fs::remove_dir(group.path().parent().unwrap());
+        for run_dir in [self.run_dir(), self.dir.path().join("run2")] {
+            if let Ok(group) = crfs::freezer::Cgroup::of(&crfs::registry::Registry::at(run_dir, ""), "x") {
+                let _ = fs::remove_dir(group.path().parent().unwrap());
+            }
         }
     }
 }
