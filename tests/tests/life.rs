@@ -8,7 +8,7 @@ use std::fs;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 fn mounted(world: &World) -> bool {
@@ -38,8 +38,13 @@ fn the_background_server() {
 #[test]
 fn a_mount_point_that_is_none() {
     let world = World::without_server();
-    let nowhere = world.dir().join("nowhere");
-    run(world.command(binary("crfs")).arg(&nowhere), PATIENCE).expect_refusal(&["nowhere"]);
+    let before = Leftovers::of(&world);
+    let nowhere = world.dir().join("nowhere/at/all");
+    run(world.command(binary("crfs")).arg(&nowhere), PATIENCE).expect_refusal(&["nowhere/at/all"]);
+    let file = world.dir().join("file");
+    fs::write(&file, "").expect("a file");
+    run(world.command(binary("crfs")).arg(&file), PATIENCE).expect_refusal(&[&file.to_string_lossy()]);
+    before.expect_again(&world);
 }
 
 /// In a mount namespace of its own, so that only this server misses it.
@@ -211,32 +216,59 @@ fn thaw_and_kill_need_no_server() {
     assert_eq!(world.state("vs1"), "exited");
 }
 
-/// Somebody thaws the cgroup while a copy is being taken: an error, never a torn image.
-#[test]
-fn thawed_behind_our_back() {
-    let world = World::new();
-    let victim = Program::victim(&world, "data", &["60"]);
+/// A frozen container with much memory, and its cgroup's switch.
+fn frozen_with_switch(world: &World) -> (Program, PathBuf) {
+    let victim = Program::victim(world, "data", &["60"]);
     world.start("vs1", &victim);
     world.freeze("vs1");
-    let mut pages = fs::File::open(world.tree("vs1").join("0x00000001/mem.pages")).expect("the pages");
-    pages.read_exact(&mut vec![0; 1 << 20]).expect("the first chunk");
     let record = fs::read(world.run_dir().join("vs1/container.json")).expect("the record");
     let record: serde_json::Value = serde_json::from_slice(&record).expect("JSON");
     let cgroup = PathBuf::from(record["cgroup"].as_str().expect("a path"));
-    fs::write(cgroup.join("cgroup.freeze"), "0").expect("thawing it behind its back");
+    (victim, cgroup.join("cgroup.freeze"))
+}
+
+/// Somebody thaws the cgroup while a copy is being taken: the copy fails, and is not torn.
+#[test]
+fn thawed_during_a_copy() {
+    let world = World::new();
+    let (victim, switch) = frozen_with_switch(&world);
+    // tar stands still as long as nobody takes what it writes.
+    let mut tar = world.command("tar");
+    tar.arg("-C").arg(world.mount()).args(["-cf", "-", "vs1"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut tar = tar.spawn().expect("tar");
+    let mut stream = tar.stdout.take().expect("its output");
+    // Into the page contents, which come early and are most of it.
+    std::io::copy(&mut (&mut stream).take(4 << 20), &mut std::io::sink()).expect("the first part");
+    fs::write(&switch, "0").expect("thawing it behind its back");
     victim.goes_on(2);
-    // Also when it stands still again by now.
+    std::io::copy(&mut stream, &mut std::io::sink()).expect("the rest");
+    drop(stream);
+    let ended = tar.wait_with_output().expect("tar's end");
+    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert!(!ended.status.success() && said.contains("Stale file handle"), "{}: {said}", ended.status);
+    victim.goes_on(2);
+    victim.passes();
+}
+
+/// What was opened while frozen is stale once it ran, also when it stands still again; and no later copy can pass for a checkpoint.
+#[test]
+fn thawed_behind_our_back() {
+    let world = World::new();
+    let (victim, switch) = frozen_with_switch(&world);
+    let mut pages = fs::File::open(world.tree("vs1").join("0x00000001/mem.pages")).expect("the pages");
+    pages.read_exact(&mut vec![0; 1 << 20]).expect("the first chunk");
     for freeze in ["0", "1"] {
-        fs::write(cgroup.join("cgroup.freeze"), freeze).expect("freezing it again");
-        std::thread::sleep(Duration::from_millis(50));
+        fs::write(&switch, freeze).expect("switching behind its back");
+        std::thread::sleep(Duration::from_millis(100));
         pages.seek(SeekFrom::Start(40 << 20)).expect("seeking");
         let read = pages.read_exact(&mut vec![0; 4 << 20]);
         let errno = read.expect_err("reading pages of a container that ran").raw_os_error();
         assert_eq!(errno, Some(nix::libc::ESTALE));
-        let copy = crfs_tests::world::copy_tree(&world.tree("vs1"), &world.place("vs1"), Method::Cp);
-        assert!(!copy.success() && copy.stderr.contains("Stale file handle"), "{copy}");
+        let to = world.place("vs1");
+        let copy = crfs_tests::world::copy_tree(&world.tree("vs1"), &to, Method::Cp);
+        assert!(!copy.success() || !to.join("manifest").exists(), "a checkpoint of what ran: {copy}");
     }
-    fs::write(cgroup.join("cgroup.freeze"), "0").expect("letting it go on");
+    fs::write(&switch, "0").expect("letting it go on");
     victim.goes_on(2);
     victim.passes();
 }

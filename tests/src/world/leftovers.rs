@@ -147,6 +147,14 @@ pub(super) fn unmount(path: &Path) {
     }
 }
 
+/// Ends servers that went to the background, by unmounting what they serve.
+pub(super) fn end_background_servers(world: &World) {
+    for mount in mounts_under(world.dir()) {
+        unmount(Path::new(&mount));
+    }
+    wait_for(Duration::from_secs(5), || Leftovers::of(world).processes.is_empty());
+}
+
 /// Kills and removes every container by the product's own means.
 pub(super) fn remove_containers(world: &World) {
     for entry in fs::read_dir(world.run_dir()).into_iter().flatten().flatten() {

@@ -205,6 +205,7 @@ impl Drop for World {
         }
         leftovers::unmount(&self.mount());
         leftovers::remove_cgroups(self);
+        leftovers::end_background_servers(self);
     }
 }
 

@@ -54,7 +54,16 @@ impl World {
     #[track_caller]
     pub fn thaw(&self, name: &str) {
         self.must("thaw", name);
-        assert_eq!(self.state(name), "running");
+        let state = self.state(name);
+        assert_eq!(state, "running", "{:?} {}", self.results(), self.told(name));
+    }
+
+    /// What the programs of this world reported at their end.
+    #[must_use]
+    pub fn results(&self) -> Vec<String> {
+        let files = fs::read_dir(self.out()).into_iter().flatten().flatten().map(|entry| entry.path());
+        let results = files.filter(|path| path.extension().is_some_and(|extension| extension == "result"));
+        results.filter_map(|path| fs::read_to_string(path).ok()).collect()
     }
 
     /// Kills.
