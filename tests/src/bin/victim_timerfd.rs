@@ -30,10 +30,8 @@ fn run(stage: &mut Stage) -> Result<()> {
     let mut fired = 0;
     loop {
         victim::wait_until("the periodic timer", || ticks(&periodic).inspect(|count| fired += count).is_ok())?;
-        ensure!(
-            periodic.get()? == Some(Expiration::Interval(tick)) || armed_with(&periodic, tick)?,
-            "the period changed"
-        );
+        let armed = periodic.get()?;
+        ensure!(is_periodic(armed, tick), "the timer of {tick:?} is {armed:?}");
         match once.get()? {
             Some(Expiration::IntervalDelayed(left, interval)) => ensure!(
                 interval == TimeSpec::seconds(7) && left <= far && left > TimeSpec::seconds(1800),
@@ -52,9 +50,12 @@ fn run(stage: &mut Stage) -> Result<()> {
     Ok(())
 }
 
-fn armed_with(timer: &TimerFd, interval: TimeSpec) -> Result<bool> {
-    let armed = matches!(timer.get()?, Some(Expiration::IntervalDelayed(left, i)) if i == interval && left <= interval);
-    Ok(armed)
+fn is_periodic(armed: Option<Expiration>, tick: TimeSpec) -> bool {
+    match armed {
+        Some(Expiration::Interval(interval)) => interval == tick,
+        Some(Expiration::IntervalDelayed(left, interval)) => interval == tick && left <= tick,
+        _ => false,
+    }
 }
 
 fn main() -> ExitCode {
