@@ -2,7 +2,7 @@
 //! are written from where.
 
 use super::tree::{Birth, memory_parent};
-use image_format::memory::{Backing, Segment, Source};
+use image_format::memory::{Backing, Segment, SegmentFlags as F, Source};
 use image_format::types::PAGE_SIZE;
 use image_format::{Image, Pid};
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,6 +21,8 @@ pub struct MemoryPlan {
     pub keep: Vec<usize>,
     /// Kept segments whose protection differs from the creator's.
     pub protect: Vec<usize>,
+    /// Kept segments about which the creator told the kernel something else (madvise).
+    pub advise: Vec<usize>,
     /// Pages inherited inside kept segments that the process does not have.
     pub drop: Vec<(u64, u64)>,
     /// Pages to write.
@@ -117,6 +119,9 @@ fn process(image: &Image, pid: Pid, inherited_from: Option<Pid>) -> MemoryPlan {
                 if other.protection != segment.protection {
                     plan.protect.push(index);
                 }
+                if inherited_advice(other) != inherited_advice(segment) {
+                    plan.advise.push(index);
+                }
                 if !segment.shared {
                     plan.drop.extend(subtract(&content(other), &content(segment)));
                 }
@@ -144,16 +149,22 @@ fn process(image: &Image, pid: Pid, inherited_from: Option<Pid>) -> MemoryPlan {
     plan
 }
 
+/// The flags that madvise(2) sets and a child is born with. The others are set in the parent after its children are born.
+fn inherited_advice(segment: &Segment) -> u64 {
+    segment.flags.0 & (F::hugepage.0 | F::nohugepage.0 | F::sequential.0 | F::random.0 | F::dontdump.0)
+}
+
 /// Whether a mapping born from `parent` can serve as `child`: the same object at the same place with what only mmap
-/// decides. Protection and advice can be changed afterwards.
+/// decides. Protection and advice can be changed afterwards, but for advice about huge pages, which can be turned and not taken back.
 fn inheritable(parent: &Segment, child: &Segment) -> bool {
-    use image_format::memory::SegmentFlags as F;
+    let huge = |segment: &Segment| segment.flags.0 & (F::hugepage.0 | F::nohugepage.0) != 0;
     let fixed = F::growsdown.0 | F::noreserve.0 | F::accounted.0;
     parent.start == child.start
         && parent.end == child.end
         && parent.shared == child.shared
         && parent.flags.0 & fixed == child.flags.0 & fixed
         && parent.backing == child.backing
+        && (huge(child) || !huge(parent))
 }
 
 /// The ranges in which a segment has contents of its own (not its backing's), ascending.

@@ -117,6 +117,7 @@ pub const AFTER: &[(Action, Of, Action)] = &[
     (Action::Limits, Of::Itself, Action::Descriptors),
     (Action::Limits, Of::Itself, Action::Threads),
     (Action::Limits, Of::Itself, Action::Advice),
+    (Action::Limits, Of::Itself, Action::Signals),
     (Action::ThreadState, Of::Itself, Action::Signals),
     (Action::ThreadState, Of::Itself, Action::Directories),
     (Action::Credentials, Of::Itself, Action::Limits),
@@ -176,10 +177,11 @@ pub fn sort(births: &BTreeMap<Pid, Birth>) -> Result<Vec<Step>, Failure> {
         }
         let Some(birth) = births.get(&step.process) else { continue };
         // Born into the creator's old session or its new one.
-        if step.action == Action::Spawn && !birth.before_creators_session {
-            if let Some(creator) = birth.creator {
-                after(Action::Session, creator);
-            }
+        if step.action == Action::Spawn
+            && !birth.before_creators_session
+            && let Some(creator) = birth.creator
+        {
+            after(Action::Session, creator);
         }
         if step.action == Action::Session {
             for child in

@@ -11,9 +11,9 @@ use image_format::process::MemoryLayout;
 use image_format::types::PAGE_SIZE;
 use image_format::{Bytes, Image, Pid, ProcessImage, Timespec, layout};
 use libc::{
-    MADV_DONTDUMP, MADV_DONTFORK, MADV_DONTNEED, MADV_HUGEPAGE, MADV_MERGEABLE, MADV_NOHUGEPAGE, MADV_RANDOM,
-    MADV_SEQUENTIAL, MADV_WIPEONFORK, MAP_ANONYMOUS, MAP_FIXED_NOREPLACE, MAP_GROWSDOWN, MAP_NORESERVE, MAP_PRIVATE,
-    MAP_SHARED, PROT_WRITE,
+    MADV_DODUMP, MADV_DONTDUMP, MADV_DONTFORK, MADV_DONTNEED, MADV_HUGEPAGE, MADV_MERGEABLE, MADV_NOHUGEPAGE,
+    MADV_NORMAL, MADV_POPULATE_WRITE, MADV_RANDOM, MADV_SEQUENTIAL, MADV_WIPEONFORK, MAP_ANONYMOUS,
+    MAP_FIXED_NOREPLACE, MAP_GROWSDOWN, MAP_NORESERVE, MAP_PRIVATE, MAP_SHARED, PROT_WRITE,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -184,6 +184,12 @@ pub fn map(
     for fd in pulled.into_values() {
         close(batch, fd);
     }
+    for segment in plan.advise.iter().filter_map(|&index| process.segments.get(index)) {
+        for advice in [MADV_NORMAL, MADV_DODUMP] {
+            advise(batch, segment, advice);
+        }
+        advise_early(batch, segment);
+    }
     for segment in plan.protect.iter().filter_map(|&index| process.segments.get(index)) {
         protect(batch, segment);
     }
@@ -233,7 +239,8 @@ fn map_segment(batch: &mut Batch, segment: &Segment, fd: Option<Arg>) {
     ] {
         flags |= if wanted { flag } else { 0 };
     }
-    // A private mapping counts against the commit limit from when it is first writable, and that shows in its flags for good.
+    // A private mapping counts against the commit limit from when it is first writable, and that shows in its flags for good once
+    // it has had pages: it is protected after it was filled.
     let first = if accounted_by_writing(segment) {
         segment.protection.0 | u64::from(PROT_WRITE.cast_unsigned())
     } else {
@@ -241,9 +248,11 @@ fn map_segment(batch: &mut Batch, segment: &Segment, fd: Option<Arg>) {
     };
     let fd = fd.unwrap_or(Arg::Value(u64::MAX));
     batch.call(libc::SYS_mmap, &[start.into(), length.into(), first.into(), flags.into(), fd, offset.into()], "mmap");
-    if first != segment.protection.0 {
-        protect(batch, segment);
-    }
+    advise_early(batch, segment);
+}
+
+/// Advice that children may inherit.
+fn advise_early(batch: &mut Batch, segment: &Segment) {
     for (flag, advice) in [
         (SegmentFlags::nohugepage, MADV_NOHUGEPAGE),
         (SegmentFlags::hugepage, MADV_HUGEPAGE),
@@ -251,14 +260,33 @@ fn map_segment(batch: &mut Batch, segment: &Segment, fd: Option<Arg>) {
         (SegmentFlags::random, MADV_RANDOM),
         (SegmentFlags::dontdump, MADV_DONTDUMP),
     ] {
-        if has(flag) {
+        if segment.flags.contains(flag) {
             advise(batch, segment, advice);
         }
     }
 }
 
 fn accounted_by_writing(segment: &Segment) -> bool {
-    !segment.shared && segment.flags.contains(SegmentFlags::accounted)
+    !segment.shared && segment.flags.contains(SegmentFlags::accounted) && !is_writable(segment)
+}
+
+fn is_writable(segment: &Segment) -> bool {
+    segment.protection.0 & u64::from(PROT_WRITE.cast_unsigned()) != 0
+}
+
+/// The calls that protect what was mapped writable to be filled. Anonymous memory that never had a page would lose its accounting
+/// by that (`mprotect_fixup` in `mm/mprotect.c`, v6.18), so that one gets a page for a moment.
+pub fn protect_filled(batch: &mut Batch, process: &ProcessImage, plan: &MemoryPlan) {
+    let mapped = plan.map.iter().filter_map(|&index| process.segments.get(index));
+    for segment in mapped.filter(|segment| accounted_by_writing(segment)) {
+        if segment.backing == Backing::Anonymous && segment.pages.is_empty() {
+            for advice in [MADV_POPULATE_WRITE, MADV_DONTNEED] {
+                let args = [segment.start.0.into(), PAGE_SIZE.into(), advice.into()];
+                batch.call(libc::SYS_madvise, &args, "madvise");
+            }
+        }
+        protect(batch, segment);
+    }
 }
 
 fn protect(batch: &mut Batch, segment: &Segment) {

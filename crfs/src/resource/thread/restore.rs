@@ -83,6 +83,8 @@ pub fn scheduling(tid: HostPid, path: &str, attr: &ThreadAttr, notes: &mut Vec<S
     scheduler.runtime = wanted.runtime_ns;
     scheduler.deadline = wanted.deadline_ns;
     scheduler.period = wanted.period_ns;
+    // Other policies than OTHER and BATCH keep a nice value without using it, and set no other.
+    crfs_sys::sched::set_nice(tid.pid(), wanted.nice).doing(|| format!("{path}: setting the nice value"))?;
     crfs_sys::sched::set_attributes(tid.pid(), &scheduler)
         .doing(|| format!("{path}: setting the scheduling policy"))?;
     let io_priority = i32::try_from(wanted.io_priority).unwrap_or(0);

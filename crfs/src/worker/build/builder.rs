@@ -191,8 +191,9 @@ impl<'a> Builder<'a> {
     fn leader(&mut self, pid: Pid) -> Result<&mut Injector, Failure> {
         let injector = self.tasks.get_mut(&pid).and_then(|task| task.injected.get_mut(&pid));
         let injector = injector.ok_or_else(|| Failure::new(Kind::System, format!("process {pid}: not there yet")))?;
-        // One stop costs a quarter where tracer and tracee share a CPU; affinity is the tracee's state, so the tracer moves.
-        self.cpu.follow(injector.tid()).doing(|| layout::process_dir(pid))?;
+        // One stop costs a quarter where tracer and tracee share a CPU; affinity is the tracee's state, so the tracer moves. Where
+        // that fails it is slower, and a task that is gone is told by the next call.
+        let _ = self.cpu.follow(injector.tid());
         Ok(injector)
     }
 
@@ -274,7 +275,10 @@ impl<'a> Builder<'a> {
     fn fill(&mut self, pid: Pid) -> Result<(), Failure> {
         let (host, image) = (self.host(pid)?, self.image(pid)?);
         let planned = self.plan.memory.get(&pid).ok_or_else(|| Failure::new(Kind::System, "no memory is planned"))?;
-        memory::fill(host, image, planned, &mut self.pages)
+        memory::fill(host, image, planned, &mut self.pages)?;
+        let mut batch = Batch::new();
+        memory::protect_filled(&mut batch, image, planned);
+        self.inject(pid, &batch)
     }
 
     fn descriptors(&mut self, pid: Pid) -> Result<(), Failure> {
@@ -352,8 +356,8 @@ impl<'a> Builder<'a> {
         let none = crfs_sys::limits::Limit { soft: 0, hard: 0 };
         crfs_sys::limits::set(host.pid(), 4, none).doing(doing)?;
         tracee.set_sigmask(0).doing(doing)?;
-        let number = nix::sys::signal::Signal::try_from(signal).doing(doing)?;
-        nix::sys::signal::kill(host.pid(), number).doing(doing)?;
+        // By number: nix has no names for real-time signals.
+        crfs_sys::sigqueue::queue(host.pid(), signal, 0).doing(doing)?;
         // SIGKILL does not wait for the task to be continued: then it is gone, which waiting tells.
         let go_on = |tracee: Tracee<Stopped>, signal| match tracee.cont(signal) {
             Err(error) if error.is_gone() => Ok(Tracee::adopt(host)),
@@ -419,7 +423,7 @@ impl<'a> Builder<'a> {
                 .threads
                 .get(&tid)
                 .ok_or_else(|| Failure::new(Kind::System, format!("thread {tid}: not in the image")))?;
-            self.cpu.follow(injector.tid()).doing(|| layout::process_dir(pid))?;
+            let _ = self.cpu.follow(injector.tid());
             part(self, tid, injector, thread)
         });
         if let Some(task) = self.tasks.get_mut(&pid) {
@@ -472,7 +476,7 @@ impl<'a> Builder<'a> {
         for (tid, mut injector) in injected.into_iter().chain(leader.map(|leader| (pid, leader))) {
             let path = || layout::thread_file(pid, tid, "thread.frame");
             let thread = image.threads.get(&tid).ok_or_else(|| Failure::new(Kind::System, path()))?;
-            self.cpu.follow(injector.tid()).doing(path)?;
+            let _ = self.cpu.follow(injector.tid());
             let rax = registers::restore::reenter(&mut injector, thread).doing(path)?;
             let tracee = if tid == pid { injector.unmap_scratch_and_stop() } else { injector.release() }.doing(path)?;
             let mut regs = registers::restore::user_regs(&thread.frame.registers, &thread.tls);
