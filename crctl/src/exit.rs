@@ -40,7 +40,8 @@ Exit codes:
   12   no space left
   13   this machine lacks something crfs needs
   126  run: the command cannot be executed
-  127  run: the command was not found";
+  127  run: the command was not found
+  130  interrupted (^C, SIGTERM); everything is as before";
 
 /// The exit code of an error.
 pub(crate) fn code(error: &anyhow::Error) -> u8 {
@@ -63,6 +64,7 @@ pub(crate) fn code(error: &anyhow::Error) -> u8 {
         Kind::Stale => 11,
         Kind::NoSpace => 12,
         Kind::Unsupported => 13,
+        Kind::Interrupted => 130,
     })
 }
 
@@ -97,6 +99,7 @@ mod tests {
         let mut codes: Vec<u8> = kinds.iter().map(|&kind| code(&Failure::new(kind, "x").into())).collect();
         codes.push(code(&RunError::NotExecutable(Failure::new(Kind::System, "x")).into()));
         codes.push(code(&RunError::CommandNotFound(Failure::new(Kind::NotFound, "x")).into()));
+        codes.push(code(&Failure::new(Kind::Interrupted, "x").into()));
         let listed: Vec<u8> = TABLE
             .lines()
             .filter_map(|line| line.strip_prefix("  ")?.split_whitespace().next()?.parse().ok())

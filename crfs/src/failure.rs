@@ -31,6 +31,8 @@ pub enum Kind {
     NoSpace,
     /// The machine lacks something (cgroup v2, BTF, /dev/fuse, a privilege).
     Unsupported,
+    /// A signal ended it: `^C`. Everything is as before.
+    Interrupted,
     /// Anything else the system refused.
     System,
 }
@@ -52,6 +54,7 @@ impl Kind {
             Kind::Stale => Errno::ESTALE,
             Kind::NoSpace => Errno::ENOSPC,
             Kind::Unsupported => Errno::EOPNOTSUPP,
+            Kind::Interrupted => Errno::EINTR,
             Kind::System => Errno::EIO,
         }
     }

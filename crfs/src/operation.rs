@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 /// How long another operation on the container is waited for: longer than a freeze's usual deadline.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// How long killed tasks may take to go, and their cgroup after them.
-const KILL_PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const KILL_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How a container is to be frozen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

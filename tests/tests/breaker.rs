@@ -1,9 +1,10 @@
 //! What clumsy users met: every test here was a failure once.
 
-use crfs_tests::world::{Method, PATIENCE, World, run, wait_for};
+use crfs_tests::world::{Method, PATIENCE, Program, World, binary, python, run, wait_for};
+use nix::sys::signal::Signal;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// A root directory with nothing but a shell, what it is linked with, and a /dev of its own.
@@ -69,10 +70,56 @@ fn what_a_copy_lacks_is_told_with_and_without_the_server() {
     let status = fs::read_to_string(world.tree("vs1").join(".ctl/status")).expect("the status file");
     assert!(status.contains(&cut), "{status}");
     world.crctl(["thaw", "vs1"]).expect_refusal(&["crctl status vs1"]);
-    world.stop_server(nix::sys::signal::Signal::SIGTERM);
+    world.stop_server(Signal::SIGTERM);
     let told = world.crctl(["status", "vs1"]).expect_success().stdout;
     assert!(told.contains(&cut), "{told}");
     world.start_server();
     fs::write(world.tree("vs1").join("0x00000001/fds"), whole).expect("completing the copy");
     assert!(wait_for(Duration::from_secs(10), || world.state("vs1") == "frozen"), "{}", world.told("vs1"));
+}
+
+/// Freezes, and sends `crctl` a signal at some moment of it. Whether it was done before the signal came.
+fn freeze_under_signal(world: &World, signal: Signal, after: Duration) -> bool {
+    let mut child =
+        world.command(binary("crctl")).args(["freeze", "vs1"]).stdout(Stdio::null()).spawn().expect("crctl");
+    std::thread::sleep(after);
+    let pid = nix::unistd::Pid::from_raw(child.id().cast_signed());
+    // Not waited for yet: the pid is its own, whether or not it has ended.
+    nix::sys::signal::kill(pid, signal).expect("signalling crctl");
+    let status = child.wait().expect("waiting for crctl");
+    if !status.success() {
+        let expected = if signal == Signal::SIGKILL { None } else { Some(130) };
+        assert_eq!(status.code(), expected, "{status}");
+    }
+    status.success()
+}
+
+#[test]
+fn a_freeze_that_is_broken_off_leaves_the_container_running() {
+    let world = World::new();
+    let program = Program::script(&world, python(), "counter.py", &[]);
+    world.start("vs1", &program);
+    let (mut broken_off, mut done, mut left) = (0, 0, 0);
+    for round in 0..36 {
+        let signal = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGKILL][round % 3];
+        if freeze_under_signal(&world, signal, Duration::from_millis(2 + 2 * round as u64)) {
+            done += 1;
+        } else {
+            broken_off += 1;
+        }
+        if world.state("vs1") == "frozen" {
+            world.thaw("vs1");
+        } else if signal == Signal::SIGKILL {
+            // The worker finds that nobody takes its report, and thaws. It cannot know of a crctl that took the report and was
+            // killed before it wrote that down.
+            let before = program.progress();
+            if !wait_for(Duration::from_secs(5), || program.progress() > before) {
+                left += 1;
+                world.thaw("vs1");
+            }
+        }
+        program.goes_on(1);
+    }
+    assert!(broken_off > 0, "no freeze was broken off ({done} were done)");
+    assert!(left < 4, "{left} of 12 containers stood still after crctl was killed");
 }

@@ -7,9 +7,11 @@ use anyhow::Result;
 use crfs::failure::{Failure, Kind};
 use crfs::operation::{self, FreezeOptions};
 use crfs::registry::{Registry, Status};
+use crfs::worker;
 
 pub(super) fn freeze(registry: &Registry, arguments: &Freeze, json: bool) -> Result<()> {
     let name = &arguments.name;
+    worker::catch_signals()?;
     let options = FreezeOptions { deadline: arguments.deadline, inspect: arguments.inspect };
     let status = operation::freeze(registry, name, options).map_err(|failure| refused(registry, name, failure))?;
     done(name, "frozen", &status, json)?;
@@ -29,6 +31,8 @@ pub(super) fn freeze(registry: &Registry, arguments: &Freeze, json: bool) -> Res
 }
 
 pub(super) fn thaw(registry: &Registry, name: &str, json: bool) -> Result<()> {
+    // Not to be stopped halfway: it takes a moment.
+    worker::catch_signals()?;
     done(name, "running", &operation::thaw(registry, name)?, json)
 }
 

@@ -6,13 +6,18 @@
 
 pub mod build;
 pub mod capture;
+mod interrupt;
+mod orphan;
 mod settle;
 pub mod survey;
 pub mod thaw;
 
+pub use interrupt::catch as catch_signals;
+
 use crate::failure::{Doing, Failure, Kind};
 use crate::registry::{Registry, Timing};
 use image_format::Blocker;
+use nix::sys::signal::SigSet;
 use serde::{Deserialize, Serialize};
 use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
@@ -75,17 +80,29 @@ fn spawn(job: &Job) -> Result<Report, Failure> {
         .arg0(ARGV0)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
+        // ^C in a terminal reaches who started it alone, who knows what to do about it.
+        .process_group(0)
         .spawn()
         .doing(|| "worker: starting it")?;
+    let is_capture = matches!(job, Job::Capture { .. });
+    if is_capture {
+        interrupt::capture(Some(child.id()));
+    }
     if let Some(mut stdin) = child.stdin.take() {
         // A worker that is already dead is told by its missing report below.
         let _ = stdin.write_all(&input);
     }
-    let output = child.wait_with_output().doing(|| "worker: waiting for it")?;
-    match serde_json::from_slice(&output.stdout) {
-        Ok(report) => Ok(report),
-        Err(_) => Err(Failure::new(Kind::System, format!("the worker ended without a report ({})", output.status))),
+    let mut output = Vec::new();
+    let read = child.stdout.take().map_or(Ok(0), |mut stdout| stdout.read_to_end(&mut output));
+    if is_capture {
+        interrupt::capture(None);
     }
+    let status = child.wait().doing(|| "worker: waiting for it")?;
+    read.doing(|| "worker: reading its report")?;
+    serde_json::from_slice(&output).map_err(|_| {
+        let died = || Failure::new(Kind::System, format!("the worker ended without a report ({status})"));
+        interrupt::failure().filter(|_| is_capture).unwrap_or_else(died)
+    })
 }
 
 /// What main calls first: does the job and exits if this process was started as a worker, returns otherwise.
@@ -93,20 +110,26 @@ pub fn exit_if_worker() {
     if std::env::args_os().next().is_none_or(|name| name != ARGV0) {
         return;
     }
-    let report = read_job().map_or_else(
-        |failure| Report { failure: Some(failure), ..Report::default() },
-        |job| {
-            let registry = Registry::from_environment();
-            match job {
-                Job::Capture { name, deadline_ms, inspect } => capture::run(&registry, &name, deadline_ms, inspect),
-                Job::Survey { name } => survey::run(&registry, &name),
-                Job::Build { name } => build::run(&registry, &name),
-                Job::Thaw { name } => thaw::run(&registry, &name),
-            }
-        },
-    );
-    let written = serde_json::to_vec(&report).map(|bytes| std::io::stdout().write_all(&bytes));
-    std::process::exit(if matches!(written, Ok(Ok(()))) { 0 } else { 1 });
+    // Whoever started it may hold signals back.
+    let _ = SigSet::all().thread_unblock();
+    let registry = Registry::from_environment();
+    let job = read_job();
+    let report = match &job {
+        Err(failure) => Report { failure: Some(failure.clone()), ..Report::default() },
+        Ok(Job::Capture { name, deadline_ms, inspect }) => capture::run(&registry, name, *deadline_ms, *inspect),
+        Ok(Job::Survey { name }) => survey::run(&registry, name),
+        Ok(Job::Build { name }) => build::run(&registry, name),
+        Ok(Job::Thaw { name }) => thaw::run(&registry, name),
+    };
+    let mut stdout = std::io::stdout();
+    let written = serde_json::to_vec(&report).map(|bytes| stdout.write_all(&bytes).and_then(|()| stdout.flush()));
+    if matches!(written, Ok(Ok(()))) {
+        std::process::exit(0);
+    }
+    if let Ok(job) = &job {
+        orphan::undo(&registry, job);
+    }
+    std::process::exit(1);
 }
 
 fn read_job() -> Result<Job, Failure> {
