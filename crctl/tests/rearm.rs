@@ -48,16 +48,15 @@ fn relative_timers_count_again_and_absolute_ones_do_not() {
 
     // As a build leaves it.
     let dir = world.run_dir().join("v");
-    let write = |path: String, bytes: Vec<u8>| {
-        let path = dir.join("image").join(path);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, bytes).unwrap();
-    };
     let fds: Vec<Fd> =
         numbers.iter().zip(0..).map(|(&fd, file)| Fd { fd, file: FileId(file), cloexec: false }).collect();
-    write(layout::process_file(Pid(1), "fds"), render_lines(&fds));
-    write(layout::file_entry(FileId(0)), render_object(&record(0, REMAINING)));
-    write(layout::file_entry(FileId(1)), render_object(&record(1, REMAINING)));
+    let files = [
+        (layout::process_file(Pid(1), "fds"), render_lines(&fds)),
+        (layout::file_entry(FileId(0)), render_object(&record(0, REMAINING))),
+        (layout::file_entry(FileId(1)), render_object(&record(1, REMAINING))),
+    ];
+    let entries = files.iter().map(|(path, bytes)| (path.as_str(), Some(bytes.as_slice())));
+    crfs::captured::write(&dir.join("image"), entries).unwrap();
     let mut container = world.record("v");
     let host_pid = container.init.unwrap().pid;
     let process = LiveProcess { pid: Pid(1), host_pid, cpu_ns: 0 };

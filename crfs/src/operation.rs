@@ -221,9 +221,9 @@ pub fn run(
 
 /// Removes the text files of a freeze and what is known of the tasks behind them.
 pub(crate) fn forget_image(_registry: &Registry, container: &Container) -> Result<(), Failure> {
-    remove_tree(&container.image_dir())?;
-    let live = container.dir().join("live.json");
-    ignore_missing(fs::remove_file(&live)).doing(|| format!("{}: removing", live.display()))
+    let remove = |path: &Path| ignore_missing(fs::remove_file(path)).doing(|| format!("{}: removing", path.display()));
+    remove(&container.image_file())?;
+    remove(&container.dir().join("live.json"))
 }
 
 fn lock_existing(registry: &Registry, name: &str) -> Result<(Container, nix::fcntl::Flock<fs::File>), Failure> {

@@ -9,7 +9,7 @@
 //!     status.json               [`Status`] of the last operation, replaced by rename
 //!     lock                      flock(2)ed by whoever changes the container
 //!     log                       standard output and error of its programs
-//!     image/                    the text files of the current freeze, a plain tree (state frozen); pipe data too
+//!     image                     the text files of the current freeze, and pipe data: [`crate::captured`] (state frozen)
 //!     live.json                 [`Live`]: the tasks behind the image (state frozen)
 //!     staging/                  what was copied in so far (states incoming, building, failed)
 //! ```
@@ -319,7 +319,7 @@ impl Container {
         &self.dir
     }
     #[must_use]
-    pub fn image_dir(&self) -> PathBuf {
+    pub fn image_file(&self) -> PathBuf {
         self.dir.join("image")
     }
     #[must_use]

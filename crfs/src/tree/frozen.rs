@@ -3,8 +3,8 @@
 use super::attr::{Attr, Changes};
 use super::id::{ImageNode, Place};
 use super::pages::{PageIndex, PageSource, Sums};
-use super::staging::Walked;
 use super::witness::Witness;
+use crate::captured::{Captured, Entry};
 use crate::failure::{Doing, Failure, Kind};
 use crate::registry::{Container, Record};
 use image_format::manifest::{Manifest, PathKind};
@@ -12,8 +12,6 @@ use image_format::memory::{Segment, Source, sums_size};
 use image_format::{Pid, layout, parse_lines, parse_object};
 use nix::errno::Errno;
 use std::collections::{BTreeMap, HashMap};
-use std::fs::{self, File};
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::SystemTime;
 
@@ -39,7 +37,7 @@ pub(super) struct Frozen {
     pub(super) witness: Arc<Witness>,
     /// The moment of the freeze.
     pub(super) time: SystemTime,
-    image: PathBuf,
+    image: Captured,
     nodes: HashMap<u32, Node>,
     set: Mutex<HashMap<u32, Changes>>,
     processes: HashMap<Pid, Memory>,
@@ -58,8 +56,9 @@ pub(super) struct Node {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Content {
     Directory,
-    /// A file under `image/`.
+    /// A file among the captured records, and where.
     Text {
+        offset: u64,
         size: u64,
     },
     Pages(Pid),
@@ -89,7 +88,6 @@ impl Frozen {
         generation: u64,
         inherited: Inherited,
     ) -> Result<Self, Failure> {
-        let image = container.image_dir();
         let broken = |what: &str| {
             Failure::new(
                 Kind::System,
@@ -99,20 +97,17 @@ impl Frozen {
         let live = container.live()?.ok_or_else(|| broken("live.json"))?;
         let witness = Witness::new(&record.cgroup, &live)
             .doing(|| format!("{}: opening cgroup.events", record.cgroup.display()))?;
-        let walked =
-            super::staging::walk(&image).doing(|| format!("{}: reading the captured files", image.display()))?;
-        let first = if record.inspect { BLOCKERS } else { layout::MANIFEST };
-        let time = walked.get(first).ok_or_else(|| broken(first))?.modified;
+        let image = Captured::open(&container.image_file())?.ok_or_else(|| broken("image"))?;
         let sizes = if record.inspect { HashMap::new() } else { raw_sizes(&image)? };
 
         let mut contents: BTreeMap<String, Content> = BTreeMap::new();
         let mut processes = HashMap::new();
-        for (path, Walked { directory, size, .. }) in walked {
+        for (path, entry) in image.entries() {
             let is_memory = path.ends_with("/mem.pages") || path.ends_with("/mem.sums");
-            if is_memory || !(layout::kind(&path).is_some() || (record.inspect && path == BLOCKERS)) {
+            if is_memory || !(layout::kind(path).is_some() || (record.inspect && path == BLOCKERS)) {
                 continue;
             }
-            if let Some(pid) = layout::parse_id(&path).filter(|_| directory).map(Pid) {
+            if let Some(pid) = layout::parse_id(path).filter(|_| entry == Entry::Directory).map(Pid) {
                 let pages = layout::process_file(pid, layout::MEM_PAGES);
                 let pages_size = match sizes.get(&pages) {
                     Some(&size) => size,
@@ -123,14 +118,18 @@ impl Frozen {
                 let sums = Arc::new(Sums::new(pages_size));
                 processes.insert(pid, Memory { pages_size, sums, source: Mutex::new(Weak::new()) });
             }
-            contents.insert(path, if directory { Content::Directory } else { Content::Text { size } });
+            let content = match entry {
+                Entry::Directory => Content::Directory,
+                Entry::File { offset, size } => Content::Text { offset, size },
+            };
+            contents.insert(path.to_owned(), content);
         }
         let nodes = number(contents, &inherited.indices);
         Ok(Frozen {
             generation: super::id::mask(generation),
             inspect: record.inspect,
             witness: Arc::new(witness),
-            time,
+            time: image.written,
             image,
             nodes,
             set: Mutex::new(inherited.set),
@@ -162,7 +161,7 @@ impl Frozen {
         let place = self.id(index, alias);
         let attr = match node.content {
             Content::Directory => Attr::directory(place, self.subdirectories(node), self.time),
-            Content::Text { size } => Attr::file(place, size, self.time),
+            Content::Text { size, .. } => Attr::file(place, size, self.time),
             Content::Pages(pid) => Attr::file(place, self.pages_size(pid), self.time),
             Content::Sums(pid) => Attr::file(place, sums_size(self.pages_size(pid)), self.time),
         };
@@ -198,11 +197,12 @@ impl Frozen {
         self.processes.get(&pid).map_or(0, |memory| memory.pages_size)
     }
 
-    /// Opens a text file.
-    pub(super) fn open_text(&self, index: u32) -> Result<File, Errno> {
-        let path = self.image.join(&self.node(index)?.path);
-        // Gone with a thaw that ended a moment ago.
-        File::open(path).map_err(|_| Errno::ESTALE)
+    /// Reads a part of a text file; beyond its end there is nothing.
+    pub(super) fn read_text(&self, index: u32, from: u64, len: usize) -> Result<Vec<u8>, Errno> {
+        let Content::Text { offset, size } = self.node(index)?.content else { return Err(Errno::EISDIR) };
+        let from = from.min(size);
+        let read = self.image.read_at(offset + from, (size - from).min(len as u64));
+        read.map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))
     }
 
     /// The page contents of a process, shared by all who read them.
@@ -247,18 +247,17 @@ fn number(contents: BTreeMap<String, Content>, before: &HashMap<String, u32>) ->
 }
 
 /// The sizes of raw files, from the manifest.
-fn raw_sizes(image: &std::path::Path) -> Result<HashMap<String, u64>, Failure> {
-    let path = image.join(layout::MANIFEST);
-    let bytes = fs::read(&path).doing(|| format!("{}: reading", path.display()))?;
-    let manifest: Manifest = parse_object(&bytes).doing(|| format!("{}: parsing", path.display()))?;
+fn raw_sizes(image: &Captured) -> Result<HashMap<String, u64>, Failure> {
+    let bytes = image.read(layout::MANIFEST)?;
+    let manifest: Manifest = parse_object(&bytes).doing(|| format!("{}: parsing", layout::MANIFEST))?;
     let raw = manifest.paths.into_iter().filter(|entry| entry.kind == PathKind::Raw);
     Ok(raw.filter_map(|entry| Some((entry.path, entry.size?))).collect())
 }
 
-fn segments(image: &std::path::Path, pid: Pid) -> Result<Vec<Segment>, Failure> {
-    let path = image.join(layout::process_file(pid, "mem.segments"));
-    let bytes = fs::read(&path).doing(|| format!("{}: reading", path.display()))?;
-    parse_lines(&bytes).doing(|| format!("{}: parsing", path.display()))
+fn segments(image: &Captured, pid: Pid) -> Result<Vec<Segment>, Failure> {
+    let path = layout::process_file(pid, "mem.segments");
+    let bytes = image.read(&path)?;
+    parse_lines(&bytes).doing(|| format!("{path}: parsing"))
 }
 
 /// Bytes of `mem.pages`, as the segments have it.
@@ -277,7 +276,7 @@ mod tests {
 
     #[test]
     fn numbers_stay_and_pages_come_before_sums() {
-        let text = Content::Text { size: 1 };
+        let text = Content::Text { offset: 0, size: 1 };
         let contents = || {
             BTreeMap::from([
                 ("0x00000001".to_owned(), Content::Directory),

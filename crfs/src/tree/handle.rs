@@ -78,7 +78,7 @@ pub(super) enum Handle {
 /// A text file of a frozen tree.
 #[derive(Debug)]
 pub(super) struct Text {
-    pub(super) file: File,
+    pub(super) index: u32,
     pub(super) tree: Arc<Frozen>,
     pub(super) pid: Option<Pid>,
 }

@@ -107,11 +107,11 @@ impl Incoming {
         };
         {
             let mut state = incoming.lock();
-            for (path, found) in walked {
+            for (path, directory) in walked {
                 let (parent, name) = path.rsplit_once('/').unwrap_or(("", &path));
                 let Some(parent) = state.index_of(parent) else { continue };
                 let name = name.to_owned();
-                let index = state.add(parent, name, found.directory);
+                let index = state.add(parent, name, directory);
                 incoming.settle(&mut state, index);
             }
         }

@@ -170,8 +170,7 @@ impl Inner {
         let (handle, content) = match tree.node(index)?.content {
             NodeContent::Directory => return Err(Errno::EISDIR),
             NodeContent::Text { .. } => {
-                let file = tree.open_text(index)?;
-                (Handle::Text(Arc::new(Text { file, tree: Arc::clone(tree), pid })), Content::Cached)
+                (Handle::Text(Arc::new(Text { index, tree: Arc::clone(tree), pid })), Content::Cached)
             }
             NodeContent::Pages(pid) => {
                 let source = tree.source(pid)?;
@@ -276,7 +275,7 @@ fn part(bytes: &Arc<Buffer>, chunk: u64, offset: u64, end: u64) -> Data {
 }
 
 fn read_text(text: &Text, offset: u64, size: usize) -> Result<Vec<u8>, Errno> {
-    let bytes = read_file(&text.file, offset, size)?;
+    let bytes = text.tree.read_text(text.index, offset, size)?;
     text.tree.witness.check(text.pid)?;
     Ok(bytes)
 }

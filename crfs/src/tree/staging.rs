@@ -1,7 +1,6 @@
-//! Files on the disk of the registry, as both an image and what is being copied in stand there; and when a file that is being
+//! Files that are being copied in, as they stand on the disk of the registry; and when a file that is being
 //! copied in is complete.
 
-use super::attr::modified;
 use image_format::manifest::PathKind;
 use image_format::{layout, text};
 use serde::de::IgnoredAny;
@@ -10,18 +9,9 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::time::SystemTime;
 
-/// A file or directory that was found.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Walked {
-    pub(super) directory: bool,
-    pub(super) size: u64,
-    pub(super) modified: SystemTime,
-}
-
-/// Everything below a directory, by path. A symbolic link counts as what it leads to; one that leads nowhere is left out.
-pub(super) fn walk(top: &Path) -> io::Result<BTreeMap<String, Walked>> {
+/// Everything below a directory, by path, with whether it is a directory. A symbolic link counts as what it leads to; one that leads nowhere is left out.
+pub(super) fn walk(top: &Path) -> io::Result<BTreeMap<String, bool>> {
     let mut found = BTreeMap::new();
     let mut below = vec![String::new()];
     while let Some(directory) = below.pop() {
@@ -30,11 +20,10 @@ pub(super) fn walk(top: &Path) -> io::Result<BTreeMap<String, Walked>> {
             let Ok(name) = entry?.file_name().into_string() else { continue };
             let path = if directory.is_empty() { name } else { format!("{directory}/{name}") };
             let Ok(metadata) = fs::metadata(top.join(&path)) else { continue };
-            let walked = Walked { directory: metadata.is_dir(), size: metadata.len(), modified: modified(&metadata) };
-            if walked.directory {
+            if metadata.is_dir() {
                 below.push(path.clone());
             }
-            found.insert(path, walked);
+            found.insert(path, metadata.is_dir());
         }
     }
     Ok(found)

@@ -1,5 +1,6 @@
 //! Containers in a registry of the test's own, captured by a worker.
 
+use crfs::captured::{Captured, Entry};
 use crfs::registry::{Live, Registry};
 use crfs::worker::{ARGV0, Job, Report};
 use image_format::{Image, ProcessImage};
@@ -143,10 +144,9 @@ impl World {
 
     /// The files of the captured tree.
     pub(crate) fn tree(&self) -> Tree {
-        let mut files = BTreeMap::new();
-        let top = self.dir().join("image");
-        collect(&top, &top, &mut files);
-        Tree(files)
+        let captured = Captured::open(&self.dir().join("image")).unwrap().unwrap();
+        let files = captured.entries().filter(|(_, entry)| *entry != Entry::Directory);
+        Tree(files.map(|(path, _)| (path.to_owned(), captured.read(path).unwrap())).collect())
     }
 
     pub(crate) fn live(&self) -> Live {
@@ -176,18 +176,6 @@ impl Drop for World {
         if let Ok(cgroup) = crfs::freezer::Cgroup::of(&registry, "x") {
             let base = cgroup.path().parent().and_then(Path::parent).map(|base| base.join(format!("crfs{tag}")));
             let _ = base.map(fs::remove_dir);
-        }
-    }
-}
-
-fn collect(top: &Path, dir: &Path, files: &mut BTreeMap<String, Vec<u8>>) {
-    for entry in fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            collect(top, &path, files);
-        } else {
-            let name = path.strip_prefix(top).unwrap().to_str().unwrap().to_owned();
-            files.insert(name, fs::read(&path).unwrap());
         }
     }
 }

@@ -1,6 +1,6 @@
 //! A frozen container: what it lists, and that nothing is read of tasks that ran.
 
-use super::{PROCESS, Sleeper, World};
+use super::{PROCESS, Sleeper, World, with_directories, write_captured};
 use crate::registry::State;
 use crate::tree::{BLOCK_SIZE, Changes};
 use nix::errno::Errno;
@@ -156,8 +156,10 @@ fn frozen_for_looking_has_blockers_and_no_manifest() {
     let (world, sleeper) = (World::new(), Sleeper::start());
     sleeper.freeze(&world, "vs1");
     let container = world.registry.container("vs1").unwrap();
-    let image = container.image_dir();
-    std::fs::rename(image.join("manifest"), image.join("blockers")).unwrap();
+    let mut files = with_directories(sleeper.text_files());
+    let manifest = files.remove("manifest").unwrap();
+    files.insert("blockers".to_owned(), manifest);
+    write_captured(&container, &files);
     let record = container.existing().unwrap();
     container.write_record(&crate::registry::Record { inspect: true, ..record }).unwrap();
     assert_eq!(world.names("vs1"), [PROCESS, "blockers", "files", "sysv.shm"]);

@@ -182,7 +182,7 @@ impl Operations for Fake {
     fn survey(&self, _: &str) -> Result<Vec<Blocker>, Failure> {
         Ok(vec![Blocker::new("0x00000001/fds: 3", "is a socket", "close it")])
     }
-    /// Moves the text files to `image/`. Refuses a `process` file that says so.
+    /// Moves the text files to `image`. Refuses a `process` file that says so.
     fn build(&self, name: &str) -> Result<Status, Failure> {
         self.0.builds.fetch_add(1, Ordering::Relaxed);
         let container = self.0.registry.container(name)?;
@@ -191,10 +191,13 @@ impl Operations for Fake {
             self.set_state(name, State::Failed);
             return Err(Failure::new(Kind::BadImage, "0x00000001/process: line 1: refused"));
         }
-        fs::rename(container.staging_dir(), container.image_dir()).unwrap();
-        for file in [layout::MEM_PAGES, layout::MEM_SUMS] {
-            fs::remove_file(container.image_dir().join(PROCESS).join(file)).unwrap();
-        }
+        let walked = super::staging::walk(&container.staging_dir()).unwrap();
+        let text = |path: &String| ![layout::MEM_PAGES, layout::MEM_SUMS].iter().any(|name| path.ends_with(name));
+        let content = |path: &String| fs::read(container.staging_dir().join(path)).ok();
+        let files: BTreeMap<String, Option<Vec<u8>>> =
+            walked.into_keys().filter(text).map(|path| (path.clone(), content(&path))).collect();
+        write_captured(&container, &files);
+        fs::remove_dir_all(container.staging_dir()).unwrap();
         fs::rename(container.dir().join("live.new"), container.dir().join("live.json")).unwrap();
         self.set_state(name, State::Frozen);
         Ok(Status::default())
@@ -341,14 +344,26 @@ impl Sleeper {
     /// Makes a frozen container of it, as a freeze leaves one.
     pub(crate) fn freeze(&self, world: &World, name: &str) {
         let container = world.registry.container(name).unwrap();
-        for (path, bytes) in self.text_files() {
-            let path = container.image_dir().join(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, bytes).unwrap();
-        }
+        write_captured(&container, &with_directories(self.text_files()));
         container.write_live(&self.live()).unwrap();
         container.write_record(&world.fake.record(name, State::Frozen)).unwrap();
     }
+}
+
+/// The files of an image with its directories.
+pub(crate) fn with_directories(files: BTreeMap<String, Vec<u8>>) -> BTreeMap<String, Option<Vec<u8>>> {
+    let mut all: BTreeMap<String, Option<Vec<u8>>> =
+        files.into_iter().map(|(path, bytes)| (path, Some(bytes))).collect();
+    for directory in ["files".to_owned(), PROCESS.to_owned(), format!("{PROCESS}/{PROCESS}")] {
+        all.insert(directory, None);
+    }
+    all
+}
+
+pub(crate) fn write_captured(container: &crate::registry::Container, files: &BTreeMap<String, Option<Vec<u8>>>) {
+    let entries = files.iter().map(|(path, bytes)| (path.as_str(), bytes.as_deref()));
+    fs::create_dir_all(container.dir()).unwrap();
+    crate::captured::write(&container.image_file(), entries).unwrap();
 }
 
 impl Drop for Sleeper {

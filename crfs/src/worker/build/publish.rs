@@ -1,37 +1,30 @@
 //! Making what was copied in the container's frozen tree.
 
+use crate::captured;
 use crate::failure::{Doing, Failure};
-use crate::registry::{Container, create_dir};
-use image_format::manifest::{PathEntry, PathKind};
+use crate::registry::Container;
+use image_format::manifest::PathKind;
 use image_format::{Image, layout};
+use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
 
-/// Copies the staged text, and what was queued in pipes, to where the tree of a frozen container is served from.
+/// Writes the staged text, and what was queued in pipes, as the records that the tree of a frozen container is served from.
 ///
 /// # Errors
-/// When it cannot be copied; what stood there before is then gone or whole.
+/// When it cannot be read or written; what stood there before stands there still.
 pub(super) fn publish(image: &Image, container: &Container) -> Result<(), Failure> {
-    let (from, new, to) = (container.staging_dir(), container.dir().join("image.new"), container.image_dir());
-    let clear = |path: &PathBuf| match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    };
-    clear(&new).doing(|| format!("{}: clearing", new.display()))?;
-    create_dir(&new)?;
-    let manifest = PathEntry { path: layout::MANIFEST.to_owned(), kind: PathKind::Object, size: None };
-    for entry in image.manifest.paths.iter().chain([&manifest]) {
-        let name = entry.path.rsplit('/').next().unwrap_or(&entry.path);
-        let target = new.join(&entry.path);
-        match entry.kind {
-            PathKind::Directory => create_dir(&target)?,
+    let from = container.staging_dir();
+    let mut entries: BTreeMap<&str, Option<Vec<u8>>> = BTreeMap::new();
+    let named = image.manifest.paths.iter().map(|entry| (entry.path.as_str(), entry.kind));
+    for (path, kind) in named.chain([(layout::MANIFEST, PathKind::Object)]) {
+        let name = path.rsplit('/').next().unwrap_or(path);
+        let content = match kind {
+            PathKind::Directory => None,
             // Page contents and their sums come from the processes themselves now.
-            _ if name == layout::MEM_PAGES || name == layout::MEM_SUMS => {}
-            _ => {
-                fs::copy(from.join(&entry.path), &target).doing(|| format!("{}: copying", target.display()))?;
-            }
-        }
+            _ if name == layout::MEM_PAGES || name == layout::MEM_SUMS => continue,
+            _ => Some(fs::read(from.join(path)).doing(|| format!("{path}: reading what was copied in"))?),
+        };
+        entries.insert(path, content);
     }
-    clear(&to).doing(|| format!("{}: clearing", to.display()))?;
-    fs::rename(&new, &to).doing(|| format!("{}: publishing", to.display()))
+    captured::write(&container.image_file(), entries.iter().map(|(&path, content)| (path, content.as_deref())))
 }

@@ -3,7 +3,8 @@
 //! Timers are armed when a container is built, and then it may stay frozen for days. A timerfd set to a length of time gets
 //! that again. One set to a point in time stays as it is: the point may have passed.
 
-use crate::failure::{Doing, Failure};
+use crate::captured::Captured;
+use crate::failure::{Doing, Failure, Kind};
 use crate::registry::Container;
 use crfs_sys::timerfd_time::set_relative;
 use crfs_sys::{pidfd, timerfd};
@@ -13,7 +14,6 @@ use image_format::{FileId, Timespec, layout, parse_lines, parse_object};
 use nix::errno::Errno;
 use nix::unistd::Pid;
 use std::collections::BTreeSet;
-use std::fs;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -26,15 +26,18 @@ const ABSOLUTE: u32 = 1;
 /// When the image cannot be read, or a descriptor is not what the image says.
 pub(super) fn rearm(container: &Container) -> Result<(), Failure> {
     let Some(live) = container.live()? else { return Ok(()) };
+    let image = Captured::open(&container.image_file())?.ok_or_else(|| {
+        Failure::new(Kind::System, format!("{}: image is missing although it is frozen", container.name()))
+    })?;
     let mut done = BTreeSet::new();
     for process in live.processes {
         let path = layout::process_file(process.pid, "fds");
-        let fds: Vec<Fd> = parse_lines(&read(container, &path)?).doing(|| path.clone())?;
+        let fds: Vec<Fd> = parse_lines(&image.read(&path)?).doing(|| path.clone())?;
         for fd in fds {
             if !done.insert(fd.file) {
                 continue;
             }
-            if let Some(timer) = relative_timer(container, fd.file)? {
+            if let Some(timer) = relative_timer(&image, fd.file)? {
                 set(process.host_pid, fd.fd, &timer)
                     .doing(|| format!("{path}: {}: setting the timerfd again", fd.fd))?;
             }
@@ -44,9 +47,9 @@ pub(super) fn rearm(container: &Container) -> Result<(), Failure> {
 }
 
 /// The record of a description that is an armed timerfd with a relative time.
-fn relative_timer(container: &Container, file: FileId) -> Result<Option<Timerfd>, Failure> {
+fn relative_timer(image: &Captured, file: FileId) -> Result<Option<Timerfd>, Failure> {
     let path = layout::file_entry(file);
-    let file: File = parse_object(&read(container, &path)?).doing(|| path.clone())?;
+    let file: File = parse_object(&image.read(&path)?).doing(|| path.clone())?;
     Ok(match file.kind {
         FileKind::Timerfd(timer) if timer.settime_flags & ABSOLUTE == 0 && timer.remaining != Timespec::default() => {
             Some(timer)
@@ -66,8 +69,4 @@ fn set(host_pid: i32, fd: u32, timer: &Timerfd) -> nix::Result<()> {
 fn duration(time: Timespec) -> nix::Result<Duration> {
     let nanoseconds = u64::try_from(time.ns()).map_err(|_| Errno::EINVAL)?;
     Ok(Duration::from_nanos(nanoseconds))
-}
-
-fn read(container: &Container, path: &str) -> Result<Vec<u8>, Failure> {
-    fs::read(container.image_dir().join(path)).doing(|| format!("{path}: reading"))
 }
