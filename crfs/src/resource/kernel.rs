@@ -68,11 +68,37 @@ impl Kernel {
     /// Turns what could not be told into obstacles, one a feature.
     pub fn report(&self, findings: &mut Findings) {
         for (feature, (object, why)) in &self.off {
-            findings.block(
-                object.clone(),
-                format!("needs what the kernel keeps of {feature}, which cannot be read on this kernel: {why}"),
-                "Use a kernel that crfs was tested on, with BTF of its own build; `crctl status` lists what is switched off",
-            );
+            block(findings, object, *feature, why);
         }
     }
+
+    /// The features that every capture asks for and that are off here: obstacles for any process, known without a freeze.
+    pub fn survey(&self, object: &str, findings: &mut Findings) {
+        for &feature in Feature::ALL.iter().filter(|feature| !SOMETIMES_NEEDED.contains(feature)) {
+            if let Err(disabled) = self.state.feature(feature) {
+                block(findings, object, feature, &disabled.why);
+            }
+        }
+    }
+}
+
+/// What is asked only where it matters (a wait with a time limit, a pipe), or not at all; all else is asked of every process or thread.
+const SOMETIMES_NEEDED: [Feature; 9] = [
+    Feature::RestartKind,
+    Feature::RestartNanosleep,
+    Feature::RestartPoll,
+    Feature::RestartFutex,
+    Feature::ExitSignal,
+    Feature::PosixTimers,
+    Feature::Files,
+    Feature::FileCount,
+    Feature::PipeEnds,
+];
+
+fn block(findings: &mut Findings, object: &str, feature: Feature, why: &str) {
+    findings.block(
+        object,
+        format!("needs what the kernel keeps of {feature}, which cannot be read on this kernel: {why}"),
+        "Use a kernel that crfs was tested on, with BTF of its own build; `crctl status` lists what is switched off",
+    );
 }

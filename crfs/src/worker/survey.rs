@@ -8,9 +8,11 @@ use crate::failure::Failure;
 use crate::freezer::Cgroup;
 use crate::registry::{Record, Registry};
 use crate::resource::container::{self, Place};
+use crate::resource::kernel::Kernel;
 use crate::resource::proc::{Proc, Status};
 use crate::resource::subject::{self, Subjects};
 use crate::resource::{Findings, descriptor, memory, process, thread, zombie};
+use image_format::{Pid, layout};
 use std::path::Path;
 
 /// How often what changes under our eyes is looked at again.
@@ -57,6 +59,7 @@ fn survey(registry: &Registry, name: &str, findings: &mut Findings) -> Result<()
             memory::survey(subject, &place, &mut proc, found)
         })?;
     }
+    Kernel::open(&registry.kstate_file())?.survey(&layout::process_dir(Pid(1)), findings);
     descriptors(&subjects, &container.log_file(), findings)
 }
 
