@@ -76,12 +76,12 @@ pub(super) fn status(registry: &Registry, name: &str, json: bool) -> Result<()> 
         Some(tree) => line("tree", &tree.display().to_string()),
         None => line("tree", "no server is running: `crfs /mnt/crfs` shows it"),
     }
-    text += &operation_text(&last);
+    text += &operation_text(&last, state);
     print(&text)
 }
 
 /// The last operation, for people; nothing where there was none.
-fn operation_text(last: &Status) -> String {
+fn operation_text(last: &Status, state: State) -> String {
     if last.operation.is_empty() {
         return String::new();
     }
@@ -89,7 +89,12 @@ fn operation_text(last: &Status) -> String {
     let mut line = |key: &str, value: &str| {
         let _ = writeln!(text, "{key:<12}{value}");
     };
-    let outcome = if last.failure.is_some() { "failed" } else { "done" };
+    let outcome = match state {
+        _ if last.failure.is_some() => "failed",
+        // Files come one by one, and nobody says which is the last.
+        State::Incoming => "not complete",
+        _ => "done",
+    };
     line("last", &format!("{}, {} ago: {outcome}", last.operation, age(last.time)));
     for (depth, reason) in last.failure.iter().flat_map(|failure| failure.chain.iter().enumerate()) {
         line(if depth == 0 { "reason" } else { "" }, reason);
@@ -156,7 +161,7 @@ mod tests {
     fn the_last_operation_shows_the_whole_chain() {
         let failure = Failure::new(Kind::System, "no such file").within("vs1: freeze");
         let last = Status { operation: "freeze".into(), failure: Some(failure), ..Status::default() };
-        let text = operation_text(&last);
+        let text = operation_text(&last, State::Running);
         assert!(text.contains("reason      vs1: freeze\n            no such file\n"), "{text}");
     }
 }

@@ -495,11 +495,16 @@ impl State {
 
     /// After a file settled: whether to build. Claims the build.
     fn next(&mut self, index: u32) -> Next {
+        let path = self.nodes.get(&index).map(|node| node.path.as_str());
+        let is_manifest = path == Some(layout::MANIFEST);
         let ready = match &self.manifest {
             Named::Unknown => false,
             // Only the manifest's own writer is told, not that of every file that follows.
-            Named::Malformed => self.nodes.get(&index).is_some_and(|node| node.path == layout::MANIFEST),
-            Named::Files(_) => self.missing.is_empty(),
+            Named::Malformed => is_manifest,
+            // A temporary file changes nothing until it is renamed.
+            Named::Files(files) => {
+                self.missing.is_empty() && (is_manifest || path.is_some_and(|path| files.contains_key(path)))
+            }
         };
         if !ready {
             return Next::Wait;

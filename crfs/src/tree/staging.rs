@@ -29,9 +29,15 @@ pub(super) fn walk(top: &Path) -> io::Result<BTreeMap<String, bool>> {
     Ok(found)
 }
 
-/// A name that copying programs write under before they rename. Those that only look like one are refused.
+/// A name that copying programs and editors write under before they rename. Those that only look like one are refused.
 pub(super) fn is_temporary(name: &str) -> bool {
-    name.starts_with('.') && !name.starts_with("._") && !matches!(name, "." | ".." | ".ctl" | ".snap" | ".DS_Store")
+    let hidden =
+        name.starts_with('.') && !name.starts_with("._") && !matches!(name, "." | ".." | ".ctl" | ".snap" | ".DS_Store");
+    // `sed -i`
+    let random = name.strip_prefix("sed").unwrap_or_default();
+    let sed = random.len() == 6 && random.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    // vim and others; vim tries whether it may write with the number.
+    hidden || sed || name.ends_with('~') || name == "4913"
 }
 
 /// Whether such a file or directory may be made in an image.
@@ -121,7 +127,16 @@ mod tests {
 
     #[test]
     fn names_an_image_cannot_have() {
-        for good in ["manifest", "sysv.shm", "files/0x00000001", "0x00000001/mem.pages", "0x00000001/.fds.aZ91x"] {
+        for good in [
+            "manifest",
+            "sysv.shm",
+            "files/0x00000001",
+            "0x00000001/mem.pages",
+            "0x00000001/.fds.aZ91x",
+            "0x00000001/sedUlp9Bv",
+            "0x00000001/process~",
+            "4913",
+        ] {
             assert!(is_allowed(good, false), "{good}");
         }
         for good in ["files", "0x00000001", "0x00000001/0x00000002"] {
@@ -129,7 +144,7 @@ mod tests {
             assert!(!is_allowed(good, false), "{good}");
         }
         for bad in
-            ["blockers", "0x1", "files/x", "._manifest", ".ctl", ".DS_Store", "files/..", "0x00000001/x", "pipe.1"]
+            ["blockers", "0x1", "files/x", "._manifest", ".ctl", ".DS_Store", "files/..", "0x00000001/x", "pipe.1", "sed.file"]
         {
             assert!(!is_allowed(bad, false), "{bad}");
         }

@@ -139,6 +139,27 @@ fn a_refused_build_keeps_the_files_and_a_better_one_tries_again() {
 }
 
 #[test]
+fn a_file_on_its_way_under_another_name_does_not_build() {
+    let (world, _sleeper, files) = begin();
+    let good = &files[&format!("{PROCESS}/process")];
+    for (path, bytes) in &files {
+        let refused = path == &format!("{PROCESS}/process");
+        // What the last one is answered is another test's.
+        let _ = world.put(&format!("vs1/{path}"), if refused { b"\"refuse\"\n" } else { bytes });
+    }
+    assert_eq!((world.fake.builds(), world.read("vs1/.ctl/state").unwrap()), (1, b"failed\n".to_vec()));
+    let directory = format!("vs1/{PROCESS}");
+    for name in [".process.YZLWGj", "sedUlp9Bv", "process~"] {
+        assert_eq!(world.put(&format!("{directory}/{name}"), good), Ok(()), "{name}");
+    }
+    assert_eq!(world.fake.builds(), 1, "nothing of the image has changed yet");
+    let at = world.node(&directory);
+    world.tree.rename((at, "sedUlp9Bv"), (at, "process"), false).finish().unwrap();
+    assert_eq!(world.fake.builds(), 2);
+    is_frozen_with(&world, &files);
+}
+
+#[test]
 fn a_manifest_that_is_not_understood_is_for_the_build_to_refuse() {
     let (world, _sleeper, _files) = begin();
     world.put(&format!("vs1/{PROCESS}/process"), b"\"refuse\"\n").unwrap();
