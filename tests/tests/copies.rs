@@ -123,7 +123,11 @@ fn address_of(segments: &[Value], at: u64) -> u64 {
 /// the memory of a task that is stopped: the CPU number in its rseq area, and with it the checksum of that chunk.
 #[test]
 fn what_was_restored_reads_as_the_copy() {
-    let (world, _victim) = frozen();
+    let world = World::new();
+    // Spinning: into a sleep that is entered anew, the kernel writes the time that remains.
+    let victim = Program::victim(&world, "avx", &[]);
+    world.start("vs1", &victim);
+    world.freeze("vs1");
     let copy = world.copy_out("vs1", Method::Cp);
     world.remove("vs1");
     world.restore(&copy, "vs1", Method::Cp);
