@@ -159,7 +159,7 @@ pub fn page_differences(first: &Path, second: &Path) -> BTreeMap<String, Vec<u64
     found
 }
 
-/// The pages that a process has in its own `mem.pages`, and those it shares with others, by address.
+/// The pages of a process by address, those it shares with others among them.
 fn pages(image: &Path, process: &str) -> BTreeMap<u64, Vec<u8>> {
     let read = |name: &str| {
         let path: PathBuf = image.join(process).join(name);
@@ -169,16 +169,22 @@ fn pages(image: &Path, process: &str) -> BTreeMap<u64, Vec<u8>> {
         serde_json::Deserializer::from_slice(&read("mem.segments")).into_iter().map_while(Result::ok).collect();
     let contents = read("mem.pages");
     let page = usize::try_from(PAGE).unwrap_or(0);
+    let mut others: BTreeMap<u64, BTreeMap<u64, Vec<u8>>> = BTreeMap::new();
     let mut pages = BTreeMap::new();
     for range in segments.iter().flat_map(|segment| segment["pages"].as_array().into_iter().flatten()) {
-        let start = number(&range["start"]);
+        let (start, source) = (number(&range["start"]), &range["source"]);
         for index in 0..number(&range["count"]) {
             let address = start + index * PAGE;
-            if let Some(first) = range["source"].get("own") {
+            let bytes = if let Some(first) = source.get("own") {
                 let at = usize::try_from(number(first) + index).unwrap_or(usize::MAX).saturating_mul(page);
-                let bytes = contents.get(at..at + page).unwrap_or_else(|| panic!("{process}: mem.pages is short"));
-                pages.insert(address, bytes.to_vec());
-            }
+                contents.get(at..at.saturating_add(page)).map(<[u8]>::to_vec)
+            } else {
+                let other = number(&source["process"]);
+                let other = others.entry(other).or_insert_with(|| self::pages(image, &format!("0x{other:08x}")));
+                other.get(&address).cloned()
+            };
+            let bytes = bytes.unwrap_or_else(|| panic!("{process}: the page at {address:#x} is nowhere"));
+            pages.insert(address, bytes);
         }
     }
     pages
