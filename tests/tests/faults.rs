@@ -62,24 +62,17 @@ fn end(mut child: Child) -> bool {
     status.expect("it did not end in time").success()
 }
 
-/// The longest of three undisturbed runs of something: the range to choose moments from.
-fn longest(mut run: impl FnMut()) -> Duration {
-    let times = (0..3).map(|_| {
-        let start = Instant::now();
-        run();
-        start.elapsed()
-    });
-    times.max().unwrap_or_default()
-}
-
 fn captures_die(kind: &str, arguments: &[&str]) {
     let world = World::new();
     let victim = Program::victim(&world, kind, arguments);
     world.start("vs1", &victim);
-    let span = longest(|| {
-        world.freeze("vs1");
+    // As long as the freeze itself takes: later there is no worker to be met.
+    let times = (0..3).map(|_| {
+        let took = world.crctl(["freeze", "vs1"]).expect_success().took;
         world.thaw("vs1");
+        took
     });
+    let span = times.max().unwrap_or_default();
     let (mut moments, mut killed) = (Moments(1), 0);
     for time in 0..TIMES {
         let mut freeze = world.command(binary("crctl")).args(["freeze", "vs1"]).spawn().expect("crctl");
