@@ -202,7 +202,7 @@ fn a_corrected_file_tries_again() {
 fn names_no_image_has_are_refused() {
     let world = World::new();
     fs::create_dir(world.tree("vs2")).expect("a new container");
-    for name in ["nonsense", "0x1", "manifest~", "files.old", "0x0000000G"] {
+    for name in ["nonsense", "0x1", "manifest.old", "files.old", "0x0000000G"] {
         let made = fs::write(world.tree("vs2").join(name), "x");
         assert!(made.is_err(), "{name} was accepted");
     }
