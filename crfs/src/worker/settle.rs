@@ -11,15 +11,19 @@ use std::time::{Duration, Instant};
 /// More than a freezer needs for thousands of threads.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Waits until no thread of the processes is running or in a ptrace stop.
+/// Waits until no thread of the processes is running or in a ptrace stop. A process that is gone has come to rest.
 ///
 /// # Errors
 /// [`Kind::Deadline`] naming the thread that is.
-pub(super) fn wait(processes: &[(Pid, HostPid)]) -> Result<(), Failure> {
+pub(super) fn wait(processes: impl IntoIterator<Item = HostPid>) -> Result<(), Failure> {
     let end = Instant::now() + PATIENCE;
-    for &(_, process) in processes {
+    for process in processes {
         let tasks = format!("/proc/{}/task", process.raw());
-        for task in std::fs::read_dir(&tasks).doing(|| format!("{tasks}: reading"))? {
+        let entries = match std::fs::read_dir(&tasks) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            other => other.doing(|| format!("{tasks}: reading"))?,
+        };
+        for task in entries {
             let path = task.doing(|| format!("{tasks}: reading"))?.path().join("stat");
             while moving(&path) {
                 if Instant::now() > end {

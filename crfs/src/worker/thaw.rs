@@ -7,7 +7,7 @@
 mod interrupted;
 mod rearm;
 
-use super::Report;
+use super::{Report, settle};
 use crate::failure::{Doing, Failure, Kind};
 use crate::freezer::Cgroup;
 use crate::registry::{Registry, Timing};
@@ -37,6 +37,10 @@ fn thaw(registry: &Registry, name: &str, report: &mut Report) -> Result<(), Fail
     let cgroup = Cgroup::at(&record.cgroup);
     let begun = Instant::now();
     let pids = cgroup.procs()?;
+    if cgroup.is_to_freeze()? {
+        // A tracer that was killed has let go of them just now: what a task waits in can be told only once it is back in the freezer.
+        settle::wait(pids.iter().map(|&pid| HostPid::new(pid)))?;
+    }
     repair(&interrupted::threads(&pids), report)?;
     report.timings.push(timing("repair interrupted calls", begun));
     if record.restored {

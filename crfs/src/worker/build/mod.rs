@@ -73,7 +73,7 @@ fn build(registry: &Registry, name: &str, report: &mut Report) -> Result<(), Fai
     })?;
     lap(report, "freeze");
     let published = made_or_gone(&cgroup, || {
-        settle::wait(&live)?;
+        settle::wait(live.iter().map(|&(_, host)| host))?;
         publish::publish(image, &container)?;
         container.write_live(&settle::live(&cgroup, live)?)
     });
