@@ -141,51 +141,68 @@ fn number(value: &Value) -> u64 {
 /// When an image cannot be read.
 #[must_use]
 pub fn page_differences(first: &Path, second: &Path) -> BTreeMap<String, Vec<u64>> {
+    let (first_pages, second_pages) = (Pages::read(first), Pages::read(second));
+    let zeros = vec![0; usize::try_from(PAGE).unwrap_or(0)];
     let mut found = BTreeMap::new();
-    for segments in files_of(first).into_iter().filter(|file| file.ends_with("mem.segments")) {
-        let process = segments.parent().unwrap_or(Path::new("")).to_string_lossy().into_owned();
-        let (a, b) = (pages(first, &process), pages(second, &process));
-        let zeros = vec![0; usize::try_from(PAGE).unwrap_or(0)];
+    for process in first_pages.0.keys() {
+        let (a, b) = (first_pages.of(process), second_pages.of(process));
         let mut differ = Vec::new();
         for &address in a.keys().chain(b.keys()).collect::<BTreeSet<_>>() {
-            let (a, b) = (a.get(&address).unwrap_or(&zeros), b.get(&address).unwrap_or(&zeros));
-            let words = (address..).step_by(8).zip(a.chunks(8).zip(b.chunks(8)));
-            differ.extend(words.filter(|(_, (a, b))| a != b).map(|(address, _)| address));
+            let page =
+                |pages: &BTreeMap<u64, &'_ [u8]>| pages.get(&address).map_or_else(|| zeros.clone(), |p| p.to_vec());
+            let (a, b) = (page(&a), page(&b));
+            if a != b {
+                let words = (address..).step_by(8).zip(a.chunks(8).zip(b.chunks(8)));
+                differ.extend(words.filter(|(_, (a, b))| a != b).map(|(address, _)| address));
+            }
         }
         if !differ.is_empty() {
-            found.insert(process, differ);
+            found.insert(process.clone(), differ);
         }
     }
     found
 }
 
-/// The pages of a process by address, those it shares with others among them.
-fn pages(image: &Path, process: &str) -> BTreeMap<u64, Vec<u8>> {
-    let read = |name: &str| {
-        let path: PathBuf = image.join(process).join(name);
-        std::fs::read(&path).unwrap_or_else(|error| panic!("reading {}: {error}", path.display()))
-    };
-    let segments: Vec<Value> =
-        serde_json::Deserializer::from_slice(&read("mem.segments")).into_iter().map_while(Result::ok).collect();
-    let contents = read("mem.pages");
-    let page = usize::try_from(PAGE).unwrap_or(0);
-    let mut others: BTreeMap<u64, BTreeMap<u64, Vec<u8>>> = BTreeMap::new();
-    let mut pages = BTreeMap::new();
-    for range in segments.iter().flat_map(|segment| segment["pages"].as_array().into_iter().flatten()) {
-        let (start, source) = (number(&range["start"]), &range["source"]);
-        for index in 0..number(&range["count"]) {
-            let address = start + index * PAGE;
-            let bytes = if let Some(first) = source.get("own") {
-                let at = usize::try_from(number(first) + index).unwrap_or(usize::MAX).saturating_mul(page);
-                contents.get(at..at.saturating_add(page)).map(<[u8]>::to_vec)
-            } else {
-                let other = number(&source["process"]);
-                let other = others.entry(other).or_insert_with(|| self::pages(image, &format!("0x{other:08x}")));
-                other.get(&address).cloned()
+/// The contents of every process, and where they belong.
+struct Pages(BTreeMap<String, (Vec<Value>, Vec<u8>)>);
+
+impl Pages {
+    fn read(image: &Path) -> Self {
+        let mut all = BTreeMap::new();
+        for segments in files_of(image).into_iter().filter(|file| file.ends_with("mem.segments")) {
+            let process = segments.parent().unwrap_or(Path::new("")).to_owned();
+            let read = |name: &str| {
+                let path: PathBuf = image.join(&process).join(name);
+                std::fs::read(&path).unwrap_or_else(|error| panic!("reading {}: {error}", path.display()))
             };
-            let bytes = bytes.unwrap_or_else(|| panic!("{process}: the page at {address:#x} is nowhere"));
-            pages.insert(address, bytes);
+            let text = read("mem.segments");
+            let lines = serde_json::Deserializer::from_slice(&text).into_iter().map_while(Result::ok).collect();
+            all.insert(process.to_string_lossy().into_owned(), (lines, read("mem.pages")));
         }
+        Pages(all)
     }
-    pages
+
+    /// The pages of a process by address, those it shares with others among them.
+    fn of(&self, process: &str) -> BTreeMap<u64, &[u8]> {
+        let Some((segments, contents)) = self.0.get(process) else { return BTreeMap::new() };
+        let page = usize::try_from(PAGE).unwrap_or(0);
+        let mut others: BTreeMap<u64, BTreeMap<u64, &[u8]>> = BTreeMap::new();
+        let mut pages = BTreeMap::new();
+        for range in segments.iter().flat_map(|segment| segment["pages"].as_array().into_iter().flatten()) {
+            let (start, source) = (number(&range["start"]), &range["source"]);
+            for index in 0..number(&range["count"]) {
+                let address = start + index * PAGE;
+                let bytes = if let Some(first) = source.get("own") {
+                    let at = usize::try_from(number(first) + index).unwrap_or(usize::MAX).saturating_mul(page);
+                    contents.get(at..at.saturating_add(page))
+                } else {
+                    let other = number(&source["process"]);
+                    others.entry(other).or_insert_with(|| self.of(&format!("0x{other:08x}"))).get(&address).copied()
+                };
+                let bytes = bytes.unwrap_or_else(|| panic!("{process}: the page at {address:#x} is nowhere"));
+                pages.insert(address, bytes);
+            }
+        }
+        pages
+    }
 }

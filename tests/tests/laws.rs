@@ -127,6 +127,8 @@ still! {
     signals: "signals";
     threads: "threads";
     zombies: "zombies";
+    exit_signals: "exit_signals";
+    membarrier: "barriers";
     groups: "groups";
     executed: "executed";
     all_at_once: ;

@@ -400,6 +400,36 @@ def zombies(_):
     return check
 
 
+def exit_signals(_):
+    """Children that told their end by other signals, which were taken: none may come again."""
+    numbers = [signal.SIGUSR2, 40, 40, signal.SIGTERM]
+    signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    left = []
+    for number in numbers:
+        child = clone(number)
+        if child == 0:
+            os._exit(1)
+        os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT | 0x40000000)
+        assert signal.sigwait([number]) == number
+        left.append(child)
+
+    def check():
+        assert not signal.sigpending(), signal.sigpending()
+        assert all(os.waitpid(child, 0x40000000)[1] == 1 << 8 for child in left)
+
+    return check
+
+
+def barriers(_):
+    """Registered for membarrier: expedited, private."""
+    syscall(324, 1 << 4, 0, 0)
+
+    def check():
+        syscall(324, 1 << 3, 0, 0)
+
+    return check
+
+
 def groups(_):
     """A session whose leader and a group whose leader are dead, and an orphan."""
 
@@ -495,7 +525,7 @@ def main():
     for number in range(4096):
         put(big + number * PAGE, b"%d" % number)
     kinds = [advice, protections, heap, files, shared, shared, shared, attributes, root_directory, realtime, nobody, ambient,
-             weak_root, half_changed, signals, threads, zombies, groups, executed] + [sharing] * 20
+             weak_root, half_changed, signals, threads, zombies, exit_signals, barriers, groups, executed] + [sharing] * 20
     only = sys.argv[2:]
     for number, kind in enumerate(kinds):
         if only and kind.__name__ not in only:

@@ -193,6 +193,7 @@ pub fn map(
     for segment in plan.protect.iter().filter_map(|&index| process.segments.get(index)) {
         protect(batch, segment);
     }
+    register_barriers(batch);
     for &(start, end) in &plan.drop {
         batch.call(
             libc::SYS_madvise,
@@ -201,6 +202,17 @@ pub fn map(
         );
     }
     Ok(())
+}
+
+/// Lets the process use membarrier(2) in every way. Which ways it asked for nobody outside can tell; a program that did and is
+/// refused later has lost its memory ordering, and one that did not never notices.
+fn register_barriers(batch: &mut Batch) {
+    /// `MEMBARRIER_CMD_REGISTER_` `GLOBAL_EXPEDITED`, `PRIVATE_EXPEDITED`, `PRIVATE_EXPEDITED_SYNC_CORE`, `PRIVATE_EXPEDITED_RSEQ`
+    /// (include/uapi/linux/membarrier.h, v6.18). A kernel without one of them has no program that relies on it.
+    const REGISTER: [u64; 4] = [1 << 2, 1 << 4, 1 << 6, 1 << 8];
+    for command in REGISTER {
+        batch.attempt(libc::SYS_membarrier, &[command.into(), 0u64.into(), 0u64.into()], "membarrier");
+    }
 }
 
 /// Duplicates a descriptor of the worker into the process.

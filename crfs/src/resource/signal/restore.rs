@@ -7,13 +7,15 @@ use image_format::signal::{PendingSignal, SignalAction};
 /// `sizeof(sigset_t)` of the kernel.
 const SIGSET_SIZE: u64 = 8;
 
-/// Forgets SIGCHLD that zombies and helpers sent while they died: queued signals of the image come afterwards. The calls fail with
-/// EAGAIN once the queue is empty, which is what they are made for.
+/// More than any process has of zombies whose end sent a real-time signal; those of other numbers are queued once.
+const MOST_DEATHS: usize = 256;
+
+/// Forgets the signals that zombies and helpers sent while they died, whichever they were made with: queued signals of the image come
+/// afterwards. The calls fail with EAGAIN once the queue is empty, which is what they are made for.
 pub fn forget_children(batch: &mut Batch, deaths: usize) {
-    let set = batch.data(&(1u64 << (libc::SIGCHLD - 1)).to_ne_bytes());
+    let set = batch.data(&u64::MAX.to_ne_bytes());
     let at_once = batch.data(&[0; 16]);
-    // A standard signal is queued once for the process however many children die, and once more for a thread.
-    for _ in 0..deaths.min(2) {
+    for _ in 0..deaths.min(MOST_DEATHS) {
         let args = [set.into(), 0u64.into(), at_once.into(), SIGSET_SIZE.into()];
         batch.attempt(libc::SYS_rt_sigtimedwait, &args, "rt_sigtimedwait");
     }

@@ -30,6 +30,18 @@ const THREAD: i32 = libc::CLONE_VM
     | libc::CLONE_THREAD
     | libc::CLONE_SYSVSEM;
 
+/// Signals that are ignored or stop a process where nothing else was asked for (signal(7)).
+const NOT_DEADLY: [i32; 8] = [
+    libc::SIGCHLD,
+    libc::SIGCONT,
+    libc::SIGSTOP,
+    libc::SIGTSTP,
+    libc::SIGTTIN,
+    libc::SIGTTOU,
+    libc::SIGURG,
+    libc::SIGWINCH,
+];
+
 /// The container while it is being built.
 pub(super) struct Builder<'a> {
     copy: &'a Copy,
@@ -349,6 +361,10 @@ impl<'a> Builder<'a> {
 
     /// Ends a process by a signal whose action is the default. It leaves no core dump, whose flag in the status is lost.
     fn end_by(&mut self, pid: Pid, signal: i32) -> Result<(), Failure> {
+        if NOT_DEADLY.contains(&signal) {
+            let reason = format!("wait.zombies: process {pid}: status: signal {signal} ends no process");
+            return Err(Failure::new(Kind::BadImage, reason));
+        }
         let doing = || format!("process {pid}: ending it by signal {signal}");
         let task = self.tasks.remove(&pid).and_then(|mut task| task.injected.remove(&pid));
         let tracee = task.ok_or_else(|| Failure::new(Kind::System, doing()))?.release().doing(doing)?;
