@@ -110,7 +110,8 @@ fn serve(options: &Options, background: bool) -> anyhow::Result<()> {
     std::fs::metadata(&mountpoint).with_context(|| format!("{}: the mount does not answer", mountpoint.display()))?;
     let server = Server { pid: std::process::id().cast_signed(), mountpoint: mountpoint.clone() };
     write_json(&registry.server_file(), &server)?;
-    let monitor = Monitor::start(registry.clone()).context("starting the monitor")?;
+    let looked_at = std::sync::Arc::clone(mounted.tree());
+    let monitor = Monitor::start(registry.clone(), move || looked_at.look_again()).context("starting the monitor")?;
     tracing::info!("{}: mounted, serving {}", mountpoint.display(), registry.run_dir().display());
     if background {
         leave_terminal(options.verbose > 0)?;
@@ -119,9 +120,9 @@ fn serve(options: &Options, background: bool) -> anyhow::Result<()> {
     unmount_on_signal(signals, mountpoint.clone(), tree, registry.server_file())?;
 
     let ended = mounted.wait();
-    drop(monitor);
     // The next server writes its own.
     let _ = std::fs::remove_file(registry.server_file());
+    drop(monitor);
     tracing::info!("{}: unmounted", mountpoint.display());
     Ok(ended?)
 }

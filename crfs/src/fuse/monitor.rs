@@ -36,15 +36,16 @@ struct Watched {
 }
 
 impl Monitor {
-    /// Starts the thread.
+    /// Starts the thread. `look` is called once an interval too, for whatever else must notice what others did.
     ///
     /// # Errors
     /// When there is no thread to be had.
-    pub fn start(registry: Registry) -> std::io::Result<Self> {
+    pub fn start(registry: Registry, look: impl Fn() + Send + 'static) -> std::io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
-        let thread =
-            std::thread::Builder::new().name("crfs-monitor".to_owned()).spawn(move || watch(&registry, &stopped))?;
+        let thread = std::thread::Builder::new()
+            .name("crfs-monitor".to_owned())
+            .spawn(move || watch(&registry, &look, &stopped))?;
         Ok(Monitor { stop, thread: Some(thread) })
     }
 }
@@ -59,10 +60,11 @@ impl Drop for Monitor {
     }
 }
 
-fn watch(registry: &Registry, stop: &AtomicBool) {
+fn watch(registry: &Registry, look: &dyn Fn(), stop: &AtomicBool) {
     let mut watched: HashMap<String, Watched> = HashMap::new();
     while !stop.load(Ordering::Relaxed) {
         refresh(registry, &mut watched);
+        look();
         let names: Vec<String> = watched.keys().cloned().collect();
         let mut fds: Vec<PollFd<'_>> = names
             .iter()

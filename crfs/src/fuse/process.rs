@@ -11,6 +11,7 @@ use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// Held as long as a server of the run directory lives, by the kernel: no stale file can be taken for it.
 #[derive(Debug)]
@@ -27,25 +28,38 @@ impl ServerLock {
         create_dir(registry.run_dir())?;
         let path = registry.run_dir().join("server.lock");
         let open = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
-        let file = open.doing(|| format!("{}: opening the lock", path.display()))?;
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => Ok(ServerLock { _lock: lock }),
-            Err((_, Errno::EWOULDBLOCK)) => {
-                let other = registry.server().map_or_else(String::new, |server| {
-                    format!(" (process {}, mounted on {})", server.pid, server.mountpoint.display())
-                });
-                Err(Failure::new(
-                    Kind::Exists,
-                    format!(
-                        "{}: another server{other} serves this run directory; unmount it first, or set CRFS_RUN_DIR to another directory",
-                        registry.run_dir().display()
-                    ),
-                ))
+        let mut file = open.doing(|| format!("{}: opening the lock", path.display()))?;
+        let end = Instant::now() + ENDING;
+        loop {
+            file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(lock) => return Ok(ServerLock { _lock: lock }),
+                Err((file, Errno::EWOULDBLOCK)) => file,
+                Err((_, errno)) => return Err(errno).doing(|| format!("{}: locking", path.display())),
+            };
+            // One that is no longer mounted is ending: `umount` returns before it has.
+            let serving = registry.server().filter(|server| is_ours(&server.mountpoint));
+            if let Some(server) = serving {
+                return Err(Self::taken(
+                    registry,
+                    &format!(" (process {}, mounted on {})", server.pid, server.mountpoint.display()),
+                ));
             }
-            Err((_, errno)) => Err(errno).doing(|| format!("{}: locking", path.display())),
+            if Instant::now() > end {
+                return Err(Self::taken(registry, ""));
+            }
+            std::thread::sleep(Duration::from_millis(10));
         }
     }
+
+    fn taken(registry: &Registry, which: &str) -> Failure {
+        let run = registry.run_dir().display();
+        let text = "serves this run directory; unmount it first, or set CRFS_RUN_DIR to another directory";
+        Failure::new(Kind::Exists, format!("{run}: another server{which} {text}"))
+    }
 }
+
+/// How long a server that is ending is waited for.
+const ENDING: Duration = Duration::from_secs(3);
 
 /// What stands at a mount point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

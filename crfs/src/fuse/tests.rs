@@ -286,7 +286,7 @@ fn the_end_of_a_first_process_is_recorded() {
     let init = Some(Init { pid, start_time: crate::operation::start_time(pid).unwrap() });
     let container = world.registry.container("vs1").unwrap();
     container.write_record(&Record { init, ..world.fake.record("vs1", State::Running) }).unwrap();
-    let monitor = super::Monitor::start(world.registry.clone()).unwrap();
+    let monitor = super::Monitor::start(world.registry.clone(), || ()).unwrap();
     std::thread::sleep(Duration::from_millis(700));
     assert_eq!(container.existing().unwrap().exit_status, None);
     drop(child.stdin.take());

@@ -127,6 +127,11 @@ impl Tree {
         self.0.cache.close();
     }
 
+    /// Lets go of what belongs to containers that are gone or no longer frozen, though nobody asks for them.
+    pub fn look_again(&self) {
+        self.0.slots.look_again(&*self.0.operations);
+    }
+
     /// What statfs(2) tells: of the file system that takes page contents.
     ///
     /// # Errors

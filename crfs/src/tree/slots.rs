@@ -99,6 +99,15 @@ impl Slots {
         if shown == Some(mask(generation)) { Ok((name, view)) } else { Err(Errno::ESTALE) }
     }
 
+    /// Looks at every container that was looked at before, so that nothing of one that is gone is held any longer.
+    pub(super) fn look_again(&self, operations: &dyn Operations) {
+        let names: Vec<String> = self.lock().slots.keys().cloned().collect();
+        for name in names {
+            // What cannot be looked at now is told to whoever asks for it.
+            let _ = self.view(operations, &name);
+        }
+    }
+
     /// A container as it is now. ENOENT: there is none of the name.
     pub(super) fn view(&self, operations: &dyn Operations, name: &str) -> Result<View, Errno> {
         let container = self.registry.container(name).map_err(|_| Errno::ENOENT)?;
