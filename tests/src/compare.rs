@@ -84,9 +84,12 @@ fn diff(place: &str, was: &Value, is: &Value, found: &mut Vec<Difference>) {
     }
 }
 
+/// First and last address of pages with one source.
+type Run = (u64, u64, String);
+
 /// Mappings by address, neighbours that are alike joined.
 fn mappings(lines: &[Value]) -> Map<String, Value> {
-    let mut joined: Vec<(u64, u64, Value, Vec<(u64, u64, String)>)> = Vec::new();
+    let mut joined: Vec<(u64, u64, Value, Vec<Run>)> = Vec::new();
     for line in lines.iter().filter(|line| line.get("end") != Some(&Value::Bool(true))) {
         let (start, end) = (number(&line["start"]), number(&line["end"]));
         let mut rest = line.clone();
@@ -113,8 +116,8 @@ fn mappings(lines: &[Value]) -> Map<String, Value> {
             _ => joined.push((start, end, rest, pages.collect())),
         }
     }
-    let entry = |(start, end, rest, pages): (u64, u64, Value, Vec<(u64, u64, String)>)| {
-        let mut runs: Vec<(u64, u64, String)> = Vec::new();
+    let entry = |(start, end, rest, pages): (u64, u64, Value, Vec<Run>)| {
+        let mut runs: Vec<Run> = Vec::new();
         for (from, to, source) in pages {
             match runs.last_mut() {
                 Some(last) if last.1 == from && last.2 == source => last.1 = to,
