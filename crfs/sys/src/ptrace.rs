@@ -237,14 +237,21 @@ fn debug_register_offset(index: usize) -> usize {
     offset_of!(libc::user, u_debugreg) + index * size_of::<u64>()
 }
 
-/// DR0 to DR7 as the task set them; 4 and 5 do not exist and read 0.
+/// DR0 to DR7 as a tracer set them; 4 and 5 do not exist and read 0. Where DR7 enables none, the others mean nothing and read 0 too:
+/// six requests a thread would be half of all that a capture makes.
 pub fn debug_registers(tid: Pid) -> Result<[u64; 8]> {
-    let mut registers = [0u64; 8];
-    for index in [0, 1, 2, 3, 6, 7] {
+    let peek = |index: usize| {
         let mut value = 0u64;
         // SAFETY: the raw PEEKUSER writes one word to `data`.
         unsafe { request(libc::PTRACE_PEEKUSER, tid, debug_register_offset(index), from_mut(&mut value).cast()) }?;
-        registers[index] = value;
+        Ok(value)
+    };
+    let mut registers = [0u64; 8];
+    registers[7] = peek(7)?;
+    if registers[7] != 0 {
+        for index in [0, 1, 2, 3, 6] {
+            registers[index] = peek(index)?;
+        }
     }
     Ok(registers)
 }

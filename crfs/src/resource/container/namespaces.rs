@@ -63,5 +63,5 @@ pub(super) fn survey(
 }
 
 fn links(proc: &mut Proc, task: &str, names: &[&str]) -> Result<Vec<Vec<u8>>, Failure> {
-    names.iter().map(|name| proc.link(format_args!("{task}/ns/{name}"))).collect()
+    proc.links(format_args!("{task}/ns"), names)
 }

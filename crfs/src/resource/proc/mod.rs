@@ -13,7 +13,7 @@ use crate::failure::{Doing, Failure};
 use std::fmt::{self, Write};
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 
 use nix::fcntl::{OFlag, openat, readlinkat};
@@ -23,6 +23,8 @@ use nix::sys::stat::Mode;
 #[derive(Debug)]
 pub struct Proc {
     root: OwnedFd,
+    /// `PID/task/` of the process whose threads were read last. From there the kernel has half as far to walk.
+    tasks: Option<(String, OwnedFd)>,
     path: String,
     /// As long as the longest file yet, so that it is filled with zeros only when it grows.
     buffer: Vec<u8>,
@@ -35,7 +37,7 @@ impl Proc {
     /// When it is not mounted.
     pub fn open() -> Result<Self, Failure> {
         let root = File::open("/proc").doing(|| "/proc: opening")?;
-        Ok(Proc { root: root.into(), path: String::new(), buffer: vec![0; 1 << 14] })
+        Ok(Proc { root: root.into(), tasks: None, path: String::new(), buffer: vec![0; 1 << 14] })
     }
 
     fn set_path(&mut self, path: fmt::Arguments<'_>) {
@@ -50,8 +52,24 @@ impl Proc {
     /// As open(2); `ESRCH` and `ENOENT` for a task that is gone.
     pub fn file(&mut self, path: fmt::Arguments<'_>) -> io::Result<File> {
         self.set_path(path);
-        let fd = openat(self.root.as_fd(), self.path.as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
-        Ok(File::from(fd))
+        self.descriptor(OFlag::O_RDONLY).map(File::from)
+    }
+
+    fn descriptor(&mut self, how: OFlag) -> io::Result<OwnedFd> {
+        let how = how | OFlag::O_CLOEXEC;
+        let below = |directory: BorrowedFd<'_>, path: &str| openat(directory, path, how, Mode::empty());
+        let Some((tasks, file)) = split(&self.path) else { return Ok(below(self.root.as_fd(), &self.path)?) };
+        if self.tasks.as_ref().is_none_or(|(cached, _)| cached != tasks) {
+            let directory = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+            self.tasks = Some((tasks.to_owned(), openat(self.root.as_fd(), tasks, directory, Mode::empty())?));
+        }
+        match &self.tasks {
+            // A process that is gone may have left its id to another.
+            Some((_, directory)) => {
+                Ok(below(directory.as_fd(), file).or_else(|_| below(self.root.as_fd(), &self.path))?)
+            }
+            None => Ok(below(self.root.as_fd(), &self.path)?),
+        }
     }
 
     /// The content of a file below /proc, as `{pid}/stat`. Valid until the next call.
@@ -137,6 +155,21 @@ impl Proc {
             .doing(|| format!("/proc/{}: reading the link", self.path))
     }
 
+    /// What several symbolic links in a directory below /proc say.
+    ///
+    /// # Errors
+    /// When one cannot be read.
+    pub fn links(&mut self, directory: fmt::Arguments<'_>, names: &[&str]) -> Result<Vec<Vec<u8>>, Failure> {
+        self.set_path(directory);
+        let opened = self.descriptor(OFlag::O_PATH | OFlag::O_DIRECTORY);
+        let opened = opened.doing(|| format!("/proc/{}: opening", self.path))?;
+        let link = |name: &&str| {
+            let read = readlinkat(opened.as_fd(), *name).map(OsStringExt::into_vec);
+            read.doing(|| format!("/proc/{}/{name}: reading the link", self.path))
+        };
+        names.iter().map(link).collect()
+    }
+
     /// The entries of a directory below /proc whose names are numbers, ascending.
     ///
     /// # Errors
@@ -150,6 +183,12 @@ impl Proc {
         numbers.sort_unstable();
         Ok(numbers)
     }
+}
+
+/// The `PID/task/` that a path begins with, and the rest.
+fn split(path: &str) -> Option<(&str, &str)> {
+    let at = path.find("/task/")? + "/task/".len();
+    Some((&path[..at], &path[at..])).filter(|(_, rest)| !rest.is_empty())
 }
 
 /// What is wrong with a file of /proc that is not as expected: one failure for all of them.
