@@ -29,7 +29,12 @@ pub(super) fn private(
         returned: category::FILE | category::GUARD,
     };
     let mut regions = Vec::new();
-    let scanned = pagemap_scan(pagemap.as_fd(), 0, TASK_SIZE, masks, &mut regions);
+    let mut scanned = pagemap_scan(pagemap.as_fd(), 0, TASK_SIZE, masks, &mut regions);
+    if scanned == Err(Errno::EINVAL) && !may_have_guards() {
+        regions.clear();
+        let masks = CategoryMasks { returned: category::FILE, ..masks };
+        scanned = pagemap_scan(pagemap.as_fd(), 0, TASK_SIZE, masks, &mut regions);
+    }
     if scanned == Err(Errno::ENOTTY) {
         return Err(Failure::new(
             Kind::Unsupported,
@@ -63,6 +68,14 @@ pub(super) fn private(
         }
     }
     Ok(pages)
+}
+
+/// Whether this kernel has guard pages (since 6.13); only since 6.15 does it also tell where they are.
+fn may_have_guards() -> bool {
+    let release =
+        nix::sys::utsname::uname().map(|uts| uts.release().to_string_lossy().into_owned()).unwrap_or_default();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|digits| digits.parse::<u32>().ok());
+    (numbers.next(), numbers.next()) >= (Some(6), Some(13))
 }
 
 fn is_private(segment: &Segment) -> bool {
