@@ -31,8 +31,9 @@ pub(super) fn walk(top: &Path) -> io::Result<BTreeMap<String, bool>> {
 
 /// A name that copying programs and editors write under before they rename. Those that only look like one are refused.
 pub(super) fn is_temporary(name: &str) -> bool {
-    let hidden =
-        name.starts_with('.') && !name.starts_with("._") && !matches!(name, "." | ".." | ".ctl" | ".snap" | ".DS_Store");
+    let hidden = name.starts_with('.')
+        && !name.starts_with("._")
+        && !matches!(name, "." | ".." | ".ctl" | ".snap" | ".DS_Store");
     // `sed -i`
     let random = name.strip_prefix("sed").unwrap_or_default();
     let sed = random.len() == 6 && random.bytes().all(|byte| byte.is_ascii_alphanumeric());
@@ -143,9 +144,18 @@ mod tests {
             assert!(is_allowed(good, true), "{good}");
             assert!(!is_allowed(good, false), "{good}");
         }
-        for bad in
-            ["blockers", "0x1", "files/x", "._manifest", ".ctl", ".DS_Store", "files/..", "0x00000001/x", "pipe.1", "sed.file"]
-        {
+        for bad in [
+            "blockers",
+            "0x1",
+            "files/x",
+            "._manifest",
+            ".ctl",
+            ".DS_Store",
+            "files/..",
+            "0x00000001/x",
+            "pipe.1",
+            "sed.file",
+        ] {
             assert!(!is_allowed(bad, false), "{bad}");
         }
         assert!(!is_allowed(".partial", true));

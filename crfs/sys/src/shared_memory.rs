@@ -42,7 +42,8 @@ mod tests {
         let mut read = [0; 4];
         file.read_exact_at(&mut read, 8192).expect("read");
         assert_eq!(&read, b"here");
-        let name = std::fs::read_link(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file))).expect("link");
+        let name =
+            std::fs::read_link(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file))).expect("link");
         assert_eq!(name.to_string_lossy(), "/dev/zero (deleted)");
         assert_eq!(file.metadata().expect("stat").len(), 12_288);
     }
