@@ -4,7 +4,7 @@
 //! to address.
 
 use super::witness::Witness;
-use crfs_sys::memory::{self, RemoteRange};
+use crfs_sys::memory::RemoteRange;
 use image_format::memory::{CHUNK_SIZE, ChunkSum, Fixed, Segment, Source, checksum};
 use image_format::types::PAGE_SIZE;
 use image_format::{Pid, render_lines};
@@ -190,48 +190,25 @@ impl PageSource {
     }
 
     /// Fills a buffer with what `mem.pages` has from `offset` on; it must not reach beyond the end.
+    ///
+    /// Through /proc/PID/mem, though process_vm_readv(2) is faster: that one pins what it reads, and pinning gives a process its own
+    /// copy of every page it still shares with a parent or child since fork(2). Taking a copy must not make the container grow.
     pub(super) fn fill(&self, offset: u64, buffer: &mut [u8]) -> Result<(), Errno> {
-        let pieces = self.index.pieces(offset, buffer.len());
-        let ranges: Vec<RemoteRange> = pieces
-            .iter()
-            .filter_map(|piece| match piece {
-                Piece::Memory(range) => Some(*range),
-                Piece::Gap(_) => None,
-            })
-            .collect();
-        let whole = ranges.len() == pieces.len();
-        let at_once = if whole { memory::read_ranges(self.host_pid, &ranges, buffer) } else { Err(Errno::EFAULT) };
-        match at_once {
-            Ok(()) => {}
-            Err(Errno::EFAULT) => self.fill_each(&pieces, buffer)?,
-            Err(errno) => return Err(self.gone(errno)),
-        }
-        self.check(offset + buffer.len() as u64)
-    }
-
-    fn fill_each(&self, pieces: &[Piece], buffer: &mut [u8]) -> Result<(), Errno> {
+        let len = buffer.len() as u64;
         let mut rest = buffer;
-        for piece in pieces {
-            let len = match piece {
-                Piece::Memory(range) => range.len,
-                Piece::Gap(len) => *len,
-            };
+        for piece in self.index.pieces(offset, rest.len()) {
+            let (Piece::Memory(RemoteRange { len, .. }) | Piece::Gap(len)) = piece;
             let (part, after) = rest.split_at_mut(len);
             rest = after;
             match piece {
                 Piece::Gap(_) => part.fill(0),
-                Piece::Memory(range) => match memory::read(self.host_pid, range.start, part) {
-                    Ok(()) => {}
-                    // Pages without read permission: process_vm_readv(2) honours it, /proc/PID/mem does not.
-                    Err(Errno::EFAULT) => self
-                        .mem()?
-                        .read_exact_at(part, range.start)
-                        .map_err(|error| self.gone(error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)))?,
-                    Err(errno) => return Err(self.gone(errno)),
-                },
+                Piece::Memory(range) => {
+                    let read = self.mem()?.read_exact_at(part, range.start);
+                    read.map_err(|error| self.gone(error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)))?;
+                }
             }
         }
-        Ok(())
+        self.check(offset + len)
     }
 
     fn mem(&self) -> Result<&File, Errno> {
