@@ -42,10 +42,10 @@ fn decode(status: i32) -> Status {
     }
 }
 
-fn waitpid(pid: i32) -> Result<Option<(Pid, Status)>> {
+fn waitpid(pid: i32, flags: i32) -> Result<Option<(Pid, Status)>> {
     let mut status = 0;
     // SAFETY: `status` is one int of ours.
-    let result = unsafe { libc::waitpid(pid, &raw mut status, libc::__WALL | libc::WNOHANG) };
+    let result = unsafe { libc::waitpid(pid, &raw mut status, libc::__WALL | libc::WNOHANG | flags) };
     Ok(match Errno::result(result)? {
         0 => None,
         pid => Some((Pid::from_raw(pid), decode(status))),
@@ -59,12 +59,12 @@ pub fn try_wait(tid: Pid) -> Result<Option<Status>> {
     if tid.as_raw() <= 0 {
         return Err(Errno::EINVAL);
     }
-    Ok(waitpid(tid.as_raw())?.map(|(_, status)| status))
+    Ok(waitpid(tid.as_raw(), 0)?.map(|(_, status)| status))
 }
 
-/// Takes the status of any child or tracee that has one now. `ECHILD`: there are none at all.
+/// Takes the status of any child or tracee of the calling thread that has one now. `ECHILD`: there are none at all.
 pub fn try_wait_any() -> Result<Option<(Pid, Status)>> {
-    waitpid(-1)
+    waitpid(-1, libc::__WNOTHREAD)
 }
 
 /// [`try_wait`] until there is a status; `None` when the deadline passed.
