@@ -21,6 +21,8 @@ pub struct Process {
     pub session: Pid,
     /// The signal its parent gets when it ends; null when none (clone with exit signal 0).
     pub exit_signal: Option<Signal>,
+    /// Whether job control has stopped it, and what its parent has not been told of that.
+    pub job_control: JobControl,
     /// The controlling terminal. Version 1 carries none: always null.
     pub tty: Option<Bytes>,
     /// The executable, as /proc/PID/exe shows it.
@@ -40,6 +42,28 @@ pub struct Process {
     pub environment: Vec<Bytes>,
     /// Where the kernel thinks the parts of the address space are.
     pub layout: MemoryLayout,
+}
+
+/// What the signals of job control made of a process (signal(7)), as waitpid(2) tells its parent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum JobControl {
+    /// It is not stopped, and there is nothing to tell.
+    Running,
+    /// It is stopped until SIGCONT.
+    Stopped(Stopped),
+    /// SIGCONT made it go on, which WCONTINUED has yet to tell.
+    Continued,
+}
+
+/// A stop by job control.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stopped {
+    /// SIGSTOP, SIGTSTP, SIGTTIN or SIGTTOU.
+    pub signal: Signal,
+    /// WUNTRACED has told the parent.
+    pub told: bool,
 }
 
 /// A map that refuses a key given twice, of which serde would take the last.

@@ -157,5 +157,5 @@ macro_rules! going {
 }
 going! {
     altstack arguments avx brk credentials data epoll eventfd files fork_sharing itimer limits pending pipe protnone shared
-    signalfd sparse threads timerfd tree waits zombie
+    signalfd sparse stopped threads timerfd tree waits zombie
 }

@@ -45,7 +45,7 @@ macro_rules! survive {
 }
 survive! {
     altstack arguments avx brk credentials data epoll eventfd files fork_sharing itimer limits pending pipe protnone shared
-    signalfd sparse threads timerfd tree waits zombie
+    signalfd sparse stopped threads timerfd tree waits zombie
 }
 
 #[test]

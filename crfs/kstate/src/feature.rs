@@ -41,6 +41,8 @@ features! {
     ExitSignal = "exit_signal";
     /// PR_SET_PDEATHSIG.
     PdeathSignal = "pdeath_signal";
+    /// Whether SIGSTOP or SIGCONT has an effect of which the parent was not told.
+    JobControl = "job_control";
     /// Which kind of call would be restarted.
     RestartKind = "restart_kind";
     /// An interrupted nanosleep.

@@ -31,7 +31,7 @@ pub use feature::{Disabled, Feature, Status};
 pub use files::PipeEnds;
 pub use memory::{Brk, MemoryLayout};
 pub use restart::{RestartBlock, RestartFutex, RestartNanosleep, RestartPoll};
-pub use signals::{AltStack, KernelSigaction, SIGNALS};
+pub use signals::{AltStack, GroupStop, KernelSigaction, SIGNALS};
 pub use state::{FAULT_VARIABLE, KernelState};
 pub use sysvsem::SemUndo;
 pub use tasks::Task;

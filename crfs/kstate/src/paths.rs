@@ -87,6 +87,8 @@ paths! {
     AltstackFlags: Number(4), "task_struct.sas_ss_flags";
     ExitSignal: Number(4), "task_struct.exit_signal";
     PdeathSignal: Number(4), "task_struct.pdeath_signal";
+    SignalFlags: Number(4), "signal_struct.flags";
+    GroupExitCode: Number(4), "signal_struct.group_exit_code";
     SetChildTid: Pointer, "task_struct.set_child_tid";
     ClearChildTid: Pointer, "task_struct.clear_child_tid";
 
@@ -202,6 +204,7 @@ pub(crate) fn needs(feature: Feature) -> Needs {
         Feature::TidAddresses => (&[], &[P::SetChildTid, P::ClearChildTid]),
         Feature::ExitSignal => (&[], &[P::ExitSignal]),
         Feature::PdeathSignal => (&[], &[P::PdeathSignal]),
+        Feature::JobControl => (&[P::TaskSignal], &[P::SignalFlags, P::GroupExitCode]),
         Feature::RestartKind => (&[], &[P::RestartFunction]),
         Feature::RestartNanosleep => (&[], &[P::SleepClock, P::SleepType, P::SleepRmtp, P::SleepExpires]),
         Feature::RestartPoll => (&[], &[P::PollFds, P::PollCount, P::PollHasTimeout, P::PollSeconds, P::PollNanos]),

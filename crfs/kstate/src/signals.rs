@@ -35,6 +35,24 @@ pub struct AltStack {
     pub size: u64,
 }
 
+/// What job control made of a process, as its parent's waitpid(2) will tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GroupStop {
+    /// It is not stopped, and there is nothing to tell.
+    None,
+    /// All of its threads are stopped.
+    Stopped {
+        /// The parent was told (WUNTRACED).
+        told: bool,
+    },
+    /// It goes on since SIGCONT, of which the parent was not told (WCONTINUED).
+    Continued,
+}
+
+/// `SIGNAL_STOP_STOPPED` and `SIGNAL_STOP_CONTINUED`, include/linux/sched/signal.h, v6.18.
+const STOP_STOPPED: u32 = 1;
+const STOP_CONTINUED: u32 = 2;
+
 impl KernelState {
     /// The 64 signal actions of the task's process, signal n at index n - 1.
     ///
@@ -70,6 +88,22 @@ impl KernelState {
             sp: view.u64(&[Path::AltstackSp])?,
             flags: view.u32(&[Path::AltstackFlags])?,
             size: view.u64(&[Path::AltstackSize])?,
+        })
+    }
+
+    /// What job control made of the task's process. The signal that stopped it is what a tracer sees in its event stop.
+    ///
+    /// # Errors
+    /// [`Error::FeatureOff`], [`Error::Gone`], [`Error::Read`].
+    pub fn group_stop(&self, task: &Task) -> Result<GroupStop, Error> {
+        let view = self.view(Feature::JobControl, task)?;
+        let flags = view.u32(&[Path::TaskSignal, Path::SignalFlags])?;
+        // wait_task_stopped (kernel/exit.c) takes the signal away when it has told it.
+        let told = view.u32(&[Path::TaskSignal, Path::GroupExitCode])? == 0;
+        Ok(match flags & (STOP_STOPPED | STOP_CONTINUED) {
+            STOP_STOPPED => GroupStop::Stopped { told },
+            STOP_CONTINUED => GroupStop::Continued,
+            _ => GroupStop::None,
         })
     }
 

@@ -40,6 +40,8 @@ pub enum Action {
     Die,
     /// A helper exits and is waited for.
     Dismiss,
+    /// Stopped by job control, or continued.
+    JobControl,
     /// Resource limits, oom_score_adj, core dump filter.
     Limits,
     /// Signal actions, queued signals, interval timers.
@@ -74,6 +76,10 @@ pub enum Of {
     GroupMembers,
     /// Every zombie and helper.
     Dead,
+    /// Every process that job control has stopped or continued.
+    JobControlled,
+    /// Every process.
+    All,
 }
 
 /// (later action, whose, earlier action): the earlier one must be done before the later.
@@ -109,6 +115,15 @@ pub const AFTER: &[(Action, Of, Action)] = &[
     (Action::Die, Of::Created, Action::Die),
     (Action::Die, Of::Created, Action::Dismiss),
     (Action::Dismiss, Of::Created, Action::Dismiss),
+    // The end of a group's last parent would continue it, and only SIGSTOP stops a member of a group that is orphaned.
+    (Action::JobControl, Of::All, Action::Group),
+    (Action::JobControl, Of::All, Action::Session),
+    (Action::JobControl, Of::Dead, Action::Die),
+    (Action::JobControl, Of::Dead, Action::Dismiss),
+    // A thread more would have to stop too.
+    (Action::JobControl, Of::Itself, Action::Threads),
+    // It sends the parent SIGCHLD, and stop signals must have their default action.
+    (Action::Signals, Of::JobControlled, Action::JobControl),
     (Action::Signals, Of::Dead, Action::Die),
     (Action::Signals, Of::Dead, Action::Dismiss),
     (Action::Signals, Of::Itself, Action::Threads),
@@ -141,6 +156,7 @@ fn actions(role: &Role) -> &'static [Action] {
             Action::Directories,
             Action::Threads,
             Action::Advice,
+            Action::JobControl,
             Action::Limits,
             Action::Signals,
             Action::ThreadState,
@@ -159,7 +175,9 @@ fn actions(role: &Role) -> &'static [Action] {
 pub fn sort(births: &BTreeMap<Pid, Birth>) -> Result<Vec<Step>, Failure> {
     let all: BTreeSet<Step> = births
         .values()
-        .flat_map(|birth| actions(&birth.role).iter().map(|&action| Step { action, process: birth.pid }))
+        .flat_map(|birth| actions(&birth.role).iter().map(move |action| (birth, action)))
+        .filter(|(birth, action)| birth.job_control || **action != Action::JobControl)
+        .map(|(birth, &action)| Step { action, process: birth.pid })
         .collect();
     let related = Relations::new(births);
     let mut earlier: BTreeMap<Step, BTreeSet<Step>> = all.iter().map(|&step| (step, BTreeSet::new())).collect();
@@ -234,6 +252,7 @@ struct Relations<'a> {
     created: BTreeMap<Pid, Vec<Pid>>,
     members: BTreeMap<Pid, Vec<Pid>>,
     dead: Vec<Pid>,
+    job_controlled: Vec<Pid>,
 }
 
 impl<'a> Relations<'a> {
@@ -248,8 +267,10 @@ impl<'a> Relations<'a> {
                 members.entry(group).or_default().push(birth.pid);
             }
         }
-        let dead = births.values().filter(|birth| birth.role != Role::Live).map(|birth| birth.pid).collect();
-        Relations { births, created, members, dead }
+        let all = |which: fn(&Birth) -> bool| births.values().filter(|&birth| which(birth)).map(|b| b.pid).collect();
+        let dead = all(|birth| birth.role != Role::Live);
+        let job_controlled = all(|birth| birth.job_control);
+        Relations { births, created, members, dead, job_controlled }
     }
 
     fn of(&self, process: Pid, of: Of) -> Vec<Pid> {
@@ -264,6 +285,8 @@ impl<'a> Relations<'a> {
             }
             Of::GroupMembers => list(&self.members),
             Of::Dead => self.dead.clone(),
+            Of::JobControlled => self.job_controlled.clone(),
+            Of::All => self.births.keys().copied().collect(),
         }
     }
 }

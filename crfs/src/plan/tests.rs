@@ -4,7 +4,7 @@ use super::order::{AFTER, Action};
 use super::*;
 use image_format::manifest::{Clocks, Container, Cpu, Kernel, Manifest};
 use image_format::memory::{Backing, PageRange, Protection, Segment, SegmentFlags, Source};
-use image_format::process::{MemoryLayout, Process, ProcessAttr, Zombie};
+use image_format::process::{JobControl, MemoryLayout, Process, ProcessAttr, Zombie};
 use image_format::signal::{AltStack, AltStackFlags, Signal, SignalMask, SignalSet};
 use image_format::thread::{
     Credentials, FpuState, Frame, Registers, RobustList, Scheduling, SecureBits, ThreadAttr, Tls,
@@ -41,6 +41,7 @@ fn process(pid: u32, parent: u32, group: u32, session: u32) -> ProcessImage {
             group: Pid(group),
             session: Pid(session),
             exit_signal: Some(Signal(17)),
+            job_control: JobControl::Running,
             tty: None,
             exe: "/bin/true".into(),
             cwd: "/".into(),

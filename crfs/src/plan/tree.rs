@@ -5,6 +5,7 @@
 //! it is born into the session, clones the process, and exits, whereupon the kernel gives the process to its reaper.
 
 use crate::failure::{Failure, Kind};
+use image_format::process::JobControl;
 use image_format::{Image, Pid, layout};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -24,6 +25,8 @@ pub struct Birth {
     pub before_creators_session: bool,
     /// The group it joins or founds; None where it is born into the right one or setsid makes it.
     pub group: Option<Pid>,
+    /// Job control has stopped it, or continued it with its parent yet to be told.
+    pub job_control: bool,
     /// What becomes of it.
     pub role: Role,
 }
@@ -62,6 +65,7 @@ struct Node {
     parent: Pid,
     group: Pid,
     session: Pid,
+    job_control: bool,
     role: Role,
 }
 
@@ -87,13 +91,14 @@ fn nodes(image: &Image) -> BTreeMap<Pid, Node> {
     let mut nodes = BTreeMap::new();
     for (&pid, process) in &image.processes {
         let record = &process.process;
-        nodes.insert(
-            pid,
-            Node { parent: record.parent, group: record.group, session: record.session, role: Role::Live },
-        );
+        let job_control = record.job_control != JobControl::Running;
+        let node =
+            Node { parent: record.parent, group: record.group, session: record.session, job_control, role: Role::Live };
+        nodes.insert(pid, node);
         for zombie in process.threads.values().flat_map(|thread| &thread.zombies) {
             let role = Role::Zombie(zombie.status);
-            nodes.insert(zombie.pid, Node { parent: pid, group: zombie.group, session: zombie.session, role });
+            let (group, session) = (zombie.group, zombie.session);
+            nodes.insert(zombie.pid, Node { parent: pid, group, session, job_control: false, role });
         }
     }
     nodes
@@ -116,6 +121,7 @@ impl Planner<'_> {
             own_session,
             before_creators_session: false,
             group: (!own_session).then_some(node.group),
+            job_control: node.job_control,
             role: node.role.clone(),
         };
         let Some(parent) = nodes.get(&node.parent) else {
@@ -156,6 +162,7 @@ impl Planner<'_> {
             own_session: !leader_lives,
             before_creators_session: false,
             group: None,
+            job_control: false,
             role: Role::Helper { reaper: creator },
         });
         Ok(helper)
@@ -182,6 +189,7 @@ impl Planner<'_> {
                 own_session: false,
                 before_creators_session: false,
                 group: Some(node.group),
+                job_control: false,
                 role: Role::Helper { reaper: pid },
             },
         );

@@ -10,6 +10,7 @@ mod directory;
 pub mod epoll;
 mod eventfd;
 pub mod interval_timer;
+pub mod job_control;
 pub mod kernel;
 pub mod memory;
 mod pipe;

@@ -158,7 +158,7 @@ impl Injector {
         self.stopped("look at it")
     }
 
-    fn stopped(&self, label: &'static str) -> Result<&Tracee<Stopped>, InjectError> {
+    pub(crate) fn stopped(&self, label: &'static str) -> Result<&Tracee<Stopped>, InjectError> {
         self.tracee.as_ref().ok_or(InjectError::Lost { tid: self.tid, label: label.into() })
     }
 
@@ -361,13 +361,26 @@ impl Injector {
     }
 
     /// From any stop to the event stop, without a user instruction in between.
-    fn interrupt_here(&mut self, label: &Label) -> Result<(), InjectError> {
+    pub(crate) fn interrupt_here(&mut self, label: &Label) -> Result<(), InjectError> {
         let tracee = self.tracee.as_ref().ok_or(InjectError::Lost { tid: self.tid, label: label.clone() })?;
         ptrace(tracee.interrupt(), label)?;
         match self.advance(Resume::Cont, label)? {
             Stop::Event { .. } => Ok(()),
             stop => Err(InjectError::Unexpected { tid: self.tid, label: label.clone(), stop }),
         }
+    }
+
+    /// The tracee, for a step of one's own; without it nothing else can be done until it is put back.
+    pub(crate) fn take_tracee(&mut self, label: &Label) -> Result<Tracee<Stopped>, InjectError> {
+        self.tracee.take().ok_or(InjectError::Lost { tid: self.tid, label: label.clone() })
+    }
+
+    pub(crate) fn put_tracee(&mut self, tracee: Tracee<Stopped>) -> Stop {
+        self.tracee.insert(tracee).stop()
+    }
+
+    pub(crate) fn timeout(&self) -> Duration {
+        self.timeout
     }
 
     /// The registers to begin with: the program's own, but not in a system call, so that the kernel does not restart one.

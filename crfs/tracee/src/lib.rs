@@ -11,6 +11,7 @@ mod batch;
 mod code;
 mod cpu;
 mod error;
+mod group_stop;
 mod injector;
 mod scratch;
 mod spawn;

@@ -3,7 +3,8 @@
 use super::{ADDRESS_LIMIT, Findings, absolute};
 use crate::image::ProcessImage;
 use crate::layout::process_file;
-use crate::process::{Limit, MemoryLayout};
+use crate::process::{JobControl, Limit, MemoryLayout, Process};
+use crate::signal::Signal;
 use crate::types::{Address, Pid};
 
 /// The kernel's resource limits (include/uapi/asm-generic/resource.h, v6.18), all of which a process has.
@@ -40,6 +41,7 @@ pub(super) fn check(pid: Pid, process: &ProcessImage, findings: &mut Findings) {
     let umask = record.umask;
     field("umask", (umask.0 > 0o777).then(|| format!("{umask} is beyond 0777")));
     field("tty", record.tty.as_ref().map(|tty| format!("{tty:?}: format 1 carries no terminal")));
+    field("job_control", job_control(record));
     for (name, limit) in &record.limits {
         field(&format!("limits.{name}"), limit_problem(name, limit));
     }
@@ -48,6 +50,19 @@ pub(super) fn check(pid: Pid, process: &ProcessImage, findings: &mut Findings) {
     }
     layout(&record.layout, &mut field);
     attr(pid, process, findings);
+}
+
+/// The kernel lets no other signal stop a process, and the first one of a pid namespace by SIGSTOP alone (kernel/signal.c,
+/// get_signal, v6.18).
+fn job_control(process: &Process) -> Option<String> {
+    const SIGSTOP: Signal = Signal(19);
+    const OTHERS: [Signal; 3] = [Signal(20), Signal(21), Signal(22)];
+    let JobControl::Stopped(stopped) = process.job_control else { return None };
+    let signal = stopped.signal;
+    if signal != SIGSTOP && !OTHERS.contains(&signal) {
+        return Some(format!("{signal} stops no process"));
+    }
+    (signal != SIGSTOP && process.parent.0 == 0).then(|| format!("{signal} does not stop the first process"))
 }
 
 fn limit_problem(name: &str, limit: &Limit) -> Option<String> {

@@ -121,6 +121,7 @@ choices! {
     Backing [Anonymous, Vdso, Vvar, VvarVclock, Vsyscall] [File, SharedAnonymous]
     Source [Zero, File, Parent] [Own, Process]
     Resume [Again, Ended] [Remaining]
+    JobControl [Running, Continued] [Stopped]
     IntervalTimerKind [ITIMER_REAL, ITIMER_VIRTUAL, ITIMER_PROF] []
 }
 
@@ -152,8 +153,9 @@ records! {
     PageRange { start, count, source }
     ChunkSum { chunk, xxh3 }
     Process {
-        pid, parent, group, session, exit_signal, tty, exe, cwd, root, umask, limits, arguments, environment, layout,
+        pid, parent, group, session, exit_signal, job_control, tty, exe, cwd, root, umask, limits, arguments, environment, layout,
     }
+    Stopped { signal, told }
     Limit { soft, hard }
     MemoryLayout {
         start_code, end_code, start_data, end_data, start_brk, brk, start_stack, arg_start, arg_end, env_start, env_end,

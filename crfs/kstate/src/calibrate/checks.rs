@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::feature::Feature;
 use crate::files::PipeEnds;
 use crate::memory::MemoryLayout;
-use crate::signals::{AltStack, KernelSigaction};
+use crate::signals::{AltStack, GroupStop, KernelSigaction};
 use crate::state::KernelState;
 use crate::tasks::Task;
 use crate::timers::Itimer;
@@ -24,6 +24,7 @@ pub(super) const CHECKS: &[(Feature, Check)] = &[
     (Feature::TidAddresses, tid_addresses),
     (Feature::ExitSignal, exit_signal),
     (Feature::PdeathSignal, pdeath_signal),
+    (Feature::JobControl, job_control),
     (Feature::RestartKind, restart_kind),
     (Feature::RestartNanosleep, restart_nanosleep),
     (Feature::RestartPoll, restart_poll),
@@ -101,6 +102,12 @@ fn pdeath_signal(state: &KernelState, scene: &Scene, roles: &Roles) -> Result<()
     scene.full.outcome("PR_SET_PDEATHSIG")?;
     same("SIGKILL", state.pdeath_signal(&roles.full)?, libc::SIGKILL)?;
     same("no signal", state.pdeath_signal(&roles.bare)?, 0)
+}
+
+fn job_control(state: &KernelState, _: &Scene, roles: &Roles) -> Result<(), Trouble> {
+    same("a stop", state.group_stop(&roles.poll_forever)?, GroupStop::Stopped { told: false })?;
+    same("a continued one", state.group_stop(&roles.poll)?, GroupStop::Continued)?;
+    same("neither", state.group_stop(&roles.bare)?, GroupStop::None)
 }
 
 fn restart_kind(state: &KernelState, _: &Scene, roles: &Roles) -> Result<(), Trouble> {

@@ -7,7 +7,7 @@ use crfs_sys::puppet::{Arg, Puppet, Stage, Step};
 use crfs_sys::thread_area::{self, FIRST_ENTRY, UserDesc};
 use nix::errno::Errno;
 use nix::sys::ptrace;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
@@ -157,8 +157,19 @@ impl Actor {
     }
 
     fn stop(&self) -> io::Result<()> {
+        ptrace::interrupt(self.puppet.pid())?;
+        self.await_event_stop()
+    }
+
+    /// From one event stop into the one that SIGSTOP makes.
+    fn stop_by_job_control(&self) -> io::Result<()> {
+        kill(self.puppet.pid(), Signal::SIGSTOP)?;
+        ptrace::cont(self.puppet.pid(), None)?;
+        self.await_event_stop()
+    }
+
+    fn await_event_stop(&self) -> io::Result<()> {
         let pid = self.puppet.pid();
-        ptrace::interrupt(pid)?;
         let deadline = Instant::now() + DEADLINE;
         loop {
             match waitpid(pid, Some(WaitPidFlag::WNOHANG | WaitPidFlag::__WALL))? {
@@ -233,6 +244,11 @@ impl Scene {
         for actor in actors {
             actor.stop().map_err(|source| Error::Calibrate { doing: "stopping a child", source })?;
         }
+        let stop = |actor: &Actor| actor.stop_by_job_control();
+        stop(&poll_forever)
+            .and_then(|()| stop(&poll))
+            .and_then(|()| Ok(kill(poll.puppet.pid(), Signal::SIGCONT)?))
+            .map_err(|source| Error::Calibrate { doing: "stopping a child by a signal", source })?;
         let thread_area = thread_area::set(full.puppet.pid(), &UserDesc { entry_number: FIRST_ENTRY, ..SEGMENT });
         Ok(Self { full, bare, poll, poll_forever, futex, at, thread_area, before_ns, after_ns })
     }

@@ -8,7 +8,7 @@ use super::super::signal;
 use super::super::subject::{self, Subjects};
 use crate::failure::{Failure, Kind};
 use image_format::layout;
-use image_format::process::{MemoryLayout, Process, ProcessAttr};
+use image_format::process::{JobControl, MemoryLayout, Process, ProcessAttr};
 use image_format::types::{Address, Blob, Bytes, Hex, Octal, Pid};
 
 /// Reads both records.
@@ -42,6 +42,8 @@ pub fn capture(
         group: id(&leader.status.ns_pgid),
         session: id(&leader.status.ns_sid),
         exit_signal: signal::from_number(leader.stat.exit_signal),
+        // Only a traced task tells; the caller sets it.
+        job_control: JobControl::Running,
         tty: None,
         exe,
         cwd,

@@ -36,11 +36,6 @@ pub fn survey(
         );
     }
     match thread.stat.state {
-        b'T' | b't' => findings.block(
-            &object,
-            "is stopped by job control (SIGSTOP, ^Z) or a tracer, and that state is not carried yet",
-            "Send it SIGCONT first",
-        ),
         b'Z' | b'X' if thread.host == process.host => findings.block(
             &object,
             "the first thread has ended while others go on",

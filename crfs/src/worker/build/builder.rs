@@ -6,7 +6,7 @@ use crate::plan::{Action, Plan, Role, SCRATCH_SIZE, Step};
 use crate::registry::Container;
 use crate::resource::memory::restore::{self as memory, Backings, PageFiles};
 use crate::resource::process::restore::{self as process, Directories};
-use crate::resource::{descriptor, epoll, interval_timer, registers, signal, thread};
+use crate::resource::{descriptor, epoll, interval_timer, job_control, registers, signal, thread};
 use crfs_sys::HostPid;
 use crfs_tracee::{
     Batch, Injector, RemoteAddress, Scratch, SeizeOptions, Spawn, Stop, Stopped, Tracee, TracerCpu, Waited, stub,
@@ -62,7 +62,7 @@ pub(super) struct Builder<'a> {
 struct Task {
     injected: BTreeMap<Pid, Injector>,
     finished: Vec<Tracee<Stopped>>,
-    /// Zombies and helpers of its own that died.
+    /// Zombies and helpers of its own that died, and children that job control stopped: what sent it a signal.
     deaths: usize,
 }
 
@@ -183,6 +183,7 @@ impl<'a> Builder<'a> {
             }
             Action::Die => self.die(pid),
             Action::Dismiss => self.dismiss(pid),
+            Action::JobControl => self.job_control(pid),
             Action::Limits => {
                 let (host, image) = (self.host(pid)?, self.image(pid)?);
                 process::attributes(host, image, &mut self.notes)?;
@@ -403,6 +404,26 @@ impl<'a> Builder<'a> {
             .call(libc::SYS_wait4, &[pid.0.into(), 0, wait_all, 0], "wait4 for a helper")
             .doing(|| layout::process_dir(reaper))?;
         self.count_death(Some(reaper));
+        Ok(())
+    }
+
+    /// Stops a process, or stops it and lets it go on; its parent learns as much of it as it had.
+    fn job_control(&mut self, pid: Pid) -> Result<(), Failure> {
+        let record = &self.image(pid)?.process;
+        let path = || layout::process_file(pid, "process");
+        let Some(mut injected) = self.tasks.get_mut(&pid).map(|task| std::mem::take(&mut task.injected)) else {
+            return Ok(());
+        };
+        job_control::restore::restore(&mut injected, pid, record.job_control)?;
+        if let Some(task) = self.tasks.get_mut(&pid) {
+            task.injected = injected;
+        }
+        if record.parent.0 != 0 {
+            if let Some((call, args)) = job_control::restore::told(pid, record.job_control) {
+                self.leader(record.parent)?.call(call, &args, "wait4 for a stopped child").doing(path)?;
+            }
+            self.count_death(Some(record.parent));
+        }
         Ok(())
     }
 

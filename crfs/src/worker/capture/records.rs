@@ -6,7 +6,7 @@ use crate::failure::{Failure, Kind};
 use crate::resource::container::{Environment, Moment, Place, manifest};
 use crate::resource::descriptor::{self, Descriptors};
 use crate::resource::subject::{Process, Subjects, Thread};
-use crate::resource::{Findings, interval_timer, memory, process, registers, signal, thread, zombie};
+use crate::resource::{Findings, interval_timer, job_control, memory, process, registers, signal, thread, zombie};
 use crfs_tracee::{Stopped, Tracee};
 use image_format::memory::Segment;
 use image_format::{Image, Pid, ProcessImage, ThreadImage, layout};
@@ -84,7 +84,7 @@ fn process_image(
     findings: &mut Findings,
 ) -> Result<ProcessImage, Failure> {
     let object = layout::process_dir(subject.pid);
-    let (record, attr) = process::capture(subject, subjects, place, &mut job.proc, &mut job.kernel, findings)?;
+    let (mut record, attr) = process::capture(subject, subjects, place, &mut job.proc, &mut job.kernel, findings)?;
     process::kernel_blockers(subject, &mut job.kernel, findings)?;
     let mut threads = BTreeMap::new();
     for thread in subject.threads.iter().filter(|thread| tracees.contains_key(&thread.host)) {
@@ -93,6 +93,7 @@ fn process_image(
     // Of a leader that has ended nothing can be asked; that is an obstacle already.
     let (actions, pending) = match tracees.get(&subject.host) {
         Some(leader) => {
+            record.job_control = job_control::capture(leader, subject.host, &object, &mut job.kernel)?;
             let status = &subject.leader().status;
             let queue = if status.shared_pending == 0 {
                 Vec::new()
