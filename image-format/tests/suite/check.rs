@@ -5,7 +5,8 @@ use image_format::files::{File, FileKind, OpenFlags, RegularFile, Stdio, Stream}
 use image_format::image::ImageError;
 use image_format::manifest::{PathEntry, PathKind};
 use image_format::memory::{CHUNK_SIZE, ChunkSum, Fixed};
-use image_format::process::{Limit, Process, Zombie};
+use image_format::process::{JobControl, Limit, Process, Stopped, Zombie};
+use image_format::signal::Signal;
 use image_format::thread::{Registers, ThreadAttr};
 use image_format::{Address, Blob, FileId, Image, Octal, Pid, ProcessImage, ThreadImage, Timespec, check};
 
@@ -259,6 +260,20 @@ fn parents() {
                 i.stdios = i.files.keys().map(|&file| Stdio { file, stream: Stream::Log }).collect();
             },
             "manifest: paths: an image has at least one process",
+        ),
+    ]);
+}
+
+#[test]
+fn job_control() {
+    fn stopped_by(process: &mut Process, signal: u8) {
+        process.job_control = JobControl::Stopped(Stopped { signal: Signal(signal), told: false });
+    }
+    each_is_told(&[
+        (|i| stopped_by(record(i), 15), "0x00003002/process: job_control: SIGTERM stops no process"),
+        (
+            |i| stopped_by(&mut process(i, FIRST).process, 20),
+            "0x00000001/process: job_control: SIGTSTP does not stop the first process",
         ),
     ]);
 }
