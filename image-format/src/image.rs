@@ -5,6 +5,7 @@ use crate::layout;
 use crate::manifest::{Manifest, PathEntry, PathKind};
 use crate::memory::{ChunkSum, Segment};
 use crate::process::{Absent, Fd, Process, ProcessAttr, ThreadEntry, Zombie};
+use crate::seccomp::SeccompFilter;
 use crate::signal::{AltStack, PendingSignal, SignalAction, SignalMask};
 use crate::text::{TextError, parse_lines, parse_object, render_lines, render_object};
 use crate::thread::{FpuState, Frame, IntervalTimer, ThreadAttr, Tls};
@@ -23,6 +24,8 @@ pub struct Image {
     pub files: BTreeMap<FileId, File>,
     /// `files/stdios`.
     pub stdios: Vec<Stdio>,
+    /// `seccomp`.
+    pub seccomp: Vec<SeccompFilter>,
 }
 
 /// Every record of a process.
@@ -138,6 +141,7 @@ impl Image {
             out.insert(name.to_owned(), render_lines::<Absent>(&[]));
         }
         out.insert(layout::STDIOS.to_owned(), render_lines(&self.stdios));
+        out.insert(layout::SECCOMP.to_owned(), render_lines(&self.seccomp));
         for (&id, file) in &self.files {
             out.insert(layout::file_entry(id), render_object(file));
         }
@@ -201,7 +205,7 @@ impl Image {
     /// The names of [`Image::render`] without rendering.
     fn render_names(&self) -> Vec<String> {
         let mut names: Vec<String> = layout::CONTAINER_ABSENT.iter().map(|&name| name.to_owned()).collect();
-        names.push(layout::STDIOS.to_owned());
+        names.extend([layout::STDIOS, layout::SECCOMP].map(str::to_owned));
         names.extend(self.files.keys().map(|&id| layout::file_entry(id)));
         for (&pid, process) in &self.processes {
             let own = layout::PROCESS_FILES.iter().map(|(name, _)| *name).filter(|&name| name != layout::MEM_SUMS);
@@ -228,6 +232,7 @@ impl Image {
             processes: BTreeMap::new(),
             files: BTreeMap::new(),
             stdios: lines(source, layout::STDIOS)?,
+            seccomp: lines(source, layout::SECCOMP)?,
         };
         for entry in &image.manifest.paths {
             let parts: Vec<&str> = entry.path.split('/').collect();
@@ -330,6 +335,7 @@ pub fn parse_file(path: &str, bytes: &[u8]) -> Result<(), ImageError> {
     };
     let parse: fn(&[u8]) -> Result<(), TextError> = match form {
         [layout::MANIFEST] => object::<Manifest>,
+        [layout::SECCOMP] => lines::<SeccompFilter>,
         [_] => lines::<Absent>,
         [layout::FILES, "stdios"] => lines::<Stdio>,
         [layout::FILES, _] => object::<File>,

@@ -9,6 +9,8 @@ pub const MANIFEST: &str = "manifest";
 pub const FILES: &str = "files";
 /// Which open file descriptions are standard streams.
 pub const STDIOS: &str = "files/stdios";
+/// The system call filters of all threads.
+pub const SECCOMP: &str = "seccomp";
 /// A process's page contents.
 pub const MEM_PAGES: &str = "mem.pages";
 /// Checksums of a process's page contents.
@@ -106,6 +108,7 @@ pub fn kind(path: &str) -> Option<PathKind> {
         |table: &[(&str, PathKind)], name: &str| table.iter().find(|(known, _)| *known == name).map(|&(_, kind)| kind);
     match parts[..] {
         [MANIFEST] => Some(PathKind::Object),
+        [SECCOMP] => Some(PathKind::Lines),
         [FILES] => Some(PathKind::Directory),
         [FILES, "stdios"] => Some(PathKind::Lines),
         [FILES, name] if parse_id(name).is_some() => Some(PathKind::Object),

@@ -12,6 +12,7 @@ pub mod layout;
 pub mod manifest;
 pub mod memory;
 pub mod process;
+pub mod seccomp;
 pub mod signal;
 pub mod text;
 pub mod thread;

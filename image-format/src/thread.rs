@@ -1,6 +1,7 @@
 //! The files of a thread.
 
 use crate::flags;
+use crate::seccomp::Seccomp;
 use crate::signal::Signal;
 use crate::types::{Address, Blob, Bytes, Hex, Timespec};
 use serde::{Deserialize, Serialize};
@@ -31,8 +32,8 @@ pub struct ThreadAttr {
     pub pdeath_signal: Option<Signal>,
     /// PR_SET_NO_NEW_PRIVS.
     pub no_new_privs: bool,
-    /// Seccomp mode. Version 1 carries 0 (none) only.
-    pub seccomp: u32,
+    /// Which system calls it may make.
+    pub seccomp: Seccomp,
 }
 
 /// Credentials, as /proc/PID/status shows them.

@@ -44,13 +44,18 @@ macro_rules! survive {
     )* };
 }
 survive! {
-    altstack arguments avx brk credentials data epoll eventfd files fork_sharing itimer limits pending pipe protnone shared
-    signalfd sparse stopped threads timerfd tree waits zombie
+    altstack arguments avx brk credentials data epoll eventfd files fork_sharing itimer limits pending pipe protnone
+    seccomp shared signalfd sparse stopped threads timerfd tree waits zombie
 }
 
 #[test]
 fn one_thread() {
     survives("threads", &["1"]);
+}
+
+#[test]
+fn threads_that_share_their_filters() {
+    survives("seccomp", &["shared"]);
 }
 
 #[test]

@@ -59,6 +59,11 @@ fn perl() {
     three_generations("/usr/bin/perl", "counter.pl", PLAIN);
 }
 
+#[test]
+fn a_filter_of_libseccomp() {
+    three_generations(python(), "sandboxed.py", PLAIN);
+}
+
 /// The same image a second time, beside the original, which appends to another file after an edit in the copy.
 #[test]
 fn python_beside_itself() {

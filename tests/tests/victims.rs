@@ -70,7 +70,7 @@ macro_rules! passes_alone {
 }
 passes_alone! {
     altstack arguments avx brk credentials data epoll eventfd files fork_sharing itimer limits obstacles pending pipe protnone
-    shared signalfd sparse threads timerfd tree waits zombie
+    seccomp shared signalfd sparse threads timerfd tree waits zombie
 }
 
 #[test]
@@ -78,6 +78,7 @@ fn scripts() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("victims");
     let scripts = [
         (python(), "counter.py"),
+        (python(), "sandboxed.py"),
         ("bash", "loop.sh"),
         ("bash", "pipeline.sh"),
         ("node", "timers.js"),

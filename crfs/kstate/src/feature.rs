@@ -77,6 +77,8 @@ features! {
     SyscallDispatch = "syscall_dispatch";
     /// set_thread_area(2) entries of the GDT.
     TlsArray = "tls_array";
+    /// System call filters, and who listens to them.
+    Seccomp = "seccomp";
     /// The descriptor table and the identity of open file descriptions.
     Files = "files";
     /// How many references an open file description has.

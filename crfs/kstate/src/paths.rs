@@ -162,6 +162,11 @@ paths! {
     SyscallWork: Number(8), "task_struct.thread_info.syscall_work";
     TlsArray: Place(24), "task_struct.thread.tls_array";
 
+    // System call filters. 5.14 - 6.18.
+    TaskSeccompFilter: Pointer, "task_struct.seccomp.filter";
+    FilterPrev: Pointer, "seccomp_filter.prev";
+    FilterNotif: Pointer, "seccomp_filter.notif";
+
     // Open files. 5.14 - 6.18; the counter is `f_ref`, one less than the references, since 6.13, and `f_count` before.
     FilesFdt: Pointer, "files_struct.fdt";
     FdtMax: Number(4), "fdtable.max_fds";
@@ -242,6 +247,7 @@ pub(crate) fn needs(feature: Feature) -> Needs {
         Feature::Subreaper => (&[P::TaskSignal], &[P::Subreaper]),
         Feature::SyscallDispatch => (&[], &[P::DispatchSelector, P::DispatchOffset, P::DispatchLength, P::SyscallWork]),
         Feature::TlsArray => (&[], &[P::TlsArray]),
+        Feature::Seccomp => (&[P::FilterPrev, P::FilterNotif], &[P::TaskSeccompFilter]),
         Feature::Files => (&[P::TaskFiles, P::FdtMax, P::FdtFd], &[P::FilesFdt]),
         Feature::FileCount => (&[P::TaskFiles, P::FilesFdt, P::FdtMax, P::FdtFd], &[P::FileRef]),
         Feature::PipeEnds => (

@@ -7,6 +7,7 @@
 
 pub mod memory;
 pub mod order;
+pub mod threads;
 pub mod tree;
 
 #[cfg(test)]
@@ -20,6 +21,7 @@ use std::fmt;
 
 pub use memory::MemoryPlan;
 pub use order::{Action, Step};
+pub use threads::ThreadStep;
 pub use tree::{Birth, Role};
 
 /// Everything a build does, in order.
@@ -31,6 +33,8 @@ pub struct Plan {
     pub memory: BTreeMap<Pid, MemoryPlan>,
     /// Shared anonymous memory, by its number.
     pub objects: BTreeMap<u32, memory::Object>,
+    /// How the threads of each process of the image are made.
+    pub threads: BTreeMap<Pid, Vec<ThreadStep>>,
     /// Where code and data of ours lie in each of them meanwhile.
     pub scratch: Address,
     /// A descriptor number no process of the image uses: it holds the way back to the worker.
@@ -55,10 +59,13 @@ pub fn compute(image: &Image) -> Result<Plan, Failure> {
     let steps = order::sort(&births)?;
     let fds = image.processes.values().flat_map(|process| &process.fds).map(|fd| fd.fd + 1);
     let objects = memory::objects(image);
+    let threads =
+        image.processes.iter().map(|(&pid, process)| (pid, threads::steps(process, &image.seccomp))).collect();
     Ok(Plan {
         births,
         memory,
         objects,
+        threads,
         scratch: scratch(image)?,
         link_fd: fds.max().unwrap_or(0).max(LOWEST_LINK),
         steps,

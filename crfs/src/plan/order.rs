@@ -32,7 +32,7 @@ pub enum Action {
     Descriptors,
     /// Root, working directory, umask.
     Directories,
-    /// The other threads.
+    /// The other threads, and the system call filters of all.
     Threads,
     /// What keeps children from inheriting a mapping, and locked memory.
     Advice,

@@ -5,6 +5,7 @@ use super::*;
 use image_format::manifest::{Clocks, Container, Cpu, Kernel, Manifest};
 use image_format::memory::{Backing, PageRange, Protection, Segment, SegmentFlags, Source};
 use image_format::process::{JobControl, MemoryLayout, Process, ProcessAttr, Zombie};
+use image_format::seccomp::{Seccomp, SeccompFilter, SeccompFlags};
 use image_format::signal::{AltStack, AltStackFlags, Signal, SignalMask, SignalSet};
 use image_format::thread::{
     Credentials, FpuState, Frame, Registers, RobustList, Scheduling, SecureBits, ThreadAttr, Tls,
@@ -30,7 +31,7 @@ fn image(processes: &[(u32, u32, u32, u32)]) -> Image {
     };
     let processes =
         processes.iter().map(|&(pid, parent, group, session)| (Pid(pid), process(pid, parent, group, session)));
-    Image { manifest, processes: processes.collect(), files: BTreeMap::new(), stdios: vec![] }
+    Image { manifest, processes: processes.collect(), files: BTreeMap::new(), stdios: vec![], seccomp: vec![] }
 }
 
 fn process(pid: u32, parent: u32, group: u32, session: u32) -> ProcessImage {
@@ -95,7 +96,7 @@ fn thread() -> ThreadImage {
             rseq: None,
             pdeath_signal: None,
             no_new_privs: false,
-            seccomp: 0,
+            seccomp: Seccomp::None,
         },
         mask: SignalMask { blocked: SignalSet(0) },
         altstack: AltStack { sp: Address(0), size: 0, flags: AltStackFlags(2) },
@@ -305,4 +306,53 @@ fn scratch_is_apart_from_every_mapping() {
     tree.processes.get_mut(&Pid(1)).expect("1").segments = vec![anonymous(0x10_0000, 0x60_0000, &[])];
     let plan = compute(&tree).expect("a plan");
     assert_eq!(plan.scratch, Address(0x60_0000));
+}
+
+/// The filters each thread has when the steps are played, each filter by the number of its installation, so that what is shared
+/// differs from what is equal.
+fn play(leader: u32, steps: &[ThreadStep]) -> BTreeMap<Pid, Vec<(u32, usize)>> {
+    let mut threads = BTreeMap::from([(Pid(leader), Vec::new())]);
+    for (number, step) in steps.iter().enumerate() {
+        match *step {
+            ThreadStep::Filter { thread, filter } => {
+                threads.get_mut(&thread).expect("a thread that is there").push((filter, number));
+            }
+            ThreadStep::Clone { by, thread } => {
+                let inherited = threads.get(&by).expect("a thread that is there").clone();
+                assert_eq!(threads.insert(thread, inherited), None, "made twice");
+            }
+        }
+    }
+    threads
+}
+
+#[test]
+fn threads_share_the_filters_they_have_in_common() {
+    let filter = |filter, after| SeccompFilter { filter, after, flags: SeccompFlags(0), program: Blob(vec![]) };
+    // 1 is everybody's, 2 on it that of three threads, 4 on that of one of them; 3 is another's.
+    let filters = [filter(1, None), filter(2, Some(1)), filter(3, Some(1)), filter(4, Some(2))];
+    let seccomp = [(1, 3), (2, 2), (3, 4), (4, 1), (5, 2), (6, 0)];
+    let mut made = process(1, 0, 1, 1);
+    for (tid, newest) in seccomp {
+        let mut thread = thread();
+        thread.attr.seccomp = if newest == 0 { Seccomp::Strict } else { Seccomp::Filter(newest) };
+        made.threads.insert(Pid(tid), thread);
+    }
+    let threads = play(1, &threads::steps(&made, &filters));
+    let numbers = |tid| threads[&Pid(tid)].iter().map(|&(filter, _)| filter).collect::<Vec<_>>();
+    let expected: [&[u32]; 6] = [&[1, 3], &[1, 2], &[1, 2, 4], &[1], &[1, 2], &[]];
+    assert_eq!((1..=6).map(numbers).collect::<Vec<_>>(), expected);
+    let shared = |a: u32, b: u32| {
+        let common = threads[&Pid(a)].iter().zip(&threads[&Pid(b)]).take_while(|(a, b)| a == b);
+        common.count()
+    };
+    assert_eq!([shared(1, 2), shared(2, 3), shared(2, 5), shared(3, 5), shared(1, 4)], [1, 2, 2, 2, 1]);
+}
+
+#[test]
+fn threads_without_filters_are_all_made_by_the_first() {
+    let mut made = process(1, 0, 1, 1);
+    made.threads.extend((2..5).map(|tid| (Pid(tid), thread())));
+    let expected: Vec<ThreadStep> = (2..5).map(|tid| ThreadStep::Clone { by: Pid(1), thread: Pid(tid) }).collect();
+    assert_eq!(threads::steps(&made, &[]), expected);
 }

@@ -18,6 +18,7 @@ pub mod proc;
 pub mod process;
 pub mod registers;
 mod regular_file;
+pub mod seccomp;
 pub mod signal;
 mod signalfd;
 pub mod subject;

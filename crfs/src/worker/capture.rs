@@ -15,6 +15,7 @@ use crate::registry::{Container, Record, Registry, Timing};
 use crate::resource::Findings;
 use crate::resource::kernel::Kernel;
 use crate::resource::proc::Proc;
+use crate::resource::seccomp::Filters;
 use crfs_sys::HostPid;
 use std::time::{Duration, Instant};
 
@@ -58,6 +59,7 @@ struct Job {
     cgroup: Cgroup,
     proc: Proc,
     kernel: Kernel,
+    filters: Filters,
 }
 
 /// Everything that can be done before the container stands still.
@@ -72,6 +74,7 @@ fn prepare(registry: &Registry, name: &str) -> Result<Job, Failure> {
         init: init.pid,
         proc: Proc::open()?,
         kernel: Kernel::open(&registry.kstate_file())?,
+        filters: Filters::default(),
         container,
         record,
     })

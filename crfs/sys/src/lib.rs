@@ -24,6 +24,7 @@ pub mod ptrace;
 pub mod puppet;
 pub mod robust_list;
 pub mod sched;
+pub mod seccomp;
 pub mod shared_memory;
 pub mod signal;
 pub mod signalfd;

@@ -10,6 +10,7 @@ mod memory;
 mod pages;
 mod paths;
 mod process;
+mod seccomp;
 mod shown;
 mod signals;
 mod thread;
@@ -41,6 +42,7 @@ pub fn image(image: &Image, sizes: &dyn Fn(&str) -> Option<u64>) -> Vec<ImageErr
     paths::check(image, sizes, &mut findings);
     tree::check(&image.processes, &mut findings);
     descriptors::check(image, &mut findings);
+    seccomp::check(image, &mut findings);
     memory::objects(&image.processes, &mut findings);
     pages::sources(&image.processes, &mut findings);
     for (&pid, process) in &image.processes {

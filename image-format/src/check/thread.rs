@@ -40,7 +40,6 @@ fn attr(attr: &ThreadAttr) -> Vec<Option<String>> {
         affinity.is_empty().then(|| "affinity: no CPU is left to run on".to_owned()),
         (!ascending).then(|| "affinity: not in ascending order".to_owned()),
         affinity.iter().find(|&&n| n >= CPU_LIMIT).map(|n| format!("affinity: no machine has a CPU {n}")),
-        (attr.seccomp != 0).then(|| format!("seccomp {}: format 1 carries 0 only", attr.seccomp)),
         // sys_set_robust_list takes the size of the head and no other; 0 is one that was never set.
         (![0, 24].contains(&attr.robust_list.length))
             .then(|| format!("robust_list.length {}: the head has 24 bytes", attr.robust_list.length)),

@@ -5,6 +5,7 @@ use image_format::image::{Image, ProcessImage, ThreadImage};
 use image_format::manifest::*;
 use image_format::memory::*;
 use image_format::process::*;
+use image_format::seccomp::*;
 use image_format::signal::*;
 use image_format::thread::*;
 use image_format::{Address, Blob, Blocker, Bytes, FileId, Hex, Octal, Pid, Timespec};
@@ -111,7 +112,7 @@ impl<K: Arbitrary + Ord, V: Arbitrary> Arbitrary for BTreeMap<K, V> {
 
 wrappers! {
     Pid, FileId, Address, Hex, Octal, Blob, Fixed, SignalSet,
-    OpenFlags, Protection, SegmentFlags, AltStackFlags, ActionFlags, SecureBits,
+    OpenFlags, Protection, SegmentFlags, AltStackFlags, ActionFlags, SecureBits, SeccompFlags,
 }
 
 choices! {
@@ -122,6 +123,7 @@ choices! {
     Source [Zero, File, Parent] [Own, Process]
     Resume [Again, Ended] [Remaining]
     JobControl [Running, Continued] [Stopped]
+    Seccomp [None, Strict] [Filter]
     IntervalTimerKind [ITIMER_REAL, ITIMER_VIRTUAL, ITIMER_PROF] []
 }
 
@@ -188,5 +190,6 @@ records! {
     Tls { fs_base, gs_base }
     ThreadImage { attr, mask, altstack, pending, fpu, frame, timers, tls, zombies }
     ProcessImage { process, attr, fds, segments, actions, pending, threads }
-    Image { manifest, processes, files, stdios }
+    SeccompFilter { filter, after, flags, program }
+    Image { manifest, processes, files, stdios, seccomp }
 }

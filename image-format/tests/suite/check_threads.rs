@@ -2,9 +2,10 @@
 
 use crate::check::{CHILD, FIRST, THREAD, attr, each_is_told, process, registers, thread};
 use crate::golden;
+use image_format::seccomp::{Seccomp, SeccompFilter, SeccompFlags};
 use image_format::signal::{AltStackFlags, Signal, SignalSet};
 use image_format::thread::{InterruptedSyscall, IntervalTimer, IntervalTimerKind, Resume};
-use image_format::{Address, Hex, Timespec, check};
+use image_format::{Address, Blob, Hex, Timespec, check};
 
 #[test]
 fn signals() {
@@ -86,7 +87,6 @@ fn thread_attributes() {
             |i| attr(i).affinity = vec![0, 4_000_000_000],
             "0x00000001/0x00000001/attr: affinity: no machine has a CPU 4000000000",
         ),
-        (|i| attr(i).seccomp = 2, "0x00000001/0x00000001/attr: seccomp 2: format 1 carries 0 only"),
         (
             |i| attr(i).robust_list.length = 12,
             "0x00000001/0x00000001/attr: robust_list.length 12: the head has 24 bytes",
@@ -264,4 +264,64 @@ fn interval_timers() {
             "0x00003002/0x00003003/timers: line 1: interval timers stand with the group leader",
         ),
     ]);
+}
+
+#[test]
+fn seccomp_filters() {
+    /// Instructions of a filter, each as its code, its two jumps and its constant.
+    fn program(instructions: &[(u16, u8, u8, u32)]) -> Blob {
+        let bytes = instructions.iter().flat_map(|&(code, jump_true, jump_false, k)| {
+            let [c0, c1] = code.to_ne_bytes();
+            let [k0, k1, k2, k3] = k.to_ne_bytes();
+            [c0, c1, jump_true, jump_false, k0, k1, k2, k3]
+        });
+        Blob(bytes.collect())
+    }
+    const RETURN: (u16, u8, u8, u32) = (6, 0, 0, 0);
+    each_is_told(&[
+        (|i| attr(i).seccomp = Seccomp::Filter(3), "0x00000001/0x00000001/attr: seccomp: there is no filter 3"),
+        (|i| attr(i).seccomp = Seccomp::Filter(0), "0x00000001/0x00000001/attr: seccomp: there is no filter 0"),
+        (|i| i.seccomp[1].filter = 3, "seccomp: line 2: filter 3 stands where filter 2 belongs"),
+        (|i| i.seccomp[1].after = Some(2), "seccomp: line 2: after 2: no earlier line has it"),
+        (|i| i.seccomp[1].after = Some(0), "seccomp: line 2: after 0: no earlier line has it"),
+        (|i| i.seccomp[0].flags = SeccompFlags(8), "seccomp: line 1: flags: 0x8 is not known here"),
+        (
+            |i| i.seccomp[0].program = Blob(vec![]),
+            "seccomp: line 1: program: 0 bytes are not 1 to 4096 instructions of 8",
+        ),
+        (
+            |i| i.seccomp[0].program.0.truncate(12),
+            "seccomp: line 1: program: 12 bytes are not 1 to 4096 instructions of 8",
+        ),
+        (
+            |i| i.seccomp[0].program = program(&[(0x20, 0, 0, 64), RETURN]),
+            "seccomp: line 1: program: instruction 1 (code 0x20, k 0x40) is none of seccomp's",
+        ),
+        (
+            |i| i.seccomp[0].program = program(&[RETURN, (0x61, 0, 0, 16), RETURN]),
+            "seccomp: line 1: program: instruction 2 (code 0x61, k 0x10) is none of seccomp's",
+        ),
+        (
+            |i| i.seccomp[0].program = program(&[(0x15, 0, 1, 7), RETURN]),
+            "seccomp: line 1: program: instruction 1 jumps past the end",
+        ),
+        (
+            |i| i.seccomp[0].program = program(&[(5, 0, 0, u32::MAX), RETURN]),
+            "seccomp: line 1: program: instruction 1 jumps past the end",
+        ),
+        (
+            |i| i.seccomp[0].program = program(&[RETURN, (0x80, 0, 0, 0)]),
+            "seccomp: line 1: program: it does not end with a return",
+        ),
+    ]);
+}
+
+#[test]
+fn no_more_seccomp_filters_than_a_thread_can_have() {
+    let mut image = golden::image();
+    let one = image.seccomp[1].clone();
+    image.seccomp.extend((3..=6554).map(|filter| SeccompFilter { filter, after: Some(filter - 1), ..one.clone() }));
+    attr(&mut image).seccomp = Seccomp::Filter(6554);
+    let told: Vec<String> = check::image(&image, &golden::sizes(&image)).iter().map(ToString::to_string).collect();
+    assert_eq!(told, ["seccomp: line 6554: a thread cannot have more than 6553 filters"]);
 }

@@ -42,6 +42,7 @@ pub(super) const CHECKS: &[(Feature, Check)] = &[
     (Feature::Subreaper, subreaper),
     (Feature::SyscallDispatch, syscall_dispatch),
     (Feature::TlsArray, tls_array),
+    (Feature::Seccomp, seccomp),
     (Feature::Files, files),
     (Feature::FileCount, file_count),
     (Feature::PipeEnds, pipe_ends),
@@ -305,6 +306,23 @@ fn tls_array(state: &KernelState, scene: &Scene, roles: &Roles) -> Result<(), Tr
     }
     same("an entry", state.tls_array(&roles.full)?, [descriptor(), 0, 0])?;
     same("no entry", state.tls_array(&roles.bare)?, [0; 3])
+}
+
+/// A caller that is under filters itself has handed them on to all children.
+fn seccomp(state: &KernelState, scene: &Scene, roles: &Roles) -> Result<(), Trouble> {
+    for actor in [&scene.poll, &scene.poll_forever] {
+        actor.outcome("seccomp")?;
+    }
+    scene.poll.outcome("seccomp with a listener")?;
+    let inherited = state.seccomp_filters(&roles.bare)?;
+    let own = |task| -> Result<Vec<bool>, Error> {
+        let filters = state.seccomp_filters(task)?;
+        let own = filters.len().saturating_sub(inherited.len());
+        Ok(filters.iter().take(own).map(|filter| filter.has_listener).collect())
+    };
+    same("a filter with a listener on one without", own(&roles.poll)?, vec![true, false])?;
+    same("a filter", own(&roles.poll_forever)?, vec![false])?;
+    same("no filter", own(&roles.futex)?, vec![])
 }
 
 /// Whether a getter says that a descriptor is closed.

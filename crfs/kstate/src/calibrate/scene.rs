@@ -41,6 +41,12 @@ pub(super) const ACTIONS: [(u64, [u64; 4]); 4] = [
 pub(super) const SEGMENT: UserDesc =
     UserDesc { entry_number: 0, base_addr: 0x1234_5678, limit: 0x000a_bcde, flags: 0x51 };
 
+/// A filter of one instruction that lets every call through: `struct sock_filter` with BPF_RET and SECCOMP_RET_ALLOW.
+const ALLOW_ALL: u64 = 0x7fff_0000_0000_0006;
+/// SECCOMP_FILTER_FLAG_SPEC_ALLOW: the child's speculation stays as it is.
+const SPEC_ALLOW: u64 = 4;
+/// SECCOMP_FILTER_FLAG_NEW_LISTENER.
+const NEW_LISTENER: u64 = 8;
 /// linux/prctl.h
 const PR_SET_SYSCALL_USER_DISPATCH: i32 = 59;
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -363,10 +369,19 @@ fn bare() -> Result<Actor, Error> {
     s.start(0, false)
 }
 
-/// The array has two entries that stand for no file.
+/// The array has two entries that stand for no file. Both children have a system call filter, the one with a time limit a second
+/// one that somebody listens to.
 fn poll(seconds: Option<u64>) -> Result<(Actor, u64), Error> {
     let mut s = Script::new()?;
     s.prctl("PR_SET_PDEATHSIG", libc::PR_SET_PDEATHSIG, [9, 0, 0, 0]);
+    s.prctl("PR_SET_NO_NEW_PRIVS", libc::PR_SET_NO_NEW_PRIVS, [1, 0, 0, 0]);
+    let filter = s.words(&[ALLOW_ALL])?;
+    let program = s.words(&[1, filter])?;
+    let install = u64::from(libc::SECCOMP_SET_MODE_FILTER);
+    s.call("seccomp", libc::SYS_seccomp, [install, SPEC_ALLOW, program]);
+    if seconds.is_some() {
+        s.call("seccomp with a listener", libc::SYS_seccomp, [install, SPEC_ALLOW | NEW_LISTENER, program]);
+    }
     let fds = s.words(&[0xffff_ffff; 2])?;
     let limit = seconds.map_or(0xffff_ffff, |seconds| seconds * 1000);
     s.call("poll", libc::SYS_poll, [fds, 2, limit]);

@@ -25,9 +25,6 @@ pub fn survey(
 ) -> Result<(), Failure> {
     let object = layout::thread_file(process.pid, thread.tid, "attr");
     let status = &thread.status;
-    if status.seccomp != 0 {
-        findings.block(&object, "runs under a seccomp filter, which is not carried yet", "Start it without seccomp");
-    }
     if status.tracer != 0 {
         findings.block(
             &object,

@@ -7,6 +7,7 @@ use super::super::subject::Thread;
 use crate::failure::{Doing, Failure};
 use crfs_sys::{robust_list, sched};
 use crfs_tracee::{Stopped, Tracee};
+use image_format::seccomp::Seccomp;
 use image_format::thread::{Credentials, RobustList, Rseq, Scheduling, SecureBits, ThreadAttr};
 use image_format::types::{Address, Bytes, Hex};
 use nix::unistd::Pid;
@@ -14,7 +15,7 @@ use nix::unistd::Pid;
 /// `SCHED_DEADLINE`.
 const SCHED_DEADLINE: u32 = 6;
 
-/// Reads it. `object` is the thread's directory.
+/// Reads it but for `seccomp`, which is given. `object` is the thread's directory.
 ///
 /// # Errors
 /// When the thread is gone.
@@ -23,6 +24,7 @@ pub fn capture(
     process: i32,
     thread: &Thread,
     object: &str,
+    seccomp: Seccomp,
     proc: &mut Proc,
     kernel: &mut Kernel,
 ) -> Result<ThreadAttr, Failure> {
@@ -51,7 +53,7 @@ pub fn capture(
             kernel.ask(host, &path, |state, task| state.pdeath_signal(task))?.unwrap_or(0),
         ),
         no_new_privs: thread.status.no_new_privs,
-        seccomp: thread.status.seccomp,
+        seccomp,
     })
 }
 

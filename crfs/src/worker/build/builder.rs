@@ -2,11 +2,11 @@
 
 use crate::copy::Copy;
 use crate::failure::{Doing, Failure, Kind};
-use crate::plan::{Action, Plan, Role, SCRATCH_SIZE, Step};
+use crate::plan::{Action, Plan, Role, SCRATCH_SIZE, Step, ThreadStep};
 use crate::registry::Container;
 use crate::resource::memory::restore::{self as memory, Backings, PageFiles};
 use crate::resource::process::restore::{self as process, Directories};
-use crate::resource::{descriptor, epoll, interval_timer, job_control, registers, signal, thread};
+use crate::resource::{descriptor, epoll, interval_timer, job_control, registers, seccomp, signal, thread};
 use crfs_sys::HostPid;
 use crfs_tracee::{
     Batch, Injector, RemoteAddress, Scratch, SeizeOptions, Spawn, Stop, Stopped, Tracee, TracerCpu, Waited, stub,
@@ -129,7 +129,7 @@ impl<'a> Builder<'a> {
         };
         let pid = plan.births.values().find(|birth| birth.creator.is_none()).map(|birth| birth.pid);
         let pid = pid.ok_or_else(|| Failure::new(Kind::BadImage, "process: there is no first process"))?;
-        let tracee = Tracee::seize(first, SeizeOptions::BUILD).doing(|| "tracing the stub")?;
+        let tracee = Tracee::seize(first, seccomp::restore::seize_options(image)).doing(|| "tracing the stub")?;
         tracee.interrupt().doing(|| "stopping the stub")?;
         let stopped = match tracee.wait(Instant::now() + STOP_PATIENCE).doing(|| "stopping the stub")? {
             Waited::Stopped(stopped) => stopped,
@@ -202,8 +202,12 @@ impl<'a> Builder<'a> {
     }
 
     fn leader(&mut self, pid: Pid) -> Result<&mut Injector, Failure> {
-        let injector = self.tasks.get_mut(&pid).and_then(|task| task.injected.get_mut(&pid));
-        let injector = injector.ok_or_else(|| Failure::new(Kind::System, format!("process {pid}: not there yet")))?;
+        self.thread(pid, pid)
+    }
+
+    fn thread(&mut self, pid: Pid, tid: Pid) -> Result<&mut Injector, Failure> {
+        let injector = self.tasks.get_mut(&pid).and_then(|task| task.injected.get_mut(&tid));
+        let injector = injector.ok_or_else(|| Failure::new(Kind::System, format!("thread {tid}: not there yet")))?;
         // One stop costs a quarter where tracer and tracee share a CPU; affinity is the tracee's state, so the tracer moves. Where
         // that fails it is slower, and a task that is gone is told by the next call.
         let _ = self.cpu.follow(injector.tid());
@@ -306,16 +310,29 @@ impl<'a> Builder<'a> {
     }
 
     fn threads(&mut self, pid: Pid) -> Result<(), Failure> {
-        let scratch = Scratch { base: RemoteAddress(self.plan.scratch.0), len: SCRATCH_SIZE };
-        for &tid in self.image(pid)?.threads.keys().filter(|&&tid| tid != pid) {
-            let set_tid = vec![i32::try_from(tid.0).map_err(|_| Failure::new(Kind::BadImage, "a tid is too large"))?];
-            let spawn = Spawn { flags: u64::from(THREAD.cast_unsigned()), set_tid, ..Spawn::default() };
-            let path = || layout::thread_file(pid, tid, "");
-            let thread = self.leader(pid)?.spawn(&spawn, format!("clone3 thread {tid}")).doing(path)?;
-            let injector = Injector::new(thread, scratch).doing(path)?;
-            if let Some(task) = self.tasks.get_mut(&pid) {
-                task.injected.insert(tid, injector);
+        let plan = self.plan;
+        for &step in plan.threads.get(&pid).into_iter().flatten() {
+            match step {
+                ThreadStep::Clone { by, thread } => self.clone_thread(pid, by, thread)?,
+                ThreadStep::Filter { thread, filter } => {
+                    let mut batch = Batch::new();
+                    seccomp::restore::install(&mut batch, seccomp::restore::find(&self.copy.image.seccomp, filter)?);
+                    self.thread(pid, thread)?.run(&batch).doing(|| thread::restore::path(pid, thread))?;
+                }
             }
+        }
+        Ok(())
+    }
+
+    fn clone_thread(&mut self, pid: Pid, by: Pid, tid: Pid) -> Result<(), Failure> {
+        let scratch = Scratch { base: RemoteAddress(self.plan.scratch.0), len: SCRATCH_SIZE };
+        let set_tid = vec![i32::try_from(tid.0).map_err(|_| Failure::new(Kind::BadImage, "a tid is too large"))?];
+        let spawn = Spawn { flags: u64::from(THREAD.cast_unsigned()), set_tid, ..Spawn::default() };
+        let path = || layout::thread_file(pid, tid, "");
+        let thread = self.thread(pid, by)?.spawn(&spawn, format!("clone3 thread {tid}")).doing(path)?;
+        let injector = Injector::new(thread, scratch).doing(path)?;
+        if let Some(task) = self.tasks.get_mut(&pid) {
+            task.injected.insert(tid, injector);
         }
         Ok(())
     }
@@ -492,6 +509,7 @@ impl<'a> Builder<'a> {
             let path = thread::restore::path(pid, tid);
             let mut batch = Batch::new();
             thread::restore::credentials(&mut batch, &path, &thread.attr, builder.own_capabilities, &mut builder.notes);
+            seccomp::restore::strict(&mut batch, thread.attr.seccomp);
             injector.run(&batch).map(drop).doing(|| path)
         })?;
         let mut batch = Batch::new();

@@ -67,7 +67,8 @@ pub(super) fn read(
     laps.lap("descriptors");
     let host = |pid: Pid| ids.iter().find(|(known, _)| *known == pid).map(|(_, host)| *host);
     let manifest = manifest(&job.record, environment, &processes, host)?;
-    let mut image = Image { manifest, processes, files, stdios };
+    let mut image =
+        Image { manifest, processes, files, stdios, seccomp: std::mem::take(&mut job.filters).into_lines() };
     image.manifest.paths = image.paths();
     job.kernel.report(findings);
     laps.lap("manifest");
@@ -124,7 +125,9 @@ fn thread_image(
     let Some(tracee) = tracees.get(&subject.host) else {
         return Err(Failure::new(Kind::Stale, format!("{object}: the thread ended; freeze again")));
     };
-    let attr = thread::capture(tracee, process.host, subject, &object, &mut job.proc, &mut job.kernel)?;
+    let path = format!("{object}/attr");
+    let seccomp = job.filters.capture(tracee, subject, &path, &mut job.kernel, findings)?;
+    let attr = thread::capture(tracee, process.host, subject, &object, seccomp, &mut job.proc, &mut job.kernel)?;
     thread::kernel_blockers(subject.host, &object, &mut job.kernel, findings)?;
     let signals = signal::thread(tracee, &subject.status, &object, &mut job.kernel)?;
     let registers = registers::capture(tracee, &object, &mut job.kernel, moment, findings)?;
