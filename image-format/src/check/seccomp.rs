@@ -37,10 +37,10 @@ pub(super) fn check(image: &Image, findings: &mut Findings) {
     }
     for (&pid, process) in &image.processes {
         for (&tid, thread) in &process.threads {
-            if let Seccomp::Filter(number) = thread.attr.seccomp {
-                if !(1..=filters.len()).contains(&(number as usize)) {
-                    findings.add(&thread_file(pid, tid, "attr"), format!("seccomp: there is no filter {number}"));
-                }
+            if let Seccomp::Filter(number) = thread.attr.seccomp
+                && !(1..=filters.len()).contains(&(number as usize))
+            {
+                findings.add(&thread_file(pid, tid, "attr"), format!("seccomp: there is no filter {number}"));
             }
         }
     }
