@@ -77,6 +77,49 @@ pub(crate) enum Command {
     /// Print what the programs of a container wrote to their standard output and error.
     #[command(after_help = "Example:\n  crctl logs -f vs1")]
     Logs(Logs),
+    /// Take a checkpoint: the tree that `cp -r` makes of the mount, without the mount, by several threads.
+    ///
+    /// A running container is frozen for it and thawed again. DIRECTORY is the copy; where it exists already, the copy is made in it,
+    /// under the container's name, as with cp. Nothing half-made ever stands under the final name.
+    #[command(after_help = "Example:\n  crctl checkpoint vs1 backup/vs1\n  crctl checkpoint --leave-frozen vs1 backup/ && crctl kill vs1")]
+    Checkpoint(Checkpoint),
+    /// Bring a checkpoint back from a directory, frozen, without copying it first.
+    #[command(after_help = "Example:\n  crctl restore backup/vs1 --run\n  crctl restore backup/vs1 --name vs2")]
+    Restore(Restore),
+    /// Write a checkpoint as one stream to standard output; made for pipes, and read again by unpack.
+    #[command(after_help = "Example:\n  crctl pack backup/vs1 | zstd | ssh host 'zstd -d | crctl unpack vs1'")]
+    Pack {
+        /// A frozen container, or the directory of a checkpoint.
+        what: PathBuf,
+    },
+    /// Read a packed stream from standard input into a new directory.
+    #[command(after_help = "Example:\n  zstd -d < vs1.crfs.zst | crctl unpack backup/vs1")]
+    Unpack {
+        /// The directory to make.
+        directory: PathBuf,
+    },
+    /// Tell whether a checkpoint is sound and this host could restore it, all findings at once.
+    #[command(after_help = "Example:\n  crctl verify backup/vs1 && crctl restore backup/vs1")]
+    Verify {
+        /// The directory of a checkpoint, or a frozen container.
+        what: PathBuf,
+    },
+    /// Show what a checkpoint holds: where it was taken, its processes with memory, threads and descriptors, its files.
+    #[command(after_help = "Example:\n  crctl inspect backup/vs1\n  crctl inspect --json vs1 | jq '.processes[].name'")]
+    Inspect {
+        /// The directory of a checkpoint, or a frozen container.
+        what: PathBuf,
+    },
+    /// Tell what differs between two checkpoints: processes, threads, descriptors, mappings, pages.
+    ///
+    /// The exit code is 0 when nothing does and 1 otherwise, as with diff.
+    #[command(after_help = "Example:\n  crctl diff backup/monday backup/tuesday")]
+    Diff {
+        /// The earlier one: a directory, or a frozen container.
+        one: PathBuf,
+        /// The later one.
+        other: PathBuf,
+    },
     /// Print what a restore of a copied checkpoint would do, step by step, without doing it.
     #[command(after_help = "Example:\n  crctl plan backup/vs1")]
     Plan {
@@ -114,6 +157,49 @@ pub(crate) struct Freeze {
     /// there is no `manifest`, so that no copy can pass for a checkpoint.
     #[arg(long)]
     pub(crate) inspect: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Checkpoint {
+    /// The container, running or frozen.
+    pub(crate) name: String,
+    /// The directory to make, or one that exists to make it in.
+    pub(crate) directory: PathBuf,
+    /// How many seconds its tasks may take to stop.
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    pub(crate) deadline: Duration,
+    /// Do not let it run again afterwards.
+    #[arg(long)]
+    pub(crate) leave_frozen: bool,
+    /// Wait until the copy is on the disk, so that a crash of the machine cannot lose it.
+    #[arg(long)]
+    pub(crate) sync: bool,
+    /// How to show progress on standard error; if not given, a bar on a terminal and nothing elsewhere.
+    #[arg(long, value_enum, value_name = "FORM")]
+    pub(crate) progress: Option<Progress>,
+}
+
+/// How progress is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Progress {
+    /// A bar with rate and time left.
+    Bar,
+    /// A JSON object a line, ten a second: bytes done and in all.
+    Json,
+    /// Nothing.
+    None,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Restore {
+    /// The directory of a checkpoint. It may be removed as soon as the command has returned.
+    pub(crate) directory: PathBuf,
+    /// The container's name; that of the directory if not given.
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Let it run at once.
+    #[arg(long)]
+    pub(crate) run: bool,
 }
 
 #[derive(Debug, Args)]

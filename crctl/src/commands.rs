@@ -1,10 +1,16 @@
 //! What each command does: asks the library, and prints the answer.
 
 mod change;
+mod checkpoint;
+mod diff;
+mod inspect;
 mod logs;
+mod place;
 mod plan;
 mod run;
+mod stream;
 mod tell;
+mod verify;
 
 use crate::cli::{Cli, Command};
 use anyhow::Result;
@@ -19,7 +25,13 @@ use std::os::unix::fs::MetadataExt;
 pub(crate) fn run(cli: Cli) -> Result<()> {
     let json = cli.json;
     // A copy is plain files: whoever may read it may look at it.
-    if !matches!(cli.command, Command::Plan { .. }) {
+    let needs_no_privilege = match &cli.command {
+        Command::Plan { .. } | Command::Unpack { .. } => true,
+        Command::Verify { what } | Command::Inspect { what } | Command::Pack { what } => place::is_directory(what),
+        Command::Diff { one, other } => place::is_directory(one) && place::is_directory(other),
+        _ => false,
+    };
+    if !needs_no_privilege {
         require_root()?;
     }
     let registry = Registry::from_environment();
@@ -33,6 +45,13 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         Command::Kill { name } => change::kill(&registry, &name, json),
         Command::Rm { name } => change::remove(&registry, &name, json),
         Command::Logs(arguments) => logs::logs(&registry, &arguments, json),
+        Command::Checkpoint(arguments) => checkpoint::checkpoint(&registry, &arguments, json),
+        Command::Restore(arguments) => checkpoint::restore(&registry, &arguments, json),
+        Command::Pack { what } => stream::pack(&registry, &what),
+        Command::Unpack { directory } => stream::unpack(&directory, json),
+        Command::Verify { what } => verify::verify(&registry, &what, json),
+        Command::Inspect { what } => inspect::inspect(&registry, &what, json),
+        Command::Diff { one, other } => diff::diff(&registry, &one, &other, json),
         Command::Plan { directory } => plan::plan(&directory, json),
     }
 }

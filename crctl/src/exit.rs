@@ -22,11 +22,41 @@ impl fmt::Display for Refused {
 
 impl std::error::Error for Refused {}
 
+/// A checkpoint that this host cannot restore, with everything that was found.
+#[derive(Debug)]
+pub(crate) struct Unsound {
+    /// Where it stands.
+    pub(crate) place: String,
+    /// At least one.
+    pub(crate) findings: Vec<Failure>,
+}
+
+impl fmt::Display for Unsound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: cannot be restored here:", self.place)?;
+        self.findings.iter().try_for_each(|finding| write!(f, "\n  {finding}"))
+    }
+}
+
+impl std::error::Error for Unsound {}
+
+/// Two checkpoints that are not alike, which has been told: exit code 1, as with diff(1).
+#[derive(Debug)]
+pub(crate) struct Different;
+
+impl fmt::Display for Different {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("they differ")
+    }
+}
+
+impl std::error::Error for Different {}
+
 /// What `crctl --help` says of them.
 pub(crate) const TABLE: &str = "\
 Exit codes:
   0    done
-  1    the system refused something; the text says what
+  1    the system refused something; the text says what. diff: there are differences
   2    wrong usage, or a name that cannot be a container's
   3    blocked: the container holds what a checkpoint cannot carry; it runs on
   4    no such container
@@ -72,7 +102,12 @@ pub(crate) fn code(error: &anyhow::Error) -> u8 {
 pub(crate) fn failure(error: &anyhow::Error) -> Option<&Failure> {
     let run = || error.downcast_ref::<RunError>().map(RunError::failure);
     let refused = || error.downcast_ref::<Refused>().map(|refused| &refused.failure);
-    error.downcast_ref::<Failure>().or_else(refused).or_else(run)
+    // The worst of what was found: damage counts for more than a host that does not fit.
+    let unsound = || {
+        let findings = &error.downcast_ref::<Unsound>()?.findings;
+        findings.iter().find(|finding| finding.kind == Kind::BadImage).or_else(|| findings.first())
+    };
+    error.downcast_ref::<Failure>().or_else(refused).or_else(run).or_else(unsound)
 }
 
 #[cfg(test)]

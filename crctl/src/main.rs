@@ -15,6 +15,7 @@ fn main() -> ExitCode {
     let json = arguments.json;
     match commands::run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<exit::Different>() => ExitCode::FAILURE,
         Err(error) => {
             let code = exit::code(&error);
             output::failure(&error, code, json);

@@ -100,6 +100,12 @@ pub(crate) fn age(seconds_since_epoch: u64) -> String {
     }
 }
 
+/// A time of day in UTC: `2026-11-22 08:10:02 UTC`.
+pub(crate) fn date(seconds_since_epoch: i64) -> String {
+    let time = jiff::Timestamp::from_second(seconds_since_epoch);
+    time.map_or_else(|_| seconds_since_epoch.to_string(), |time| time.strftime("%F %T UTC").to_string())
+}
+
 /// Microseconds for people: `3.4 ms`.
 pub(crate) fn time(us: u64) -> String {
     match us {
@@ -152,6 +158,12 @@ mod tests {
         assert_eq!(time(2_050_000), "2.05 s");
         assert_eq!(age(u64::MAX), "0s");
         assert_eq!(age(0).pop(), Some('d'));
+    }
+
+    #[test]
+    fn a_time_is_told_in_utc() {
+        assert_eq!(date(0), "1970-01-01 00:00:00 UTC");
+        assert_eq!(date(1_795_335_002), "2026-11-22 08:10:02 UTC");
     }
 
     #[test]

@@ -1,15 +1,19 @@
-//! A checkpoint as a plain directory: read, parsed and checked as a whole.
+//! A checkpoint read, parsed and checked as a whole.
+
+pub mod space;
+mod verify;
+
+pub use verify::verify;
 
 use crate::failure::{Failure, Kind};
+use crate::transport::{Directory, Source, Texts};
 use image_format::image::{ImageError, TextSource, parse_file, read_sums};
 use image_format::manifest::{Manifest, PathEntry, PathKind};
 use image_format::memory::ChunkSum;
 use image_format::types::PAGE_SIZE;
 use image_format::{Image, Pid, check, layout, parse_object};
 use std::collections::BTreeMap;
-use std::fs;
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Findings of an image that are told at once; beyond them only their number is.
 const MOST_FINDINGS: usize = 20;
@@ -25,31 +29,26 @@ pub struct Copy {
     pub sums: BTreeMap<Pid, Vec<ChunkSum>>,
 }
 
-struct Directory(PathBuf);
-
-impl TextSource for Directory {
-    fn read(&self, path: &str) -> Result<Option<Vec<u8>>, String> {
-        match fs::read(self.0.join(path)) {
-            Ok(bytes) => Ok(Some(bytes)),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error.to_string()),
-        }
-    }
-}
-
 impl Copy {
     /// Parses and checks a directory.
     ///
     /// # Errors
     /// [`Kind::BadImage`] with every finding: file, line, reason.
     pub fn load(directory: &Path) -> Result<Self, Failure> {
-        let source = Directory(directory.to_owned());
-        let image = Image::parse(&source).map_err(|error| refuse(&[error]))?;
-        let size = |path: &str| fs::metadata(source.0.join(path)).ok().map(|metadata| metadata.len());
-        let mut findings = check::image(&image, &size);
+        Copy::of(&Directory::new(directory))
+    }
+
+    /// Parses and checks a tree, wherever it stands.
+    ///
+    /// # Errors
+    /// [`Kind::BadImage`] with every finding: file, line, reason.
+    pub fn of(source: &dyn Source) -> Result<Self, Failure> {
+        let texts = Texts(source);
+        let image = Image::parse(&texts).map_err(|error| refuse(&[error]))?;
+        let mut findings = check::image(&image, &|path: &str| source.size(path));
         let mut sums = BTreeMap::new();
         for (&pid, process) in &image.processes {
-            match read_sums(&source, pid) {
+            match read_sums(&texts, pid) {
                 Ok(lines) => {
                     findings.extend(check::sums(pid, &lines, process.pages_size()));
                     sums.insert(pid, lines);
@@ -58,8 +57,7 @@ impl Copy {
             }
         }
         if findings.is_empty() {
-            let page =
-                |pid: Pid, page: u64| read_page(&source.0.join(layout::process_file(pid, layout::MEM_PAGES)), page);
+            let page = |pid: Pid, page: u64| read_page(source, &layout::process_file(pid, layout::MEM_PAGES), page);
             findings.extend(image.processes.keys().flat_map(|&pid| check::shown(&image, pid, &page)));
         }
         if findings.is_empty() { Ok(Copy { image, sums }) } else { Err(refuse(&findings)) }
@@ -70,9 +68,9 @@ impl Copy {
 /// says, each with the reason. `open` are files that somebody is still writing.
 #[must_use]
 pub fn awaited(directory: &Path, open: &[String]) -> String {
-    let source = Directory(directory.to_owned());
+    let source = Directory::new(directory);
     let written = |path: &str| open.iter().any(|open| open == path).then(|| format!("{path}: open for writing"));
-    let manifest = match source.manifest() {
+    let manifest = match manifest(&source) {
         Ok(manifest) => manifest,
         Err(ImageError::Missing { .. }) => return "awaiting the manifest".to_owned(),
         Err(error) => return format!("awaiting the manifest: {error}"),
@@ -82,7 +80,7 @@ pub fn awaited(directory: &Path, open: &[String]) -> String {
     }
     let files = manifest.paths.iter().filter(|entry| entry.kind != PathKind::Directory);
     let mut told: Vec<String> =
-        files.filter_map(|entry| written(&entry.path).or_else(|| source.lacks(entry))).collect();
+        files.filter_map(|entry| written(&entry.path).or_else(|| lacks(&source, entry))).collect();
     if told.is_empty() {
         return "every file of the manifest is there".to_owned();
     }
@@ -93,39 +91,37 @@ pub fn awaited(directory: &Path, open: &[String]) -> String {
     format!("missing or not whole: {}{more}", told.join("; "))
 }
 
-impl Directory {
-    fn manifest(&self) -> Result<Manifest, ImageError> {
-        let path = || layout::MANIFEST.to_owned();
-        let read = self.read(layout::MANIFEST).map_err(|reason| ImageError::Read { path: path(), reason })?;
-        let bytes = read.ok_or_else(|| ImageError::Missing { path: path() })?;
-        let manifest = parse_object(&bytes).map_err(|source| ImageError::Text { path: path(), source })?;
-        check::manifest(&manifest)?;
-        Ok(manifest)
-    }
+fn manifest(source: &dyn Source) -> Result<Manifest, ImageError> {
+    let path = || layout::MANIFEST.to_owned();
+    let read = Texts(source).read(layout::MANIFEST).map_err(|reason| ImageError::Read { path: path(), reason })?;
+    let bytes = read.ok_or_else(|| ImageError::Missing { path: path() })?;
+    let manifest = parse_object(&bytes).map_err(|source| ImageError::Text { path: path(), source })?;
+    check::manifest(&manifest)?;
+    Ok(manifest)
+}
 
-    /// Why a file that the manifest names is not there whole.
-    fn lacks(&self, entry: &PathEntry) -> Option<String> {
-        let path = &entry.path;
-        if entry.kind == PathKind::Raw {
-            let named = entry.size.unwrap_or(0);
-            return match fs::metadata(self.0.join(path)) {
-                Ok(metadata) if metadata.len() == named => None,
-                Ok(metadata) => Some(format!("{path}: has {} bytes, and the manifest says {named}", metadata.len())),
-                Err(_) => Some(format!("{path}: missing")),
-            };
-        }
-        match self.read(path) {
-            Ok(Some(bytes)) => parse_file(path, &bytes).err().map(|error| error.to_string()),
-            Ok(None) => Some(format!("{path}: missing")),
-            Err(reason) => Some(format!("{path}: {reason}")),
-        }
+/// Why a file that the manifest names is not there whole.
+fn lacks(source: &dyn Source, entry: &PathEntry) -> Option<String> {
+    let path = &entry.path;
+    if entry.kind == PathKind::Raw {
+        let named = entry.size.unwrap_or(0);
+        return match source.size(path) {
+            Some(size) if size == named => None,
+            Some(size) => Some(format!("{path}: has {size} bytes, and the manifest says {named}")),
+            None => Some(format!("{path}: missing")),
+        };
+    }
+    match Texts(source).read(path) {
+        Ok(Some(bytes)) => parse_file(path, &bytes).err().map(|error| error.to_string()),
+        Ok(None) => Some(format!("{path}: missing")),
+        Err(reason) => Some(format!("{path}: {reason}")),
     }
 }
 
 /// One page of a `mem.pages`; what cannot be read is told when it is needed.
-fn read_page(path: &Path, page: u64) -> Option<Vec<u8>> {
+fn read_page(source: &dyn Source, path: &str, page: u64) -> Option<Vec<u8>> {
     let mut bytes = vec![0; usize::try_from(PAGE_SIZE).ok()?];
-    fs::File::open(path).ok()?.read_exact_at(&mut bytes, page.checked_mul(PAGE_SIZE)?).ok()?;
+    source.read_at(path, page.checked_mul(PAGE_SIZE)?, &mut bytes).ok()?;
     Some(bytes)
 }
 

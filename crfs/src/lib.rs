@@ -16,5 +16,6 @@ pub mod operation;
 pub mod plan;
 pub mod registry;
 pub mod resource;
+pub mod transport;
 pub mod tree;
 pub mod worker;

@@ -5,9 +5,11 @@
 //! who change it.
 
 mod list;
+mod restore;
 mod run_state;
 
 pub use list::{Listed, list};
+pub use restore::{build, incoming, restore};
 pub use run_state::state;
 use run_state::state_locked;
 pub(crate) use run_state::{hold, now, start_time, state_if_any};
@@ -126,48 +128,6 @@ pub fn survey(registry: &Registry, name: &str) -> Result<Vec<Blocker>, Failure> 
         Some(failure) => Err(failure.within(format!("{name}: survey"))),
         None => Ok(report.blockers),
     }
-}
-
-/// Builds a container from what was copied in. It is frozen afterwards.
-///
-/// # Errors
-/// [`Kind::NotFound`], [`Kind::WrongState`] unless it is incoming or failed, [`Kind::Busy`], [`Kind::BadImage`],
-/// [`Kind::Incompatible`] and what the worker met. What was staged is kept, and nothing else of it is left.
-pub fn build(registry: &Registry, name: &str) -> Result<Status, Failure> {
-    let begun = Instant::now();
-    let (container, _lock) = lock_existing(registry, name)?;
-    let (state, mut record) = state_locked(&container)?;
-    require(name, "restore", state, &[State::Incoming, State::Failed])?;
-    // What a build left that was killed with its operation.
-    remove_tasks(&record)?;
-    record.state = State::Building;
-    container.write_record(&record)?;
-    let mut report = worker::run(&Job::Build { name: name.to_owned() });
-    // The worker knows what the image says of command, root and network, and may have written it down.
-    record = container.existing().unwrap_or(record);
-    if report.failure.is_none() {
-        record.state = State::Frozen;
-        record.restored = true;
-        record.inspect = false;
-        record.exit_status = None;
-        match first_process(&container) {
-            Ok(init) => record.init = Some(init),
-            Err(failure) => report.failure = Some(failure),
-        }
-    }
-    if report.failure.is_none() {
-        record_or_note(&container, &record, &mut report);
-    }
-    if report.failure.is_none() {
-        note_failure(&mut report, forget_staged(registry, &container));
-    } else {
-        record.state = State::Failed;
-        record.init = None;
-        note_failure(&mut report, remove_tasks(&record));
-        note_failure(&mut report, forget_image(registry, &container));
-        note_failure(&mut report, container.write_record(&record));
-    }
-    conclude(&container, "restore", begun, report)
 }
 
 /// Kills every process of a running or frozen container. It is exited afterwards: its name can be used again, and its log is kept.

@@ -50,7 +50,7 @@ pub(super) fn remove(registry: &Registry, name: &str, json: bool) -> Result<()> 
 }
 
 /// A refusal because of what the container holds, with all of that.
-fn refused(registry: &Registry, name: &str, failure: Failure) -> anyhow::Error {
+pub(super) fn refused(registry: &Registry, name: &str, failure: Failure) -> anyhow::Error {
     if failure.kind != Kind::Blocked {
         return failure.into();
     }
@@ -59,7 +59,7 @@ fn refused(registry: &Registry, name: &str, failure: Failure) -> anyhow::Error {
 }
 
 /// Prints that it was done, how long it took, and what the user should know.
-fn done(name: &str, what: &str, status: &Status, json: bool) -> Result<()> {
+pub(super) fn done(name: &str, what: &str, status: &Status, json: bool) -> Result<()> {
     if json {
         return print_json(status);
     }

@@ -1,4 +1,5 @@
 use super::*;
+use std::fs;
 use std::path::PathBuf;
 
 /// A directory with the text files of the golden image, and raw files of the size its manifest says.

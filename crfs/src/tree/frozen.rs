@@ -193,7 +193,13 @@ impl Frozen {
         path.split('/').next().and_then(layout::parse_id).map(Pid)
     }
 
-    fn pages_size(&self, pid: Pid) -> u64 {
+    /// Every node's number and path.
+    pub(super) fn paths(&self) -> impl Iterator<Item = (u32, &str)> {
+        self.nodes.iter().map(|(&index, node)| (index, node.path.as_str()))
+    }
+
+    /// Bytes of a process's `mem.pages`.
+    pub(super) fn pages_size(&self, pid: Pid) -> u64 {
         self.processes.get(&pid).map_or(0, |memory| memory.pages_size)
     }
 

@@ -1,7 +1,6 @@
 //! What the tree asks of the rest of the library. A trait, so that the tree is tested without tasks, cgroups and workers.
 
-use crate::failure::{Failure, Kind};
-use crate::freezer::Cgroup;
+use crate::failure::Failure;
 use crate::operation::{self, FreezeOptions};
 use crate::registry::{Record, Registry, State, Status};
 use image_format::Blocker;
@@ -52,7 +51,7 @@ pub trait Operations: Send + Sync + 'static {
     /// Makes a container that takes files: a new one, or an exited one whose log is kept.
     ///
     /// # Errors
-    /// [`Kind::Exists`] for a container in any other state, [`Kind::BadName`], [`Kind::Busy`].
+    /// As [`operation::incoming`].
     fn incoming(&self, name: &str) -> Result<Record, Failure>;
 }
 
@@ -80,40 +79,6 @@ impl Operations for Host {
         operation::remove(&self.0, name)
     }
     fn incoming(&self, name: &str) -> Result<Record, Failure> {
-        let registry = &self.0;
-        let container = registry.container(name)?;
-        let cgroup = Cgroup::of(registry, name)?;
-        let _lock = operation::hold(&container, PATIENCE)?;
-        match operation::state_if_any(registry, &container)? {
-            None | Some(State::Exited) => {}
-            Some(state) => {
-                return Err(Failure::new(
-                    Kind::Exists,
-                    format!("{name}: there is a container of this name, and it is {state}"),
-                ));
-            }
-        }
-        operation::forget_image(registry, &container)?;
-        let record = Record {
-            name: name.to_owned(),
-            state: State::Incoming,
-            generation: registry.next_generation()?,
-            cgroup: cgroup.path().to_owned(),
-            created: operation::now(),
-            command: Vec::new(),
-            root: None,
-            host_net: false,
-            init: None,
-            exit_status: None,
-            inspect: false,
-            restored: false,
-        };
-        container.write_record(&record)?;
-        container.write_status(&Status {
-            operation: "copy in".to_owned(),
-            time: record.created,
-            ..Status::default()
-        })?;
-        Ok(record)
+        operation::incoming(&self.0, name, PATIENCE)
     }
 }

@@ -189,6 +189,21 @@ impl PageSource {
         Ok(())
     }
 
+    /// As [`PageSource::fill`], and keeps the checksums of the chunks that lie whole in the buffer.
+    pub(super) fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<(), Errno> {
+        self.fill(offset, buffer)?;
+        let before_first = offset.next_multiple_of(CHUNK_SIZE) - offset;
+        let mut chunk = (offset + before_first) / CHUNK_SIZE;
+        let mut rest = buffer.get(bytes(before_first)..).unwrap_or_default();
+        while let Some((whole, after)) = rest.split_at_checked(self.chunk_len(chunk)).filter(|(whole, _)| !whole.is_empty()) {
+            if self.sums.get(chunk).is_none() {
+                self.sums.set(chunk, checksum(whole));
+            }
+            (chunk, rest) = (chunk + 1, after);
+        }
+        Ok(())
+    }
+
     /// Fills a buffer with what `mem.pages` has from `offset` on; it must not reach beyond the end.
     ///
     /// Through /proc/PID/mem, though process_vm_readv(2) is faster: that one pins what it reads, and pinning gives a process its own

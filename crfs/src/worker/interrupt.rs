@@ -50,7 +50,13 @@ pub(super) fn capture(child: Option<u32>) {
     }
 }
 
+/// Whether a signal asked this process to end what it does.
+#[must_use]
+pub fn interrupted() -> bool {
+    INTERRUPTED.load(Ordering::SeqCst)
+}
+
 /// Why a capture ended without a report, if it was this.
 pub(super) fn failure() -> Option<Failure> {
-    INTERRUPTED.load(Ordering::SeqCst).then(|| Failure::new(Kind::Interrupted, "interrupted by a signal; it runs on"))
+    interrupted().then(|| Failure::new(Kind::Interrupted, "interrupted by a signal; it runs on"))
 }

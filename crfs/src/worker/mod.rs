@@ -12,7 +12,7 @@ mod settle;
 pub mod survey;
 pub mod thaw;
 
-pub use interrupt::catch as catch_signals;
+pub use interrupt::{catch as catch_signals, interrupted};
 
 use crate::failure::{Doing, Failure, Kind};
 use crate::registry::{Registry, Timing};
@@ -21,6 +21,7 @@ use nix::sys::signal::SigSet;
 use serde::{Deserialize, Serialize};
 use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 /// The name a worker is started under: what `ps` shows, and how main knows.
@@ -43,10 +44,12 @@ pub enum Job {
         /// The container.
         name: String,
     },
-    /// Build the container from `staging/`, and leave it frozen, with `image/` and `live.json` in place.
+    /// Build the container, and leave it frozen, with `image` and `live.json` in place.
     Build {
         /// The container.
         name: String,
+        /// The directory that holds its image.
+        from: PathBuf,
     },
     /// Let a frozen container run: repairs the calls that would leak EINTR, re-arms what is relative after a restore.
     Thaw {
@@ -118,7 +121,7 @@ pub fn exit_if_worker() {
         Err(failure) => Report { failure: Some(failure.clone()), ..Report::default() },
         Ok(Job::Capture { name, deadline_ms, inspect }) => capture::run(&registry, name, *deadline_ms, *inspect),
         Ok(Job::Survey { name }) => survey::run(&registry, name),
-        Ok(Job::Build { name }) => build::run(&registry, name),
+        Ok(Job::Build { name, from }) => build::run(&registry, name, from),
         Ok(Job::Thaw { name }) => thaw::run(&registry, name),
     };
     let mut stdout = std::io::stdout();

@@ -12,7 +12,7 @@ use std::time::Duration;
 pub(super) fn undo(registry: &Registry, job: &Job) {
     let undone = match job {
         Job::Capture { name, .. } => registry.container(name).and_then(|container| thaw_again(registry, &container)),
-        Job::Build { name } => registry.container(name).and_then(|container| kill_again(&container)),
+        Job::Build { name, .. } => registry.container(name).and_then(|container| kill_again(&container)),
         // Looking leaves nothing, and a container that was to run does.
         Job::Survey { .. } | Job::Thaw { .. } => Ok(()),
     };

@@ -3,7 +3,6 @@
 use crate::failure::{Doing, Failure, Kind};
 use crate::plan::memory::Fill;
 use crate::plan::{MemoryPlan, Plan};
-use crate::registry::Container;
 use crfs_sys::file_map::FileMap;
 use crfs_tracee::{Arg, Batch, HostPid};
 use image_format::memory::{Backing, ChunkSum, MappedFile, Segment, SegmentFlags, checksum};
@@ -19,6 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 /// `arch_prctl(ARCH_MAP_VDSO_64)` (arch/x86/include/uapi/asm/prctl.h, v6.18).
 const ARCH_MAP_VDSO_64: u64 = 0x2003;
@@ -368,10 +368,10 @@ fn layout_call(batch: &mut Batch, layout: &MemoryLayout, exe: Option<u64>, link:
     }
 }
 
-/// The staged `mem.pages` of every process, with their checksums.
+/// The `mem.pages` of every process, with their checksums.
 #[derive(Debug)]
 pub struct PageFiles<'a> {
-    container: &'a Container,
+    directory: &'a Path,
     sums: &'a BTreeMap<Pid, Vec<ChunkSum>>,
     open: BTreeMap<Pid, Checked>,
 }
@@ -384,10 +384,10 @@ struct Checked {
 }
 
 impl<'a> PageFiles<'a> {
-    /// The staged files of a container, opened as they are needed.
+    /// Those of the image in a directory, opened as they are needed.
     #[must_use]
-    pub fn new(container: &'a Container, sums: &'a BTreeMap<Pid, Vec<ChunkSum>>) -> Self {
-        PageFiles { container, sums, open: BTreeMap::new() }
+    pub fn new(directory: &'a Path, sums: &'a BTreeMap<Pid, Vec<ChunkSum>>) -> Self {
+        PageFiles { directory, sums, open: BTreeMap::new() }
     }
 
     /// The bytes of a fill, compared with their checksums.
@@ -397,7 +397,7 @@ impl<'a> PageFiles<'a> {
     fn bytes(&mut self, fill: &Fill) -> Result<&[u8], Failure> {
         let path = layout::process_file(fill.from, layout::MEM_PAGES);
         if !self.open.contains_key(&fill.from) {
-            let file = File::open(self.container.staging_dir().join(&path)).doing(|| format!("{path}: opening"))?;
+            let file = File::open(self.directory.join(&path)).doing(|| format!("{path}: opening"))?;
             let map = FileMap::new(&file).doing(|| format!("{path}: mapping"))?;
             let chunks = map.bytes().len().div_ceil(CHUNK);
             self.open.insert(fill.from, Checked { map, done: vec![false; chunks] });

@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// A stop that was asked for comes within microseconds.
@@ -92,7 +93,8 @@ impl Built {
 impl<'a> Builder<'a> {
     /// Takes over the stub, and opens everything the processes will need.
     pub(super) fn new(
-        container: &'a Container,
+        container: &Container,
+        from: &'a Path,
         copy: &'a Copy,
         plan: &'a Plan,
         first: HostPid,
@@ -106,7 +108,7 @@ impl<'a> Builder<'a> {
             .open(&root)
             .doing(|| "opening the container's root")?;
         let backings = Backings::open(image, plan, root.as_fd())?;
-        let mut pages = PageFiles::new(container, &copy.sums);
+        let mut pages = PageFiles::new(from, &copy.sums);
         backings.fill_objects(plan, &mut pages)?;
         let mut builder = Builder {
             copy,
@@ -116,7 +118,7 @@ impl<'a> Builder<'a> {
             directories: Directories::open(image, root.as_fd())?,
             descriptors: descriptor::open_all(
                 image,
-                &container.staging_dir(),
+                from,
                 root.as_fd(),
                 &container.log_file(),
                 notes,

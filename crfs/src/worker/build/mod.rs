@@ -1,4 +1,4 @@
-//! Builds a container from what was copied in: checks, plan, surroundings, steps, and the freeze at the end.
+//! Builds a container from a checkpoint in a directory: checks, plan, surroundings, steps, and the freeze at the end.
 //!
 //! Every task is made by this worker and dies with it: they are traced with PTRACE_O_EXITKILL until the cgroup is frozen, the
 //! option is cleared and the worker lets go.
@@ -24,7 +24,7 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// For the freezer to stop tasks that all stand still already.
@@ -33,15 +33,15 @@ const FREEZE_DEADLINE: Duration = Duration::from_secs(10);
 const KILL_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Runs the job.
-pub(super) fn run(registry: &Registry, name: &str) -> Report {
+pub(super) fn run(registry: &Registry, name: &str, from: &Path) -> Report {
     let mut report = Report::default();
-    if let Err(failure) = build(registry, name, &mut report) {
+    if let Err(failure) = build(registry, name, from, &mut report) {
         report.failure = Some(failure);
     }
     report
 }
 
-fn build(registry: &Registry, name: &str, report: &mut Report) -> Result<(), Failure> {
+fn build(registry: &Registry, name: &str, from: &Path, report: &mut Report) -> Result<(), Failure> {
     let mut phase = Instant::now();
     let mut lap = |report: &mut Report, what: &str| {
         let us = u64::try_from(phase.elapsed().as_micros()).unwrap_or(u64::MAX);
@@ -49,7 +49,7 @@ fn build(registry: &Registry, name: &str, report: &mut Report) -> Result<(), Fai
         phase = Instant::now();
     };
     let container = registry.container(name)?;
-    let copy = Copy::load(&container.staging_dir())?;
+    let copy = Copy::load(from)?;
     let image = &copy.image;
     container_restore::check_host(&image.manifest)?;
     let plan = plan::compute(image)?;
@@ -65,7 +65,7 @@ fn build(registry: &Registry, name: &str, report: &mut Report) -> Result<(), Fai
         let link = link_to_worker(&plan)?;
         let init = first_process(image, &cgroup, &link)?;
         lap(report, "surroundings");
-        let builder = Builder::new(&container, &copy, &plan, init, &mut report.notes)?;
+        let builder = Builder::new(&container, from, &copy, &plan, init, &mut report.notes)?;
         lap(report, "open");
         let built = builder.run(&mut report.notes, &mut |step| lap_step(&mut report.timings, step))?;
         cgroup.freeze(FREEZE_DEADLINE)?;
@@ -74,7 +74,7 @@ fn build(registry: &Registry, name: &str, report: &mut Report) -> Result<(), Fai
     lap(report, "freeze");
     let published = made_or_gone(&cgroup, || {
         settle::wait(live.iter().map(|&(_, host)| host))?;
-        publish::publish(image, &container)?;
+        publish::publish(image, from, &container)?;
         container.write_live(&settle::live(&cgroup, live)?)
     });
     lap(report, "publish");

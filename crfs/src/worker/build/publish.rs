@@ -7,13 +7,13 @@ use image_format::manifest::PathKind;
 use image_format::{Image, layout};
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 
 /// Writes the staged text, and what was queued in pipes, as the records that the tree of a frozen container is served from.
 ///
 /// # Errors
 /// When it cannot be read or written; what stood there before stands there still.
-pub(super) fn publish(image: &Image, container: &Container) -> Result<(), Failure> {
-    let from = container.staging_dir();
+pub(super) fn publish(image: &Image, from: &Path, container: &Container) -> Result<(), Failure> {
     let mut entries: BTreeMap<&str, Option<Vec<u8>>> = BTreeMap::new();
     let named = image.manifest.paths.iter().map(|entry| (entry.path.as_str(), entry.kind));
     for (path, kind) in named.chain([(layout::MANIFEST, PathKind::Object)]) {

@@ -1,0 +1,146 @@
+//! Looking at a checkpoint without restoring it: whether it is sound, and whether this host could run it.
+
+use super::Copy;
+use crate::failure::{Failure, Kind};
+use crate::resource::container::restore::check_host;
+use crate::transport::{Progress, Source};
+use image_format::files::FileKind;
+use image_format::memory::{Backing, CHUNK_SIZE, MappedFile, checksum};
+use image_format::{Bytes, Pid, layout};
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs::{self, Metadata};
+use std::num::NonZero;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+/// Everything that keeps a checkpoint from being restored on this host, all at once: structure and references, else checksums, kernel, CPU
+/// and the files it needs. Empty: it could be restored.
+#[must_use]
+pub fn verify(source: &dyn Source, progress: &Progress) -> Vec<Failure> {
+    let copy = match Copy::of(source) {
+        Ok(copy) => copy,
+        Err(failure) => return vec![failure],
+    };
+    let mut findings = damaged_chunks(source, &copy, progress);
+    findings.extend(check_host(&copy.image.manifest).err());
+    findings.extend(missing_files(&copy));
+    findings
+}
+
+/// The chunks of page contents that do not have the checksum they should, in order.
+fn damaged_chunks(source: &dyn Source, copy: &Copy, progress: &Progress) -> Vec<Failure> {
+    let chunks: Vec<(Pid, u64, u64)> =
+        copy.sums.iter().flat_map(|(&pid, sums)| sums.iter().map(move |sum| (pid, sum.chunk.0, sum.xxh3.0))).collect();
+    let size = |pid: Pid| copy.image.processes.get(&pid).map_or(0, image_format::image::ProcessImage::pages_size);
+    progress.begin(copy.sums.keys().map(|&pid| size(pid)).sum());
+    let next = AtomicUsize::new(0);
+    let found = Mutex::new(Vec::new());
+    let work = || {
+        let mut buffer = Vec::new();
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(&(pid, chunk, expected)) = chunks.get(index) else { return };
+            let path = layout::process_file(pid, layout::MEM_PAGES);
+            let offset = chunk.saturating_mul(CHUNK_SIZE);
+            let length = size(pid).saturating_sub(offset).min(CHUNK_SIZE);
+            buffer.resize(usize::try_from(length).unwrap_or(0), 0);
+            let finding = match source.read_at(&path, offset, &mut buffer) {
+                Err(failure) => Some(failure),
+                Ok(()) if checksum(&buffer) == expected => None,
+                Ok(()) => Some(damaged(copy, pid, chunk)),
+            };
+            progress.advance(length);
+            if let Some(finding) = finding {
+                found.lock().unwrap_or_else(PoisonError::into_inner).push((index, finding));
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..std::thread::available_parallelism().map_or(1, NonZero::get) {
+            scope.spawn(work);
+        }
+        work();
+    });
+    let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+    found.sort_by_key(|(index, _)| *index);
+    found.into_iter().map(|(_, finding)| finding).collect()
+}
+
+/// Names the damage as a user can place it: process, chunk, and the first address whose page lies in it.
+fn damaged(copy: &Copy, pid: Pid, chunk: u64) -> Failure {
+    use image_format::memory::Source::Own;
+    let page_size = image_format::types::PAGE_SIZE;
+    let (from, to) = (chunk * CHUNK_SIZE / page_size, (chunk + 1) * CHUNK_SIZE / page_size);
+    let segments = copy.image.processes.get(&pid).map(|process| process.segments.as_slice()).unwrap_or_default();
+    let ranges = segments.iter().flat_map(|segment| &segment.pages);
+    let addresses = ranges.filter_map(|range| match range.source {
+        Own(first) if first < to && first + range.count > from => {
+            Some(range.start.0 + from.saturating_sub(first) * page_size)
+        }
+        _ => None,
+    });
+    let at = addresses.min().map_or_else(String::new, |address| format!(" (memory from {address:#x} on)"));
+    let path = layout::process_file(pid, layout::MEM_PAGES);
+    let sums = layout::process_file(pid, layout::MEM_SUMS);
+    let reason =
+        format!("{path}: chunk {chunk}{at} does not have the checksum that line {} of {sums} names", chunk + 1);
+    Failure::new(Kind::BadImage, format!("{reason}; take the copy again"))
+}
+
+/// Files that the programs have mapped, open or stand in, as this host has them.
+fn missing_files(copy: &Copy) -> Vec<Failure> {
+    let image = &copy.image;
+    let root = image.manifest.container.root.as_ref();
+    let root = root.map_or_else(|| PathBuf::from("/"), |root| PathBuf::from(OsStr::from_bytes(&root.0)));
+    let reach = |path: &Bytes| {
+        let relative = path.0.strip_prefix(b"/").unwrap_or(&path.0);
+        root.join(Path::new(OsStr::from_bytes(relative)))
+    };
+    let mut found = BTreeSet::new();
+    let mut tell = |reason: Option<String>| found.extend(reason);
+    for process in image.processes.values() {
+        for path in [&process.process.exe, &process.process.cwd] {
+            tell(fs::metadata(reach(path)).err().map(|error| format!("{path}: {error}; put it back")));
+        }
+        for segment in &process.segments {
+            if let Backing::File(file) = &segment.backing {
+                tell(changed(file, fs::metadata(reach(&file.path))));
+            }
+        }
+    }
+    for (&id, file) in &image.files {
+        if let FileKind::Regular(file) = &file.kind {
+            let entry = layout::file_entry(id);
+            tell(match fs::metadata(reach(&file.path)) {
+                Err(error) => Some(format!("{entry}: {}: {error}; put it back, or edit the path", file.path)),
+                Ok(now) if now.len() < file.size => Some(format!(
+                    "{entry}: {} has shrunk from {} to {} bytes since the checkpoint; put it back as it was",
+                    file.path,
+                    file.size,
+                    now.len()
+                )),
+                Ok(_) => None,
+            });
+        }
+    }
+    found.into_iter().map(|reason| Failure::new(Kind::Incompatible, reason)).collect()
+}
+
+/// What of a mapped file differs.
+fn changed(file: &MappedFile, now: std::io::Result<Metadata>) -> Option<String> {
+    let path = &file.path;
+    match now {
+        Err(error) => Some(format!("{path}: {error}; put the file back")),
+        Ok(now) if now.len() != file.size => {
+            Some(format!("{path}: had {} bytes, has {}; put the same file back", file.size, now.len()))
+        }
+        Ok(now) if i128::from(now.mtime()) * 1_000_000_000 + i128::from(now.mtime_nsec()) != file.modified.ns() => {
+            Some(format!("{path}: was modified since the checkpoint; put the same file back with its time"))
+        }
+        Ok(_) => None,
+    }
+}

@@ -1,0 +1,57 @@
+//! A checkpoint as a plain directory.
+
+use super::{Entry, Source};
+use crate::failure::{Doing, Failure};
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+/// A directory that a tree was copied into.
+#[derive(Clone, Debug)]
+pub struct Directory(PathBuf);
+
+impl Directory {
+    /// The tree in this directory.
+    #[must_use]
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Directory(path.into())
+    }
+
+    fn list(&self, below: &str, entries: &mut Vec<Entry>) -> Result<(), Failure> {
+        let directory = self.0.join(below);
+        let doing = || format!("{}: listing", directory.display());
+        for entry in fs::read_dir(&directory).doing(doing)? {
+            let entry = entry.doing(doing)?;
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            let path = if below.is_empty() { name.into_owned() } else { format!("{below}/{name}") };
+            let metadata = fs::metadata(entry.path()).doing(|| format!("{}: looking", entry.path().display()))?;
+            if metadata.is_dir() {
+                entries.push(Entry { path: path.clone(), size: None });
+                self.list(&path, entries)?;
+            } else {
+                entries.push(Entry { path, size: Some(metadata.len()) });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Source for Directory {
+    fn entries(&self) -> Result<Vec<Entry>, Failure> {
+        let mut entries = Vec::new();
+        self.list("", &mut entries)?;
+        entries.sort();
+        Ok(entries)
+    }
+
+    fn size(&self, path: &str) -> Option<u64> {
+        fs::metadata(self.0.join(path)).ok().filter(fs::Metadata::is_file).map(|metadata| metadata.len())
+    }
+
+    fn read_at(&self, path: &str, offset: u64, buffer: &mut [u8]) -> Result<(), Failure> {
+        let place: &Path = &self.0.join(path);
+        let read = File::open(place).and_then(|file| file.read_exact_at(buffer, offset));
+        read.doing(|| format!("{path}: reading {} bytes at {offset}", buffer.len()))
+    }
+}

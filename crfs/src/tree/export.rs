@@ -1,0 +1,80 @@
+//! The tree of one freeze by paths, for whoever reads it without the mount.
+
+use super::frozen::{Content, Frozen, Inherited, TOP};
+use crate::failure::{Failure, Kind};
+use crate::registry::{Container, Record};
+use image_format::memory::sums_size;
+use nix::errno::Errno;
+use std::collections::BTreeMap;
+
+/// A frozen container's files.
+#[derive(Debug)]
+pub struct FrozenTree {
+    frozen: Frozen,
+    /// The node of each path.
+    paths: BTreeMap<String, u32>,
+}
+
+impl FrozenTree {
+    /// The tree of a container that is frozen.
+    ///
+    /// # Errors
+    /// When what the freeze left in the registry is not all there.
+    pub fn open(container: &Container, record: &Record) -> Result<Self, Failure> {
+        let frozen = Frozen::load(container, record, record.generation, Inherited::default())?;
+        let paths = frozen.paths().filter(|(index, _)| *index != TOP);
+        Ok(FrozenTree { paths: paths.map(|(index, path)| (path.to_owned(), index)).collect(), frozen })
+    }
+
+    /// Every path, sorted, with the bytes of a file and None for a directory.
+    pub fn entries(&self) -> impl Iterator<Item = (&str, Option<u64>)> {
+        self.paths.iter().map(|(path, &index)| (path.as_str(), self.size_of(index)))
+    }
+
+    /// Bytes of a file; None where there is none.
+    #[must_use]
+    pub fn size(&self, path: &str) -> Option<u64> {
+        self.size_of(*self.paths.get(path)?)
+    }
+
+    fn size_of(&self, index: u32) -> Option<u64> {
+        match self.frozen.node(index).ok()?.content {
+            Content::Directory => None,
+            Content::Text { size, .. } => Some(size),
+            Content::Pages(pid) => Some(self.frozen.pages_size(pid)),
+            Content::Sums(pid) => Some(sums_size(self.frozen.pages_size(pid))),
+        }
+    }
+
+    /// Fills a buffer with what a file has from `offset` on.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`]; [`Kind::Stale`] when the tasks ran; the system's.
+    pub fn read_at(&self, path: &str, offset: u64, buffer: &mut [u8]) -> Result<(), Failure> {
+        let missing = || Failure::new(Kind::NotFound, format!("{path}: missing"));
+        let index = *self.paths.get(path).ok_or_else(missing)?;
+        self.read_node(index, offset, buffer).map_err(|errno| match errno {
+            Errno::ESTALE => Failure::new(Kind::Stale, format!("{path}: the container ran since it was frozen")),
+            errno => Failure::from_error(&errno).within(format!("{path}: reading")),
+        })
+    }
+
+    fn read_node(&self, index: u32, offset: u64, buffer: &mut [u8]) -> Result<(), Errno> {
+        let copy = |bytes: Vec<u8>, buffer: &mut [u8]| {
+            if bytes.len() != buffer.len() {
+                return Err(Errno::EIO);
+            }
+            buffer.copy_from_slice(&bytes);
+            Ok(())
+        };
+        match self.frozen.node(index)?.content {
+            Content::Directory => Err(Errno::EISDIR),
+            Content::Text { .. } => {
+                self.frozen.witness.check(self.frozen.process_of(index))?;
+                copy(self.frozen.read_text(index, offset, buffer.len())?, buffer)
+            }
+            Content::Pages(pid) => self.frozen.source(pid)?.read(offset, buffer),
+            Content::Sums(pid) => copy(self.frozen.source(pid)?.sums_text(offset, buffer.len())?, buffer),
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! The ways past the mount: `crctl checkpoint` and `restore`, `pack` and `unpack`, and what looks at a checkpoint: `verify`, `inspect`,
+//! `diff`.
+
+use crfs_tests::world::{Method, PATIENCE, Program, World, copy_tree, read_tree, run, wait_for};
+use serde_json::Value;
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+/// A running container that holds a little memory.
+fn running() -> (World, Program) {
+    let world = World::new();
+    let victim = Program::victim(&world, "data", &["24"]);
+    world.start("vs1", &victim);
+    (world, victim)
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("a path of this test")
+}
+
+/// `crctl checkpoint` of a container, which must succeed.
+fn checkpoint(world: &World, name: &str, options: &[&str]) -> PathBuf {
+    let place = world.place(name);
+    world.crctl(["checkpoint", name, text(&place)].iter().chain(options)).expect_success();
+    place
+}
+
+fn json(world: &World, arguments: &[&str]) -> Value {
+    let outcome = world.crctl(arguments.iter().chain(&["--json"]));
+    serde_json::from_str(&outcome.stdout).unwrap_or_else(|error| panic!("{error}: {outcome}"))
+}
+
+#[test]
+fn a_checkpoint_is_what_cp_makes_and_comes_back() {
+    let (world, victim) = running();
+    world.freeze("vs1");
+    let by_cp = world.copy_out("vs1", Method::Cp);
+    let direct = checkpoint(&world, "vs1", &[]);
+    assert_eq!(read_tree(&direct), read_tree(&by_cp));
+    assert_eq!(world.state("vs1"), "frozen", "it was frozen before, and is");
+    let again = world.crctl(["checkpoint", "vs1", text(&direct)]);
+    // Made inside the directory, as cp would.
+    again.expect_success();
+    assert_eq!(read_tree(&direct.join("vs1")), read_tree(&by_cp));
+    fs::remove_dir_all(direct.join("vs1")).unwrap();
+
+    world.kill("vs1");
+    world.crctl(["restore", text(&direct)]).expect_success();
+    assert_eq!(world.state("vs1"), "frozen");
+    // The copy may go: nothing of the container lies in it.
+    fs::remove_dir_all(&direct).unwrap();
+    world.thaw("vs1");
+    victim.goes_on(3);
+    victim.passes();
+}
+
+#[test]
+fn a_running_container_runs_on_and_its_twin_beside_it() {
+    let (world, victim) = running();
+    let copy = checkpoint(&world, "vs1", &["--sync"]);
+    assert_eq!(world.state("vs1"), "running");
+    victim.goes_on(3);
+    world.kill("vs1");
+    world.crctl(["restore", text(&copy), "--name", "vs2", "--run"]).expect_success();
+    assert_eq!(world.state("vs2"), "running");
+    victim.goes_on(3);
+    let kept = checkpoint(&world, "vs2", &["--leave-frozen"]);
+    assert_eq!(world.state("vs2"), "frozen");
+    world.crctl(["restore", text(&kept), "--name", "vs2"]).expect_refusal(&["it is frozen"]);
+    world.thaw("vs2");
+    victim.passes();
+}
+
+#[test]
+fn progress_is_told_to_programs() {
+    let (world, _victim) = running();
+    let place = world.place("vs1");
+    let outcome = world.crctl(["checkpoint", "vs1", text(&place), "--progress", "json"]).expect_success();
+    let last: Value = serde_json::from_str(outcome.stderr.lines().last().unwrap_or_default()).unwrap();
+    let total: u64 = read_tree(&place).values().map(|content| content.len() as u64).sum();
+    assert_eq!((last["done"].as_u64(), last["total"].as_u64()), (Some(total), Some(total)), "{outcome}");
+}
+
+#[test]
+fn a_disk_that_is_full_leaves_nothing_and_the_container_runs_on() {
+    let (world, victim) = running();
+    let disk = world.dir().join("small");
+    fs::create_dir(&disk).unwrap();
+    let mount = |arguments: &[&str]| run(Command::new(arguments[0]).args(&arguments[1..]), PATIENCE).expect_success();
+    mount(&["mount", "-t", "tmpfs", "-o", "size=2m", "crfs-test", text(&disk)]);
+    let outcome = world.crctl(["checkpoint", "vs1", text(&disk.join("copy"))]);
+    let left: Vec<_> = fs::read_dir(&disk).unwrap().collect();
+    mount(&["umount", text(&disk)]);
+    assert_eq!(outcome.code(), Some(12), "{outcome}");
+    assert!(left.is_empty(), "{left:?}");
+    assert_eq!(world.state("vs1"), "running");
+    victim.goes_on(3);
+}
+
+#[test]
+fn interrupted_it_leaves_nothing_and_the_container_runs_on() {
+    let world = World::new();
+    let victim = Program::victim(&world, "data", &["400"]);
+    world.start("vs1", &victim);
+    let place = world.place("vs1");
+    let crctl = world.command(crfs_tests::world::binary("crctl")).args(["checkpoint", "vs1", text(&place)]).spawn();
+    let mut crctl = crctl.unwrap();
+    let parent = place.parent().unwrap();
+    let begun = wait_for(Duration::from_secs(20), || fs::read_dir(parent).unwrap().count() > 0);
+    let pid = nix::unistd::Pid::from_raw(crctl.id().cast_signed());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    let status = crctl.wait().unwrap();
+    assert!(begun, "the copy never began");
+    assert_eq!(status.code(), Some(130));
+    assert_eq!(fs::read_dir(parent).unwrap().count(), 0);
+    assert_eq!(world.state("vs1"), "running");
+    victim.goes_on(3);
+}
+
+#[test]
+fn a_stream_through_a_pipe_is_the_same_checkpoint() {
+    let (world, victim) = running();
+    let copy = checkpoint(&world, "vs1", &["--leave-frozen"]);
+    let (crctl, unpacked) = (crfs_tests::world::binary("crctl"), world.place("vs1"));
+    let script = r#"set -o pipefail; "$0" pack "$1" | gzip | gzip -d | "$0" unpack "$2""#;
+    let pipe = |from: &str, to: &Path| {
+        run(world.command("bash").args(["-c", script]).arg(&crctl).arg(from).arg(to), PATIENCE)
+    };
+    pipe(text(&copy), &unpacked).expect_success();
+    assert_eq!(read_tree(&unpacked), read_tree(&copy));
+    // From a frozen container too, without a copy.
+    let direct = world.place("vs1");
+    pipe("vs1", &direct).expect_success();
+    assert_eq!(read_tree(&direct), read_tree(&copy));
+    pipe(text(&copy), &unpacked).expect_refusal(&["exists already"]);
+    world.kill("vs1");
+    world.crctl(["restore", text(&unpacked), "--run"]).expect_success();
+    victim.goes_on(3);
+    victim.passes();
+}
+
+#[test]
+fn a_flipped_bit_is_found_and_named() {
+    let (world, _victim) = running();
+    let copy = checkpoint(&world, "vs1", &[]);
+    world.crctl(["verify", text(&copy)]).expect_success();
+    let pages = copy.join("0x00000001/mem.pages");
+    let file = fs::OpenOptions::new().read(true).write(true).open(&pages).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, (5 << 20) + 77).unwrap();
+    file.write_all_at(&[byte[0] ^ 4], (5 << 20) + 77).unwrap();
+    let words = ["0x00000001/mem.pages: chunk 5 (memory from 0x", "line 6 of 0x00000001/mem.sums"];
+    let outcome = world.crctl(["verify", text(&copy)]).expect_refusal(&words);
+    assert_eq!(outcome.code(), Some(9));
+    world.kill("vs1");
+    // And nothing of it is restored.
+    world.crctl(["restore", text(&copy)]).expect_refusal(&["chunk 5"]);
+    assert_eq!(world.state("vs1"), "exited");
+    assert_eq!(world.crctl(["restore", text(&copy), "--name", "vs2"]).code(), Some(9));
+    assert_eq!(world.crctl(["status", "vs2"]).code(), Some(4), "nothing is left of it");
+}
+
+#[test]
+fn everything_that_is_missing_is_told_at_once() {
+    let world = World::new();
+    let victim = Program::victim(&world, "files", &[]);
+    world.start("vs1", &victim);
+    let copy = checkpoint(&world, "vs1", &["--leave-frozen"]);
+    let mut moved = Vec::new();
+    for entry in fs::read_dir(world.out()).unwrap().flatten() {
+        let place = world.dir().join("backup").join(entry.file_name());
+        fs::rename(entry.path(), &place).unwrap();
+        moved.push((entry.path(), place));
+    }
+    let outcome = world.crctl(["verify", text(&copy)]);
+    assert_eq!(outcome.code(), Some(10), "{outcome}");
+    assert!(outcome.stderr.matches("put it back").count() > 1, "{outcome}");
+    for (from, to) in moved {
+        fs::rename(to, from).unwrap();
+    }
+    world.crctl(["verify", text(&copy)]).expect_success();
+}
+
+#[test]
+fn a_checkpoint_can_be_looked_into() {
+    let (world, _victim) = running();
+    let copy = checkpoint(&world, "vs1", &["--leave-frozen"]);
+    let (of_copy, of_container) = (json(&world, &["inspect", text(&copy)]), json(&world, &["inspect", "vs1"]));
+    assert_eq!(of_copy, of_container);
+    assert_eq!(of_copy["name"], "vs1");
+    assert_eq!(of_copy["processes"][0]["pid"], 1);
+    assert!(of_copy["page_bytes"].as_u64() > Some(24 << 20), "{of_copy}");
+    let log = of_copy["files"].as_array().unwrap().iter().find(|file| file["open"][0] == serde_json::json!([1, 1]));
+    assert_eq!(log.unwrap()["kind"], "regular");
+    let shown = world.crctl(["inspect", text(&copy)]).expect_success().stdout;
+    assert!(shown.contains("container   vs1") && shown.contains("victim_data"), "{shown}");
+}
+
+#[test]
+fn what_differs_is_told() {
+    let (world, victim) = running();
+    let monday = checkpoint(&world, "vs1", &[]);
+    victim.goes_on(3);
+    let tuesday = checkpoint(&world, "vs1", &["--leave-frozen"]);
+    let same = world.crctl(["diff", text(&tuesday), "vs1"]).expect_success();
+    assert_eq!(same.stdout, "");
+    let outcome = world.crctl(["diff", text(&monday), text(&tuesday)]);
+    assert_eq!(outcome.code(), Some(1), "{outcome}");
+    assert!(outcome.stdout.contains("process 1: ") && outcome.stdout.contains(" of memory changed, from 0x"), "{outcome}");
+    // One page and a umask.
+    let edited = world.place("vs1");
+    copy_tree(&tuesday, &edited, Method::Cp).expect_success();
+    crfs_tests::world::edit_object(&edited.join("0x00000001/process"), |process| process["umask"] = "0o077".into());
+    let outcome = world.crctl(["diff", text(&tuesday), text(&edited)]);
+    assert_eq!(outcome.stdout.lines().count(), 1, "{outcome}");
+    assert!(outcome.stdout.contains("umask was"), "{outcome}");
+}
+
+#[test]
+fn bad_arguments_are_told() {
+    let (world, _victim) = running();
+    world.crctl(["checkpoint", "nobody", "x"]).expect_refusal(&["no such container"]);
+    world.crctl(["pack", "vs1"]).expect_refusal(&["only a frozen container has a tree"]);
+    world.crctl(["inspect", "/nowhere"]).expect_refusal(&["manifest: missing"]);
+    world.crctl(["restore", "/nowhere/vs1"]).expect_refusal(&["/nowhere/vs1"]);
+    world.crctl(["checkpoint", "vs1", "/nowhere/below/vs1"]).expect_refusal(&["/nowhere/below"]);
+    assert_eq!(world.state("vs1"), "running");
+}
