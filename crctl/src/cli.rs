@@ -81,7 +81,9 @@ pub(crate) enum Command {
     ///
     /// A running container is frozen for it and thawed again. DIRECTORY is the copy; where it exists already, the copy is made in it,
     /// under the container's name, as with cp. Nothing half-made ever stands under the final name.
-    #[command(after_help = "Example:\n  crctl checkpoint vs1 backup/vs1\n  crctl checkpoint --leave-frozen vs1 backup/ && crctl kill vs1")]
+    #[command(
+        after_help = "Example:\n  crctl checkpoint vs1 backup/vs1\n  crctl checkpoint --leave-frozen vs1 backup/ && crctl kill vs1"
+    )]
     Checkpoint(Checkpoint),
     /// Bring a checkpoint back from a directory, frozen, without copying it first.
     #[command(after_help = "Example:\n  crctl restore backup/vs1 --run\n  crctl restore backup/vs1 --name vs2")]

@@ -102,7 +102,10 @@ fn threads(then: &ProcessImage, now: &ProcessImage, tell: &mut impl FnMut(String
         match now.threads.get(tid) {
             None => tell(format!("thread {tid} is gone")),
             Some(later) if later.frame != thread.frame => {
-                tell(format!("thread {tid} went on (at {}, was at {})", later.frame.registers.rip, thread.frame.registers.rip));
+                tell(format!(
+                    "thread {tid} went on (at {}, was at {})",
+                    later.frame.registers.rip, thread.frame.registers.rip
+                ));
             }
             Some(later) if later != thread => tell(format!("thread {tid} changed")),
             Some(_) => {}
@@ -118,7 +121,11 @@ fn descriptors(then: (&Image, &ProcessImage), now: (&Image, &ProcessImage), tell
     let open = |(image, process): (&Image, &ProcessImage)| -> BTreeMap<u32, String> {
         let record = |fd: &image_format::process::Fd| {
             let file = image.files.get(&fd.file).map(serde_json::to_string);
-            format!("{}{}", file.and_then(Result::ok).unwrap_or_default(), if fd.cloexec { " close-on-exec" } else { "" })
+            format!(
+                "{}{}",
+                file.and_then(Result::ok).unwrap_or_default(),
+                if fd.cloexec { " close-on-exec" } else { "" }
+            )
         };
         process.fds.iter().map(|fd| (fd.fd, record(fd))).collect()
     };

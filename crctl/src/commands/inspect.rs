@@ -71,9 +71,10 @@ fn contents(image: &Image) -> Contents {
     children(image, Pid(0), 0, &mut processes);
     let files = image.files.iter().map(|(&id, file)| {
         let record = serde_json::to_value(file).unwrap_or_default();
-        let holders = image.processes.iter().flat_map(|(pid, process)| {
-            process.fds.iter().filter(|fd| fd.file == id).map(|fd| (pid.0, fd.fd))
-        });
+        let holders = image
+            .processes
+            .iter()
+            .flat_map(|(pid, process)| process.fds.iter().filter(|fd| fd.file == id).map(|fd| (pid.0, fd.fd)));
         File { id: id.0, kind: kind(&record), record, open: holders.collect() }
     });
     Contents {

@@ -21,5 +21,8 @@ pub(super) fn verify(registry: &Registry, what: &Path, json: bool) -> Result<()>
     if json {
         return print_json(&serde_json::json!({ "place": what, "sound": true, "page_bytes": bytes }));
     }
-    print(&format!("{place}: sound, and this host could restore it ({} of pages compared)\n", crate::output::bytes(bytes)))
+    print(&format!(
+        "{place}: sound, and this host could restore it ({} of pages compared)\n",
+        crate::output::bytes(bytes)
+    ))
 }

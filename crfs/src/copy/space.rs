@@ -35,15 +35,7 @@ pub fn stored(image: &Image, pid: Pid) -> Result<Vec<Stored>, Failure> {
 }
 
 /// Follows pages to whose they are. A checked image has no circles; `depth` ends those of one that was not.
-fn resolve(
-    image: &Image,
-    pid: Pid,
-    start: u64,
-    end: u64,
-    range: &PageRange,
-    depth: usize,
-    found: &mut Vec<Stored>,
-) {
+fn resolve(image: &Image, pid: Pid, start: u64, end: u64, range: &PageRange, depth: usize, found: &mut Vec<Stored>) {
     match range.source {
         memory::Source::Own(first) => {
             let offset = first * PAGE_SIZE + (start - range.start.0);

@@ -96,12 +96,7 @@ pub fn restore(registry: &Registry, name: &str, directory: &Path) -> Result<Stat
 }
 
 /// Builds it, and writes down what came of it: frozen, or failed with nothing of it left.
-fn build_from(
-    registry: &Registry,
-    container: &Container,
-    mut record: Record,
-    from: &Path,
-) -> Result<Report, Failure> {
+fn build_from(registry: &Registry, container: &Container, mut record: Record, from: &Path) -> Result<Report, Failure> {
     // What a build left that was killed with its operation.
     remove_tasks(&record)?;
     record.state = State::Building;

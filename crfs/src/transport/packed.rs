@@ -1,16 +1,7 @@
 //! The packed stream: a whole tree as one sequence of bytes, written and read from front to back without ever seeking, so that it
 //! passes through any pipe and filter.
 //!
-//! Form (all numbers little-endian), readable without any codec:
-//!
-//! ```text
-//! "crfs-pack" '\n'  version u32                              the head
-//! section*                                                   each: kind u8, 3 bytes 0, name length u32, content length u64,
-//!                                                            xxh3-64 of kind, lengths, name and content u64, name, content
-//! ```
-//! Kinds: 1 a directory (name), 2 a text file (name, whole content), 3 bytes of a raw file (name, content up to 1 MiB, in order),
-//! 4 a hole in a raw file (name, content is its length as u64: only zeros lie there), 255 the end (no name, content is the number
-//! of sections before it as u64). Sections come in the order of their paths, a directory before what is in it, the manifest first. A
+//! Its form, readable without any codec, stands in docs/FORMAT.md: a head, then sections of kind, lengths, checksum, name and content. A
 //! section is verified before anything of it is used.
 
 use super::{Entry, Progress, Source, go_on};
@@ -328,7 +319,10 @@ mod tests {
     fn contents(at: &Path) -> Vec<(Entry, Option<Vec<u8>>)> {
         let source = Directory::new(at);
         let entries = source.entries().unwrap();
-        entries.into_iter().map(|entry| (entry.clone(), entry.size.map(|_| source.read(&entry.path).unwrap()))).collect()
+        entries
+            .into_iter()
+            .map(|entry| (entry.clone(), entry.size.map(|_| source.read(&entry.path).unwrap())))
+            .collect()
     }
 
     #[test]

@@ -9,8 +9,8 @@ use std::fs::{self, File, OpenOptions};
 use std::num::NonZero;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 /// A thread takes so much of a file at a time: small enough that threads share one large file, large enough that its checksums
 /// (1 MiB each) are computed on the way.

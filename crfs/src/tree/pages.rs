@@ -195,7 +195,9 @@ impl PageSource {
         let before_first = offset.next_multiple_of(CHUNK_SIZE) - offset;
         let mut chunk = (offset + before_first) / CHUNK_SIZE;
         let mut rest = buffer.get(bytes(before_first)..).unwrap_or_default();
-        while let Some((whole, after)) = rest.split_at_checked(self.chunk_len(chunk)).filter(|(whole, _)| !whole.is_empty()) {
+        while let Some((whole, after)) =
+            rest.split_at_checked(self.chunk_len(chunk)).filter(|(whole, _)| !whole.is_empty())
+        {
             if self.sums.get(chunk).is_none() {
                 self.sums.set(chunk, checksum(whole));
             }
