@@ -183,6 +183,7 @@ pub fn run(
 pub(crate) fn forget_image(_registry: &Registry, container: &Container) -> Result<(), Failure> {
     let remove = |path: &Path| ignore_missing(fs::remove_file(path)).doing(|| format!("{}: removing", path.display()));
     remove(&container.image_file())?;
+    remove(&container.waits_file())?;
     remove(&container.dir().join("live.json"))
 }
 

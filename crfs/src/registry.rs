@@ -11,6 +11,7 @@
 //!     log                       standard output and error of its programs
 //!     image                     the text files of the current freeze, and pipe data: [`crate::captured`] (state frozen)
 //!     live.json                 [`Live`]: the tasks behind the image (state frozen)
+//!     waits.json                when waits were to end that the freeze ended (state frozen)
 //!     staging/                  what was copied in so far (states incoming, building, failed)
 //! ```
 //! Page contents copied in may be as large as memory, and /run is often a small tmpfs: `staging/*/mem.pages` are symbolic
@@ -20,6 +21,7 @@ use crate::failure::{Doing, Failure, Kind};
 use nix::fcntl::{Flock, FlockArg};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -389,6 +391,38 @@ impl Container {
     /// When it cannot be written.
     pub fn write_live(&self, live: &Live) -> Result<(), Failure> {
         write_json(&self.dir.join("live.json"), live)
+    }
+
+    /// `waits.json`: when waits were to end that the freeze ended, by thread, as the host numbers it, in nanoseconds of the host's
+    /// CLOCK_MONOTONIC. Empty when there is none.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn waits(&self) -> Result<BTreeMap<i32, u64>, Failure> {
+        Ok(read_json(&self.waits_file())?.unwrap_or_default())
+    }
+
+    /// Replaces `waits.json`.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write_waits(&self, waits: &BTreeMap<i32, u64>) -> Result<(), Failure> {
+        let path = self.waits_file();
+        if !waits.is_empty() {
+            return write_json(&path, waits);
+        }
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error).doing(|| format!("{}: removing", path.display()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Where `waits.json` stands.
+    #[must_use]
+    pub fn waits_file(&self) -> PathBuf {
+        self.dir.join("waits.json")
     }
 
     /// Holds the container against other operations until the guard is dropped.

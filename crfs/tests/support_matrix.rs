@@ -12,7 +12,7 @@ const NOT_TOLD: [&str; 10] =
 /// Failures that tell of a machine or a moment, not of what is supported.
 const OTHER_KINDS: [&str; 4] = ["System", "Stale", "Deadline", "WrongState"];
 /// Tables of the kernel's own words, which are parsed and not told.
-const PARSERS: [&str; 3] = ["process/limits.rs", "resource/proc/", "registers/syscalls.rs"];
+const PARSERS: [&str; 4] = ["process/limits.rs", "posix_timer/listing.rs", "resource/proc/", "registers/syscalls.rs"];
 
 /// Words of the kernel's own, and steps of a system failure that stand outside of the call that reports it.
 const EXEMPT: [&str; 5] = [

@@ -8,7 +8,8 @@ use crate::process::{Absent, Fd, Process, ProcessAttr, ThreadEntry, Zombie};
 use crate::seccomp::SeccompFilter;
 use crate::signal::{AltStack, PendingSignal, SignalAction, SignalMask};
 use crate::text::{TextError, parse_lines, parse_object, render_lines, render_object};
-use crate::thread::{FpuState, Frame, IntervalTimer, ThreadAttr, Tls};
+use crate::thread::{FpuState, Frame, ThreadAttr, Tls};
+use crate::timer::{Timer, Timers};
 use crate::types::{FileId, Pid};
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
@@ -63,7 +64,7 @@ pub struct ThreadImage {
     /// `thread.frame`.
     pub frame: Frame,
     /// `timers`.
-    pub timers: Vec<IntervalTimer>,
+    pub timers: Vec<Timer>,
     /// `tls`.
     pub tls: Tls,
     /// `wait.zombies`.
@@ -257,6 +258,19 @@ impl Image {
 }
 
 impl ProcessImage {
+    /// Its timers, which stand with the leader.
+    #[must_use]
+    pub fn timers(&self) -> Timers<'_> {
+        let mut timers = Timers::default();
+        for timer in self.threads.get(&self.process.pid).iter().flat_map(|leader| &leader.timers) {
+            match timer {
+                Timer::Interval(timer) => timers.interval.push(timer),
+                Timer::Posix(timer) => timers.posix.push(timer),
+            }
+        }
+        timers
+    }
+
     /// The lines of `thread.list`: the leader first.
     #[must_use]
     pub fn thread_list(&self) -> Vec<ThreadEntry> {
@@ -353,7 +367,7 @@ pub fn parse_file(path: &str, bytes: &[u8]) -> Result<(), ImageError> {
         [_, _, "signal.altstack"] => object::<AltStack>,
         [_, _, "thread"] => object::<FpuState>,
         [_, _, "thread.frame"] => object::<Frame>,
-        [_, _, "timers"] => lines::<IntervalTimer>,
+        [_, _, "timers"] => lines::<Timer>,
         [_, _, "tls"] => object::<Tls>,
         [_, _, "wait.zombies"] => lines::<Zombie>,
         _ => {

@@ -16,6 +16,7 @@ pub mod seccomp;
 pub mod signal;
 pub mod text;
 pub mod thread;
+pub mod timer;
 pub mod types;
 
 pub use blocker::Blocker;

@@ -191,27 +191,6 @@ pub enum Resume {
     Ended,
 }
 
-/// A line of `timers`: an armed interval timer of the process (in its leader's file).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct IntervalTimer {
-    /// Which of the three.
-    pub which: IntervalTimerKind,
-    /// Until it fires next.
-    pub remaining: Timespec,
-    /// Between later firings; zero for one that fires once.
-    pub interval: Timespec,
-}
-
-/// setitimer(2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[allow(missing_docs, non_camel_case_types, clippy::upper_case_acronyms)] // the kernel's spelling
-pub enum IntervalTimerKind {
-    ITIMER_REAL,
-    ITIMER_VIRTUAL,
-    ITIMER_PROF,
-}
-
 /// `tls`: the segment bases.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

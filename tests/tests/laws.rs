@@ -156,6 +156,6 @@ macro_rules! going {
     };
 }
 going! {
-    altstack arguments avx brk credentials data epoll eventfd files fork_sharing itimer limits pending pipe protnone
-    seccomp shared signalfd sparse stopped threads timerfd tree waits zombie
+    altstack arguments avx brk credentials data epoll eventfd files fork_sharing itimer limits pending pipe
+    posix_timers protnone seccomp shared signalfd sparse stopped threads timerfd tree waits zombie
 }

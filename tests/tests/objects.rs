@@ -44,8 +44,8 @@ macro_rules! survive {
     )* };
 }
 survive! {
-    altstack arguments avx brk credentials data epoll eventfd files fork_sharing itimer limits pending pipe protnone
-    seccomp shared signalfd sparse stopped threads timerfd tree waits zombie
+    altstack arguments avx brk credentials data epoll eventfd files fork_sharing itimer limits pending pipe
+    posix_timers protnone seccomp shared signalfd sparse stopped threads timerfd tree waits zombie
 }
 
 #[test]
@@ -76,4 +76,34 @@ fn registers_endure_freezing() {
 #[test]
 fn timers_endure_freezing() {
     endures_freezing("itimer");
+}
+
+/// Long waits of every kind, frozen when much of their time has passed: they end when they were to end, not a whole wait later.
+fn waits_keep_their_time(interrupt: impl Fn(&World)) {
+    let world = World::new();
+    let victim = Program::victim(&world, "time_limits", &[]);
+    world.start("vs1", &victim);
+    // It makes ten rounds a second, and waits for ten.
+    victim.goes_on(60);
+    interrupt(&world);
+    victim.passes();
+}
+
+#[test]
+fn waits_keep_their_time_over_a_freeze() {
+    waits_keep_their_time(|world| {
+        world.freeze("vs1");
+        world.thaw("vs1");
+    });
+}
+
+#[test]
+fn waits_keep_their_time_over_a_restore() {
+    waits_keep_their_time(|world| {
+        world.freeze("vs1");
+        let copy = world.copy_out("vs1", Method::Cp);
+        world.kill("vs1");
+        world.restore(&copy, "vs1", Method::Cp);
+        world.thaw("vs1");
+    });
 }

@@ -87,7 +87,7 @@ fn show(state: &KernelState, task: &Task) {
         Err(error) => println!("  signal actions   ! {error}"),
     }
     line("interval timers", state.itimers(task));
-    line("posix timers", state.has_posix_timers(task));
+    line("posix timers", state.posix_timers(task));
     line("semaphore undo", state.sem_undo(task));
     line("ldt", state.ldt(task));
     line("aio", state.has_aio(task));

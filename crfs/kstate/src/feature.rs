@@ -55,8 +55,10 @@ features! {
     RealTimer = "real_timer";
     /// ITIMER_VIRTUAL and ITIMER_PROF.
     CpuTimers = "cpu_timers";
-    /// Whether there are POSIX timers.
+    /// Timers of timer_create(2).
     PosixTimers = "posix_timers";
+    /// When a wait ends that leaves no restart block.
+    WaitEnd = "wait_end";
     /// Adjustments that semop(2) with SEM_UNDO would undo.
     SemUndo = "sem_undo";
     /// Local descriptor table.

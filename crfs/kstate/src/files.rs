@@ -105,7 +105,7 @@ fn table(view: &View<'_>) -> Result<(u32, u64), Error> {
 }
 
 /// Where the struct file behind a descriptor lies.
-fn file(view: &View<'_>, fd: i32) -> Result<u64, Error> {
+pub(crate) fn file(view: &View<'_>, fd: i32) -> Result<u64, Error> {
     let not_open = || Error::NotOpen { tid: view.tid(), fd };
     let (slots, table) = table(view)?;
     let number = u32::try_from(fd).ok().filter(|&fd| fd < slots).ok_or_else(not_open)?;

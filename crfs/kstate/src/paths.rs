@@ -124,6 +124,34 @@ paths! {
     // A list_head (16 bytes) at first, a hlist_head (8 bytes) since 6.12: the size tells.
     PosixTimers: Place(8), "signal_struct.posix_timers";
 
+    // POSIX timers, 6.13 - 6.18: the list is a hlist since 6.12, `it_status` says it all since 6.13.
+    TimerNode: Place(16), "k_itimer.list";
+    TimerId: Number(4), "k_itimer.it_id";
+    TimerClock: Number(4), "k_itimer.it_clock";
+    TimerStatus: Number(4), "k_itimer.it_status";
+    TimerOverrun: Number(8), "k_itimer.it_overrun_last";
+    TimerInterval: Number(8), "k_itimer.it_interval";
+    TimerExpires: Number(8), "k_itimer.it.real.timer.node.expires";
+    TimerBase: Pointer, "k_itimer.it.real.timer.base";
+    TimerBaseClock: Number(4), "hrtimer_clock_base.clockid";
+    TimerCpuExpires: Number(8), "k_itimer.it.cpu.node.expires";
+    TimerCpuPid: Pointer, "k_itimer.it.cpu.pid";
+
+    // Ids, the host's first, and the task of a thread's. 5.14 - 6.18.
+    PidNumbers: Place(0), "pid.numbers";
+    PidTasks: Place(8), "pid.tasks";
+    TaskPidLinks: Place(16), "task_struct.pid_links";
+
+    // Timers on the kernel stacks of threads that wait. 6.9 - 6.18: the first kernel with a pidfs.
+    InodePrivate: Pointer, "inode.i_private";
+    TaskStack: Pointer, "task_struct.stack";
+    TaskStackPointer: Number(8), "task_struct.thread.sp";
+    SleeperTask: Pointer, "hrtimer_sleeper.task";
+    SleeperExpires: Number(8), "hrtimer_sleeper.timer._softexpires";
+    SleeperFunction: Pointer, "hrtimer_sleeper.timer.function";
+    SleeperQueued: Number(1), "hrtimer_sleeper.timer.is_queued" | "hrtimer_sleeper.timer.state";
+    SleeperBase: Pointer, "hrtimer_sleeper.timer.base";
+
     // System V semaphores. 5.14 - 6.18; `semadj` was a pointer before it became the array at the end.
     UndoList: Pointer, "task_struct.sysvsem.undo_list";
     UndoListHead: Place(16), "sem_undo_list.list_proc";
@@ -221,7 +249,39 @@ pub(crate) fn needs(feature: Feature) -> Needs {
             &[P::TaskSignal],
             &[P::ProfExpires, P::ProfInterval, P::VirtualExpires, P::VirtualInterval, P::CpuUser, P::CpuSystem],
         ),
-        Feature::PosixTimers => (&[P::TaskSignal], &[P::PosixTimers]),
+        Feature::PosixTimers => (
+            &[P::TaskSignal, P::PosixTimers, P::TimerNode, P::TimerBaseClock, P::PidNumbers],
+            &[
+                P::TimerId,
+                P::TimerClock,
+                P::TimerStatus,
+                P::TimerOverrun,
+                P::TimerInterval,
+                P::TimerExpires,
+                P::TimerBase,
+                P::TimerCpuExpires,
+                P::TimerCpuPid,
+            ],
+        ),
+        Feature::WaitEnd => (
+            &[
+                P::TaskFiles,
+                P::FilesFdt,
+                P::FdtMax,
+                P::FdtFd,
+                P::FileInode,
+                P::InodePrivate,
+                P::PidTasks,
+                P::TaskPidLinks,
+                P::TaskPid,
+                P::TaskStack,
+                P::TaskStackPointer,
+                P::SleeperQueued,
+                P::SleeperBase,
+                P::TimerBaseClock,
+            ],
+            &[P::SleeperTask, P::SleeperExpires, P::SleeperFunction],
+        ),
         Feature::SemUndo => (&[P::UndoListHead, P::UndoEntry, P::UndoSemid, P::UndoAdjust], &[P::UndoList]),
         Feature::Ldt => (&[P::TaskMm, P::LdtEntries, P::LdtCount], &[P::Ldt]),
         Feature::Aio => (&[P::TaskMm, P::AioCount, P::AioContexts], &[P::AioTable]),

@@ -41,6 +41,8 @@ pub(crate) struct Knowledge {
     /// By [`Feature`], in the order of [`Feature::ALL`].
     pub(crate) status: Vec<Status>,
     pub(crate) restart: RestartFunctions,
+    /// What a timer on a kernel stack calls that wakes a thread, learned in calibration.
+    pub(crate) wakeup: u64,
 }
 
 /// Reads what the kernel keeps about tasks and has no interface for.
@@ -169,8 +171,14 @@ impl Knowledge {
         let paths: Vec<_> =
             Path::ALL.iter().map(|&path| choose(path, found.by_ref().take(path.names().len()).collect())).collect();
         let dispatch_bit = btf.enumerator(paths::DISPATCH_BIT);
-        let mut known =
-            Self { paths, dispatch_bit, calibrated: false, status: Vec::new(), restart: RestartFunctions::default() };
+        let mut known = Self {
+            paths,
+            dispatch_bit,
+            calibrated: false,
+            status: Vec::new(),
+            restart: RestartFunctions::default(),
+            wakeup: 0,
+        };
         known.status = known.initial_status("not calibrated yet");
         Ok(known)
     }

@@ -24,6 +24,11 @@ pub struct Task {
 }
 
 impl Task {
+    /// The calling thread itself, in the place of one that is not traced; `tid` is for errors.
+    pub(crate) fn caller(tid: i32) -> Self {
+        Self { tid, tgid: 0, address: 0 }
+    }
+
     /// Its thread id in the host's pid namespace.
     #[must_use]
     pub fn tid(&self) -> i32 {
@@ -52,7 +57,7 @@ impl KernelState {
     /// [`Error::List`] when the list changes meanwhile, which it does not while the tasks are stopped; [`Error::FeatureOff`], [`Error::Read`].
     pub fn tracees(&self) -> Result<BTreeMap<i32, Task>, Error> {
         let changed = || Error::List { tid: 0, list: "ptraced" };
-        let caller = Task { tid: 0, tgid: 0, address: 0 };
+        let caller = Task::caller(0);
         let view = self.view(Feature::Tracees, &caller)?;
         let entry = Entry::new(&view)?;
         let mut head_bytes = [0; 16];

@@ -1,4 +1,4 @@
-//! Interval timers with the time that remains, and whether there are POSIX timers.
+//! Interval timers with the time that remains.
 //!
 //! Source: kernel/time/itimer.c (`itimer_get_remtime`, `get_cpu_itimer`), kernel/time/posix-cpu-timers.c (`thread_group_sample_cputime`),
 //! include/linux/sched/signal.h, v6.18; getitimer(2).
@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::feature::Feature;
 use crate::paths::Path;
 use crate::state::{KernelState, View};
-use crate::tasks::{Task, word};
+use crate::tasks::Task;
 
 /// Bit of an enqueued timer (HRTIMER_STATE_ENQUEUED).
 const ENQUEUED: u8 = 1;
@@ -26,8 +26,9 @@ pub struct Itimer {
     pub remaining_ns: u64,
     /// Nanoseconds between expiries, 0 for a timer that expires once.
     pub interval_ns: u64,
-    /// ITIMER_REAL, when it is on: the moment, in nanoseconds of the host's CLOCK_MONOTONIC. It runs on while the task is frozen, so the time that
-    /// remained at the freeze is to be counted from this. The other two stand still with the task.
+    /// ITIMER_REAL: when it expires or, with nothing remaining and an interval, when it last did: nanoseconds of the host's CLOCK_MONOTONIC.
+    /// It runs on while the task is frozen, so the time that remained at the freeze is to be counted from this. The other two stand still
+    /// with the task, and have none.
     pub expires_ns: Option<u64>,
 }
 
@@ -46,11 +47,12 @@ impl KernelState {
         let mut state = [0];
         view.bytes(&[Path::TaskSignal, Path::RealState], &mut state)?;
         let interval_ns = view.u64(&[Path::TaskSignal, Path::RealInterval])?;
-        if state[0] & ENQUEUED == 0 {
-            return Ok(Itimer { remaining_ns: 0, interval_ns, expires_ns: None });
+        let is_on = state[0] & ENQUEUED != 0;
+        if !is_on && interval_ns == 0 {
+            return Ok(Itimer::default());
         }
         let expires = view.u64(&[Path::TaskSignal, Path::RealExpires])?;
-        let remaining_ns = expires.saturating_sub(monotonic_ns()).max(LEAST_NS);
+        let remaining_ns = if is_on { expires.saturating_sub(monotonic_ns()).max(LEAST_NS) } else { 0 };
         Ok(Itimer { remaining_ns, interval_ns, expires_ns: Some(expires) })
     }
 
@@ -69,20 +71,6 @@ impl KernelState {
             one(&view, Path::VirtualExpires, Path::VirtualInterval, user)?,
             one(&view, Path::ProfExpires, Path::ProfInterval, user.wrapping_add(system))?,
         ])
-    }
-
-    /// Whether the task's process has timers of timer_create(2). /proc/PID/timers lists them.
-    ///
-    /// # Errors
-    /// [`Error::FeatureOff`], [`Error::Read`].
-    pub fn has_posix_timers(&self, task: &Task) -> Result<bool, Error> {
-        let view = self.view(Feature::PosixTimers, task)?;
-        let mut first = [0; 8];
-        let head = view.bytes(&[Path::TaskSignal, Path::PosixTimers], &mut first)?;
-        let first = word(&first, 0);
-        // An empty list_head points to itself, an empty hlist_head nowhere.
-        let empty = if view.resolved(Path::PosixTimers)?.field.size == 16 { head } else { 0 };
-        Ok(first != empty)
     }
 }
 

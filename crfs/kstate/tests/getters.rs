@@ -5,7 +5,9 @@
 mod common;
 
 use common::{Script, calibrated};
-use crfs_kstate::{AltStack, Brk, Error, Itimer, KernelSigaction, PipeEnds, RestartBlock, SyscallDispatch};
+use crfs_kstate::{
+    AltStack, Brk, Error, Itimer, KernelSigaction, PipeEnds, PosixTimerStatus, RestartBlock, SyscallDispatch,
+};
 use crfs_sys::puppet::Arg;
 use crfs_sys::thread_area::{self, UserDesc};
 
@@ -65,7 +67,8 @@ fn timers_come_and_go() {
     let mut child = s.start();
     child.expect(create, 0);
     let task = child.task(&state);
-    assert!(state.has_posix_timers(&task).unwrap());
+    let [timer] = state.posix_timers(&task).unwrap()[..] else { panic!("one timer") };
+    assert_eq!((timer.id, timer.clock, timer.status), (0, 1, PosixTimerStatus::Disarmed));
     let [real, virt, prof] = state.itimers(&task).unwrap();
     assert_eq!(real.interval_ns, 250_000_000);
     assert!((80_000_000_000..=100_000_000_000).contains(&real.remaining_ns), "{real:?}");
@@ -74,7 +77,7 @@ fn timers_come_and_go() {
     assert!((480_000_000_000..=500_010_000_000).contains(&prof.remaining_ns), "{prof:?}");
     child.go_on();
     child.expect(delete, 0);
-    assert!(!state.has_posix_timers(&task).unwrap());
+    assert_eq!(state.posix_timers(&task).unwrap(), []);
     assert_eq!(state.itimers(&task).unwrap(), [Itimer::default(); 3]);
 }
 

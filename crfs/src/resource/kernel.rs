@@ -83,13 +83,14 @@ impl Kernel {
 }
 
 /// What is asked only where it matters (a wait with a time limit, a pipe), or not at all; all else is asked of every process or thread.
-const SOMETIMES_NEEDED: [Feature; 9] = [
+const SOMETIMES_NEEDED: [Feature; 10] = [
     Feature::RestartKind,
     Feature::RestartNanosleep,
     Feature::RestartPoll,
     Feature::RestartFutex,
     Feature::ExitSignal,
     Feature::PosixTimers,
+    Feature::WaitEnd,
     Feature::Files,
     Feature::FileCount,
     Feature::PipeEnds,

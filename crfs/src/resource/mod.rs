@@ -14,6 +14,7 @@ pub mod job_control;
 pub mod kernel;
 pub mod memory;
 mod pipe;
+pub mod posix_timer;
 pub mod proc;
 pub mod process;
 pub mod registers;

@@ -1,11 +1,12 @@
 //! Captures: freezes a container, reads everything but page contents, and leaves it frozen with its tree in place.
 //!
 //! Only reads. Whenever the worker is killed its tracees go on being frozen as they were, and whoever started it thaws them. The steps:
-//! freeze; list the tasks and look for obstacles that /proc shows; seize and interrupt every thread; read the records; let go, and wait
+//! look when waits end that forget it; freeze; list the tasks and look for obstacles that /proc shows; seize and interrupt every thread; read the records; let go, and wait
 //! until all are back in the freezer, so that their processor time stands still; write the tree and rename it into place.
 
 mod records;
 mod stop;
+mod waiting;
 mod write;
 
 use super::{Report, settle, thaw};
@@ -17,6 +18,7 @@ use crate::resource::kernel::Kernel;
 use crate::resource::proc::Proc;
 use crate::resource::seccomp::Filters;
 use crfs_sys::HostPid;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// Runs the job.
@@ -27,9 +29,12 @@ pub(super) fn run(registry: &Registry, name: &str, deadline_ms: u64, inspect: bo
     let outcome = prepare(registry, name).and_then(|mut job| {
         laps.lap("prepare");
         let end = Instant::now() + Duration::from_millis(deadline_ms);
+        let seen = waiting::look(&job.cgroup, &mut job.proc, &job.kernel)?;
+        laps.lap("waits");
         // A freeze that fails has thawed.
         job.cgroup.freeze(Duration::from_millis(deadline_ms))?;
         laps.lap("freeze");
+        job.waits = waiting::ended_by_freeze(seen, &mut job.proc);
         let kept = frozen(&mut job, end, inspect, &mut findings, &mut laps);
         if !matches!(kept, Ok(true)) {
             write::discard(&job.container);
@@ -60,6 +65,8 @@ struct Job {
     proc: Proc,
     kernel: Kernel,
     filters: Filters,
+    /// When waits were to end that the freeze ended, by thread, as the host numbers it: nanoseconds of the host's CLOCK_MONOTONIC.
+    waits: BTreeMap<i32, u64>,
 }
 
 /// Everything that can be done before the container stands still.
@@ -75,6 +82,7 @@ fn prepare(registry: &Registry, name: &str) -> Result<Job, Failure> {
         proc: Proc::open()?,
         kernel: Kernel::open(&registry.kstate_file())?,
         filters: Filters::default(),
+        waits: BTreeMap::new(),
         container,
         record,
     })
@@ -88,6 +96,8 @@ fn frozen(
     findings: &mut Findings,
     laps: &mut Laps,
 ) -> Result<bool, Failure> {
+    // For the thaw, however this ends.
+    job.container.write_waits(&job.waits)?;
     let mut held = stop::hold(job, end, findings, laps)?;
     let moment = held.moment;
     // Even where reading fails: a thaw cannot seize what is still seized.

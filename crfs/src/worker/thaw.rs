@@ -11,7 +11,10 @@ use super::{Report, settle};
 use crate::failure::{Doing, Failure, Kind};
 use crate::freezer::Cgroup;
 use crate::registry::{Registry, Timing};
-use crfs_tracee::{HostPid, stop_all};
+use crate::resource::registers::shorten::shorten;
+use crfs_tracee::{HostPid, UserRegs, stop_all};
+use image_format::Timespec;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// For frozen tasks to stop for their tracer: 0.2 ms each, and a thousand of them in parallel.
@@ -41,7 +44,7 @@ fn thaw(registry: &Registry, name: &str, report: &mut Report) -> Result<(), Fail
         // A tracer that was killed has let go of them just now: what a task waits in can be told only once it is back in the freezer.
         settle::wait(pids.iter().map(|&pid| HostPid::new(pid)))?;
     }
-    repair(&interrupted::threads(&pids), report)?;
+    repair(&interrupted::threads(&pids), &container.waits()?, report)?;
     report.timings.push(timing("repair interrupted calls", begun));
     if record.restored {
         let begun = Instant::now();
@@ -54,8 +57,10 @@ fn thaw(registry: &Registry, name: &str, report: &mut Report) -> Result<(), Fail
     Ok(())
 }
 
-/// Turns EINTR into "start again" in the threads whose call was interrupted.
-fn repair(tids: &[HostPid], report: &mut Report) -> Result<(), Failure> {
+/// Turns EINTR into "start again" in the threads whose call was interrupted, for the time that remains until the end of the wait where
+/// that is known.
+fn repair(tids: &[HostPid], waits: &BTreeMap<i32, u64>, report: &mut Report) -> Result<(), Failure> {
+    let now = crfs_sys::time::clock_ns(libc::CLOCK_MONOTONIC).doing(|| "reading CLOCK_MONOTONIC")?;
     let stopped = stop_all(tids.to_vec(), Instant::now() + STOP_DEADLINE);
     for (tid, error) in stopped.refused {
         report.notes.push(format!("thread {tid}: {error}; the call it waits in may return EINTR"));
@@ -70,7 +75,9 @@ fn repair(tids: &[HostPid], report: &mut Report) -> Result<(), Failure> {
             // Not negative: it is in a system call, and that is not one that a handler has just returned to.
             if regs.rax == EINTR && regs.orig_rax.cast_signed() >= 0 {
                 regs.rax = RESTART;
-                tracee.set_regs(&regs)?;
+                let end = waits.get(&tid.raw()).copied();
+                let left = end.map(|end| Timespec::from_ns(i128::from(end) - i128::from(now)));
+                tracee.set_regs(&left.map_or(regs, |left| shortened(tid, regs, left)))?;
             }
             tracee.detach()
         });
@@ -89,6 +96,15 @@ fn repair(tids: &[HostPid], report: &mut Report) -> Result<(), Failure> {
              echo 0 > cgroup.freeze thaws them without it"
         ),
     ))
+}
+
+/// The registers to wait on with for so long. Where there is no room below the stack the call starts again in full.
+fn shortened(tid: HostPid, regs: UserRegs, left: Timespec) -> UserRegs {
+    let mut shorter = regs;
+    match shorten(&mut shorter, left) {
+        Some(place) if crfs_sys::memory::write(tid.pid(), place.address, &place.bytes).is_err() => regs,
+        _ => shorter,
+    }
 }
 
 fn timing(what: &str, begun: Instant) -> Timing {

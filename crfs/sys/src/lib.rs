@@ -20,6 +20,7 @@ pub mod personality;
 pub mod pid;
 pub mod pidfd;
 pub mod pipe;
+pub mod posix_timer;
 pub mod ptrace;
 pub mod puppet;
 pub mod robust_list;

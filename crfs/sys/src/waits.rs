@@ -1,7 +1,8 @@
 //! Calls that wait, bare: an interruption is returned and not hidden as the standard library does.
 //!
-//! Source: nanosleep(2), clock_nanosleep(2), futex(2).
+//! Source: nanosleep(2), clock_nanosleep(2), futex(2), epoll_wait(2).
 
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::{null, null_mut};
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
@@ -24,6 +25,18 @@ pub fn sleep_until(until: Duration) -> Result<()> {
     let result =
         unsafe { libc::clock_nanosleep(libc::CLOCK_MONOTONIC, libc::TIMER_ABSTIME, until.as_ref(), null_mut()) };
     if result == 0 { Ok(()) } else { Err(Errno::from_raw(result)) }
+}
+
+/// Waits until something is ready, and returns how many are (1 or 0). `EINTR` when a handler ran.
+pub fn epoll_pwait2(epoll: BorrowedFd<'_>, timeout: Duration) -> Result<i64> {
+    let timeout = TimeSpec::from(timeout);
+    let mut event = libc::epoll_event { events: 0, u64: 0 };
+    let no_mask: *const u64 = null();
+    // SAFETY: reads a timespec, and writes at most the one event there is room for.
+    Errno::result(unsafe {
+        let (epoll, event) = (epoll.as_raw_fd(), &raw mut event);
+        libc::syscall(libc::SYS_epoll_pwait2, epoll, event, 1, std::ptr::from_ref(timeout.as_ref()), no_mask, 0)
+    })
 }
 
 /// Waits until the word is woken. `EAGAIN`: it is not `expected`; `ETIMEDOUT`; `EINTR` when a handler ran.

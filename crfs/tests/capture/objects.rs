@@ -3,7 +3,8 @@
 use super::world::World;
 use image_format::Pid;
 use image_format::memory::{Backing, PageRange, Segment, Source};
-use image_format::thread::{IntervalTimerKind, Resume};
+use image_format::thread::Resume;
+use image_format::timer::IntervalTimerKind;
 
 fn segment_at(segments: &[Segment], address: u64) -> &Segment {
     segments.iter().find(|segment| (segment.start.0..segment.end.0).contains(&address)).unwrap()
@@ -235,7 +236,7 @@ libc.pause()
     assert_eq!(zombies[0], ("gone".to_owned(), 7 << 8));
     assert_eq!(zombies[1].1, 9);
     let timers: Vec<_> =
-        leader.timers.iter().map(|timer| (timer.which, timer.remaining.sec, timer.interval.sec)).collect();
+        first.timers().interval.iter().map(|timer| (timer.which, timer.remaining.sec, timer.interval.sec)).collect();
     assert_eq!(timers[0], (IntervalTimerKind::ITIMER_REAL, 499, 25));
     // The kernel adds a tick, so that it does not end too early.
     assert!(matches!(timers[1], (IntervalTimerKind::ITIMER_VIRTUAL, 299 | 300, 0)), "{timers:?}");

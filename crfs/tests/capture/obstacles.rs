@@ -28,7 +28,7 @@ libc.shmat(shm, None, 0)
 libc.semget(0, 1, 0o1600)
 libc.msgget(0, 0o1600)
 timer = ctypes.c_void_p()
-libc.timer_create(1, None, ctypes.byref(timer))
+libc.timer_create(~0 << 3, None, ctypes.byref(timer))  # user and system time by the tick
 mem = os.memfd_create('thing'); os.ftruncate(mem, P)
 keep = mmap.mmap(mem, P)
 f = tempfile.NamedTemporaryFile(); f.truncate(P)
@@ -65,7 +65,7 @@ while True:
 ";
 
 const SEEN_FROM_OUTSIDE: [(&str, &str); 8] = [
-    ("0x00000001/process", "POSIX timers"),
+    ("0x00000001/0x00000001/timers", "POSIX timer (id 0) on clock -8"),
     ("0x00000001/mem.segments", "memfd"),
     ("0x00000001/mem.segments", "deleted"),
     ("0x00000001/mem.segments", "System V"),

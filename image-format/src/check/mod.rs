@@ -14,6 +14,7 @@ mod seccomp;
 mod shown;
 mod signals;
 mod thread;
+mod timers;
 mod tree;
 
 use crate::image::{Image, ImageError};
@@ -50,6 +51,7 @@ pub fn image(image: &Image, sizes: &dyn Fn(&str) -> Option<u64>) -> Vec<ImageErr
         signals::process(pid, process, &mut findings);
         memory::check(pid, process, &image.manifest, &mut findings);
         pages::own(pid, process, &mut findings);
+        timers::check(pid, process, &mut findings);
         for (&tid, thread) in &process.threads {
             thread::check(pid, tid, thread, &image.manifest.cpu, &mut findings);
             signals::thread(pid, tid, thread, &mut findings);

@@ -5,9 +5,8 @@ use super::{ADDRESS_LIMIT, Findings, duration, task_name};
 use crate::image::ThreadImage;
 use crate::layout::thread_file;
 use crate::manifest::Cpu;
-use crate::thread::{Credentials, Frame, IntervalTimer, Resume, Scheduling, ThreadAttr};
+use crate::thread::{Credentials, Frame, Resume, Scheduling, ThreadAttr};
 use crate::types::Pid;
-use std::collections::BTreeSet;
 
 /// The largest NR_CPUS that x86-64 can be built with (arch/x86/Kconfig, v6.18).
 const CPU_LIMIT: u32 = 8192;
@@ -28,7 +27,6 @@ pub(super) fn check(pid: Pid, tid: Pid, thread: &ThreadImage, cpu: &Cpu, finding
     report("thread.frame", frame(&thread.frame));
     let base = |name: &str, base: u64| (base >= ADDRESS_LIMIT).then(|| format!("{name}: {base:#x} is no user address"));
     report("tls", vec![base("fs_base", thread.tls.fs_base.0), base("gs_base", thread.tls.gs_base.0)]);
-    timers(&path("timers"), pid == tid, &thread.timers, findings);
 }
 
 fn attr(attr: &ThreadAttr) -> Vec<Option<String>> {
@@ -131,22 +129,4 @@ fn frame(frame: &Frame) -> Vec<Option<String>> {
         user("rsp", registers.rsp.0, ADDRESS_LIMIT + 1),
         resume.map(|problem| format!("syscall.resume.remaining: {problem}")),
     ]
-}
-
-fn timers(path: &str, leader: bool, timers: &[IntervalTimer], findings: &mut Findings) {
-    let mut seen = BTreeSet::new();
-    for (index, timer) in (0..).zip(timers) {
-        let which = timer.which;
-        let zero = timer.remaining.sec == 0 && timer.remaining.nsec == 0;
-        let problems = [
-            (!leader).then(|| "interval timers stand with the group leader".to_owned()),
-            (!seen.insert(which)).then(|| format!("{which:?} stands there twice")),
-            zero.then(|| "remaining: an armed timer has some time left".to_owned()),
-            duration(timer.remaining).map(|problem| format!("remaining: {problem}")),
-            duration(timer.interval).map(|problem| format!("interval: {problem}")),
-        ];
-        for problem in problems.into_iter().flatten() {
-            findings.line(path, index, problem);
-        }
-    }
 }

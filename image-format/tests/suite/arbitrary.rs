@@ -8,6 +8,7 @@ use image_format::process::*;
 use image_format::seccomp::*;
 use image_format::signal::*;
 use image_format::thread::*;
+use image_format::timer::*;
 use image_format::{Address, Blob, Blocker, Bytes, FileId, Hex, Octal, Pid, Timespec};
 use proptest::prelude::{Just, RngExt, Strategy};
 use proptest::test_runner::TestRng;
@@ -125,6 +126,11 @@ choices! {
     JobControl [Running, Continued] [Stopped]
     Seccomp [None, Strict] [Filter]
     IntervalTimerKind [ITIMER_REAL, ITIMER_VIRTUAL, ITIMER_PROF] []
+    Timer [] [Interval, Posix]
+    TimerClock [CLOCK_REALTIME, CLOCK_MONOTONIC, CLOCK_BOOTTIME, CLOCK_TAI, CLOCK_PROCESS_CPUTIME_ID]
+        [CLOCK_THREAD_CPUTIME_ID]
+    Notify [SIGEV_NONE] [SIGEV_SIGNAL, SIGEV_THREAD, SIGEV_THREAD_ID]
+    TimerState [Disarmed] [Remaining, Expired]
 }
 
 records! {
@@ -187,6 +193,8 @@ records! {
     }
     InterruptedSyscall { name, resume }
     IntervalTimer { which, remaining, interval }
+    PosixTimer { id, clock, notify, value, state, interval, absolute, overrun }
+    NotifyThread { signal, thread }
     Tls { fs_base, gs_base }
     ThreadImage { attr, mask, altstack, pending, fpu, frame, timers, tls, zombies }
     ProcessImage { process, attr, fds, segments, actions, pending, threads }

@@ -4,8 +4,11 @@ use crate::check::{CHILD, FIRST, THREAD, attr, each_is_told, process, registers,
 use crate::golden;
 use image_format::seccomp::{Seccomp, SeccompFilter, SeccompFlags};
 use image_format::signal::{AltStackFlags, Signal, SignalSet};
-use image_format::thread::{InterruptedSyscall, IntervalTimer, IntervalTimerKind, Resume};
-use image_format::{Address, Blob, Hex, Timespec, check};
+use image_format::thread::{InterruptedSyscall, Resume};
+use image_format::timer::{
+    IntervalTimer, IntervalTimerKind, Notify, NotifyThread, PosixTimer, Timer, TimerClock, TimerState,
+};
+use image_format::{Address, Blob, Hex, Image, Timespec, check};
 
 #[test]
 fn signals() {
@@ -236,15 +239,15 @@ fn extended_state() {
 fn interval_timers() {
     each_is_told(&[
         (
-            |i| thread(i).timers[0].remaining = Timespec::default(),
+            |i| interval_timer(i).remaining = Timespec::default(),
             "0x00000001/0x00000001/timers: line 1: remaining: an armed timer has some time left",
         ),
         (
-            |i| thread(i).timers[0].remaining.sec = -1,
+            |i| interval_timer(i).remaining.sec = -1,
             "0x00000001/0x00000001/timers: line 1: remaining: -1 seconds are negative",
         ),
         (
-            |i| thread(i).timers[0].interval.nsec = u32::MAX,
+            |i| interval_timer(i).interval.nsec = u32::MAX,
             "0x00000001/0x00000001/timers: line 1: interval: 4294967295 nanoseconds are a second or more",
         ),
         (
@@ -252,16 +255,16 @@ fn interval_timers() {
                 let twin = thread(i).timers[0].clone();
                 thread(i).timers.push(twin);
             },
-            "0x00000001/0x00000001/timers: line 2: ITIMER_REAL stands there twice",
+            "0x00000001/0x00000001/timers: line 3: ITIMER_REAL stands there twice",
         ),
         (
             |i| {
                 let second = Timespec { sec: 1, nsec: 0 };
-                let timer =
-                    IntervalTimer { which: IntervalTimerKind::ITIMER_PROF, remaining: second, interval: second };
+                let which = IntervalTimerKind::ITIMER_PROF;
+                let timer = Timer::Interval(IntervalTimer { which, remaining: second, interval: second });
                 process(i, CHILD).threads.get_mut(&THREAD).unwrap().timers.push(timer);
             },
-            "0x00003002/0x00003003/timers: line 1: interval timers stand with the group leader",
+            "0x00003002/0x00003003/timers: line 1: timers stand with the group leader",
         ),
     ]);
 }
@@ -324,4 +327,59 @@ fn no_more_seccomp_filters_than_a_thread_can_have() {
     attr(&mut image).seccomp = Seccomp::Filter(6554);
     let told: Vec<String> = check::image(&image, &golden::sizes(&image)).iter().map(ToString::to_string).collect();
     assert_eq!(told, ["seccomp: line 6554: a thread cannot have more than 6553 filters"]);
+}
+
+#[test]
+fn posix_timers() {
+    each_is_told(&[
+        (|i| posix_timer(i).id = 1 << 31, "0x00000001/0x00000001/timers: line 2: id 2147483648: beyond 2147483647"),
+        (
+            |i| {
+                let twin = thread(i).timers[1].clone();
+                thread(i).timers.push(twin);
+            },
+            "0x00000001/0x00000001/timers: line 3: id 0 stands there twice",
+        ),
+        (
+            |i| posix_timer(i).overrun = u32::MAX,
+            "0x00000001/0x00000001/timers: line 2: overrun 4294967295: beyond 2147483647",
+        ),
+        (
+            |i| posix_timer(i).clock = TimerClock::CLOCK_THREAD_CPUTIME_ID(THREAD),
+            "0x00000001/0x00000001/timers: line 2: clock: the process has no thread 12291",
+        ),
+        (
+            |i| {
+                let to = NotifyThread { signal: Signal(10), thread: THREAD };
+                posix_timer(i).notify = Notify::SIGEV_THREAD_ID(to);
+            },
+            "0x00000001/0x00000001/timers: line 2: notify: the process has no thread 12291",
+        ),
+        (
+            |i| posix_timer(i).state = TimerState::Remaining(Timespec::default()),
+            "0x00000001/0x00000001/timers: line 2: remaining: an armed timer has some time left",
+        ),
+        (
+            |i| posix_timer(i).state = TimerState::Expired(Timespec { sec: -3, nsec: 0 }),
+            "0x00000001/0x00000001/timers: line 2: expired: -3 seconds are negative",
+        ),
+        (
+            |i| posix_timer(i).absolute = true,
+            "0x00000001/0x00000001/timers: line 2: absolute: its clock is not the wall clock",
+        ),
+    ]);
+}
+
+fn interval_timer(image: &mut Image) -> &mut IntervalTimer {
+    match &mut thread(image).timers[0] {
+        Timer::Interval(timer) => timer,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn posix_timer(image: &mut Image) -> &mut PosixTimer {
+    match &mut thread(image).timers[1] {
+        Timer::Posix(timer) => timer,
+        other => panic!("{other:?}"),
+    }
 }

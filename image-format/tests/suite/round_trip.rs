@@ -42,7 +42,7 @@ round_trips! {
     thread_attr: image_format::thread::ThreadAttr,
     fpu_state: image_format::thread::FpuState,
     frame: image_format::thread::Frame,
-    interval_timer: image_format::thread::IntervalTimer,
+    timer: image_format::timer::Timer,
     tls: image_format::thread::Tls,
 }
 

@@ -1,7 +1,9 @@
 //! One check a feature: what is read of the children against what they set, present and absent.
 
 use std::fmt::Debug;
+use std::os::fd::AsFd;
 
+use crfs_sys::pidfd;
 use nix::errno::Errno;
 
 use super::Trouble;
@@ -10,10 +12,12 @@ use crate::error::Error;
 use crate::feature::Feature;
 use crate::files::PipeEnds;
 use crate::memory::MemoryLayout;
+use crate::posix_timers::{Expiry, PosixTimer, PosixTimerStatus};
 use crate::signals::{AltStack, GroupStop, KernelSigaction};
 use crate::state::KernelState;
 use crate::tasks::Task;
 use crate::timers::Itimer;
+use crate::waits::Sleeper;
 
 type Check = fn(&KernelState, &Scene, &Roles) -> Result<(), Trouble>;
 
@@ -111,6 +115,28 @@ fn job_control(state: &KernelState, _: &Scene, roles: &Roles) -> Result<(), Trou
     same("neither", state.group_stop(&roles.bare)?, GroupStop::None)
 }
 
+/// The timers on the kernel stack of a child that waits.
+pub(super) fn sleepers(state: &KernelState, actor: &Actor) -> Result<Vec<Sleeper>, Trouble> {
+    let pid = actor.puppet.pid();
+    let opened = pidfd::open(pid, true).map_err(|errno| match errno {
+        Errno::EINVAL => Trouble::Wrong("this kernel has no pidfds of threads (Linux 6.9 has)".to_owned()),
+        errno => Trouble::Wrong(format!("opening a pidfd of a child: {}", errno.desc())),
+    })?;
+    Ok(state.sleepers(opened.as_fd(), pid.as_raw())?)
+}
+
+/// Not among [`CHECKS`]: it is made while the children wait.
+pub(super) fn wait_end(state: &KernelState, scene: &Scene) -> Result<(), Trouble> {
+    for actor in [&scene.bare, &scene.full, &scene.poll, &scene.futex] {
+        let [sleeper] = sleepers(state, actor)?[..] else {
+            return Err(Trouble::Wrong("a waiting child's stack has not one timer that wakes it".to_owned()));
+        };
+        same("what wakes it", sleeper.function, state.known.wakeup)?;
+        until("the end of the wait", sleeper.expires_ns, scene, scene::WAIT_SECONDS)?;
+    }
+    same("no end", sleepers(state, &scene.poll_forever)?, Vec::new())
+}
+
 fn restart_kind(state: &KernelState, _: &Scene, roles: &Roles) -> Result<(), Trouble> {
     let known = &state.known.restart;
     let mut all = [known.none, known.nanosleep, known.poll, known.futex];
@@ -180,9 +206,28 @@ fn cpu_timers(state: &KernelState, scene: &Scene, roles: &Roles) -> Result<(), T
 }
 
 fn posix_timers(state: &KernelState, scene: &Scene, roles: &Roles) -> Result<(), Trouble> {
-    scene.full.outcome("timer_create")?;
-    same("a timer", state.has_posix_timers(&roles.full)?, true)?;
-    same("no timer", state.has_posix_timers(&roles.bare)?, false)
+    for step in ["timer_create", "timer_create of processor time", "timer_settime", "timer_settime of processor time"] {
+        scene.full.outcome(step)?;
+    }
+    let read = state.posix_timers(&roles.full)?;
+    let what = |timer: &PosixTimer| (timer.id, timer.clock, timer.status, timer.interval_ns, timer.overrun);
+    let expected = [(1, scene::PROCESS_CLOCK, interval(1)), (0, libc::CLOCK_MONOTONIC, interval(0))];
+    let expected = expected.map(|(id, clock, interval)| (id, clock, PosixTimerStatus::Armed, interval, 0));
+    same("the timers", read.iter().map(what).collect(), expected.to_vec())?;
+    for timer in read {
+        match timer.expiry {
+            Expiry::Clock { clock, ns } => {
+                same("the clock", clock, libc::CLOCK_MONOTONIC)?;
+                until("the expiry", ns, scene, scene::TIMER_SECONDS)?;
+            }
+            Expiry::Cpu { tid, ns } => {
+                same("the process", tid, scene.full.puppet.pid().as_raw())?;
+                let most = scene::TIMER_SECONDS * NS + scene.after_ns - scene.before_ns;
+                within("the expiry", ns, scene::TIMER_SECONDS * NS, most)?;
+            }
+        }
+    }
+    same("no timer", state.posix_timers(&roles.bare)?, Vec::new())
 }
 
 fn sem_undo(state: &KernelState, scene: &Scene, roles: &Roles) -> Result<(), Trouble> {

@@ -46,12 +46,15 @@ impl KernelState {
     pub fn calibrate(&mut self) -> Result<(), Error> {
         self.known.calibrated = false;
         self.set_all_off("calibration did not finish");
-        let scene = Scene::set()?;
+        let mut scene = Scene::set()?;
         for &feature in Feature::ALL {
             if self.known.missing(feature).is_none() {
                 self.set_status(feature, Status::On);
             }
         }
+        let waits = self.look_at_waits(&scene);
+        self.judge(Feature::WaitEnd, waits);
+        scene.stop().inspect_err(|_| self.set_all_off("calibration did not finish"))?;
         match scene.find(self) {
             Ok(roles) => {
                 self.learn_restart_functions(&roles);
@@ -81,6 +84,13 @@ impl KernelState {
                 Err(Trouble::Wrong(why)) => self.switch_off(feature, why),
             }
         }
+    }
+
+    /// While the children still wait: learns what wakes one, and reads the end of every wait.
+    fn look_at_waits(&mut self, scene: &Scene) -> Result<(), Trouble> {
+        let sleepers = checks::sleepers(self, &scene.bare)?;
+        self.known.wakeup = sleepers.first().map_or(0, |sleeper| sleeper.function);
+        checks::wait_end(self, scene)
     }
 
     /// Nothing tells which function a restart block points to; the children wait in calls that we know.

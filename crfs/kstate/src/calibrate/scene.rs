@@ -47,6 +47,9 @@ const ALLOW_ALL: u64 = 0x7fff_0000_0000_0006;
 const SPEC_ALLOW: u64 = 4;
 /// SECCOMP_FILTER_FLAG_NEW_LISTENER.
 const NEW_LISTENER: u64 = 8;
+/// `PROCESS_CLOCK` of kernel/time/posix-cpu-timers.c: CLOCK_PROCESS_CPUTIME_ID as a timer keeps it.
+pub(super) const PROCESS_CLOCK: i32 = -6;
+
 /// linux/prctl.h
 const PR_SET_SYSCALL_USER_DISPATCH: i32 = 59;
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -203,7 +206,7 @@ pub(super) struct Addresses {
     pub(super) futex: u64,
 }
 
-/// All children, stopped.
+/// All children.
 pub(super) struct Scene {
     /// Has everything, and sleeps.
     pub(super) full: Actor,
@@ -234,6 +237,7 @@ pub(super) struct Roles {
 }
 
 impl Scene {
+    /// Lets the children come to the calls that they wait in.
     pub(super) fn set() -> Result<Self, Error> {
         let before_ns = monotonic_ns();
         let (full, mut at) = full()?;
@@ -247,16 +251,24 @@ impl Scene {
             actor.await_sleep().map_err(|source| Error::Calibrate { doing: "waiting for a child to sleep", source })?;
         }
         let after_ns = monotonic_ns();
-        for actor in actors {
+        // Until they are stopped.
+        let thread_area = Err(Errno::ESRCH);
+        Ok(Self { full, bare, poll, poll_forever, futex, at, thread_area, before_ns, after_ns })
+    }
+
+    /// Stops the children.
+    pub(super) fn stop(&mut self) -> Result<(), Error> {
+        for actor in [&self.bare, &self.poll, &self.poll_forever, &self.futex, &self.full] {
             actor.stop().map_err(|source| Error::Calibrate { doing: "stopping a child", source })?;
         }
         let stop = |actor: &Actor| actor.stop_by_job_control();
-        stop(&poll_forever)
-            .and_then(|()| stop(&poll))
-            .and_then(|()| Ok(kill(poll.puppet.pid(), Signal::SIGCONT)?))
+        stop(&self.poll_forever)
+            .and_then(|()| stop(&self.poll))
+            .and_then(|()| Ok(kill(self.poll.puppet.pid(), Signal::SIGCONT)?))
             .map_err(|source| Error::Calibrate { doing: "stopping a child by a signal", source })?;
-        let thread_area = thread_area::set(full.puppet.pid(), &UserDesc { entry_number: FIRST_ENTRY, ..SEGMENT });
-        Ok(Self { full, bare, poll, poll_forever, futex, at, thread_area, before_ns, after_ns })
+        let entry = UserDesc { entry_number: FIRST_ENTRY, ..SEGMENT };
+        self.thread_area = thread_area::set(self.full.puppet.pid(), &entry);
+        Ok(())
     }
 
     /// The tasks of the children, by the walk that is to be proven.
@@ -307,10 +319,7 @@ fn full() -> Result<(Actor, Addresses), Error> {
     s.call("modify_ldt", libc::SYS_modify_ldt, [0x11, segment, 16]);
     let context = s.words(&[0])?;
     s.call("io_setup", libc::SYS_io_setup, [8, context]);
-    // sigev_notify is SIGEV_NONE, in the upper half of the second word.
-    let event = s.words(&[0, 1 << 32, 0, 0, 0, 0, 0, 0])?;
-    let timer = s.words(&[0])?;
-    s.call("timer_create", libc::SYS_timer_create, [1, event, timer]);
+    posix_timers(&mut s)?;
     s.call("ioperm", libc::SYS_ioperm, [0x80, 1, 1]);
     s.call("iopl", libc::SYS_iopl, [1]);
     let brk = s.call("brk", libc::SYS_brk, [0]);
@@ -340,6 +349,21 @@ fn full() -> Result<(Actor, Addresses), Error> {
     s.call("clock_nanosleep", libc::SYS_clock_nanosleep, [1, 0, time, rmtp]);
     let at = Addresses { rmtp, selector, itimers_left, pollfds: 0, futex: 0 };
     Ok((s.start(libc::SIGCHLD, true)?, at))
+}
+
+/// A new process numbers its timers from 0.
+fn posix_timers(s: &mut Script) -> Result<(), Error> {
+    let id = s.words(&[0])?;
+    s.call("timer_create", libc::SYS_timer_create, [1, 0, id]);
+    let clock = u64::from(libc::CLOCK_PROCESS_CPUTIME_ID.unsigned_abs());
+    s.call("timer_create of processor time", libc::SYS_timer_create, [clock, 0, id]);
+    for ((id, name), (seconds, micros)) in
+        (0..).zip(["timer_settime", "timer_settime of processor time"]).zip(INTERVALS)
+    {
+        let value = s.words(&[seconds, micros * 1000, TIMER_SECONDS, 0])?;
+        s.call(name, libc::SYS_timer_settime, [id, 0, value, 0]);
+    }
+    Ok(())
 }
 
 fn pipe(s: &mut Script) -> Result<(), Error> {

@@ -4,7 +4,7 @@ use super::super::container::Moment;
 use super::super::kernel::Kernel;
 use crate::failure::Failure;
 use image_format::Timespec;
-use image_format::thread::{IntervalTimer, IntervalTimerKind};
+use image_format::timer::{IntervalTimer, IntervalTimerKind};
 
 /// Reads them through the process's leader. `object` is the leader's directory.
 ///
@@ -19,11 +19,10 @@ pub fn capture(host: i32, object: &str, kernel: &mut Kernel, moment: &Moment) ->
     for (which, timer) in kinds.into_iter().zip(timers) {
         let mut remaining = i128::from(timer.remaining_ns);
         if let Some(expires) = timer.expires_ns {
-            // A microsecond at least: zero would disarm it.
-            remaining = (i128::from(expires) - i128::from(moment.monotonic_ns)).max(1000);
-        }
-        if remaining == 0 && which == IntervalTimerKind::ITIMER_REAL {
-            remaining = i128::from(timer.interval_ns);
+            let left = i128::from(expires) - i128::from(moment.monotonic_ns);
+            let waits = timer.remaining_ns == 0;
+            // One that has fired is armed again, in phase, when its signal is taken. A microsecond at least: zero would disarm it.
+            remaining = if waits { next_end(left, timer.interval_ns.into()) } else { left }.max(1000);
         }
         if remaining > 0 {
             let interval = Timespec::from_ns(i128::from(timer.interval_ns));
@@ -31,4 +30,19 @@ pub fn capture(host: i32, object: &str, kernel: &mut Kernel, moment: &Moment) ->
         }
     }
     Ok(records)
+}
+
+/// What remains of a period when its end may lie behind: until the next one ends.
+pub(in crate::resource) fn next_end(left: i128, interval: i128) -> i128 {
+    if left > 0 { left } else { interval - (-left) % interval }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_period_that_ended_goes_on_in_phase() {
+        assert_eq!([(3, 10), (0, 10), (-4, 10), (-10, 10), (-27, 10)].map(|(l, i)| next_end(l, i)), [3, 10, 6, 10, 3]);
+    }
 }

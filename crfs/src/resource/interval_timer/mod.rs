@@ -5,10 +5,11 @@
 //! - **Read:** from kernel memory. ITIMER_REAL ends at a moment of the host's clock and is counted from the freeze; the other
 //!   two count the process's own time, which stands still.
 //! - **Made again:** by setitimer(2) in the tail, late, so that what is short does not end during the build.
-//! - **Refused:** nothing of its own. A periodic ITIMER_REAL that has fired and whose SIGALRM still waits is armed with a whole
-//!   period: the kernel would arm it when the signal is taken.
+//! - **Refused:** nothing of its own. A periodic ITIMER_REAL that has fired and whose SIGALRM still waits is armed until the end of the
+//!   period it is in: the kernel would arm it when the signal is taken, in phase.
 
 mod capture;
 pub mod restore;
 
 pub use capture::capture;
+pub(super) use capture::next_end;

@@ -2,10 +2,10 @@
 
 use crfs_tracee::Batch;
 use image_format::Timespec;
-use image_format::thread::{IntervalTimer, IntervalTimerKind};
+use image_format::timer::{IntervalTimer, IntervalTimerKind};
 
 /// The calls that arm the timers of a process.
-pub fn arm(batch: &mut Batch, timers: &[IntervalTimer]) {
+pub fn arm(batch: &mut Batch, timers: &[&IntervalTimer]) {
     for timer in timers {
         let which: u64 = match timer.which {
             IntervalTimerKind::ITIMER_REAL => 0,

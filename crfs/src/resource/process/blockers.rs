@@ -2,6 +2,7 @@
 
 use super::super::Findings;
 use super::super::kernel::Kernel;
+use super::super::posix_timer;
 use super::super::proc::Proc;
 use super::super::subject::{Process, Subjects};
 use crate::failure::Failure;
@@ -44,13 +45,7 @@ pub fn survey(process: &Process, subjects: &Subjects, proc: &mut Proc, findings:
             "Start it without",
         );
     }
-    if !proc.bytes(format_args!("{host}/timers"))?.is_empty() {
-        findings.block(
-            &object,
-            "has POSIX timers (timer_create), which are not carried yet",
-            "Use setitimer or timerfd_create",
-        );
-    }
+    posix_timer::survey(process, proc, findings)?;
     // There only where the kernel can merge pages.
     if proc.read(format_args!("{host}/ksm_stat")).is_ok_and(|text| contains(text, b"ksm_merge_any: yes")) {
         findings.block(

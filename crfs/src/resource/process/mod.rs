@@ -7,7 +7,7 @@
 //! - **Read:** /proc/PID; the end of the heap, dumpable and child_subreaper from kernel memory.
 //! - **Made again:** parents before children with the same ids; groups and sessions by setsid and setpgid while their leaders
 //!   live; layout and executable by PR_SET_MM_MAP once memory is in place; limits and dumpable in the tail.
-//! - **Refused:** a controlling terminal, POSIX timers, an LDT, asynchronous I/O, namespaces of its own, objects shared with
+//! - **Refused:** a controlling terminal, an LDT, asynchronous I/O, namespaces of its own, objects shared with
 //!   another process that is no thread, a parent outside the container; each with its words in `blockers.rs` and `sharing.rs`.
 
 mod blockers;

@@ -29,7 +29,8 @@ pub struct Captured {
     pub tls: Tls,
 }
 
-/// Reads the registers. `object` is the thread's directory.
+/// Reads the registers. `object` is the thread's directory; `wait_end_ns` is when the call it is in was to end, in the host's
+/// CLOCK_MONOTONIC, where that was seen before the freeze.
 ///
 /// # Errors
 /// When the thread is gone.
@@ -38,6 +39,7 @@ pub fn capture(
     object: &str,
     kernel: &mut Kernel,
     moment: &Moment,
+    wait_end_ns: Option<u64>,
     findings: &mut Findings,
 ) -> Result<Captured, Failure> {
     let regs = tracee.regs().doing(|| format!("{object}/thread.frame"))?;
@@ -57,7 +59,7 @@ pub fn capture(
     }
     let remaining = match resume::wait(number.cast_unsigned(), regs.rax.cast_signed(), regs.rsi) {
         Some(wait) => remaining(wait, tracee.tid().raw(), object, kernel, moment)?,
-        None => None,
+        None => wait_end_ns.map(|end| left(end.into(), moment.monotonic_ns)),
     };
     let (rax, syscall) = resume::decide(number, regs.rax.cast_signed(), remaining);
     let registers = Registers {
@@ -125,6 +127,10 @@ fn restarted(
     })
 }
 
+fn left(expires: i128, now: i64) -> Timespec {
+    Timespec::from_ns((expires - i128::from(now)).max(0))
+}
+
 /// What remained of a wait at the moment of the freeze. `None` for one without end, and for one on a clock whose time
 /// cannot be told from here: that call starts again in full.
 fn remaining(
@@ -136,7 +142,6 @@ fn remaining(
 ) -> Result<Option<Timespec>, Failure> {
     let object = format!("{object}/thread.frame");
     let block = kernel.ask(host, &object, |state, task| state.restart_block(task))?;
-    let left = |expires: i128, now: i64| Timespec::from_ns((expires - i128::from(now)).max(0));
     Ok(match (wait, block) {
         (Wait::Sleep, Some(RestartBlock::Nanosleep(sleep))) => {
             moment.of_clock(sleep.clockid).map(|now| left(i128::from(sleep.expires_ns), now))

@@ -13,6 +13,7 @@
 mod capture;
 pub mod restore;
 pub mod resume;
+pub mod shorten;
 pub mod syscalls;
 
 pub use capture::{Captured, capture};

@@ -90,13 +90,13 @@ pub fn reenter(injector: &mut Injector, thread: &ThreadImage) -> Result<u64, Inj
             let time = injector.place(&timespec(*remaining))?;
             injector.enter_and_interrupt(nr, &[args[0], args[1], args[2], time.0, args[4], args[5]], "futex")?
         }
-        // Nothing else has a restart block; with its arguments it can at least begin again.
-        _ => return Ok((-512i64).cast_unsigned()),
+        // Nothing else has a restart block, and begins again from its registers.
+        _ => return Ok((-514i64).cast_unsigned()),
     };
     Ok(rax.cast_unsigned())
 }
 
-fn timespec(time: Timespec) -> [u8; 16] {
+pub(super) fn timespec(time: Timespec) -> [u8; 16] {
     let mut bytes = [0; 16];
     // The end may have passed while the image lay still; a negative time is refused, none is over at once.
     let time = Timespec::from_ns(time.ns().max(0));

@@ -3,7 +3,7 @@
 //! Codes: `include/linux/errno.h`; which call leaves which: `kernel/time/hrtimer.c`, `fs/select.c`,
 //! `kernel/futex/waitwake.c`, v6.18.
 
-use super::syscalls;
+use super::{shorten, syscalls};
 use image_format::Timespec;
 use image_format::thread::{InterruptedSyscall, Resume};
 
@@ -65,7 +65,10 @@ pub fn decide(number: i64, result: i64, remaining: Option<Timespec>) -> (i64, Op
         },
         RESTARTSYS | RESTARTNOINTR | RESTARTNOHAND => (result, Resume::Again),
         // The freeze caused it, or a signal that is on its way: then its handler makes it EINTR again.
-        EINTR if syscalls::leaks_eintr(call) => (RESTARTNOHAND, Resume::Again),
+        EINTR if syscalls::leaks_eintr(call) => match remaining {
+            Some(remaining) if shorten::applies(number) => (RESTARTNOHAND, Resume::Remaining(remaining)),
+            _ => (RESTARTNOHAND, Resume::Again),
+        },
         _ => (result, Resume::Ended),
     };
     (rax, Some(InterruptedSyscall { name: syscalls::name(call), resume }))
@@ -91,6 +94,8 @@ mod tests {
             (0, -512, None, -512, Resume::Again),
             (130, -514, None, -514, Resume::Again),
             (232, -4, None, -514, Resume::Again),
+            (232, -4, Some(second), -514, Resume::Remaining(second)),
+            (45, -4, Some(second), -514, Resume::Again),
             (3, -4, None, -4, Resume::Ended),
             (0, 5, None, 5, Resume::Ended),
         ];

@@ -36,7 +36,12 @@ pub fn actions(batch: &mut Batch, actions: &[SignalAction]) {
 
 /// The calls by which a thread queues signals to itself (only to itself may any siginfo be sent): to its process, or, with a thread
 /// id, to the thread alone. They stay queued since everything is blocked.
-pub fn pending(batch: &mut Batch, signals: &[PendingSignal], process: Pid, thread: Option<Pid>) {
+pub fn pending<'a>(
+    batch: &mut Batch,
+    signals: impl Iterator<Item = &'a PendingSignal>,
+    process: Pid,
+    thread: Option<Pid>,
+) {
     for pending in signals {
         let info = batch.data(&pending.siginfo.0);
         let (process, signal) = (Arg::Value(process.0.into()), Arg::Value(pending.signal.0.into()));

@@ -6,11 +6,14 @@ use crate::plan::{Action, Plan, Role, SCRATCH_SIZE, Step, ThreadStep};
 use crate::registry::Container;
 use crate::resource::memory::restore::{self as memory, Backings, PageFiles};
 use crate::resource::process::restore::{self as process, Directories};
-use crate::resource::{descriptor, epoll, interval_timer, job_control, registers, seccomp, signal, thread};
+use crate::resource::{
+    descriptor, epoll, interval_timer, job_control, posix_timer, registers, seccomp, signal, thread,
+};
 use crfs_sys::HostPid;
 use crfs_tracee::{
     Batch, Injector, RemoteAddress, Scratch, SeizeOptions, Spawn, Stop, Stopped, Tracee, TracerCpu, Waited, stub,
 };
+use image_format::signal::PendingSignal;
 use image_format::{FileId, Pid, ProcessImage, ThreadImage, layout};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -446,16 +449,21 @@ impl<'a> Builder<'a> {
         let mut batch = Batch::new();
         signal::restore::forget_children(&mut batch, deaths);
         signal::restore::actions(&mut batch, &image.actions);
-        signal::restore::pending(&mut batch, &image.pending, pid, None);
-        if let Some(leader) = image.threads.get(&pid) {
-            interval_timer::restore::arm(&mut batch, &leader.timers);
-        }
+        let timers = image.timers();
+        let clocks = &self.copy.image.manifest.clocks;
+        posix_timer::restore::create(&mut batch, &timers.posix, pid, clocks);
+        let once = |signal: &&PendingSignal| !posix_timer::restore::sends_again(&timers.posix, signal);
+        signal::restore::pending(&mut batch, image.pending.iter().filter(once), pid, None);
+        interval_timer::restore::arm(&mut batch, &timers.interval);
         self.inject(pid, &batch)?;
         self.each_thread(pid, |_, tid, injector, thread| {
             let mut batch = Batch::new();
-            signal::restore::pending(&mut batch, &thread.pending, pid, Some(tid));
+            signal::restore::pending(&mut batch, thread.pending.iter().filter(once), pid, Some(tid));
             injector.run(&batch).map(drop).doing(|| layout::thread_file(pid, tid, "signal.pending"))
-        })
+        })?;
+        let mut batch = Batch::new();
+        posix_timer::restore::expire(&mut batch, &timers.posix, clocks);
+        self.inject(pid, &batch)
     }
 
     /// Runs `part` for every thread that calls can still be injected into.
@@ -532,6 +540,10 @@ impl<'a> Builder<'a> {
             let tracee = if tid == pid { injector.unmap_scratch_and_stop() } else { injector.release() }.doing(path)?;
             let mut regs = registers::restore::user_regs(&thread.frame.registers, &thread.tls);
             regs.rax = rax;
+            let resume = thread.frame.syscall.as_ref().map(|call| &call.resume);
+            if let Some(place) = registers::shorten::shorten_recorded(&mut regs, resume) {
+                crfs_sys::memory::write(tracee.tid().pid(), place.address, &place.bytes).doing(path)?;
+            }
             tracee.set_regs(&regs).doing(path)?;
             tracee.set_sigmask(thread.mask.blocked.0).doing(path)?;
             finished.push(tracee);

@@ -6,9 +6,12 @@ use crate::failure::{Failure, Kind};
 use crate::resource::container::{Environment, Moment, Place, manifest};
 use crate::resource::descriptor::{self, Descriptors};
 use crate::resource::subject::{Process, Subjects, Thread};
-use crate::resource::{Findings, interval_timer, job_control, memory, process, registers, signal, thread, zombie};
+use crate::resource::{
+    Findings, interval_timer, job_control, memory, posix_timer, process, registers, signal, thread, zombie,
+};
 use crfs_tracee::{Stopped, Tracee};
 use image_format::memory::Segment;
+use image_format::timer::Timer;
 use image_format::{Image, Pid, ProcessImage, ThreadImage, layout};
 use std::collections::BTreeMap;
 
@@ -107,7 +110,14 @@ fn process_image(
     };
     if let Some(leader) = threads.get_mut(&subject.pid) {
         let object = layout::process_file(subject.pid, &layout::id_name(subject.pid.0));
-        leader.timers = interval_timer::capture(subject.host, &object, &mut job.kernel, moment)?;
+        let interval = interval_timer::capture(subject.host, &object, &mut job.kernel, moment)?;
+        leader.timers = interval.into_iter().map(Timer::Interval).collect();
+    }
+    let queued = pending.iter().chain(threads.values().flat_map(|thread: &ThreadImage| &thread.pending));
+    let (proc, kernel) = (&mut job.proc, &mut job.kernel);
+    let posix = posix_timer::capture(subject, subjects, queued, proc, kernel, moment, findings)?;
+    if let Some(leader) = threads.get_mut(&subject.pid) {
+        leader.timers.extend(posix.into_iter().map(Timer::Posix));
     }
     Ok(ProcessImage { process: record, attr, fds: Vec::new(), segments: Vec::new(), actions, pending, threads })
 }
@@ -130,7 +140,8 @@ fn thread_image(
     let attr = thread::capture(tracee, process.host, subject, &object, seccomp, &mut job.proc, &mut job.kernel)?;
     thread::kernel_blockers(subject.host, &object, &mut job.kernel, findings)?;
     let signals = signal::thread(tracee, &subject.status, &object, &mut job.kernel)?;
-    let registers = registers::capture(tracee, &object, &mut job.kernel, moment, findings)?;
+    let wait_end = job.waits.get(&subject.host).copied();
+    let registers = registers::capture(tracee, &object, &mut job.kernel, moment, wait_end, findings)?;
     let zombies = zombie::capture(process, subject, subjects, &mut job.proc, findings)?;
     Ok(ThreadImage {
         attr,

@@ -106,7 +106,7 @@ fn describe(subjects: &Subjects, host: i32) -> String {
 }
 
 /// Lets the container run for a moment, so that a child of vfork(2) gets to its exec.
-fn breathe(job: &Job, end: Instant, shown: &str) -> Result<(), Failure> {
+fn breathe(job: &mut Job, end: Instant, shown: &str) -> Result<(), Failure> {
     let left = end.saturating_duration_since(Instant::now());
     if left.is_zero() {
         return Err(Failure::new(
@@ -118,6 +118,9 @@ fn breathe(job: &Job, end: Instant, shown: &str) -> Result<(), Failure> {
             ),
         ));
     }
+    // Whoever waits now does so anew.
+    job.waits.clear();
+    job.container.write_waits(&job.waits)?;
     job.cgroup.thaw_briefly(left)
 }
 

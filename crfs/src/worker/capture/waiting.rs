@@ -1,0 +1,69 @@
+//! When waits end whose call forgets it: asked while the container still runs.
+//!
+//! A task that is frozen has left the call it waited in, and of epoll_wait(2) and the like nothing then tells how long it would have
+//! waited on. So just before the freeze the ends of such waits are read from the kernel stacks of the threads that wait, and
+//! after it those are kept that the freeze itself has ended: the same call, and since then the thread went off the processor once,
+//! into the freezer. Any other wait began within the last milliseconds, and begins again in full.
+
+use crate::failure::Failure;
+use crate::freezer::Cgroup;
+use crate::resource::kernel::Kernel;
+use crate::resource::proc::Proc;
+use crate::resource::registers::shorten;
+use crfs_sys::pidfd;
+use nix::unistd::Pid;
+use std::collections::BTreeMap;
+use std::os::fd::AsFd;
+
+/// A thread that was seen waiting.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Waiting {
+    process: i32,
+    thread: i32,
+    call: i64,
+    /// How often it had gone off the processor by itself.
+    switches: u64,
+    /// Nanoseconds of the host's CLOCK_MONOTONIC.
+    end_ns: u64,
+}
+
+/// Looks at the threads of a running container. Those that cannot be read are left out.
+pub(super) fn look(cgroup: &Cgroup, proc: &mut Proc, kernel: &Kernel) -> Result<Vec<Waiting>, Failure> {
+    let mut found = Vec::new();
+    for process in cgroup.procs()? {
+        // A process may end at any moment.
+        for thread in proc.numbers(format_args!("{process}/task")).unwrap_or_default() {
+            found.extend(waiting(process, thread, proc, kernel));
+        }
+    }
+    Ok(found)
+}
+
+fn waiting(process: i32, thread: i32, proc: &mut Proc, kernel: &Kernel) -> Option<Waiting> {
+    let call = call(process, thread, proc).filter(|&call| shorten::applies(call))?;
+    // Before the end is read: were it another wait by then, the count would tell afterwards.
+    let switches = switches(process, thread, proc)?;
+    let opened = pidfd::open(Pid::from_raw(thread), process != thread).ok()?;
+    let end_ns = kernel.parts().0.wait_end(opened.as_fd(), thread).ok()??;
+    Some(Waiting { process, thread, call, switches, end_ns })
+}
+
+/// The number of the system call a thread waits in.
+fn call(process: i32, thread: i32, proc: &mut Proc) -> Option<i64> {
+    // "running", or "-1 SP PC", or "NUMBER ARG1 ..."
+    proc.text(format_args!("{process}/task/{thread}/syscall")).ok()?.split(' ').next()?.parse().ok()
+}
+
+fn switches(process: i32, thread: i32, proc: &mut Proc) -> Option<u64> {
+    let text = proc.text(format_args!("{process}/task/{thread}/status")).ok()?;
+    text.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?.trim().parse().ok()
+}
+
+/// The ends of the waits that the freeze has ended, by thread. Call it when all are in the freezer and nobody has stopped them yet.
+pub(super) fn ended_by_freeze(seen: Vec<Waiting>, proc: &mut Proc) -> BTreeMap<i32, u64> {
+    let mut same = |was: &Waiting| {
+        call(was.process, was.thread, proc) == Some(was.call)
+            && switches(was.process, was.thread, proc) == Some(was.switches + 1)
+    };
+    seen.into_iter().filter(|was| same(was)).map(|wait| (wait.thread, wait.end_ns)).collect()
+}

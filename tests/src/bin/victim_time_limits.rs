@@ -1,0 +1,90 @@
+//! Calls that wait for long, one of each kind at the same time: each must end by its time limit, when it was to end.
+
+use anyhow::{Context, Result, ensure};
+use crfs_sys::{signal, sigqueue, waits};
+use crfs_tests::victim::{self, Stage};
+use nix::errno::Errno;
+use nix::poll::{PollTimeout, poll, ppoll};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollTimeout};
+use nix::sys::select::{pselect, select};
+use nix::sys::time::{TimeSpec, TimeVal, TimeValLike};
+use nix::time::{ClockId, clock_gettime};
+use std::os::fd::AsFd;
+use std::process::ExitCode;
+use std::sync::atomic::AtomicU32;
+use std::time::Duration;
+
+const LIMIT: Duration = Duration::from_secs(10);
+/// Of lateness, on a machine that is busy, and before a restored program is thawed. Below what has passed when it is frozen.
+const GRACE: Duration = Duration::from_secs(5);
+const NEVER: i32 = 44;
+
+type Wait = fn() -> nix::Result<()>;
+
+const WAITS: [(&str, Wait); 10] = [
+    ("nanosleep", || waits::nanosleep(LIMIT)),
+    ("clock_nanosleep until a time", || {
+        let now = clock_gettime(ClockId::CLOCK_MONOTONIC)?;
+        waits::sleep_until(Duration::from(now) + LIMIT)
+    }),
+    ("poll", || timed_out(poll(&mut [], PollTimeout::from(10_000u16))?)),
+    ("ppoll", || timed_out(ppoll(&mut [], Some(TimeSpec::from(LIMIT)), None)?)),
+    ("select", || timed_out(select(None, None, None, None, &mut TimeVal::seconds(10))?)),
+    ("pselect", || timed_out(pselect(None, None, None, None, &TimeSpec::from(LIMIT), None)?)),
+    ("futex", || match waits::futex_wait(&AtomicU32::new(0), 0, Some(LIMIT)) {
+        Err(Errno::ETIMEDOUT) => Ok(()),
+        other => other.and(Err(Errno::EPROTO)),
+    }),
+    ("epoll_wait", || {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        timed_out(epoll.wait(&mut [EpollEvent::empty()], EpollTimeout::from(10_000u16))?)
+    }),
+    ("epoll_pwait2", || {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        timed_out(waits::epoll_pwait2(epoll.0.as_fd(), LIMIT)?)
+    }),
+    ("rt_sigtimedwait", || match sigqueue::take(signal::bit(NEVER), Some(LIMIT)) {
+        Err(Errno::EAGAIN) => Ok(()),
+        other => other.and(Err(Errno::EPROTO)),
+    }),
+];
+
+fn timed_out<T: Default + PartialEq>(ready: T) -> nix::Result<()> {
+    if ready == T::default() { Ok(()) } else { Err(Errno::EPROTO) }
+}
+
+fn now() -> Result<Duration> {
+    Ok(clock_gettime(ClockId::CLOCK_MONOTONIC)?.into())
+}
+
+fn timed(name: &str, wait: Wait) -> Result<()> {
+    let begun = now()?;
+    wait().with_context(|| name.to_owned())?;
+    let taken = now()?.saturating_sub(begun);
+    // poll and epoll count whole milliseconds.
+    let least = LIMIT.saturating_sub(Duration::from_millis(1));
+    ensure!(taken >= least && taken < LIMIT + GRACE, "{name} took {taken:?} and not {LIMIT:?}");
+    Ok(())
+}
+
+fn run(stage: &mut Stage) -> Result<()> {
+    signal::set_mask(signal::bit(NEVER))?;
+    let threads = WAITS.map(|(name, wait)| std::thread::spawn(move || timed(name, wait)));
+    loop {
+        std::thread::sleep(Duration::from_millis(100));
+        if !stage.end_round()? {
+            break;
+        }
+    }
+    let failures: Vec<String> = threads
+        .into_iter()
+        .filter_map(|thread| thread.join().unwrap_or_else(|_| Err(anyhow::anyhow!("panicked"))).err())
+        .map(|error| format!("{error:#}"))
+        .collect();
+    ensure!(failures.is_empty(), "{}", failures.join("; "));
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    victim::main(run)
+}
