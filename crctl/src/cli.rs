@@ -42,6 +42,15 @@ pub(crate) enum Command {
         after_help = "Example:\n  crctl run vs1 -- python3 counter.py\n  crctl run web --root /srv/debian --hostname web -- /usr/sbin/nginx"
     )]
     Run(Run),
+    /// Take in what runs already: a process and all that descend from it, or all that is in a cgroup.
+    ///
+    /// The processes are moved into a cgroup of ours and run on; nothing else of them changes. What has left the tree by becoming a
+    /// daemon is none of it. A restore puts them where they lived: namespaces they shared with the host they share again, under the
+    /// same pids while those are free, otherwise in a pid namespace of their own.
+    #[command(
+        after_help = "Example:\n  setsid python3 counter.py </dev/null >out 2>&1 & crctl add vs1 --pid $!\n  crctl add web --cgroup /sys/fs/cgroup/system.slice/web.service"
+    )]
+    Add(Add),
     /// List the containers: name, state, processes, memory, age, command.
     #[command(after_help = "Example:\n  crctl ls --json | jq -r '.[] | select(.state == \"frozen\").name'")]
     Ls,
@@ -146,6 +155,18 @@ pub(crate) struct Run {
     /// The program and its arguments.
     #[arg(last = true, required = true, value_name = "COMMAND")]
     pub(crate) command: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Add {
+    /// A name for it: letters, digits, `-`, `_` and `.`, at most 63.
+    pub(crate) name: String,
+    /// The process that the others descend from. Of a pid namespace of their own its first one.
+    #[arg(long, required_unless_present = "cgroup", conflicts_with = "cgroup")]
+    pub(crate) pid: Option<i32>,
+    /// The directory of a cgroup (v2), whose processes are moved out of it. Its limits hold for them no longer.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) cgroup: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -1,5 +1,6 @@
 //! What each command does: asks the library, and prints the answer.
 
+mod add;
 mod change;
 mod checkpoint;
 mod diff;
@@ -37,6 +38,7 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
     let registry = Registry::from_environment();
     match cli.command {
         Command::Run(arguments) => run::run(&registry, &arguments, json),
+        Command::Add(arguments) => add::add(&registry, &arguments, json),
         Command::Ls => tell::list(&registry, json),
         Command::Status { name: Some(name) } => tell::status(&registry, &name, json),
         Command::Status { name: None } => tell::overview(&registry, json),

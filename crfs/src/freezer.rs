@@ -10,7 +10,7 @@ use crate::failure::{Doing, Failure, Kind};
 use crate::registry::{Registry, Thawed};
 use nix::errno::Errno;
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -103,6 +103,36 @@ impl Cgroup {
             ));
         }
         Ok(())
+    }
+
+    /// Makes it in the place of what an earlier container of the name left.
+    ///
+    /// # Errors
+    /// As [`Cgroup::create`]; [`Kind::Deadline`] where there are tasks in it.
+    pub fn make_anew(&self, deadline: Duration) -> Result<(), Failure> {
+        self.remove(deadline)?;
+        self.create()
+    }
+
+    /// Moves a process into it, with all its threads.
+    ///
+    /// # Errors
+    /// `ESRCH` for a process that is gone.
+    pub fn take(&self, pid: i32) -> std::io::Result<()> {
+        fs::OpenOptions::new().write(true).open(self.path.join("cgroup.procs"))?.write_all(pid.to_string().as_bytes())
+    }
+
+    /// The cgroup that a process is in; None for one that is gone.
+    ///
+    /// # Errors
+    /// [`Kind::Unsupported`] where cgroup v2 is not mounted.
+    pub fn of_process(pid: i32) -> Result<Option<Self>, Failure> {
+        let (mount, mounted_root) = mount_point()?;
+        let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+        let own = text.lines().find_map(|line| line.strip_prefix("0::"));
+        // Relative to what is mounted.
+        let below = own.and_then(|own| Path::new(own).strip_prefix(&mounted_root).ok().map(Path::to_owned));
+        Ok(below.map(|below| Cgroup { path: mount.join(below) }))
     }
 
     fn create_directory(&self) -> Result<(), Failure> {
@@ -368,7 +398,7 @@ impl Cgroup {
         let file = self.path.join(name);
         // Without O_CREAT: in a directory that is no cgroup a new file would look like success.
         let write = || -> std::io::Result<()> {
-            std::io::Write::write_all(&mut fs::OpenOptions::new().write(true).open(&file)?, value.as_bytes())
+            fs::OpenOptions::new().write(true).open(&file)?.write_all(value.as_bytes())
         };
         write().doing(|| format!("{}: writing {value}", file.display()))
     }

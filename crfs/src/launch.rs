@@ -9,6 +9,9 @@ use crate::failure::{Doing, Failure, Kind};
 use crate::freezer::Cgroup;
 use crate::operation;
 use crate::registry::{Container, Init, Record, Registry, State};
+use image_format::manifest::NamespaceKind;
+use nix::fcntl::Flock;
+use std::collections::BTreeSet;
 use std::ffi::{CString, OsString};
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -74,33 +77,59 @@ impl RunError {
 /// [`Kind::BadName`], [`Kind::Exists`], a command that cannot be executed, or what could not be set up. Nothing of it is left
 /// then; an exited container of that name is still there.
 pub fn run(registry: &Registry, name: &str, command: &[OsString], options: &RunOptions) -> Result<Record, RunError> {
-    let container = registry.container(name)?;
+    registry.container(name)?;
     let root = options.root.as_deref().map(|root| check_root(name, root)).transpose()?;
     let executable = Executable::find(name, command, root.as_deref())?;
-    let before = operation::state_if_any(registry, &container)?;
-    let fresh = match before {
-        None => true,
-        Some(State::Exited) => false,
-        Some(state) => return Err(in_use(name, state).into()),
-    };
-    let _lock = operation::hold(&container, LOCK_PATIENCE)?;
-    // Again, now that nobody else can change it.
-    if let Some(state) = operation::state_if_any(registry, &container)?.filter(|state| *state != State::Exited) {
-        return Err(in_use(name, state).into());
-    }
-    let cgroup = Cgroup::of(registry, name)?;
-    let result =
-        Attempt { registry, container: &container, cgroup: &cgroup, root, options }.start(command, &executable);
+    let claim = Claim::new(registry, name)?;
+    let Claim { container, cgroup, .. } = &claim;
+    let result = Attempt { registry, container, cgroup, root, options }.start(command, &executable);
     if result.is_err() {
         // The reason is told below; what cannot be removed is found by the next run or `crctl rm`.
-        let _ = cgroup.kill(CLEANUP).and_then(|()| cgroup.remove(CLEANUP));
-        cgroup.remove_parent_if_empty();
-        let _ = fs::remove_file(new_log(&container));
-        if fresh {
-            let _ = fs::remove_dir_all(container.dir());
-        }
+        let _ = cgroup.kill(CLEANUP);
+        let _ = fs::remove_file(new_log(container));
+        claim.give_up();
     }
     result
+}
+
+/// A name that is to become a container's, held against others.
+pub(crate) struct Claim {
+    pub(crate) container: Container,
+    /// Not made yet; what an earlier container of the name left is removed by whoever makes it.
+    pub(crate) cgroup: Cgroup,
+    /// Nothing of that name was known before.
+    fresh: bool,
+    _lock: Flock<File>,
+}
+
+impl Claim {
+    /// Takes a name that nobody has, or that an exited container has.
+    ///
+    /// # Errors
+    /// [`Kind::BadName`], [`Kind::Exists`], [`Kind::Busy`].
+    pub(crate) fn new(registry: &Registry, name: &str) -> Result<Self, Failure> {
+        let container = registry.container(name)?;
+        let fresh = match operation::state_if_any(registry, &container)? {
+            None => true,
+            Some(State::Exited) => false,
+            Some(state) => return Err(in_use(name, state)),
+        };
+        let lock = operation::hold(&container, LOCK_PATIENCE)?;
+        // Again, now that nobody else can change it.
+        if let Some(state) = operation::state_if_any(registry, &container)?.filter(|state| *state != State::Exited) {
+            return Err(in_use(name, state));
+        }
+        Ok(Claim { cgroup: Cgroup::of(registry, name)?, container, fresh, _lock: lock })
+    }
+
+    /// Removes the empty cgroup, and what was made of a name that was not known before.
+    pub(crate) fn give_up(self) {
+        let _ = self.cgroup.remove(CLEANUP);
+        self.cgroup.remove_parent_if_empty();
+        if self.fresh {
+            let _ = fs::remove_dir_all(self.container.dir());
+        }
+    }
 }
 
 fn in_use(name: &str, state: State) -> Failure {
@@ -178,11 +207,14 @@ struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
+    fn host_namespaces(&self) -> BTreeSet<NamespaceKind> {
+        self.options.host_net.then_some(NamespaceKind::Net).into_iter().collect()
+    }
+
     fn start(&self, command: &[OsString], executable: &Executable) -> Result<Record, RunError> {
         let name = self.container.name();
         // What an earlier container of the name left; one with tasks in it is in use and refused by `remove`.
-        self.cgroup.remove(CLEANUP)?;
-        self.cgroup.create()?;
+        self.cgroup.make_anew(CLEANUP)?;
         let cgroup = self.cgroup.open()?;
         let log_path = new_log(self.container);
         // Truncated by hand: a file left by a crash. The program itself only appends.
@@ -193,7 +225,7 @@ impl Attempt<'_> {
         let host = nix::sys::utsname::uname().doing(|| "uname(2)")?;
         let surroundings = Surroundings {
             root: self.root.clone(),
-            host_net: self.options.host_net,
+            host_namespaces: self.host_namespaces(),
             hostname: self.options.hostname.clone().unwrap_or_else(|| name.into()),
             domainname: host.domainname().to_owned(),
         };
@@ -219,7 +251,8 @@ impl Attempt<'_> {
             created: operation::now(),
             command: command.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
             root: self.root.clone(),
-            host_net: self.options.host_net,
+            host_namespaces: self.host_namespaces(),
+            stub_init: None,
             init: operation::start_time(pid.as_raw()).map(|start_time| Init { pid: pid.as_raw(), start_time }),
             exit_status: None,
             inspect: false,

@@ -5,6 +5,7 @@
 //! use [`resource`] (one module per kernel object) and [`plan`] (a restore as pure data). [`tree`] shows a container as
 //! files, and [`fuse`] mounts that tree.
 
+pub mod adopt;
 pub mod captured;
 pub mod copy;
 pub mod failure;

@@ -179,6 +179,14 @@ pub fn run(
     crate::launch::run(registry, name, command, options)
 }
 
+/// Takes in what runs: [`crate::adopt::add`].
+///
+/// # Errors
+/// As there.
+pub fn add(registry: &Registry, name: &str, source: &crate::adopt::Source) -> Result<(Record, Status), Failure> {
+    crate::adopt::add(registry, name, source)
+}
+
 /// Removes the text files of a freeze and what is known of the tasks behind them.
 pub(crate) fn forget_image(_registry: &Registry, container: &Container) -> Result<(), Failure> {
     let remove = |path: &Path| ignore_missing(fs::remove_file(path)).doing(|| format!("{}: removing", path.display()));
@@ -327,7 +335,7 @@ fn remove_tree(path: &Path) -> Result<(), Failure> {
     ignore_missing(fs::remove_dir_all(path)).doing(|| format!("{}: removing", path.display()))
 }
 
-fn ignore_missing(result: std::io::Result<()>) -> std::io::Result<()> {
+pub(crate) fn ignore_missing(result: std::io::Result<()>) -> std::io::Result<()> {
     match result {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         other => other,

@@ -18,10 +18,12 @@
 //! links into the staging directory (CRFS_STAGING_DIR, by default /dev/shm/crfs).
 
 use crate::failure::{Doing, Failure, Kind};
+use crate::freezer::Cgroup;
+use image_format::manifest::NamespaceKind;
 use nix::fcntl::{Flock, FlockArg};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -89,8 +91,11 @@ pub struct Record {
     pub command: Vec<String>,
     /// `--root`.
     pub root: Option<PathBuf>,
-    /// `--host-net`.
-    pub host_net: bool,
+    /// The kinds of namespaces that its image shares with the host: what it was started with, or lived in when it was added.
+    pub host_namespaces: BTreeSet<NamespaceKind>,
+    /// Pid 1 of a container whose image shares the host's pid namespace, where ids of it were taken when it was restored: a process
+    /// of ours in a new pid namespace, not part of the image.
+    pub stub_init: Option<Init>,
     /// Its first process, as the host numbers it, with its start time (field 22 of /proc/PID/stat), since pids are used
     /// again. None while nothing was ever built.
     pub init: Option<Init>,
@@ -100,6 +105,32 @@ pub struct Record {
     pub inspect: bool,
     /// Built from an image and not thawed since: the first thaw goes through a worker.
     pub restored: bool,
+}
+
+impl Record {
+    /// Whether it shares the host's namespace of this kind now. A stub init came with a pid namespace, and with a mount namespace for
+    /// the /proc that shows it.
+    #[must_use]
+    pub fn shares(&self, kind: NamespaceKind) -> bool {
+        let moved = self.stub_init.is_some() && matches!(kind, NamespaceKind::Pid | NamespaceKind::Mnt);
+        self.host_namespaces.contains(&kind) && !moved
+    }
+
+    /// Whether its tree has one root, which is pid 1 of a pid namespace of its own.
+    #[must_use]
+    pub fn has_init(&self) -> bool {
+        !self.host_namespaces.contains(&NamespaceKind::Pid)
+    }
+
+    /// Its processes as the host numbers them, sorted; without the stub init.
+    ///
+    /// # Errors
+    /// When its cgroup cannot be read.
+    pub fn processes(&self) -> Result<Vec<i32>, Failure> {
+        let mut pids = Cgroup::at(&self.cgroup).procs()?;
+        pids.retain(|&pid| self.stub_init.is_none_or(|stub| stub.pid != pid));
+        Ok(pids)
+    }
 }
 
 /// The first process of a container.

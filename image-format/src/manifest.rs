@@ -2,6 +2,7 @@
 
 use crate::types::{Bytes, Hex, Timespec};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// The format this crate writes and reads.
 pub const FORMAT_VERSION: u32 = 1;
@@ -70,18 +71,70 @@ pub struct Clocks {
     pub boottime: Timespec,
 }
 
-/// What `crctl run` was asked for, and the names a user may change in a copy.
+/// What surrounds the processes, and the names a user may change in a copy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Container {
     /// The directory that is the container's `/`; the host's own root when null.
     pub root: Option<Bytes>,
-    /// Shares the host's network.
-    pub host_net: bool,
-    /// uts node name. May be edited.
+    /// The kinds of namespaces that it shares with the host; it has the others of its own.
+    pub host_namespaces: BTreeSet<NamespaceKind>,
+    /// uts node name. May be edited; the host's own stays as it is.
     pub hostname: Bytes,
-    /// uts domain name. May be edited.
+    /// uts domain name. May be edited; the host's own stays as it is.
     pub domainname: Bytes,
+}
+
+impl Container {
+    /// Whether it shares the host's namespace of this kind.
+    #[must_use]
+    pub fn shares(&self, kind: NamespaceKind) -> bool {
+        self.host_namespaces.contains(&kind)
+    }
+}
+
+/// A kind of namespace that a container has of its own or shares with the host, by the kernel's name for it (/proc/PID/ns). The
+/// user namespace is not among them since it is always shared, nor is the time namespace: a restored container's clocks go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NamespaceKind {
+    /// The root of what /proc/PID/cgroup shows.
+    Cgroup,
+    /// System V IPC and POSIX message queues.
+    Ipc,
+    /// Mounts.
+    Mnt,
+    /// Network.
+    Net,
+    /// Process ids. Where it is shared, the tree has any number of roots and no process 1.
+    Pid,
+    /// Host and domain name.
+    Uts,
+}
+
+impl NamespaceKind {
+    /// All of them.
+    pub const ALL: [NamespaceKind; 6] = [
+        NamespaceKind::Cgroup,
+        NamespaceKind::Ipc,
+        NamespaceKind::Mnt,
+        NamespaceKind::Net,
+        NamespaceKind::Pid,
+        NamespaceKind::Uts,
+    ];
+
+    /// Its link's name in /proc/PID/ns.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            NamespaceKind::Cgroup => "cgroup",
+            NamespaceKind::Ipc => "ipc",
+            NamespaceKind::Mnt => "mnt",
+            NamespaceKind::Net => "net",
+            NamespaceKind::Pid => "pid",
+            NamespaceKind::Uts => "uts",
+        }
+    }
 }
 
 /// A path of the image.

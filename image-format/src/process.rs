@@ -13,7 +13,7 @@ use std::fmt;
 pub struct Process {
     /// Its pid inside the container.
     pub pid: Pid,
-    /// Its parent; 0 for the container's first process.
+    /// Its parent; 0 for one outside of the container.
     pub parent: Pid,
     /// Process group.
     pub group: Pid,

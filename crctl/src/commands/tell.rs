@@ -4,6 +4,7 @@ use crate::output::{age, bytes, command, print, print_json, shortened, table, ti
 use anyhow::Result;
 use crfs::operation::{self, Listed};
 use crfs::registry::{Record, Registry, Server, State, Status};
+use image_format::manifest::NamespaceKind;
 use serde::Serialize;
 use std::fmt::Write;
 
@@ -70,7 +71,7 @@ pub(super) fn status(registry: &Registry, name: &str, json: bool) -> Result<()> 
     if let Some(root) = &record.root {
         line("root", &root.display().to_string());
     }
-    line("network", if record.host_net { "the host's" } else { "its own" });
+    line("namespaces", &namespaces(&record));
     line("cgroup", &record.cgroup.display().to_string());
     match &tree {
         Some(tree) => line("tree", &tree.display().to_string()),
@@ -78,6 +79,14 @@ pub(super) fn status(registry: &Registry, name: &str, json: bool) -> Result<()> 
     }
     text += &operation_text(&last, state);
     print(&text)
+}
+
+/// Which namespaces it has, for people.
+fn namespaces(record: &Record) -> String {
+    let shared: Vec<&str> =
+        NamespaceKind::ALL.into_iter().filter(|&kind| record.shares(kind)).map(NamespaceKind::name).collect();
+    let stub = if record.stub_init.is_some() { "; pid 1 is no part of it" } else { "" };
+    if shared.is_empty() { format!("its own{stub}") } else { format!("its own, but the host's {}{stub}", shared.join(", ")) }
 }
 
 /// The last operation, for people; nothing where there was none.

@@ -6,12 +6,14 @@ use crate::failure::{Doing, Failure, Kind};
 use crate::mountinfo::mounts;
 use crfs_sys::clone::{CloneArgs, Forked, exit_now, fork_into};
 use crfs_sys::namespaces::CLONE_NEWTIME;
+use image_format::manifest::NamespaceKind;
 use nix::fcntl::OFlag;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::{Pid, chdir, chroot, pipe2, pivot_root, sethostname, setsid};
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -23,6 +25,14 @@ use std::time::{Duration, Instant};
 /// For the surroundings to stand, and for the program to be executed: a slow network file system is waited for, one that
 /// hangs is not.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// The namespaces that a flag of clone3(2) makes.
+const BORN_INTO: [(NamespaceKind, CloneFlags); 5] = [
+    (NamespaceKind::Pid, CloneFlags::CLONE_NEWPID),
+    (NamespaceKind::Mnt, CloneFlags::CLONE_NEWNS),
+    (NamespaceKind::Uts, CloneFlags::CLONE_NEWUTS),
+    (NamespaceKind::Ipc, CloneFlags::CLONE_NEWIPC),
+    (NamespaceKind::Net, CloneFlags::CLONE_NEWNET),
+];
 /// What the child writes once its surroundings stand. A failure is a JSON object and starts otherwise.
 const READY: u8 = b'+';
 
@@ -31,12 +41,18 @@ const READY: u8 = b'+';
 pub struct Surroundings {
     /// The directory that becomes its `/`; the host's own root when None.
     pub root: Option<PathBuf>,
-    /// Shares the host's network in the place of one of its own that holds `lo` alone.
-    pub host_net: bool,
+    /// The namespaces that it shares with the host. A network of its own holds `lo` alone.
+    pub host_namespaces: BTreeSet<NamespaceKind>,
     /// Its host name.
     pub hostname: OsString,
     /// Its NIS domain name.
     pub domainname: OsString,
+}
+
+impl Surroundings {
+    fn has_own(&self, kind: NamespaceKind) -> bool {
+        !self.host_namespaces.contains(&kind)
+    }
 }
 
 /// How far a container's clocks are from the host's, in nanoseconds: time_namespaces(7).
@@ -76,9 +92,8 @@ impl Newborn {
     }
 }
 
-/// Makes the first process of a container: pid 1 of new pid, mount, uts, ipc, cgroup and time namespaces, and of a new network
-/// namespace unless the host's is shared, in the cgroup from its first instruction, leader of its own session. The function
-/// returns when the surroundings stand, and the process goes on with `child`, which executes a program and returns only the
+/// Makes the first process of a container: in the cgroup from its first instruction, in a new time namespace and in new ones of every
+/// other kind that is not shared with the host (pid 1 in a new pid namespace), leader of its own session. The function returns when the surroundings stand, and the process goes on with `child`, which executes a program and returns only the
 /// error that kept it from that.
 ///
 /// Standard streams, descriptors, signal actions and masks are the caller's: `child` is free to set them. The working
@@ -100,11 +115,8 @@ pub fn clone_init(
     };
     let directory = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
     let time = TimeNamespace::prepare(clock_offsets)?;
-    let mut flags =
-        CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWIPC;
-    if !surroundings.host_net {
-        flags |= CloneFlags::CLONE_NEWNET;
-    }
+    let flags = BORN_INTO.iter().filter(|(kind, _)| surroundings.has_own(*kind)).map(|&(_, flag)| flag);
+    let flags: CloneFlags = flags.collect();
     let arguments = CloneArgs {
         flags: u64::from(flags.bits().cast_unsigned()),
         exit_signal: libc::SIGCHLD,
@@ -152,27 +164,43 @@ fn live(surroundings: &Surroundings, directory: &Path, report: &mut File, child:
 fn enter(surroundings: &Surroundings, directory: &Path) -> Result<(), Failure> {
     setsid().doing(|| "setsid(2)")?;
     // Here and not by a flag of clone3(2): that takes the caller's cgroup for the namespace's root, not the one born into.
-    unshare(CloneFlags::CLONE_NEWCGROUP).doing(|| "making a cgroup namespace")?;
-    let none: Option<&str> = None;
-    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none)
-        .doing(|| "keeping mounts from the host: mount / as a slave")?;
-    sethostname(&surroundings.hostname).doing(|| format!("host name {:?}", surroundings.hostname))?;
-    // nix has no setdomainname(2); the file is the same setting of the writer's uts namespace.
-    let domain = surroundings.domainname.as_bytes();
-    fs::write("/proc/sys/kernel/domainname", if domain.is_empty() { b"\n" } else { domain })
-        .doing(|| format!("domain name {:?}", surroundings.domainname))?;
-    if !surroundings.host_net {
+    if surroundings.has_own(NamespaceKind::Cgroup) {
+        unshare(CloneFlags::CLONE_NEWCGROUP).doing(|| "making a cgroup namespace")?;
+    }
+    if surroundings.has_own(NamespaceKind::Uts) {
+        set_names(surroundings)?;
+    }
+    if surroundings.has_own(NamespaceKind::Net) {
         crfs_sys::sockets::bring_loopback_up().doing(|| "bringing up lo")?;
     }
-    detach_crfs()?;
-    match &surroundings.root {
-        None => fresh_proc(Path::new("/proc"))?,
-        Some(root) => change_root(root)?,
+    if surroundings.has_own(NamespaceKind::Mnt) {
+        change_mounts(surroundings)?;
     }
     if chdir(directory).is_err() {
         chdir("/").doing(|| "changing to /")?;
     }
     Ok(())
+}
+
+fn set_names(surroundings: &Surroundings) -> Result<(), Failure> {
+    sethostname(&surroundings.hostname).doing(|| format!("host name {:?}", surroundings.hostname))?;
+    // nix has no setdomainname(2); the file is the same setting of the writer's uts namespace.
+    let domain = surroundings.domainname.as_bytes();
+    fs::write("/proc/sys/kernel/domainname", if domain.is_empty() { b"\n" } else { domain })
+        .doing(|| format!("domain name {:?}", surroundings.domainname))
+}
+
+/// In a mount namespace of its own.
+fn change_mounts(surroundings: &Surroundings) -> Result<(), Failure> {
+    let none: Option<&str> = None;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none)
+        .doing(|| "keeping mounts from the host: mount / as a slave")?;
+    detach_crfs()?;
+    match &surroundings.root {
+        Some(root) => change_root(root),
+        None if surroundings.has_own(NamespaceKind::Pid) => fresh_proc(Path::new("/proc")),
+        None => Ok(()),
+    }
 }
 
 /// Takes the mounts of crfs out of this mount namespace: a task of a container that waits for the server could neither be

@@ -2,7 +2,6 @@
 
 use super::state;
 use crate::failure::{Failure, Kind};
-use crate::freezer::Cgroup;
 use crate::registry::{Registry, State};
 use serde::Serialize;
 use std::fs;
@@ -48,7 +47,7 @@ pub fn list(registry: &Registry) -> Result<Vec<Listed>, Failure> {
 
 fn listed(registry: &Registry, name: &str) -> Result<Listed, Failure> {
     let (state, record) = state(registry, name)?;
-    let pids = Cgroup::at(&record.cgroup).procs()?;
+    let pids = record.processes()?;
     Ok(Listed {
         name: record.name,
         state,

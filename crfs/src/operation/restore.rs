@@ -48,7 +48,8 @@ fn fresh(registry: &Registry, container: &Container) -> Result<Record, Failure> 
         created: now(),
         command: Vec::new(),
         root: None,
-        host_net: false,
+        host_namespaces: std::collections::BTreeSet::new(),
+        stub_init: None,
         init: None,
         exit_status: None,
         inspect: false,
@@ -120,6 +121,7 @@ fn build_from(registry: &Registry, container: &Container, mut record: Record, fr
     if report.failure.is_some() {
         record.state = State::Failed;
         record.init = None;
+        record.stub_init = None;
         note_failure(&mut report, remove_tasks(&record));
         note_failure(&mut report, forget_image(registry, container));
         note_failure(&mut report, container.write_record(&record));

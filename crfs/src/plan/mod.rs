@@ -15,14 +15,15 @@ mod tests;
 
 use crate::failure::{Failure, Kind};
 use crfs_tracee::stub;
+use image_format::manifest::NamespaceKind;
 use image_format::{Address, Image, Pid};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 pub use memory::MemoryPlan;
 pub use order::{Action, Step};
 pub use threads::ThreadStep;
-pub use tree::{Birth, Role};
+pub use tree::{Birth, Home, OUTSIDE, Role};
 
 /// Everything a build does, in order.
 #[derive(Clone, Debug)]
@@ -49,12 +50,12 @@ pub const SCRATCH_SIZE: u64 = 256 << 10;
 /// The link stays clear of what the worker itself has open when it clones the first process.
 const LOWEST_LINK: u32 = 200;
 
-/// Computes the plan of an image that [`image_format::check`] found sound.
+/// Computes the plan of an image that [`image_format::check`] found sound, for a restore into `home`.
 ///
 /// # Errors
 /// [`Kind::BadImage`] for a tree no sequence of clone, setsid and setpgid can make.
-pub fn compute(image: &Image) -> Result<Plan, Failure> {
-    let births = tree::births(image)?;
+pub fn compute(image: &Image, home: &Home) -> Result<Plan, Failure> {
+    let births = tree::births(image, home)?;
     let memory = memory::plan(image, &births);
     let steps = order::sort(&births)?;
     let fds = image.processes.values().flat_map(|process| &process.fds).map(|fd| fd.fd + 1);
@@ -70,6 +71,14 @@ pub fn compute(image: &Image) -> Result<Plan, Failure> {
         link_fd: fds.max().unwrap_or(0).max(LOWEST_LINK),
         steps,
     })
+}
+
+impl Home {
+    /// Where an image goes on a host that has nothing in its way.
+    #[must_use]
+    pub fn of(image: &Image) -> Self {
+        if image.manifest.container.shares(NamespaceKind::Pid) { Home::Host(BTreeSet::new()) } else { Home::Own }
+    }
 }
 
 /// The lowest hole that is free in every process: above mmap_min_addr, and more than 1 MiB below any mapping that grows

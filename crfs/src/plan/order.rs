@@ -38,7 +38,7 @@ pub enum Action {
     Advice,
     /// A zombie dies again.
     Die,
-    /// A helper exits and is waited for.
+    /// A helper exits and is waited for; so does a stub that does not stay.
     Dismiss,
     /// Stopped by job control, or continued.
     JobControl,
@@ -74,7 +74,7 @@ pub enum Of {
     GroupLeader,
     /// Every member of the group it leads.
     GroupMembers,
-    /// Every zombie and helper.
+    /// Every zombie and helper, and the stub.
     Dead,
     /// Every process that job control has stopped or continued.
     JobControlled,
@@ -140,6 +140,7 @@ pub const AFTER: &[(Action, Of, Action)] = &[
     (Action::Credentials, Of::Itself, Action::Descriptors),
     // Nothing sends a signal to, or reaps in, a process that has its final registers.
     (Action::Resume, Of::Itself, Action::Credentials),
+    (Action::Resume, Of::Created, Action::Spawn),
     (Action::Resume, Of::Dead, Action::Die),
     (Action::Resume, Of::Dead, Action::Dismiss),
 ];
@@ -165,6 +166,8 @@ fn actions(role: &Role) -> &'static [Action] {
         ],
         Role::Zombie(_) => &[Action::Spawn, Action::Session, Action::Group, Action::Die],
         Role::Helper { .. } => &[Action::Spawn, Action::Session, Action::Group, Action::Dismiss],
+        Role::Stub { stays: false } => &[Action::Spawn, Action::Dismiss],
+        Role::Stub { stays: true } => &[Action::Spawn, Action::Resume],
     }
 }
 

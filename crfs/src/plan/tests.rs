@@ -25,7 +25,7 @@ fn image(processes: &[(u32, u32, u32, u32)]) -> Image {
         kernel: Kernel { release: "6.18".into(), vdso: Hex(0), vdso_size: 0 },
         cpu: Cpu { xfeatures: Hex(0), xsave_size: 0, flags: vec![] },
         clocks: Clocks { realtime: zero, monotonic: zero, boottime: zero },
-        container: Container { root: None, host_net: false, hostname: "h".into(), domainname: "".into() },
+        container: Container { root: None, host_namespaces: BTreeSet::new(), hostname: "h".into(), domainname: "".into() },
         parent: None,
         paths: vec![],
     };
@@ -141,6 +141,10 @@ fn anonymous(start: u64, end: u64, pages: &[(u64, u64, Source)]) -> Segment {
 
 /// Plays a plan's tree steps on a model of the kernel's rules and compares what comes out with the image.
 fn simulate(image: &Image) {
+    simulate_in(image, &Home::Own);
+}
+
+fn simulate_in(image: &Image, home: &Home) {
     #[derive(Clone, Debug, PartialEq)]
     struct Task {
         parent: Pid,
@@ -148,7 +152,8 @@ fn simulate(image: &Image) {
         session: Pid,
         dead: bool,
     }
-    let plan = compute(image).expect("a plan");
+    let plan = compute(image, home).expect("a plan");
+    let reaper = if *home == Home::Own { Pid(1) } else { OUTSIDE };
     let mut tasks: BTreeMap<Pid, Task> = BTreeMap::new();
     for step in &plan.steps {
         let birth = &plan.births[&step.process];
@@ -181,7 +186,7 @@ fn simulate(image: &Image) {
             Action::Dismiss => {
                 tasks.remove(&birth.pid);
                 let orphans = tasks.values_mut().filter(|task| task.parent == birth.pid);
-                orphans.for_each(|orphan| orphan.parent = Pid(1));
+                orphans.for_each(|orphan| orphan.parent = reaper);
             }
             _ => {}
         }
@@ -194,6 +199,7 @@ fn simulate(image: &Image) {
             expected.insert(z.pid, Task { parent: pid, group: z.group, session: z.session, dead: true });
         }
     }
+    assert_eq!(tasks.remove(&OUTSIDE).is_some(), *home == Home::Stub, "who stays as pid 1");
     assert_eq!(tasks, expected);
 }
 
@@ -240,15 +246,28 @@ fn zombies_that_lead_groups_and_follow_them() {
 }
 
 #[test]
+fn trees_without_an_init_in_place_and_under_a_stub() {
+    // A shell with a pipeline; a daemon whose parent and session leader are dead; what a living leader's dead child left.
+    let tree =
+        image(&[(500, 0, 500, 500), (501, 500, 501, 500), (502, 500, 501, 500), (620, 0, 610, 610), (630, 0, 630, 500)]);
+    let taken = BTreeSet::from([Pid(1), Pid(2), Pid(3)]);
+    for home in [Home::Host(taken.clone()), Home::Stub] {
+        simulate_in(&tree, &home);
+    }
+    let plan = compute(&tree, &Home::Host(taken.clone())).expect("a plan");
+    assert!(plan.births.keys().all(|pid| !taken.contains(pid)), "a helper takes an id of the host's");
+}
+
+#[test]
 fn a_parent_that_adopts_nobody_is_refused_by_name() {
-    let failure = compute(&image(&[(1, 0, 1, 1), (5, 1, 5, 5), (6, 5, 5, 5), (7, 6, 1, 1)])).expect_err("impossible");
+    let failure = compute(&image(&[(1, 0, 1, 1), (5, 1, 5, 5), (6, 5, 5, 5), (7, 6, 1, 1)]), &Home::Own).expect_err("impossible");
     assert!(failure.to_string().contains("0x00000007/process"), "{failure}");
 }
 
 #[test]
 fn every_plan_respects_every_dependency() {
     let tree = image(&[(1, 0, 1, 1), (5, 1, 5, 5), (6, 5, 1, 1), (7, 1, 5, 5), (8, 5, 8, 5)]);
-    let plan = compute(&tree).expect("a plan");
+    let plan = compute(&tree, &Home::Own).expect("a plan");
     let at = |action, process| plan.steps.iter().position(|step| *step == Step { action, process });
     for birth in plan.births.values() {
         let related = |of| match of {
@@ -277,7 +296,7 @@ fn children_inherit_what_they_share_and_drop_what_they_have_not() {
     tree.processes.get_mut(&Pid(1)).expect("1").segments = vec![parent, anonymous(0x50000, 0x60000, &[])];
     let moved = anonymous(0x50000, 0x58000, &[]);
     tree.processes.get_mut(&Pid(5)).expect("5").segments = vec![child, moved];
-    let plan = memory::plan(&tree, &births(&tree).expect("births"));
+    let plan = memory::plan(&tree, &births(&tree, &Home::Own).expect("births"));
     let own = &plan[&Pid(5)];
     assert_eq!(own.inherited_from, Some(Pid(1)));
     assert_eq!(own.keep, [0]);
@@ -296,7 +315,7 @@ fn what_cannot_be_inherited_is_written_from_where_it_lies() {
     let child = anonymous(0x10000, 0x30000, &[(0x11000, 2, Source::Process(Pid(1)))]);
     tree.processes.get_mut(&Pid(1)).expect("1").segments = vec![parent];
     tree.processes.get_mut(&Pid(5)).expect("5").segments = vec![child];
-    let plan = memory::plan(&tree, &births(&tree).expect("births"));
+    let plan = memory::plan(&tree, &births(&tree, &Home::Own).expect("births"));
     assert_eq!(plan[&Pid(5)].fill, [memory::Fill { address: 0x11000, length: 0x2000, from: Pid(1), offset: 0x4000 }]);
 }
 
@@ -304,7 +323,7 @@ fn what_cannot_be_inherited_is_written_from_where_it_lies() {
 fn scratch_is_apart_from_every_mapping() {
     let mut tree = image(&[(1, 0, 1, 1)]);
     tree.processes.get_mut(&Pid(1)).expect("1").segments = vec![anonymous(0x10_0000, 0x60_0000, &[])];
-    let plan = compute(&tree).expect("a plan");
+    let plan = compute(&tree, &Home::Own).expect("a plan");
     assert_eq!(plan.scratch, Address(0x60_0000));
 }
 

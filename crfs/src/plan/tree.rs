@@ -3,12 +3,29 @@
 //! A process cannot be put into a session from outside: it is born into its creator's, or starts its own. So a process
 //! whose session is not its parent's was adopted after its real parent died, and a helper takes that dead parent's place:
 //! it is born into the session, clones the process, and exits, whereupon the kernel gives the process to its reaper.
+//!
+//! A tree that lived in the host's pid namespace has its parents outside and may have several roots. A stub clones them. In place it
+//! exits then, so that they go to the host's reaper; in a pid namespace made for them it stays as pid 1.
 
 use crate::failure::{Failure, Kind};
 use image_format::process::JobControl;
 use image_format::{Image, Pid, layout};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+
+/// What stands for everything outside of the tree: the stub that clones its roots.
+pub const OUTSIDE: Pid = Pid(0);
+
+/// The pid namespace that a tree is restored into.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Home {
+    /// A new one that begins with the root of the tree: pid 1.
+    Own,
+    /// The host's, in which these ids are in use.
+    Host(BTreeSet<Pid>),
+    /// A new one under a stub init: the tree lived in the host's, where ids of it are taken.
+    Stub,
+}
 
 /// How a process of the restore comes to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,16 +60,31 @@ pub enum Role {
         /// Who reaps it.
         reaper: Pid,
     },
+    /// Not in the image: [`OUTSIDE`].
+    Stub {
+        /// As pid 1, for the reaping; otherwise it exits once the roots are there.
+        stays: bool,
+    },
+}
+
+impl Birth {
+    /// Of the process that the worker makes itself.
+    fn first(pid: Pid, role: Role) -> Self {
+        Birth { pid, creator: None, parent: OUTSIDE, own_session: true, before_creators_session: false, group: None, role }
+    }
 }
 
 impl fmt::Display for Birth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.creator {
+            Some(OUTSIDE) => write!(f, "by the stub")?,
             Some(creator) => write!(f, "by {creator}")?,
             None => write!(f, "first")?,
         }
         match self.role {
             Role::Live => {}
+            Role::Stub { stays: true } => write!(f, ", a stub that stays as pid 1")?,
+            Role::Stub { stays: false } => write!(f, ", a stub that leaves its children to the host")?,
             Role::Zombie(status) => write!(f, ", to become a zombie with status {status:#x}")?,
             Role::Helper { reaper } => write!(f, ", a helper that {reaper} reaps")?,
         }
@@ -73,15 +105,24 @@ struct Node {
 ///
 /// # Errors
 /// [`Kind::BadImage`], naming the process that cannot be made.
-pub fn births(image: &Image) -> Result<BTreeMap<Pid, Birth>, Failure> {
-    let nodes = nodes(image);
+pub fn births(image: &Image, home: &Home) -> Result<BTreeMap<Pid, Birth>, Failure> {
+    let mut nodes = nodes(image);
     let threads = image.processes.values().flat_map(|process| process.threads.keys().copied());
     let mut planner = Planner { image, used: nodes.keys().copied().chain(threads).collect(), births: BTreeMap::new() };
     planner.used.extend(nodes.values().flat_map(|node| [node.group, node.session]));
-    for (&pid, node) in &nodes {
+    if let Home::Host(taken) = home {
+        planner.used.extend(taken);
+    }
+    if *home != Home::Own {
+        let role = Role::Stub { stays: *home == Home::Stub };
+        planner.births.insert(OUTSIDE, Birth::first(OUTSIDE, role.clone()));
+        nodes.insert(OUTSIDE, Node { parent: OUTSIDE, group: OUTSIDE, session: OUTSIDE, role });
+    }
+    let inside = || nodes.iter().filter(|(pid, _)| **pid != OUTSIDE);
+    for (&pid, node) in inside() {
         planner.bear(&nodes, pid, node)?;
     }
-    for (&pid, node) in &nodes {
+    for (&pid, node) in inside() {
         planner.dead_group_leader(&nodes, pid, node)?;
     }
     Ok(planner.births)
@@ -113,6 +154,11 @@ struct Planner<'a> {
 
 impl Planner<'_> {
     fn bear(&mut self, nodes: &BTreeMap<Pid, Node>, pid: Pid, node: &Node) -> Result<(), Failure> {
+        let Some(parent) = nodes.get(&node.parent) else {
+            // The first process, which gets its session with its surroundings; image_format::check has seen that there is one only.
+            self.births.insert(pid, Birth::first(pid, node.role.clone()));
+            return Ok(());
+        };
         let own_session = node.session == pid;
         let mut birth = Birth {
             pid,
@@ -123,12 +169,6 @@ impl Planner<'_> {
             group: (!own_session).then_some(node.group),
             job_control: node.job_control,
             role: node.role.clone(),
-        };
-        let Some(parent) = nodes.get(&node.parent) else {
-            // The first process; image_format::check has seen that there is one only.
-            birth.creator = None;
-            self.births.insert(pid, birth);
-            return Ok(());
         };
         if !own_session && parent.session != node.session {
             let born_into = nodes.get(&parent.parent).map(|grandparent| grandparent.session);
@@ -197,7 +237,7 @@ impl Planner<'_> {
     }
 
     fn is_reaper(&self, pid: Pid) -> bool {
-        pid == Pid(1) || self.image.processes.get(&pid).is_some_and(|process| process.attr.child_subreaper)
+        matches!(pid, OUTSIDE | Pid(1)) || self.image.processes.get(&pid).is_some_and(|process| process.attr.child_subreaper)
     }
 
     fn free_pid(&mut self) -> Pid {

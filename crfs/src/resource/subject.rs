@@ -2,14 +2,17 @@
 
 use super::proc::{Proc, Stat, Status};
 use crate::failure::Failure;
+use crate::registry::Record;
 use image_format::Pid;
 use std::collections::BTreeMap;
 
 /// The container's processes.
 #[derive(Clone, Debug, Default)]
 pub struct Subjects {
-    /// The first process of the container, as the host numbers it.
+    /// The first process of the container, as the host numbers it: the one whose namespaces are all the others' too.
     pub init: i32,
+    /// Whether it is the root of the tree, and pid 1 of a pid namespace of its own; otherwise the tree may have several.
+    pub has_init: bool,
     /// Ascending by [`Process::pid`].
     pub processes: Vec<Process>,
     /// Container ids of all tasks, by host id.
@@ -51,14 +54,14 @@ impl Process {
     }
 }
 
-/// Reads who the processes with these host pids are. One that is gone is left out: running tasks end at any moment, and frozen ones
-/// when they are killed.
+/// Reads who a container's processes are. One that is gone is left out: running tasks end at any moment, and frozen ones when they are
+/// killed.
 ///
 /// # Errors
 /// When a task that lives cannot be read.
-pub fn collect(proc: &mut Proc, init: i32, pids: &[i32]) -> Result<Subjects, Failure> {
-    let mut subjects = Subjects { init, ..Subjects::default() };
-    for &host in pids {
+pub fn collect(proc: &mut Proc, record: &Record) -> Result<Subjects, Failure> {
+    let mut subjects = Subjects { has_init: record.has_init(), ..Subjects::default() };
+    for host in record.processes()? {
         match process(proc, host) {
             Ok(Some(process)) => subjects.processes.push(process),
             Ok(None) => {}
@@ -69,7 +72,18 @@ pub fn collect(proc: &mut Proc, init: i32, pids: &[i32]) -> Result<Subjects, Fai
     subjects.processes.sort_by_key(|process| (process.pid, process.host));
     let threads = subjects.processes.iter().flat_map(|process| &process.threads);
     subjects.ids = threads.map(|thread| (thread.host, thread.tid)).collect();
+    subjects.init = first(record, &subjects.processes);
     Ok(subjects)
+}
+
+/// The process that was written down as the first. Where it is no pid 1, the others outlive it: then it is the one with the lowest pid.
+fn first(record: &Record, processes: &[Process]) -> i32 {
+    let recorded = record.init.map_or(0, |init| init.pid);
+    let lives = processes.iter().any(|process| process.host == recorded);
+    match processes.first() {
+        Some(lowest) if !record.has_init() && !lives => lowest.host,
+        _ => recorded,
+    }
 }
 
 /// Whether a task has ended: its directory is away, or it has no more than its exit status.

@@ -60,7 +60,6 @@ pub(super) fn run(registry: &Registry, name: &str, deadline_ms: u64, inspect: bo
 struct Job {
     container: Container,
     record: Record,
-    init: i32,
     cgroup: Cgroup,
     proc: Proc,
     kernel: Kernel,
@@ -73,12 +72,12 @@ struct Job {
 fn prepare(registry: &Registry, name: &str) -> Result<Job, Failure> {
     let container = registry.container(name)?;
     let record = container.existing()?;
-    let init = record.init.ok_or_else(|| {
-        Failure::new(Kind::WrongState, format!("{name}: has no first process; `crctl ls` shows its state"))
-    })?;
+    if record.init.is_none() {
+        let reason = format!("{name}: has no first process; `crctl ls` shows its state");
+        return Err(Failure::new(Kind::WrongState, reason));
+    }
     Ok(Job {
         cgroup: Cgroup::at(&record.cgroup),
-        init: init.pid,
         proc: Proc::open()?,
         kernel: Kernel::open(&registry.kstate_file())?,
         filters: Filters::default(),

@@ -5,7 +5,6 @@
 
 use super::Report;
 use crate::failure::Failure;
-use crate::freezer::Cgroup;
 use crate::registry::{Record, Registry};
 use crate::resource::container::{self, Place};
 use crate::resource::kernel::Kernel;
@@ -30,17 +29,20 @@ pub(super) fn run(registry: &Registry, name: &str) -> Report {
 fn survey(registry: &Registry, name: &str, findings: &mut Findings) -> Result<(), Failure> {
     let container = registry.container(name)?;
     let record = container.existing()?;
-    let Some(init) = record.init else { return Ok(()) };
-    let mut proc = Proc::open()?;
-    let pids = Cgroup::at(&record.cgroup).procs()?;
-    let subjects = subject::collect(&mut proc, init.pid, &pids)?;
-    if !alive(init.pid) {
+    if record.init.is_none() {
         return Ok(());
     }
-    let found = attempt(init.pid, findings, |found| container::survey(&record, &subjects, &mut proc, found));
+    let mut proc = Proc::open()?;
+    let subjects = subject::collect(&mut proc, &record)?;
+    let init = subjects.init;
+    if !alive(init) {
+        return Ok(());
+    }
+    let found = attempt(init, findings, |found| container::survey(&record, &subjects, &mut proc, found));
     let ours = Status::read(&mut proc, "self/status")?;
     found?;
-    attempt(init.pid, findings, |found| process::survey_sharing(&subjects, found))?;
+    attempt(init, findings, |found| process::survey_sharing(&subjects, found))?;
+    process::survey_outsiders(&record, &subjects, &mut proc, findings)?;
     for subject in &subjects.processes {
         attempt(subject.host, findings, |found| process::survey(subject, &subjects, &mut proc, found))?;
         for thread in &subject.threads {
@@ -55,18 +57,19 @@ fn survey(registry: &Registry, name: &str, findings: &mut Findings) -> Result<()
             }
         }
         attempt(subject.host, findings, |found| {
-            let place = Place::of(init.pid, &mut proc)?;
+            let place = Place::of(&record, init, &mut proc)?;
             memory::survey(subject, &place, &mut proc, found)
         })?;
     }
     Kernel::open(&registry.kstate_file())?.survey(&layout::process_dir(Pid(1)), findings);
-    descriptors(&subjects, &container.log_file(), findings)
+    let Ok(place) = Place::of(&record, init, &mut proc) else { return Ok(()) };
+    descriptors(&subjects, place.root(), &container.log_file(), findings)
 }
 
-fn descriptors(subjects: &Subjects, log: &Path, findings: &mut Findings) -> Result<(), Failure> {
+fn descriptors(subjects: &Subjects, root: &Path, log: &Path, findings: &mut Findings) -> Result<(), Failure> {
     let ids: Vec<_> = subjects.processes.iter().map(|process| (process.pid, process.host)).collect();
     let mut found = Findings::default();
-    descriptor::capture(&ids, None, log, &mut found)?;
+    descriptor::capture(&ids, None, root, log, &mut found)?;
     merge(findings, found);
     Ok(())
 }
@@ -83,6 +86,7 @@ pub(super) fn look(
 ) -> Result<(), Failure> {
     container::survey(record, subjects, proc, findings)?;
     process::survey_sharing(subjects, findings)?;
+    process::survey_outsiders(record, subjects, proc, findings)?;
     let ours = Status::read(proc, "self/status")?;
     for subject in &subjects.processes {
         process::survey(subject, subjects, proc, findings)?;

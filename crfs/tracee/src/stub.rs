@@ -1,7 +1,7 @@
 //! The empty process that every restored process tree begins as.
 //!
-//! A static ELF of 185 bytes: one page of text that calls pause(2) for ever, no heap, no C library (a restartable sequences area
-//! inherited from one kills a task whose memory is unmapped).
+//! A static ELF of one page of text that calls pause(2) for ever, no heap, no C library (a restartable sequences area inherited from
+//! one kills a task whose memory is unmapped). It has a second entry: an init that waits for children until there are none.
 
 use std::ffi::CStr;
 use std::io::{Read, Write, pipe};
@@ -27,12 +27,27 @@ pub const GADGET: Gadget = Gadget(RemoteAddress(TEXT.0 + HEADERS as u64 + 5));
 
 const HEADERS: usize = 64 + 2 * 56;
 
+/// Where it waits for whatever child ends and exits when it has none: the life of an init that is there for the reaping.
+pub const REAP: RemoteAddress = RemoteAddress(TEXT.0 + HEADERS as u64 + 9);
+
 #[rustfmt::skip]
-const CODE: [u8; 9] = [
+const CODE: [u8; 45] = [
     // again:
     0xb8, 0x22, 0x00, 0x00, 0x00,   // mov  eax, 34   pause
     0x0f, 0x05,                     // syscall
     0xeb, 0xf7,                     // jmp  again
+    // reap:
+    0xb8, 0x3d, 0x00, 0x00, 0x00,   // mov  eax, 61   wait4
+    0xbf, 0xff, 0xff, 0xff, 0xff,   // mov  edi, -1   any child
+    0x31, 0xf6,                     // xor  esi, esi
+    0xba, 0x00, 0x00, 0x00, 0x40,   // mov  edx, __WALL
+    0x45, 0x31, 0xd2,               // xor  r10d, r10d
+    0x0f, 0x05,                     // syscall
+    0x83, 0xf8, 0xf6,               // cmp  eax, -ECHILD
+    0x75, 0xe5,                     // jne  reap
+    0xb8, 0xe7, 0x00, 0x00, 0x00,   // mov  eax, 231  exit_group
+    0x31, 0xff,                     // xor  edi, edi
+    0x0f, 0x05,                     // syscall
 ];
 
 const LEN: usize = HEADERS + CODE.len();

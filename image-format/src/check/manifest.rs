@@ -3,7 +3,7 @@
 use super::{Findings, absolute, content, time};
 use crate::image::ImageError;
 use crate::layout::MANIFEST;
-use crate::manifest::{FORMAT_VERSION, Manifest};
+use crate::manifest::{FORMAT_VERSION, Manifest, NamespaceKind};
 use crate::types::{Bytes, PAGE_SIZE};
 
 /// The legacy region and the header of an XSAVE area: no area is smaller.
@@ -48,6 +48,10 @@ pub(super) fn container(manifest: &Manifest, findings: &mut Findings) {
     field("clocks.monotonic", time(clocks.monotonic));
     field("clocks.boottime", time(clocks.boottime));
     field("container.root", manifest.container.root.as_ref().and_then(absolute));
+    // It would become the host's own root.
+    let bare = manifest.container.root.is_some() && manifest.container.shares(NamespaceKind::Mnt);
+    let reason = "mnt: with a root of its own it must have mounts of its own";
+    field("container.host_namespaces", bare.then(|| reason.to_owned()));
     field("container.hostname", node_name(&manifest.container.hostname));
     field("container.domainname", node_name(&manifest.container.domainname));
     let size = manifest.cpu.xsave_size;

@@ -19,6 +19,7 @@ mod tree;
 
 use crate::image::{Image, ImageError};
 use crate::layout;
+use crate::manifest::NamespaceKind;
 use crate::memory::{CHUNK_SIZE, ChunkSum};
 use crate::types::{Bytes, Pid, Timespec};
 
@@ -41,7 +42,8 @@ pub fn image(image: &Image, sizes: &dyn Fn(&str) -> Option<u64>) -> Vec<ImageErr
     }
     manifest::container(&image.manifest, &mut findings);
     paths::check(image, sizes, &mut findings);
-    tree::check(&image.processes, &mut findings);
+    let has_init = !image.manifest.container.shares(NamespaceKind::Pid);
+    tree::check(&image.processes, has_init, &mut findings);
     descriptors::check(image, &mut findings);
     seccomp::check(image, &mut findings);
     memory::objects(&image.processes, &mut findings);

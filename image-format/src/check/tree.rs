@@ -22,9 +22,10 @@ struct Member {
 
 type Processes = BTreeMap<Pid, ProcessImage>;
 
-pub(super) fn check(processes: &Processes, findings: &mut Findings) {
+/// `has_init`: their pid namespace is the container's own, and begins with the root of the tree.
+pub(super) fn check(processes: &Processes, has_init: bool, findings: &mut Findings) {
     ids(processes, findings);
-    parents(processes, findings);
+    parents(processes, has_init, findings);
     let members = members(processes);
     sessions(&members, findings);
     dead_leaders(processes, &members, findings);
@@ -90,8 +91,8 @@ fn wait_status(status: u32) -> bool {
     }
 }
 
-/// One root, every other process under a parent that is there, no circles.
-fn parents(processes: &Processes, findings: &mut Findings) {
+/// One root where a pid namespace begins with it, every other process under a parent that is there, no circles.
+fn parents(processes: &Processes, has_init: bool, findings: &mut Findings) {
     let mut roots = Vec::new();
     for (&pid, process) in processes {
         let parent = process.process.parent;
@@ -103,6 +104,11 @@ fn parents(processes: &Processes, findings: &mut Findings) {
     }
     match roots[..] {
         [] if processes.is_empty() => findings.add(crate::layout::MANIFEST, "paths: an image has at least one process"),
+        _ if !has_init => {
+            if processes.contains_key(&Pid(1)) {
+                findings.add(&process_file(Pid(1), "process"), "pid: 1 in a pid namespace shared with the host is the host's");
+            }
+        }
         [] | [_] => {}
         [first, ..] => {
             for &pid in &roots[1..] {

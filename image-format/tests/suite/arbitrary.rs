@@ -12,7 +12,7 @@ use image_format::timer::*;
 use image_format::{Address, Blob, Blocker, Bytes, FileId, Hex, Octal, Pid, Timespec};
 use proptest::prelude::{Just, RngExt, Strategy};
 use proptest::test_runner::TestRng;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Something a random generator can make.
 pub(crate) trait Arbitrary: Sized {
@@ -110,6 +110,11 @@ impl<K: Arbitrary + Ord, V: Arbitrary> Arbitrary for BTreeMap<K, V> {
         (0..rng.random_range(0..4)).map(|_| (K::arbitrary(rng), V::arbitrary(rng))).collect()
     }
 }
+impl<T: Arbitrary + Ord> Arbitrary for BTreeSet<T> {
+    fn arbitrary(rng: &mut TestRng) -> Self {
+        (0..rng.random_range(0..4)).map(|_| T::arbitrary(rng)).collect()
+    }
+}
 
 wrappers! {
     Pid, FileId, Address, Hex, Octal, Blob, Fixed, SignalSet,
@@ -120,6 +125,7 @@ choices! {
     FileKind [] [Regular, Directory, Device, Pipe, Eventfd, Epoll, Timerfd, Signalfd]
     Stream [Log] []
     PathKind [Directory, Object, Lines, Raw] []
+    NamespaceKind [Cgroup, Ipc, Mnt, Net, Pid, Uts] []
     Backing [Anonymous, Vdso, Vvar, VvarVclock, Vsyscall] [File, SharedAnonymous]
     Source [Zero, File, Parent] [Own, Process]
     Resume [Again, Ended] [Remaining]
@@ -153,7 +159,7 @@ records! {
     Kernel { release, vdso, vdso_size }
     Cpu { xfeatures, xsave_size, flags }
     Clocks { realtime, monotonic, boottime }
-    Container { root, host_net, hostname, domainname }
+    Container { root, host_namespaces, hostname, domainname }
     PathEntry { path, kind, size }
     Segment { start, end, protection, shared, flags, backing, pages }
     MappedFile { path, offset, size, modified, writable }

@@ -252,6 +252,10 @@ fn parents() {
             |i| record(i).parent = Pid(0),
             "0x00003002/process: parent: 0, which is already said by process 1: there is one root",
         ),
+        (
+            |i| _ = i.manifest.container.host_namespaces.insert(NamespaceKind::Pid),
+            "0x00000001/process: pid: 1 in a pid namespace shared with the host is the host's",
+        ),
         (|i| record(i).parent = CHILD, "0x00003002/process: parent: it is its own ancestor"),
         (|i| process(i, FIRST).process.parent = CHILD, "0x00000001/process: parent: it is its own ancestor"),
         (

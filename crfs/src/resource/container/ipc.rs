@@ -2,7 +2,9 @@
 
 use super::super::Findings;
 use crate::failure::{Doing, Failure};
+use crate::registry::Record;
 use image_format::Bytes;
+use image_format::manifest::NamespaceKind;
 use nix::sched::{CloneFlags, setns};
 use std::fs::{self, File};
 use std::os::fd::AsFd;
@@ -28,7 +30,7 @@ const SYSV: [(&str, &str, &str); 3] = [
 ///
 /// # Errors
 /// When the process is gone, or a namespace cannot be joined.
-pub(super) fn visit(init: i32, findings: &mut Findings) -> Result<Names, Failure> {
+pub(super) fn visit(record: &Record, init: i32, findings: &mut Findings) -> Result<Names, Failure> {
     let join = [("uts", CloneFlags::CLONE_NEWUTS), ("ipc", CloneFlags::CLONE_NEWIPC)];
     let open = |task: &str, name: &str| {
         let path = format!("/proc/{task}/ns/{name}");
@@ -44,14 +46,21 @@ pub(super) fn visit(init: i32, findings: &mut Findings) -> Result<Names, Failure
             .and_then(|file| setns(file.as_fd(), kind).doing(|| format!("the container's {name} namespace: joining")));
         visited = visited.and_then(|names| entered.map(|()| names));
     }
-    let visited = visited.and_then(|_| look(findings));
+    let visited = visited.and_then(|_| {
+        // What the host's namespace holds is nobody's; what a process has attached is found with that process.
+        if !record.shares(NamespaceKind::Ipc) {
+            objects(findings)?;
+        }
+        names()
+    });
     for (file, kind) in own {
         setns(file.as_fd(), kind).doing(|| "going back to the own namespaces")?;
     }
     visited
 }
 
-fn look(findings: &mut Findings) -> Result<Names, Failure> {
+/// What a namespace of its own holds.
+fn objects(findings: &mut Findings) -> Result<(), Failure> {
     for (name, what, object) in SYSV {
         let path = format!("/proc/sysvipc/{name}");
         // Absent where the kernel has no System V IPC.
@@ -73,6 +82,10 @@ fn look(findings: &mut Findings) -> Result<Names, Failure> {
             "Remove it with mq_unlink",
         );
     }
+    Ok(())
+}
+
+fn names() -> Result<Names, Failure> {
     let uname = nix::sys::utsname::uname().doing(|| "uname(2)")?;
     Ok(Names {
         hostname: Bytes(uname.nodename().as_bytes().to_vec()),

@@ -29,11 +29,17 @@ impl Environment {
     ///
     /// # Errors
     /// When the first process is gone.
-    pub fn read(init: i32, moment: &Moment, proc: &mut Proc, findings: &mut Findings) -> Result<Self, Failure> {
+    pub fn read(
+        record: &Record,
+        init: i32,
+        moment: &Moment,
+        proc: &mut Proc,
+        findings: &mut Findings,
+    ) -> Result<Self, Failure> {
         let release = nix::sys::utsname::uname().doing(|| "uname(2)")?.release().to_string_lossy().into_owned();
         Ok(Environment {
             clocks: moment.inside(init, proc)?,
-            names: ipc::visit(init, findings)?,
+            names: ipc::visit(record, init, findings)?,
             release,
             flags: cpu::flags()?,
         })
@@ -72,7 +78,7 @@ pub fn manifest(
         clocks: environment.clocks,
         container: Container {
             root: record.root.as_ref().map(|root| Bytes(root.as_os_str().as_bytes().to_vec())),
-            host_net: record.host_net,
+            host_namespaces: record.host_namespaces.clone(),
             hostname: environment.names.hostname,
             domainname: environment.names.domainname,
         },

@@ -30,6 +30,7 @@ use super::proc::Proc;
 use super::subject::Subjects;
 use crate::failure::Failure;
 use crate::registry::Record;
+use image_format::manifest::NamespaceKind;
 
 /// Obstacles that the container's namespaces hold.
 ///
@@ -38,8 +39,10 @@ use crate::registry::Record;
 pub fn survey(record: &Record, subjects: &Subjects, proc: &mut Proc, findings: &mut Findings) -> Result<(), Failure> {
     cgroups(record, findings)?;
     namespaces::survey(record, subjects, proc, findings)?;
-    mounts::survey(record, subjects.init, proc, findings)?;
-    if !record.host_net {
+    if !record.shares(NamespaceKind::Mnt) {
+        mounts::survey(record, subjects.init, proc, findings)?;
+    }
+    if !record.shares(NamespaceKind::Net) {
         network::survey(subjects.init, proc, findings)?;
     }
     Ok(())

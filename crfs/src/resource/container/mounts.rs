@@ -6,18 +6,27 @@ use crate::failure::Failure;
 use crate::mountinfo::{Mount, mounts};
 use crate::registry::Record;
 use image_format::Bytes;
+use image_format::manifest::NamespaceKind;
 use std::collections::BTreeSet;
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
-/// Compares the container's mounts with the host's.
+/// Compares the mounts of a container that has its own with the host's.
 ///
 /// # Errors
 /// When the first process is gone.
 pub(super) fn survey(record: &Record, init: i32, proc: &mut Proc, findings: &mut Findings) -> Result<(), Failure> {
     let host = mounts(proc.bytes(format_args!("self/mountinfo"))?);
     let own = mounts(proc.bytes(format_args!("{init}/mountinfo"))?);
-    for mount in foreign(&host, &own, record.root.as_deref()) {
+    let prefix = proc.link(format_args!("{init}/root"))?;
+    if record.root.is_none() && prefix != b"/" {
+        findings.block(
+            "manifest",
+            format!("the container's first process has {} for its root directory (chroot)", Bytes(prefix)),
+            "Start it with `crctl run --root`",
+        );
+    }
+    for mount in foreign(&host, &own, record.root.as_deref(), !record.shares(NamespaceKind::Pid)) {
         let path = Bytes(mount.path.into_os_string().into_vec());
         findings.block(
             "manifest",
@@ -28,8 +37,8 @@ pub(super) fn survey(record: &Record, init: i32, proc: &mut Proc, findings: &mut
     Ok(())
 }
 
-/// The mounts that a fresh container would not have.
-fn foreign(host: &[Mount], own: &[Mount], root: Option<&Path>) -> Vec<Mount> {
+/// The mounts that a fresh container would not have. One with a pid namespace of its own has a /proc of its own.
+fn foreign(host: &[Mount], own: &[Mount], root: Option<&Path>, own_pids: bool) -> Vec<Mount> {
     let known: BTreeSet<&Mount> = host.iter().collect();
     let mut proc_seen = false;
     let mut foreign = Vec::new();
@@ -38,7 +47,7 @@ fn foreign(host: &[Mount], own: &[Mount], root: Option<&Path>) -> Vec<Mount> {
     for mount in own.iter().filter(|mount| !mount.is_crfs()) {
         // The container's own /proc, once.
         let is_proc = mount.path == Path::new("/proc") && mount.kind == "proc" && mount.root == Path::new("/");
-        if is_proc && !proc_seen && !known.contains(mount) {
+        if own_pids && is_proc && !proc_seen && !known.contains(mount) {
             proc_seen = true;
             continue;
         }
@@ -67,7 +76,7 @@ mod tests {
         24 27 0:6 / /dev rw - devtmpfs devtmpfs rw\n30 27 0:30 / /srv/a\\040b/data rw - tmpfs tmpfs rw\n";
 
     fn paths(own: &[u8], root: Option<&str>) -> Vec<String> {
-        let found = foreign(&mounts(HOST), &mounts(own), root.map(Path::new));
+        let found = foreign(&mounts(HOST), &mounts(own), root.map(Path::new), true);
         found.into_iter().map(|mount| mount.path.to_string_lossy().into_owned()).collect()
     }
 

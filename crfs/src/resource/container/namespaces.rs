@@ -6,6 +6,7 @@ use super::super::subject::Subjects;
 use crate::failure::Failure;
 use crate::registry::Record;
 use image_format::layout;
+use image_format::manifest::NamespaceKind;
 
 /// The links of /proc/PID/ns (`fs/proc/namespaces.c`, v6.18).
 const NAMES: [&str; 10] =
@@ -25,8 +26,12 @@ pub(super) fn survey(
     let expected = links(proc, &format!("{init}"), &NAMES)?;
     let ours = links(proc, "self", &NAMES)?;
     for ((name, theirs), ours) in NAMES.iter().zip(&expected).zip(&ours) {
-        // What is made anew on restore: everything but the user namespace, and the network unless it was shared.
-        let is_shared = *name == "user" || (*name == "net" && record.host_net);
+        // A restore makes a time namespace whatever there was, so that the clocks go on.
+        if name.starts_with("time") {
+            continue;
+        }
+        let kind = NamespaceKind::ALL.into_iter().find(|kind| name.starts_with(kind.name()));
+        let is_shared = kind.is_none_or(|kind| record.shares(kind));
         if is_shared != (theirs == ours) {
             let has = if is_shared { "has a namespace of its own" } else { "shares the host's namespace" };
             findings.block(

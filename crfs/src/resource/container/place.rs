@@ -3,7 +3,9 @@
 use super::super::Findings;
 use super::super::proc::Proc;
 use crate::failure::{Doing, Failure};
+use crate::registry::Record;
 use image_format::Bytes;
+use image_format::manifest::NamespaceKind;
 use std::ffi::OsStr;
 use std::fs::{self, Metadata};
 use std::os::unix::ffi::OsStrExt;
@@ -43,13 +45,21 @@ impl Lost {
 }
 
 impl Place {
-    /// The root of the container whose first process this is.
+    /// The root of a container: the host's where it shares its mounts, so that a process that was given another by chroot(2) has that
+    /// recorded; else that of its first process.
     ///
     /// # Errors
-    /// When it is gone.
-    pub fn of(init: i32, proc: &mut Proc) -> Result<Self, Failure> {
-        let prefix = proc.link(format_args!("{init}/root"))?;
-        Ok(Place { root: PathBuf::from(format!("/proc/{init}/root")), prefix })
+    /// When the first process is gone.
+    pub fn of(record: &Record, init: i32, proc: &mut Proc) -> Result<Self, Failure> {
+        let task = if record.shares(NamespaceKind::Mnt) { "self".to_owned() } else { init.to_string() };
+        let prefix = proc.link(format_args!("{task}/root"))?;
+        Ok(Place { root: PathBuf::from(format!("/proc/{task}/root")), prefix })
+    }
+
+    /// A link of /proc that leads to the root.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
     }
 
     /// A path of the kernel's as the container writes it; None when it is outside of its root.

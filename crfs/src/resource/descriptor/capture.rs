@@ -21,23 +21,25 @@ use std::path::Path;
 ///
 /// With `kstate` every task is frozen, and traced by the calling thread. Without it the tasks run: only what stands in the way is
 /// looked for, no queue is read, and what comes or goes meanwhile is passed over. Obstacles are added to `findings`, one for
-/// each open file description; such a description is not among the records. `log` is the container's log on the host.
+/// each open file description; such a description is not among the records. `root` leads to the
+/// container's root directory, `log` is the container's log on the host.
 ///
 /// # Errors
 /// When /proc cannot be read, or something changes although it is frozen ([`Kind::Stale`]).
 pub fn capture(
     processes: &[(Pid, i32)],
     kstate: Option<(&KernelState, &BTreeMap<i32, Task>)>,
+    root: &Path,
     log: &Path,
     findings: &mut Findings,
 ) -> Result<Descriptors, Failure> {
     let mut processes = processes.to_vec();
     processes.sort_unstable();
-    let Some(&(_, init)) = processes.first() else {
+    if processes.is_empty() {
         return Ok(Descriptors::default());
-    };
+    }
     let kernel = kstate.map(Kernel::new);
-    let place = match Place::open(init, log) {
+    let place = match Place::open(root, log) {
         Err(_) if kernel.is_none() => return Ok(Descriptors::default()),
         other => other?,
     };

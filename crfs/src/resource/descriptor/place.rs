@@ -22,12 +22,11 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// The root of the process `init` (host pid).
-    pub(crate) fn open(init: i32, log: &Path) -> Result<Self, Failure> {
-        let link = format!("/proc/{init}/root");
-        let root = File::options().read(true).custom_flags(libc::O_PATH).open(&link);
+    /// The root that a link of /proc leads to.
+    pub(crate) fn open(link: &Path, log: &Path) -> Result<Self, Failure> {
+        let root = File::options().read(true).custom_flags(libc::O_PATH).open(link);
         let root = root.doing(|| "the container's root directory: opening it")?;
-        let prefix = fs::read_link(&link).doing(|| "the container's root directory: reading its path")?;
+        let prefix = fs::read_link(link).doing(|| "the container's root directory: reading its path")?;
         let log = fs::metadata(log).ok().map(|log| (log.dev(), log.ino()));
         Ok(Place { root, prefix: prefix.into_os_string().into_vec(), log })
     }

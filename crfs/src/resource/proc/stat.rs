@@ -5,11 +5,13 @@ use crate::failure::Failure;
 
 /// The fields of /proc/PID/stat that are used, in its order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[allow(missing_docs)] // proc_pid_stat(5) has them by these names
+#[allow(missing_docs)] // proc_pid_stat(5) has them by these names, but for `pgrp`
 pub struct Stat {
     pub comm: Vec<u8>,
     pub state: u8,
     pub ppid: i32,
+    pub group: i32,
+    pub session: i32,
     pub tty: i32,
     pub flags: u32,
     pub start_time: u64,
@@ -51,6 +53,8 @@ impl Stat {
             comm,
             state: *field(3)?.as_bytes().first()?,
             ppid: i(4)?,
+            group: i(5)?,
+            session: i(6)?,
             tty: i(7)?,
             flags: field(9)?.parse().ok()?,
             start_time: u(22)?,

@@ -23,7 +23,7 @@ pub fn survey(process: &Process, subjects: &Subjects, proc: &mut Proc, findings:
             "Start it with its output redirected, under setsid",
         );
     }
-    if host != subjects.init && !subjects.ids.contains_key(&leader.stat.ppid) {
+    if subjects.has_init && host != subjects.init && !subjects.ids.contains_key(&leader.stat.ppid) {
         findings.block(
             &object,
             format!("has its parent (process {} of the host) outside the container", leader.stat.ppid),

@@ -34,11 +34,7 @@ pub fn capture(
     let unreadable = || Failure::new(Kind::Unsupported, format!("{object}: /proc/{host}/limits is malformed"));
     let record = Process {
         pid: process.pid,
-        parent: if host == subjects.init {
-            Pid(0)
-        } else {
-            subjects.ids.get(&leader.stat.ppid).copied().unwrap_or(Pid(0))
-        },
+        parent: subjects.ids.get(&leader.stat.ppid).copied().unwrap_or(Pid(0)),
         group: id(&leader.status.ns_pgid),
         session: id(&leader.status.ns_sid),
         exit_signal: signal::from_number(leader.stat.exit_signal),

@@ -8,14 +8,17 @@
 //! - **Made again:** parents before children with the same ids; groups and sessions by setsid and setpgid while their leaders
 //!   live; layout and executable by PR_SET_MM_MAP once memory is in place; limits and dumpable in the tail.
 //! - **Refused:** a controlling terminal, an LDT, asynchronous I/O, namespaces of its own, objects shared with
-//!   another process that is no thread, a parent outside the container; each with its words in `blockers.rs` and `sharing.rs`.
+//!   another process that is no thread, a parent outside the container, a group or session that others outside are in too; each with its
+//!   words in `blockers.rs`, `sharing.rs` and `outsiders.rs`.
 
 mod blockers;
 mod capture;
 mod limits;
+mod outsiders;
 pub mod restore;
 mod sharing;
 
 pub use blockers::{kernel_blockers, survey};
 pub use capture::capture;
+pub use outsiders::survey as survey_outsiders;
 pub use sharing::survey as survey_sharing;

@@ -12,7 +12,7 @@ use crate::registry::{Live, LiveProcess, Record, Registry, State, Status};
 use image_format::manifest::{Clocks, Container, Cpu, Kernel, Manifest, PathEntry, PathKind};
 use image_format::memory::{Backing, ChunkSum, Fixed, PageRange, Protection, Segment, SegmentFlags, Source, checksum};
 use image_format::{Address, Blocker, Bytes, Hex, Pid, Timespec, layout, render_lines, render_object};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -147,7 +147,8 @@ impl Fake {
             created: 1_700_000_000,
             command: Vec::new(),
             root: None,
-            host_net: false,
+            host_namespaces: BTreeSet::new(),
+            stub_init: None,
             init: None,
             exit_status: None,
             inspect: false,
@@ -384,7 +385,7 @@ fn manifest(paths: Vec<PathEntry>) -> Manifest {
         kernel: Kernel { release: "6.18".into(), vdso: Hex(0), vdso_size: 0 },
         cpu: Cpu { xfeatures: Hex(0), xsave_size: 0, flags: Vec::new() },
         clocks: Clocks { realtime: time, monotonic: time, boottime: time },
-        container: Container { root: None, host_net: false, hostname: Bytes(vec![]), domainname: Bytes(vec![]) },
+        container: Container { root: None, host_namespaces: BTreeSet::new(), hostname: Bytes(vec![]), domainname: Bytes(vec![]) },
         parent: None,
         paths,
     }

@@ -2,7 +2,7 @@
 
 use crate::copy::Copy;
 use crate::failure::{Doing, Failure, Kind};
-use crate::plan::{Action, Plan, Role, SCRATCH_SIZE, Step, ThreadStep};
+use crate::plan::{Action, OUTSIDE, Plan, Role, SCRATCH_SIZE, Step, ThreadStep};
 use crate::registry::Container;
 use crate::resource::memory::restore::{self as memory, Backings, PageFiles};
 use crate::resource::process::restore::{self as process, Directories};
@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 
 /// A stop that was asked for comes within microseconds.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
+const PR_SET_PDEATHSIG: u64 = 1;
 const PR_SET_NAME: u64 = 15;
 const PR_SET_CHILD_SUBREAPER: u64 = 36;
 /// What makes a thread of a process (clone(2)); its thread pointer and tid address are set by calls and registers of its own.
@@ -409,12 +410,13 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// A helper has served: it exits, and its reaper waits for it.
+    /// A helper or stub has served: it exits, and its reaper waits for it.
     fn dismiss(&mut self, pid: Pid) -> Result<(), Failure> {
+        self.exit(pid, 0)?;
+        // Nobody in the image waits for the stub: it is the worker's own child.
         let Some(Role::Helper { reaper }) = self.plan.births.get(&pid).map(|birth| birth.role.clone()) else {
             return Ok(());
         };
-        self.exit(pid, 0)?;
         let wait_all = u64::from(libc::__WALL.cast_unsigned());
         self.leader(reaper)?
             .call(libc::SYS_wait4, &[pid.0.into(), 0, wait_all, 0], "wait4 for a helper")
@@ -526,6 +528,9 @@ impl<'a> Builder<'a> {
     /// The last that is done to a process: interrupted calls, the scratch, masks and registers, the leader last since the scratch is
     /// one for all its threads.
     fn resume(&mut self, pid: Pid) -> Result<(), Failure> {
+        if pid == OUTSIDE {
+            return self.become_init();
+        }
         let image = self.image(pid)?;
         let Some(mut injected) = self.tasks.get_mut(&pid).map(|task| std::mem::take(&mut task.injected)) else {
             return Ok(());
@@ -553,6 +558,29 @@ impl<'a> Builder<'a> {
         }
         if let Some(task) = self.tasks.get_mut(&pid) {
             task.finished = finished;
+        }
+        Ok(())
+    }
+
+    /// The stub begins its life as pid 1: nothing open, nobody whose death is its own, and waiting for children.
+    fn become_init(&mut self) -> Result<(), Failure> {
+        let doing = || "the stub init".to_owned();
+        let mut batch = Batch::new();
+        let root = batch.data(b"/\0");
+        batch.call(libc::SYS_chdir, &[root.into()], "chdir");
+        batch.call(libc::SYS_prctl, &[PR_SET_PDEATHSIG.into(), 0u64.into()], "prctl(PR_SET_PDEATHSIG)");
+        batch.call(libc::SYS_close, &[self.plan.link_fd.into()], "close the link");
+        self.inject(OUTSIDE, &batch)?;
+        let injector = self.tasks.get_mut(&OUTSIDE).and_then(|task| task.injected.remove(&OUTSIDE));
+        let injector = injector.ok_or_else(|| Failure::new(Kind::System, doing()))?;
+        let tracee = injector.unmap_scratch_and_stop().doing(doing)?;
+        let mut regs = tracee.regs().doing(doing)?;
+        regs.rip = stub::REAP.0;
+        // In no call, so that none is started again.
+        regs.orig_rax = u64::MAX;
+        tracee.set_regs(&regs).doing(doing)?;
+        if let Some(task) = self.tasks.get_mut(&OUTSIDE) {
+            task.finished = vec![tracee];
         }
         Ok(())
     }

@@ -4,6 +4,7 @@
 //! option is cleared and the worker lets go.
 
 mod builder;
+mod home;
 mod publish;
 
 use super::{Report, settle};
@@ -11,12 +12,14 @@ use crate::copy::Copy;
 use crate::failure::{Doing, Failure, Kind};
 use crate::freezer::Cgroup;
 use crate::launch::{ClockOffsets, Surroundings, clone_init};
-use crate::plan;
-use crate::registry::{Registry, Timing};
+use crate::operation::start_time;
+use crate::plan::{self, Home};
+use crate::registry::{Container, Init, Registry, Timing};
 use crate::resource::container::restore as container_restore;
 use builder::Builder;
 use crfs_sys::HostPid;
 use crfs_tracee::stub;
+use image_format::manifest::NamespaceKind;
 use image_format::{Image, Pid, layout};
 use nix::sys::signal::Signal;
 use std::ffi::{CString, OsString};
@@ -52,7 +55,8 @@ fn build(registry: &Registry, name: &str, from: &Path, report: &mut Report) -> R
     let copy = Copy::load(from)?;
     let image = &copy.image;
     container_restore::check_host(&image.manifest)?;
-    let plan = plan::compute(image)?;
+    let home = home::choose(image, &mut report.notes)?;
+    let plan = plan::compute(image, &home)?;
     lap(report, "check");
 
     write_record(registry, name, image)?;
@@ -63,7 +67,8 @@ fn build(registry: &Registry, name: &str, from: &Path, report: &mut Report) -> R
     cgroup.create()?;
     let live = made_or_gone(&cgroup, || {
         let link = link_to_worker(&plan)?;
-        let init = first_process(image, &cgroup, &link)?;
+        let init = first_process(image, &home, &cgroup, &link)?;
+        note_stub_init(&container, &home, init)?;
         lap(report, "surroundings");
         let builder = Builder::new(&container, from, &copy, &plan, init, &mut report.notes)?;
         lap(report, "open");
@@ -75,7 +80,8 @@ fn build(registry: &Registry, name: &str, from: &Path, report: &mut Report) -> R
     let published = made_or_gone(&cgroup, || {
         settle::wait(live.iter().map(|&(_, host)| host))?;
         publish::publish(image, from, &container)?;
-        container.write_live(&settle::live(&cgroup, live)?)
+        let processes = live.into_iter().filter(|&(pid, _)| pid != plan::OUTSIDE);
+        container.write_live(&settle::live(&cgroup, processes)?)
     });
     lap(report, "publish");
     published
@@ -119,8 +125,16 @@ fn write_record(registry: &Registry, name: &str, image: &Image) -> Result<(), Fa
     record.command =
         first.map_or(Vec::new(), |first| first.process.arguments.iter().map(|arg| arg.escaped()).collect());
     record.root = options.root.as_ref().map(|root| PathBuf::from(OsString::from_vec(root.0.clone())));
-    record.host_net = options.host_net;
+    record.host_namespaces.clone_from(&options.host_namespaces);
     record.cgroup = Cgroup::of(registry, name)?.path().to_owned();
+    container.write_record(&record)
+}
+
+/// Notes which process is pid 1 and no part of the image, if there is one.
+fn note_stub_init(container: &Container, home: &Home, first: HostPid) -> Result<(), Failure> {
+    let mut record = container.existing()?;
+    let start_time = start_time(first.raw()).filter(|_| *home == Home::Stub);
+    record.stub_init = start_time.map(|start_time| Init { pid: first.raw(), start_time });
     container.write_record(&record)
 }
 
@@ -139,13 +153,18 @@ struct Link {
     number: i32,
 }
 
-/// The container's first process in its new surroundings, at the stub's first instructions.
-fn first_process(image: &Image, cgroup: &Cgroup, link: &Link) -> Result<HostPid, Failure> {
+/// The container's first process, or the stub that clones it, in its new surroundings, at the stub's first instructions.
+fn first_process(image: &Image, home: &Home, cgroup: &Cgroup, link: &Link) -> Result<HostPid, Failure> {
     let manifest = &image.manifest;
+    let mut host_namespaces = manifest.container.host_namespaces.clone();
+    if *home == Home::Stub {
+        // With mounts of its own, for the /proc that shows it.
+        host_namespaces.retain(|kind| !matches!(kind, NamespaceKind::Pid | NamespaceKind::Mnt));
+    }
     let os = |bytes: &image_format::Bytes| OsString::from_vec(bytes.0.clone());
     let surroundings = Surroundings {
         root: manifest.container.root.as_ref().map(|root| os(root).into()),
-        host_net: manifest.container.host_net,
+        host_namespaces,
         hostname: os(&manifest.container.hostname),
         domainname: os(&manifest.container.domainname),
     };

@@ -33,8 +33,8 @@ pub(super) fn read(
     findings: &mut Findings,
     laps: &mut Laps,
 ) -> Result<Records, Failure> {
-    let place = Place::of(job.init, &mut job.proc)?;
-    let environment = Environment::read(job.init, moment, &mut job.proc, findings)?;
+    let place = Place::of(&job.record, subjects.init, &mut job.proc)?;
+    let environment = Environment::read(&job.record, subjects.init, moment, &mut job.proc, findings)?;
     laps.lap("surroundings");
     let mut processes = BTreeMap::new();
     for process in &subjects.processes {
@@ -60,7 +60,7 @@ pub(super) fn read(
     laps.lap("memory");
     let ids: Vec<(Pid, i32)> = subjects.processes.iter().map(|process| (process.pid, process.host)).collect();
     let Descriptors { mut files, stdios, mut fds, pipes } =
-        descriptor::capture(&ids, Some(job.kernel.parts()), &job.container.log_file(), findings)?;
+        descriptor::capture(&ids, Some(job.kernel.parts()), place.root(), &job.container.log_file(), findings)?;
     // Timers ran on while this read: they are told as of the moment whose clocks the manifest has.
     let now = crfs_sys::time::clock_ns(libc::CLOCK_MONOTONIC).doing(|| "reading CLOCK_MONOTONIC")?;
     descriptor::timers_at_moment(&mut files, now - moment.monotonic_ns);

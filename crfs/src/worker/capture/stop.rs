@@ -31,9 +31,8 @@ pub(super) struct Held {
 pub(super) fn hold(job: &mut Job, end: Instant, findings: &mut Findings, laps: &mut Laps) -> Result<Held, Failure> {
     loop {
         let moment = Moment::now()?;
-        let pids = job.cgroup.procs()?;
-        let subjects = subject::collect(&mut job.proc, job.init, &pids)?;
-        if !subjects.processes.iter().any(|process| process.host == job.init) {
+        let subjects = subject::collect(&mut job.proc, &job.record)?;
+        if !subjects.processes.iter().any(|process| process.host == subjects.init) {
             return Err(Failure::new(
                 Kind::WrongState,
                 format!("{}: its first process has ended; `crctl ls` shows the state", job.record.name),
