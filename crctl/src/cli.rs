@@ -51,6 +51,16 @@ pub(crate) enum Command {
         after_help = "Example:\n  setsid python3 counter.py </dev/null >out 2>&1 & crctl add vs1 --pid $!\n  crctl add web --cgroup /sys/fs/cgroup/system.slice/web.service"
     )]
     Add(Add),
+    /// Run a command inside a container that runs, and exit with its status.
+    ///
+    /// It joins the container's namespaces, root and cgroup as a child of its first process, so that it is frozen, checkpointed and
+    /// killed with the rest. It has your input and output, environment, umask and limits, and your working directory where the
+    /// container has it. While it runs, what of its input and output leads outside (a terminal, a pipe) keeps the container from being
+    /// checkpointed. Signals that end a program are passed on to it.
+    #[command(
+        after_help = "Example:\n  crctl exec vs1 -- ps aux\n  crctl exec -d vs1 -- python3 worker.py\n\nIt exits with the status of the command, or 128 and the number of the signal that ended it; 126 and 127 as crctl run."
+    )]
+    Exec(Exec),
     /// List the containers: name, state, processes, memory, age, command.
     #[command(after_help = "Example:\n  crctl ls --json | jq -r '.[] | select(.state == \"frozen\").name'")]
     Ls,
@@ -167,6 +177,18 @@ pub(crate) struct Add {
     /// The directory of a cgroup (v2), whose processes are moved out of it. Its limits hold for them no longer.
     #[arg(long, value_name = "PATH")]
     pub(crate) cgroup: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Exec {
+    /// The container.
+    pub(crate) name: String,
+    /// Return when the command was executed. Its input is /dev/null, and its output goes to the log (crctl logs NAME).
+    #[arg(short, long)]
+    pub(crate) detach: bool,
+    /// The command and its arguments.
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<OsString>,
 }
 
 #[derive(Debug, Args)]

@@ -4,6 +4,7 @@ mod add;
 mod change;
 mod checkpoint;
 mod diff;
+mod exec;
 mod inspect;
 mod logs;
 mod place;
@@ -19,11 +20,11 @@ use crfs::failure::{Failure, Kind};
 use crfs::registry::Registry;
 use std::os::unix::fs::MetadataExt;
 
-/// Runs a command line.
+/// Runs a command line, and returns the exit code of what succeeded: of `exec` its command's, of all others 0.
 ///
 /// # Errors
 /// What the library refused, or that the output could not be written.
-pub(crate) fn run(cli: Cli) -> Result<()> {
+pub(crate) fn run(cli: Cli) -> Result<u8> {
     let json = cli.json;
     // A copy is plain files: whoever may read it may look at it.
     let needs_no_privilege = match &cli.command {
@@ -36,7 +37,8 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         require_root()?;
     }
     let registry = Registry::from_environment();
-    match cli.command {
+    let done = match cli.command {
+        Command::Exec(arguments) => return exec::exec(&registry, &arguments, json),
         Command::Run(arguments) => run::run(&registry, &arguments, json),
         Command::Add(arguments) => add::add(&registry, &arguments, json),
         Command::Ls => tell::list(&registry, json),
@@ -55,7 +57,8 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         Command::Inspect { what } => inspect::inspect(&registry, &what, json),
         Command::Diff { one, other } => diff::diff(&registry, &one, &other, json),
         Command::Plan { directory } => plan::plan(&directory, json),
-    }
+    };
+    done.map(|()| 0)
 }
 
 /// The run directory is root's, and so is everything a container is made of.

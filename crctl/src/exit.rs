@@ -69,9 +69,10 @@ Exit codes:
   11   the container ran behind our back
   12   no space left
   13   this machine lacks something crfs needs
-  126  run: the command cannot be executed
-  127  run: the command was not found
-  130  interrupted (^C, SIGTERM); everything is as before";
+  126  run, exec: the command cannot be executed
+  127  run, exec: the command was not found
+  130  interrupted (^C, SIGTERM); everything is as before
+exec exits with the status of its command, or 128 and the number of the signal that ended it.";
 
 /// The exit code of an error.
 pub(crate) fn code(error: &anyhow::Error) -> u8 {

@@ -14,7 +14,7 @@ fn main() -> ExitCode {
     let arguments = cli::Cli::parse();
     let json = arguments.json;
     match commands::run(arguments) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => ExitCode::from(code),
         Err(error) if error.is::<exit::Different>() => ExitCode::FAILURE,
         Err(error) => {
             let code = exit::code(&error);

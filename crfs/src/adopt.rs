@@ -57,6 +57,7 @@ fn take(
     let mut found = tree::look(source)?;
     let guard = refuse::Guard::new(registry)?;
     let end = Instant::now() + DEADLINE;
+    found.iter().try_for_each(|&pid| guard.check(pid))?;
     let first = refuse::first(source, &found)?;
     claim.cgroup.make_anew(operation::KILL_PATIENCE)?;
     loop {
@@ -64,9 +65,8 @@ fn take(
         if outside.is_empty() {
             break;
         }
-        for &pid in &outside {
-            guard.check(pid)?;
-        }
+        // Also what was born since.
+        outside.iter().try_for_each(|&pid| guard.check(pid))?;
         for pid in outside {
             moved.take(pid)?;
         }
@@ -74,7 +74,8 @@ fn take(
             let reason = format!("it makes processes faster than they can be moved, for {} s now", DEADLINE.as_secs());
             return Err(Failure::new(Kind::Deadline, format!("{reason}; stop it for a moment (SIGSTOP)")));
         }
-        found = tree::look(source).or_else(|failure| if moved.from.is_empty() { Err(failure) } else { Ok(Vec::new()) })?;
+        found =
+            tree::look(source).or_else(|failure| if moved.from.is_empty() { Err(failure) } else { Ok(Vec::new()) })?;
     }
     let record = Record {
         name: claim.container.name().to_owned(),
@@ -179,9 +180,9 @@ fn limits(cgroup: &Path) -> Option<String> {
         ("memory.max", "max"),
         ("pids.max", "max"),
     ];
-    let set = NONE.iter().filter(|(file, none)| {
-        fs::read_to_string(cgroup.join(file)).is_ok_and(|text| text.trim_end() != *none)
-    });
+    let set = NONE
+        .iter()
+        .filter(|(file, none)| fs::read_to_string(cgroup.join(file)).is_ok_and(|text| text.trim_end() != *none));
     let set: Vec<&str> = set.map(|&(file, _)| file).collect();
     let path = cgroup.display();
     (!set.is_empty()).then(|| format!("cgroup {path}: its {} hold for the processes no longer", set.join(", ")))

@@ -397,9 +397,8 @@ impl Cgroup {
     fn write(&self, name: &str, value: &str) -> Result<(), Failure> {
         let file = self.path.join(name);
         // Without O_CREAT: in a directory that is no cgroup a new file would look like success.
-        let write = || -> std::io::Result<()> {
-            fs::OpenOptions::new().write(true).open(&file)?.write_all(value.as_bytes())
-        };
+        let write =
+            || -> std::io::Result<()> { fs::OpenOptions::new().write(true).open(&file)?.write_all(value.as_bytes()) };
         write().doing(|| format!("{}: writing {value}", file.display()))
     }
 }

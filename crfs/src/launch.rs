@@ -1,5 +1,6 @@
 //! Starting a container: `crctl run`.
 
+pub mod exec;
 mod resolve;
 mod surroundings;
 
@@ -14,6 +15,7 @@ use nix::fcntl::Flock;
 use std::collections::BTreeSet;
 use std::ffi::{CString, OsString};
 use std::fs::{self, File, OpenOptions};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -179,12 +181,12 @@ impl Executable {
         })
     }
 
-    /// Executes it in the calling process, which has the streams it is to have as 0, 1 and 2.
-    fn execute(&self, input: &File, log: &File) -> std::io::Error {
+    /// Executes it in the calling process, with these streams as 0, 1 and 2. None of them may itself have one of these numbers.
+    fn execute<F: AsFd>(&self, [input, output, error]: [F; 3]) -> std::io::Error {
         let steps = || -> nix::Result<std::convert::Infallible> {
-            nix::unistd::dup2_stdin(input)?;
-            nix::unistd::dup2_stdout(log)?;
-            nix::unistd::dup2_stderr(log)?;
+            nix::unistd::dup2_stdin(&input)?;
+            nix::unistd::dup2_stdout(&output)?;
+            nix::unistd::dup2_stderr(&error)?;
             crfs_sys::close_range::close_on_exec_from(3)?;
             crfs_sys::signal::reset_all()?;
             crfs_sys::signal::set_mask(0)?;
@@ -230,9 +232,8 @@ impl Attempt<'_> {
             domainname: host.domainname().to_owned(),
         };
         let within = |failure: Failure| failure.within(format!("{name}: starting"));
-        use std::os::fd::AsFd;
-        let newborn =
-            clone_init(&surroundings, cgroup.as_fd(), None, || executable.execute(&input, &log)).map_err(within)?;
+        let newborn = clone_init(&surroundings, cgroup.as_fd(), None, || executable.execute([&input, &log, &log]))
+            .map_err(within)?;
         let pid = newborn.wait_for_exec().map_err(|failure| {
             let path = executable.path.to_string_lossy();
             let reason = Failure { chain: vec![format!("command {path}"), failure.to_string()], kind: failure.kind };

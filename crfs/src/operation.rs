@@ -12,7 +12,7 @@ pub use list::{Listed, list};
 pub use restore::{build, incoming, restore};
 pub use run_state::state;
 use run_state::state_locked;
-pub(crate) use run_state::{hold, now, start_time, state_if_any};
+pub(crate) use run_state::{exit_code, hold, now, start_time, state_if_any};
 
 use crate::failure::{Doing, Failure, Kind};
 use crate::freezer::Cgroup;

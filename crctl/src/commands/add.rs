@@ -20,7 +20,10 @@ pub(super) fn add(registry: &Registry, arguments: &Add, json: bool) -> Result<()
     }
     let count = record.processes()?.len();
     let count = if count == 1 { "1 process".to_owned() } else { format!("{count} processes") };
-    print(&format!("{}: running ({count}); cat its `blockers` tells what a checkpoint could not carry\n", record.name))?;
+    print(&format!(
+        "{}: running ({count}); cat its `blockers` tells what a checkpoint could not carry\n",
+        record.name
+    ))?;
     for note in &status.notes {
         tell(&format!("note: {note}"));
     }

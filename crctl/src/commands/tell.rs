@@ -86,7 +86,11 @@ fn namespaces(record: &Record) -> String {
     let shared: Vec<&str> =
         NamespaceKind::ALL.into_iter().filter(|&kind| record.shares(kind)).map(NamespaceKind::name).collect();
     let stub = if record.stub_init.is_some() { "; pid 1 is no part of it" } else { "" };
-    if shared.is_empty() { format!("its own{stub}") } else { format!("its own, but the host's {}{stub}", shared.join(", ")) }
+    if shared.is_empty() {
+        format!("its own{stub}")
+    } else {
+        format!("its own, but the host's {}{stub}", shared.join(", "))
+    }
 }
 
 /// The last operation, for people; nothing where there was none.

@@ -57,7 +57,9 @@ impl Guard {
             return refuse("it is a thread of the kernel");
         }
         if self.own.contains(&pid) {
-            return refuse("this command descends from it, and could not thaw what it is frozen with; run it elsewhere");
+            return refuse(
+                "this command descends from it, and could not thaw what it is frozen with; run it elsewhere",
+            );
         }
         if self.server == Some(pid) {
             return refuse("it is the server of the mount, which shows what is frozen");
@@ -91,9 +93,10 @@ pub(super) fn first(source: &Source, found: &[i32]) -> Result<i32, Failure> {
         first = found.iter().copied().find(|&pid| is_init(pid, &mut proc)).unwrap_or(first);
     }
     if namespace(first) != namespace(std::process::id().cast_signed()) && !is_init(first, &mut proc) {
-        let init = proc.numbers(format_args!(""))?.into_iter().find(|&pid| {
-            namespace(pid) == namespace(first) && is_init(pid, &mut proc)
-        });
+        let init = proc
+            .numbers(format_args!(""))?
+            .into_iter()
+            .find(|&pid| namespace(pid) == namespace(first) && is_init(pid, &mut proc));
         let which = init.map_or_else(String::new, |init| format!(": process {init}"));
         return Err(Failure::new(
             Kind::System,

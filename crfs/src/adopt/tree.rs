@@ -45,12 +45,15 @@ fn members(path: &Path) -> Result<Vec<i32>, Failure> {
         return refuse("no such directory");
     }
     if !statfs(path).is_ok_and(|found| found.filesystem_type() == CGROUP2_SUPER_MAGIC) {
-        return refuse("it is no directory of cgroup v2; give its path below the mount point, /sys/fs/cgroup as a rule");
+        return refuse(
+            "it is no directory of cgroup v2; give its path below the mount point, /sys/fs/cgroup as a rule",
+        );
     }
     let cgroup = Cgroup::at(path);
     let mut proc = Proc::open()?;
     let mut found: Vec<i32> = cgroup.procs()?;
-    let started = |pid: &i32, proc: &mut Proc| Stat::read(proc, &format!("{pid}/stat")).map_or(0, |stat| stat.start_time);
+    let started =
+        |pid: &i32, proc: &mut Proc| Stat::read(proc, &format!("{pid}/stat")).map_or(0, |stat| stat.start_time);
     // The oldest first: a parent before its children.
     found.sort_by_cached_key(|pid| (started(pid, &mut proc), *pid));
     Ok(found)

@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 /// For the surroundings to stand, and for the program to be executed: a slow network file system is waited for, one that
 /// hangs is not.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 /// The namespaces that a flag of clone3(2) makes.
 const BORN_INTO: [(NamespaceKind, CloneFlags); 5] = [
     (NamespaceKind::Pid, CloneFlags::CLONE_NEWPID),
@@ -302,7 +302,7 @@ fn wait_until_ready(report: &OwnedFd) -> Result<(), Failure> {
 }
 
 /// All that is written to the pipe until its other end is closed.
-fn read_report(report: &OwnedFd, end: Instant) -> Result<Vec<u8>, Failure> {
+pub(super) fn read_report(report: &OwnedFd, end: Instant) -> Result<Vec<u8>, Failure> {
     let mut bytes = Vec::new();
     let mut file = File::from(report.try_clone().doing(|| "duplicating a pipe")?);
     let mut part = [0u8; 4096];
@@ -333,7 +333,7 @@ fn wait_readable(fd: &OwnedFd, end: Instant) -> Result<(), Failure> {
     }
 }
 
-fn parse_report(bytes: &[u8]) -> Failure {
+pub(super) fn parse_report(bytes: &[u8]) -> Failure {
     serde_json::from_slice(bytes)
         .unwrap_or_else(|_| Failure::new(Kind::System, String::from_utf8_lossy(bytes).into_owned()))
 }

@@ -84,6 +84,11 @@ fn exit_status(record: &Record) -> Option<i32> {
     (start_time(init.pid)? == init.start_time).then(|| stat_field(init.pid, 52))?
 }
 
+/// The wait(2) status of a process that has ended and was not reaped.
+pub(crate) fn exit_code(pid: i32) -> Option<i32> {
+    (stat_field::<char>(pid, 3)? == 'Z').then(|| stat_field(pid, 52))?
+}
+
 /// A field of /proc/PID/stat, numbered as in proc_pid_stat(5), after the name (which may hold blanks).
 fn stat_field<T: std::str::FromStr>(pid: i32, number: usize) -> Option<T> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;

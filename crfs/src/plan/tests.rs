@@ -25,7 +25,12 @@ fn image(processes: &[(u32, u32, u32, u32)]) -> Image {
         kernel: Kernel { release: "6.18".into(), vdso: Hex(0), vdso_size: 0 },
         cpu: Cpu { xfeatures: Hex(0), xsave_size: 0, flags: vec![] },
         clocks: Clocks { realtime: zero, monotonic: zero, boottime: zero },
-        container: Container { root: None, host_namespaces: BTreeSet::new(), hostname: "h".into(), domainname: "".into() },
+        container: Container {
+            root: None,
+            host_namespaces: BTreeSet::new(),
+            hostname: "h".into(),
+            domainname: "".into(),
+        },
         parent: None,
         paths: vec![],
     };
@@ -248,8 +253,13 @@ fn zombies_that_lead_groups_and_follow_them() {
 #[test]
 fn trees_without_an_init_in_place_and_under_a_stub() {
     // A shell with a pipeline; a daemon whose parent and session leader are dead; what a living leader's dead child left.
-    let tree =
-        image(&[(500, 0, 500, 500), (501, 500, 501, 500), (502, 500, 501, 500), (620, 0, 610, 610), (630, 0, 630, 500)]);
+    let tree = image(&[
+        (500, 0, 500, 500),
+        (501, 500, 501, 500),
+        (502, 500, 501, 500),
+        (620, 0, 610, 610),
+        (630, 0, 630, 500),
+    ]);
     let taken = BTreeSet::from([Pid(1), Pid(2), Pid(3)]);
     for home in [Home::Host(taken.clone()), Home::Stub] {
         simulate_in(&tree, &home);
@@ -260,7 +270,8 @@ fn trees_without_an_init_in_place_and_under_a_stub() {
 
 #[test]
 fn a_parent_that_adopts_nobody_is_refused_by_name() {
-    let failure = compute(&image(&[(1, 0, 1, 1), (5, 1, 5, 5), (6, 5, 5, 5), (7, 6, 1, 1)]), &Home::Own).expect_err("impossible");
+    let failure =
+        compute(&image(&[(1, 0, 1, 1), (5, 1, 5, 5), (6, 5, 5, 5), (7, 6, 1, 1)]), &Home::Own).expect_err("impossible");
     assert!(failure.to_string().contains("0x00000007/process"), "{failure}");
 }
 

@@ -69,8 +69,17 @@ pub enum Role {
 
 impl Birth {
     /// Of the process that the worker makes itself.
-    fn first(pid: Pid, role: Role) -> Self {
-        Birth { pid, creator: None, parent: OUTSIDE, own_session: true, before_creators_session: false, group: None, role }
+    fn first(pid: Pid, node: &Node) -> Self {
+        Birth {
+            pid,
+            creator: None,
+            parent: OUTSIDE,
+            own_session: true,
+            before_creators_session: false,
+            group: None,
+            job_control: node.job_control,
+            role: node.role.clone(),
+        }
     }
 }
 
@@ -115,8 +124,9 @@ pub fn births(image: &Image, home: &Home) -> Result<BTreeMap<Pid, Birth>, Failur
     }
     if *home != Home::Own {
         let role = Role::Stub { stays: *home == Home::Stub };
-        planner.births.insert(OUTSIDE, Birth::first(OUTSIDE, role.clone()));
-        nodes.insert(OUTSIDE, Node { parent: OUTSIDE, group: OUTSIDE, session: OUTSIDE, role });
+        let node = Node { parent: OUTSIDE, group: OUTSIDE, session: OUTSIDE, job_control: false, role };
+        planner.births.insert(OUTSIDE, Birth::first(OUTSIDE, &node));
+        nodes.insert(OUTSIDE, node);
     }
     let inside = || nodes.iter().filter(|(pid, _)| **pid != OUTSIDE);
     for (&pid, node) in inside() {
@@ -156,7 +166,7 @@ impl Planner<'_> {
     fn bear(&mut self, nodes: &BTreeMap<Pid, Node>, pid: Pid, node: &Node) -> Result<(), Failure> {
         let Some(parent) = nodes.get(&node.parent) else {
             // The first process, which gets its session with its surroundings; image_format::check has seen that there is one only.
-            self.births.insert(pid, Birth::first(pid, node.role.clone()));
+            self.births.insert(pid, Birth::first(pid, node));
             return Ok(());
         };
         let own_session = node.session == pid;
@@ -237,7 +247,8 @@ impl Planner<'_> {
     }
 
     fn is_reaper(&self, pid: Pid) -> bool {
-        matches!(pid, OUTSIDE | Pid(1)) || self.image.processes.get(&pid).is_some_and(|process| process.attr.child_subreaper)
+        matches!(pid, OUTSIDE | Pid(1))
+            || self.image.processes.get(&pid).is_some_and(|process| process.attr.child_subreaper)
     }
 
     fn free_pid(&mut self) -> Pid {

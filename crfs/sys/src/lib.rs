@@ -25,6 +25,7 @@ pub mod ptrace;
 pub mod puppet;
 pub mod robust_list;
 pub mod sched;
+pub mod scm;
 pub mod seccomp;
 pub mod shared_memory;
 pub mod signal;

@@ -152,7 +152,14 @@ impl World {
         let state = open(None).unwrap();
         let tasks = state.tracees().unwrap_or_default();
         let mut findings = Findings::default();
-        let captured = descriptor::capture(&processes, Some((&state, &tasks)), &self.log(), &mut findings).unwrap();
+        let captured = descriptor::capture(
+            &processes,
+            Some((&state, &tasks)),
+            Path::new("/proc/self/root"),
+            &self.log(),
+            &mut findings,
+        )
+        .unwrap();
         for tracee in stopped {
             tracee.detach().unwrap();
         }
@@ -163,13 +170,20 @@ impl World {
     /// What stands in the way of running puppets.
     pub(crate) fn survey(&self, puppets: &[&Puppet]) -> Findings {
         let mut findings = Findings::default();
-        descriptor::capture(&processes(puppets), None, &self.log(), &mut findings).unwrap();
+        descriptor::capture(&processes(puppets), None, &root(puppets), &self.log(), &mut findings).unwrap();
         findings
     }
 
     /// The records as far as they are told without the kernel's memory.
     pub(crate) fn compare(&self, puppets: &[&Puppet]) -> Descriptors {
-        descriptor::capture(&processes(puppets), None, &self.log(), &mut Findings::default()).unwrap()
+        descriptor::capture(
+            &processes(puppets),
+            None,
+            Path::new("/proc/self/root"),
+            &self.log(),
+            &mut Findings::default(),
+        )
+        .unwrap()
     }
 
     /// Captures, and asserts that nothing stands in the way.
@@ -275,4 +289,9 @@ impl TextSource for Directory {
     fn read(&self, path: &str) -> Result<Option<Vec<u8>>, String> {
         Ok(fs::read(self.0.join(path)).ok())
     }
+}
+
+/// Where the first of them has its root directory.
+fn root(puppets: &[&Puppet]) -> PathBuf {
+    PathBuf::from(format!("/proc/{}/root", puppets[0].pid()))
 }

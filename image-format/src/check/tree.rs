@@ -106,7 +106,10 @@ fn parents(processes: &Processes, has_init: bool, findings: &mut Findings) {
         [] if processes.is_empty() => findings.add(crate::layout::MANIFEST, "paths: an image has at least one process"),
         _ if !has_init => {
             if processes.contains_key(&Pid(1)) {
-                findings.add(&process_file(Pid(1), "process"), "pid: 1 in a pid namespace shared with the host is the host's");
+                findings.add(
+                    &process_file(Pid(1), "process"),
+                    "pid: 1 in a pid namespace shared with the host is the host's",
+                );
             }
         }
         [] | [_] => {}

@@ -3,7 +3,7 @@
 use crate::golden;
 use image_format::files::{File, FileKind, OpenFlags, RegularFile, Stdio, Stream};
 use image_format::image::ImageError;
-use image_format::manifest::{PathEntry, PathKind};
+use image_format::manifest::{NamespaceKind, PathEntry, PathKind};
 use image_format::memory::{CHUNK_SIZE, ChunkSum, Fixed};
 use image_format::process::{JobControl, Limit, Process, Stopped, Zombie};
 use image_format::signal::Signal;

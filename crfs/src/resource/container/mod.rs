@@ -11,6 +11,7 @@
 //!   interfaces beside `lo`, cgroups inside the container's.
 
 mod cpu;
+pub mod home;
 mod host;
 mod ipc;
 mod manifest;

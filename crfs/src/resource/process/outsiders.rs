@@ -14,12 +14,7 @@ use std::collections::BTreeMap;
 ///
 /// # Errors
 /// When /proc cannot be listed; a process that ends meanwhile is passed over.
-pub fn survey(
-    record: &Record,
-    subjects: &Subjects,
-    proc: &mut Proc,
-    findings: &mut Findings,
-) -> Result<(), Failure> {
+pub fn survey(record: &Record, subjects: &Subjects, proc: &mut Proc, findings: &mut Findings) -> Result<(), Failure> {
     if !record.shares(NamespaceKind::Pid) {
         return Ok(());
     }

@@ -385,7 +385,12 @@ fn manifest(paths: Vec<PathEntry>) -> Manifest {
         kernel: Kernel { release: "6.18".into(), vdso: Hex(0), vdso_size: 0 },
         cpu: Cpu { xfeatures: Hex(0), xsave_size: 0, flags: Vec::new() },
         clocks: Clocks { realtime: time, monotonic: time, boottime: time },
-        container: Container { root: None, host_namespaces: BTreeSet::new(), hostname: Bytes(vec![]), domainname: Bytes(vec![]) },
+        container: Container {
+            root: None,
+            host_namespaces: BTreeSet::new(),
+            hostname: Bytes(vec![]),
+            domainname: Bytes(vec![]),
+        },
         parent: None,
         paths,
     }

@@ -4,7 +4,6 @@
 //! option is cleared and the worker lets go.
 
 mod builder;
-mod home;
 mod publish;
 
 use super::{Report, settle};
@@ -15,7 +14,7 @@ use crate::launch::{ClockOffsets, Surroundings, clone_init};
 use crate::operation::start_time;
 use crate::plan::{self, Home};
 use crate::registry::{Container, Init, Registry, Timing};
-use crate::resource::container::restore as container_restore;
+use crate::resource::container::{home as container_home, restore as container_restore};
 use builder::Builder;
 use crfs_sys::HostPid;
 use crfs_tracee::stub;
@@ -55,7 +54,7 @@ fn build(registry: &Registry, name: &str, from: &Path, report: &mut Report) -> R
     let copy = Copy::load(from)?;
     let image = &copy.image;
     container_restore::check_host(&image.manifest)?;
-    let home = home::choose(image, &mut report.notes)?;
+    let home = container_home::choose(image, &mut report.notes)?;
     let plan = plan::compute(image, &home)?;
     lap(report, "check");
 

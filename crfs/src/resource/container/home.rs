@@ -1,8 +1,9 @@
 //! Whether a tree that lived in the host's pid namespace can come back there.
 
+use super::super::proc::{Proc, Stat};
 use crate::failure::Failure;
 use crate::plan::Home;
-use crate::resource::proc::{Proc, Stat};
+
 use image_format::manifest::NamespaceKind;
 use image_format::{Image, Pid, layout};
 use std::collections::BTreeMap;
@@ -11,7 +12,7 @@ use std::collections::BTreeMap;
 ///
 /// # Errors
 /// When /proc cannot be listed.
-pub(super) fn choose(image: &Image, notes: &mut Vec<String>) -> Result<Home, Failure> {
+pub fn choose(image: &Image, notes: &mut Vec<String>) -> Result<Home, Failure> {
     if !image.manifest.container.shares(NamespaceKind::Pid) {
         return Ok(Home::Own);
     }
@@ -20,8 +21,7 @@ pub(super) fn choose(image: &Image, notes: &mut Vec<String>) -> Result<Home, Fai
     let adopts = if let Some((id, pid, user)) = taken {
         let path = layout::process_file(pid, "process");
         notes.push(format!(
-            "{path}: id {id} is in use on this host (by process {user}), so all of it runs in a pid namespace of its own, under the ids \
-             it had"
+            "{path}: id {id} is in use on this host (by process {user}), so all of it runs in a pid namespace of its own"
         ));
         "process 1, which is no part of the image"
     } else {
