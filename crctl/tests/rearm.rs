@@ -60,7 +60,7 @@ fn relative_timers_count_again_and_absolute_ones_do_not() {
     let mut container = world.record("v");
     let host_pid = container.init.unwrap().pid;
     let process = LiveProcess { pid: Pid(1), host_pid, cpu_ns: 0 };
-    write_json(&dir.join("live.json"), &Live { processes: vec![process], thawed: None }).unwrap();
+    write_json(&dir.join("live.json"), &Live { processes: vec![process], thawed: None, contents: vec![] }).unwrap();
     container.state = State::Frozen;
     container.restored = true;
     world.write_record(&container);

@@ -19,6 +19,7 @@
 
 use crate::failure::{Doing, Failure, Kind};
 use crate::freezer::Cgroup;
+use crate::resource::contents::{self, Elsewhere};
 use image_format::manifest::NamespaceKind;
 use nix::fcntl::{Flock, FlockArg};
 use serde::de::DeserializeOwned;
@@ -179,6 +180,20 @@ pub struct Live {
     pub processes: Vec<LiveProcess>,
     /// How long the cgroup had not been frozen by then, where the kernel tells.
     pub thawed: Option<Thawed>,
+    /// Raw files of the tree that are read from what the tasks hold.
+    pub contents: Vec<Elsewhere>,
+}
+
+impl Live {
+    /// Notes where the raw files of an image are that its tasks hold.
+    ///
+    /// # Errors
+    /// When a task is gone.
+    pub fn note_contents(&mut self, image: &image_format::Image) -> Result<(), Failure> {
+        let host = |pid| self.processes.iter().find(|process| process.pid == pid).map(|process| process.host_pid);
+        self.contents = contents::elsewhere(image, host)?;
+        Ok(())
+    }
 }
 
 /// How long a cgroup has not been frozen since boot, microseconds of CLOCK_MONOTONIC: between these two, since reading it takes

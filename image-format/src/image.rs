@@ -3,10 +3,11 @@
 use crate::files::{File, Stdio};
 use crate::layout;
 use crate::manifest::{Manifest, PathEntry, PathKind};
-use crate::memory::{ChunkSum, Segment};
+use crate::memory::{Backing, ChunkSum, Segment};
 use crate::process::{Absent, Fd, Process, ProcessAttr, ThreadEntry, Zombie};
 use crate::seccomp::SeccompFilter;
 use crate::signal::{AltStack, PendingSignal, SignalAction, SignalMask};
+use crate::sysv::{AttachedCount, MessageQueue, SemaphoreAdjustment, SemaphoreSet, SharedSegment, SysV};
 use crate::text::{TextError, parse_lines, parse_object, render_lines, render_object};
 use crate::thread::{FpuState, Frame, ThreadAttr, Tls};
 use crate::timer::{Timer, Timers};
@@ -27,6 +28,8 @@ pub struct Image {
     pub stdios: Vec<Stdio>,
     /// `seccomp`.
     pub seccomp: Vec<SeccompFilter>,
+    /// `sysv.shm`, `sysv.sem`, `sysv.msg`.
+    pub sysv: SysV,
 }
 
 /// Every record of a process.
@@ -44,6 +47,8 @@ pub struct ProcessImage {
     pub actions: Vec<SignalAction>,
     /// `signal.pending`.
     pub pending: Vec<PendingSignal>,
+    /// `sysv.semadj`.
+    pub semadj: Vec<SemaphoreAdjustment>,
     /// The thread directories.
     pub threads: BTreeMap<Pid, ThreadImage>,
 }
@@ -143,6 +148,9 @@ impl Image {
         }
         out.insert(layout::STDIOS.to_owned(), render_lines(&self.stdios));
         out.insert(layout::SECCOMP.to_owned(), render_lines(&self.seccomp));
+        out.insert(layout::SYSV_SHM.to_owned(), render_lines(&self.sysv.segments));
+        out.insert(layout::SYSV_SEM.to_owned(), render_lines(&self.sysv.semaphores));
+        out.insert(layout::SYSV_MSG.to_owned(), render_lines(&self.sysv.queues));
         for (&id, file) in &self.files {
             out.insert(layout::file_entry(id), render_object(file));
         }
@@ -157,6 +165,8 @@ impl Image {
             put("mem.segments", render_lines(&process.segments));
             put("signal.action", render_lines(&process.actions));
             put("signal.pending", render_lines(&process.pending));
+            put("sysv.semadj", render_lines(&process.semadj));
+            put("sysv.shmcount", render_lines(&process.attached()));
             put("thread.list", render_lines(&process.thread_list()));
             for (&tid, thread) in &process.threads {
                 let mut put = |name: &str, bytes| out.insert(layout::thread_file(pid, tid, name), bytes);
@@ -197,6 +207,12 @@ impl Image {
                 paths.push(entry(layout::pipe_data(pipe.pipe), PathKind::Raw, Some(pipe.queued)));
             }
         }
+        for segment in &self.sysv.segments {
+            paths.push(entry(layout::segment_data(segment.id), PathKind::Raw, Some(segment.size)));
+        }
+        for queue in &self.sysv.queues {
+            paths.push(entry(layout::queue_data(queue.id), PathKind::Raw, Some(queue.queued())));
+        }
         paths.sort();
         // The ends of a pipe share its data.
         paths.dedup_by(|later, entry| later.path == entry.path);
@@ -207,6 +223,7 @@ impl Image {
     fn render_names(&self) -> Vec<String> {
         let mut names: Vec<String> = layout::CONTAINER_ABSENT.iter().map(|&name| name.to_owned()).collect();
         names.extend([layout::STDIOS, layout::SECCOMP].map(str::to_owned));
+        names.extend(layout::CONTAINER_FILES.map(str::to_owned));
         names.extend(self.files.keys().map(|&id| layout::file_entry(id)));
         for (&pid, process) in &self.processes {
             let own = layout::PROCESS_FILES.iter().map(|(name, _)| *name).filter(|&name| name != layout::MEM_SUMS);
@@ -234,6 +251,11 @@ impl Image {
             files: BTreeMap::new(),
             stdios: lines(source, layout::STDIOS)?,
             seccomp: lines(source, layout::SECCOMP)?,
+            sysv: SysV {
+                segments: lines(source, layout::SYSV_SHM)?,
+                semaphores: lines(source, layout::SYSV_SEM)?,
+                queues: lines(source, layout::SYSV_MSG)?,
+            },
         };
         for entry in &image.manifest.paths {
             let parts: Vec<&str> = entry.path.split('/').collect();
@@ -269,6 +291,18 @@ impl ProcessImage {
             }
         }
         timers
+    }
+
+    /// The lines of `sysv.shmcount`: what `mem.segments` says of System V segments.
+    #[must_use]
+    pub fn attached(&self) -> Vec<AttachedCount> {
+        let mut counts: BTreeMap<u32, u64> = BTreeMap::new();
+        for segment in &self.segments {
+            if let Backing::SysvShm(piece) = &segment.backing {
+                *counts.entry(piece.segment).or_default() += 1;
+            }
+        }
+        counts.into_iter().map(|(segment, mappings)| AttachedCount { segment, mappings }).collect()
     }
 
     /// The lines of `thread.list`: the leader first.
@@ -320,15 +354,22 @@ fn process_image(source: &dyn TextSource, pid: Pid) -> Result<ProcessImage, Imag
         };
         threads.insert(tid, thread);
     }
-    Ok(ProcessImage {
+    let image = ProcessImage {
         process: object(source, &path("process"))?,
         attr: object(source, &path("attr"))?,
         fds: lines(source, &path("fds"))?,
         segments: lines(source, &path("mem.segments"))?,
         actions: lines(source, &path("signal.action"))?,
         pending: lines(source, &path("signal.pending"))?,
+        semadj: lines(source, &path("sysv.semadj"))?,
         threads,
-    })
+    };
+    let counts: Vec<AttachedCount> = lines(source, &path("sysv.shmcount"))?;
+    if counts != image.attached() {
+        let reason = "it does not count the lines of mem.segments; it is shown only".to_owned();
+        return Err(ImageError::Content { path: path("sysv.shmcount"), reason });
+    }
+    Ok(image)
 }
 
 /// Parses one text file on its own: whether it is whole and well formed, before the others are there.
@@ -350,6 +391,9 @@ pub fn parse_file(path: &str, bytes: &[u8]) -> Result<(), ImageError> {
     let parse: fn(&[u8]) -> Result<(), TextError> = match form {
         [layout::MANIFEST] => object::<Manifest>,
         [layout::SECCOMP] => lines::<SeccompFilter>,
+        [layout::SYSV_SHM] => lines::<SharedSegment>,
+        [layout::SYSV_SEM] => lines::<SemaphoreSet>,
+        [layout::SYSV_MSG] => lines::<MessageQueue>,
         [_] => lines::<Absent>,
         [layout::FILES, "stdios"] => lines::<Stdio>,
         [layout::FILES, _] => object::<File>,
@@ -360,6 +404,8 @@ pub fn parse_file(path: &str, bytes: &[u8]) -> Result<(), ImageError> {
         [_, "process"] => object::<Process>,
         [_, "signal.action"] => lines::<SignalAction>,
         [_, "signal.pending"] | [_, _, "signal.pending"] => lines::<PendingSignal>,
+        [_, "sysv.semadj"] => lines::<SemaphoreAdjustment>,
+        [_, "sysv.shmcount"] => lines::<AttachedCount>,
         [_, "thread.list"] => lines::<ThreadEntry>,
         [_, _] => lines::<Absent>,
         [_, _, "attr"] => object::<ThreadAttr>,

@@ -17,21 +17,24 @@ pub const MEM_PAGES: &str = "mem.pages";
 pub const MEM_SUMS: &str = "mem.sums";
 
 /// Files at the top, beside the manifest, that version 1 knows only as empty.
-pub const CONTAINER_ABSENT: [&str; 7] = [
-    "af_inet_listening",
-    "af_inet_orphan_count",
-    "af_inet_orphan_data",
-    "af_inet_orphan_info",
-    "sysv.msg",
-    "sysv.sem",
-    "sysv.shm",
-];
+pub const CONTAINER_ABSENT: [&str; 4] =
+    ["af_inet_listening", "af_inet_orphan_count", "af_inet_orphan_data", "af_inet_orphan_info"];
+
+/// System V shared memory segments.
+pub const SYSV_SHM: &str = "sysv.shm";
+/// System V semaphore sets.
+pub const SYSV_SEM: &str = "sysv.sem";
+/// System V message queues.
+pub const SYSV_MSG: &str = "sysv.msg";
+
+/// Files at the top, beside the manifest, that hold content.
+pub const CONTAINER_FILES: [&str; 3] = [SYSV_MSG, SYSV_SEM, SYSV_SHM];
 
 /// Files of a process that version 1 knows only as empty.
-pub const PROCESS_ABSENT: [&str; 5] = ["aio", "ldt", "numa", "sysv.semadj", "sysv.shmcount"];
+pub const PROCESS_ABSENT: [&str; 3] = ["aio", "ldt", "numa"];
 
 /// Files of a process that hold content, but for the page contents.
-pub const PROCESS_FILES: [(&str, PathKind); 8] = [
+pub const PROCESS_FILES: [(&str, PathKind); 10] = [
     ("attr", PathKind::Object),
     ("fds", PathKind::Lines),
     ("mem.segments", PathKind::Lines),
@@ -39,6 +42,8 @@ pub const PROCESS_FILES: [(&str, PathKind); 8] = [
     ("process", PathKind::Object),
     ("signal.action", PathKind::Lines),
     ("signal.pending", PathKind::Lines),
+    ("sysv.semadj", PathKind::Lines),
+    ("sysv.shmcount", PathKind::Lines),
     ("thread.list", PathKind::Lines),
 ];
 
@@ -100,6 +105,24 @@ pub fn pipe_data(pipe: u32) -> String {
     format!("{FILES}/pipe.{pipe}")
 }
 
+/// The contents of a System V shared memory segment.
+#[must_use]
+pub fn segment_data(id: u32) -> String {
+    format!("{SYSV_SHM}.{id}")
+}
+
+/// The messages of a System V message queue.
+#[must_use]
+pub fn queue_data(id: u32) -> String {
+    format!("{SYSV_MSG}.{id}")
+}
+
+/// Whether `name` is `stem`, a dot and a number as this crate writes it.
+fn is_numbered(name: &str, stem: &str) -> bool {
+    let number = name.strip_prefix(stem).and_then(|rest| rest.strip_prefix('.'));
+    number.is_some_and(|number| number.parse::<u32>().is_ok_and(|n| n.to_string() == number))
+}
+
 /// What kind of path this is, if an image can have it at all. Says nothing about whether a given image does.
 #[must_use]
 pub fn kind(path: &str) -> Option<PathKind> {
@@ -112,12 +135,9 @@ pub fn kind(path: &str) -> Option<PathKind> {
         [FILES] => Some(PathKind::Directory),
         [FILES, "stdios"] => Some(PathKind::Lines),
         [FILES, name] if parse_id(name).is_some() => Some(PathKind::Object),
-        [FILES, name] => {
-            let number = name.strip_prefix("pipe.")?;
-            let canonical = number.parse::<u32>().is_ok_and(|n| n.to_string() == number);
-            canonical.then_some(PathKind::Raw)
-        }
-        [name] if CONTAINER_ABSENT.contains(&name) => Some(PathKind::Lines),
+        [FILES, name] => is_numbered(name, "pipe").then_some(PathKind::Raw),
+        [name] if CONTAINER_ABSENT.contains(&name) || CONTAINER_FILES.contains(&name) => Some(PathKind::Lines),
+        [name] if is_numbered(name, SYSV_SHM) || is_numbered(name, SYSV_MSG) => Some(PathKind::Raw),
         [name] => parse_id(name).map(|_| PathKind::Directory),
         [process, name] => {
             parse_id(process)?;

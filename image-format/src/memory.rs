@@ -61,6 +61,8 @@ pub enum Backing {
     File(MappedFile),
     /// MAP_SHARED | MAP_ANONYMOUS: an object that all its mappings name alike.
     SharedAnonymous(SharedAnonymous),
+    /// A System V shared memory segment, attached by shmat(2).
+    SysvShm(SysvShm),
     /// The kernel's vDSO.
     Vdso,
     /// The vDSO's data.
@@ -97,6 +99,19 @@ pub struct SharedAnonymous {
     pub offset: u64,
     /// Bytes of the object.
     pub size: u64,
+}
+
+/// A piece of an attached System V segment. An attachment is whole: neighbouring lines cover the segment from its start to its
+/// end, cut only where protections differ.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SysvShm {
+    /// shmid: a line of `sysv.shm`.
+    pub segment: u32,
+    /// Bytes into the segment where the mapping starts.
+    pub offset: u64,
+    /// Attached without SHM_RDONLY: it may be made writable.
+    pub writable: bool,
 }
 
 /// A run of pages with one source.

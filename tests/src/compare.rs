@@ -9,6 +9,9 @@ use std::path::{Path, PathBuf};
 /// Bytes a page.
 const PAGE: u64 = 4096;
 
+/// How the names of raw files begin, but for pages.
+const RAW: [&str; 3] = ["pipe.", "sysv.shm.", "sysv.msg."];
+
 /// A field that differs between two images.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Difference {
@@ -53,7 +56,7 @@ pub fn differences(first: &Path, second: &Path) -> Vec<Difference> {
 /// The records of a file as one value.
 fn parse(path: &Path, bytes: &[u8]) -> Value {
     let name = path.file_name().map_or(String::new(), |name| name.to_string_lossy().into_owned());
-    if name.starts_with("pipe.") {
+    if RAW.iter().any(|raw| name.starts_with(raw)) {
         return Value::String(String::from_utf8_lossy(bytes).into_owned());
     }
     let values: Vec<Value> = serde_json::Deserializer::from_slice(bytes)
@@ -97,7 +100,7 @@ fn mappings(lines: &[Value]) -> Map<String, Value> {
             rest.as_object_mut().and_then(|rest| rest.remove(moved));
         }
         // Told from address 0, the offset of two neighbours in one file is the same.
-        for kind in ["file", "shared_anonymous"] {
+        for kind in ["file", "shared_anonymous", "sysv_shm"] {
             if let Some(offset) = rest["backing"].get_mut(kind).and_then(|backing| backing.get_mut("offset")) {
                 *offset = Value::String(format!("{:#x} less the address", number(offset).wrapping_sub(start)));
             }

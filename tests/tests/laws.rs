@@ -12,7 +12,7 @@ const TIME: [&str; 3] = ["manifest:0.clocks.", ".resume.remaining.", "/timers:"]
 
 /// What a program changes that goes on for a moment: registers and the call it is in, pages it touches for the first time, the file it
 /// writes its progress to, signals between one system call and the next.
-const PROGRESS: [&str; 11] = [
+const PROGRESS: [&str; 13] = [
     ".pages",
     "manifest:0.paths",
     "/thread:0.xstate",
@@ -24,6 +24,8 @@ const PROGRESS: [&str; 11] = [
     "/wait.zombies",
     "/thread.list",
     ".pending",
+    "sysv.msg",
+    "sysv.shm.",
 ];
 
 /// The images before and after: freeze, copy, kill, restore, thaw, freeze at once, copy. `look` copies the restored container
@@ -157,5 +159,6 @@ macro_rules! going {
 }
 going! {
     altstack arguments avx brk credentials data epoll eventfd files fork_sharing itimer limits pending pipe
-    posix_timers protnone seccomp shared signalfd sparse stopped threads timerfd tree waits zombie
+    posix_timers protnone seccomp shared signalfd sparse stopped sysv_msg sysv_sem sysv_shm threads timerfd tree waits
+    zombie
 }

@@ -34,6 +34,8 @@ pub enum Action {
     Directories,
     /// The other threads, and the system call filters of all.
     Threads,
+    /// Adjustments of System V semaphores.
+    Adjustments,
     /// What keeps children from inheriting a mapping, and locked memory.
     Advice,
     /// A zombie dies again.
@@ -100,6 +102,9 @@ pub const AFTER: &[(Action, Of, Action)] = &[
     // A process clones its children while it has one thread.
     (Action::Threads, Of::Itself, Action::Fill),
     (Action::Threads, Of::Created, Action::Spawn),
+    // A list of adjustments is born with its first one, or with the first thread that shares it.
+    (Action::Adjustments, Of::Itself, Action::Memory),
+    (Action::Credentials, Of::Itself, Action::Adjustments),
     (Action::Advice, Of::Itself, Action::Fill),
     (Action::Advice, Of::Created, Action::Spawn),
     // Whoever joins its group must have done so; whoever it cloned must be there.
@@ -156,6 +161,7 @@ fn actions(role: &Role) -> &'static [Action] {
             Action::Descriptors,
             Action::Directories,
             Action::Threads,
+            Action::Adjustments,
             Action::Advice,
             Action::JobControl,
             Action::Limits,

@@ -7,6 +7,7 @@ use image_format::memory::{Backing, PageRange, Protection, Segment, SegmentFlags
 use image_format::process::{JobControl, MemoryLayout, Process, ProcessAttr, Zombie};
 use image_format::seccomp::{Seccomp, SeccompFilter, SeccompFlags};
 use image_format::signal::{AltStack, AltStackFlags, Signal, SignalMask, SignalSet};
+use image_format::sysv::SysV;
 use image_format::thread::{
     Credentials, FpuState, Frame, Registers, RobustList, Scheduling, SecureBits, ThreadAttr, Tls,
 };
@@ -36,7 +37,14 @@ fn image(processes: &[(u32, u32, u32, u32)]) -> Image {
     };
     let processes =
         processes.iter().map(|&(pid, parent, group, session)| (Pid(pid), process(pid, parent, group, session)));
-    Image { manifest, processes: processes.collect(), files: BTreeMap::new(), stdios: vec![], seccomp: vec![] }
+    Image {
+        manifest,
+        processes: processes.collect(),
+        files: BTreeMap::new(),
+        stdios: vec![],
+        sysv: SysV::default(),
+        seccomp: vec![],
+    }
 }
 
 fn process(pid: u32, parent: u32, group: u32, session: u32) -> ProcessImage {
@@ -63,6 +71,7 @@ fn process(pid: u32, parent: u32, group: u32, session: u32) -> ProcessImage {
         segments: vec![],
         actions: vec![],
         pending: vec![],
+        semadj: vec![],
         threads: BTreeMap::from([(Pid(pid), thread())]),
     }
 }

@@ -4,6 +4,7 @@
 //! one attempt tells a user every obstacle.
 
 pub mod container;
+pub mod contents;
 pub mod descriptor;
 mod device;
 mod directory;
@@ -23,6 +24,7 @@ pub mod seccomp;
 pub mod signal;
 mod signalfd;
 pub mod subject;
+pub mod sysv;
 pub mod thread;
 mod timerfd;
 pub mod zombie;

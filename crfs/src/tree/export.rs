@@ -6,6 +6,7 @@ use crate::registry::{Container, Record};
 use image_format::memory::sums_size;
 use nix::errno::Errno;
 use std::collections::BTreeMap;
+use std::os::unix::fs::FileExt;
 
 /// A frozen container's files.
 #[derive(Debug)]
@@ -40,7 +41,7 @@ impl FrozenTree {
     fn size_of(&self, index: u32) -> Option<u64> {
         match self.frozen.node(index).ok()?.content {
             Content::Directory => None,
-            Content::Text { size, .. } => Some(size),
+            Content::Text { size, .. } | Content::Elsewhere { size } => Some(size),
             Content::Pages(pid) => Some(self.frozen.pages_size(pid)),
             Content::Sums(pid) => Some(sums_size(self.frozen.pages_size(pid))),
         }
@@ -72,6 +73,11 @@ impl FrozenTree {
             Content::Text { .. } => {
                 self.frozen.witness.check(self.frozen.process_of(index))?;
                 copy(self.frozen.read_text(index, offset, buffer.len())?, buffer)
+            }
+            Content::Elsewhere { .. } => {
+                let read = self.frozen.elsewhere(index)?.read_exact_at(buffer, offset);
+                read.map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))?;
+                self.frozen.witness.check_all()
             }
             Content::Pages(pid) => self.frozen.source(pid)?.read(offset, buffer),
             Content::Sums(pid) => copy(self.frozen.source(pid)?.sums_text(offset, buffer.len())?, buffer),

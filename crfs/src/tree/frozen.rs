@@ -7,11 +7,14 @@ use super::witness::Witness;
 use crate::captured::{Captured, Entry};
 use crate::failure::{Doing, Failure, Kind};
 use crate::registry::{Container, Record};
+use crate::resource::contents::Elsewhere;
 use image_format::manifest::{Manifest, PathKind};
 use image_format::memory::{Segment, Source, sums_size};
 use image_format::{Pid, layout, parse_lines, parse_object};
 use nix::errno::Errno;
 use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::SystemTime;
 
@@ -41,6 +44,8 @@ pub(super) struct Frozen {
     nodes: HashMap<u32, Node>,
     set: Mutex<HashMap<u32, Changes>>,
     processes: HashMap<Pid, Memory>,
+    /// Where the content of each [`Content::Elsewhere`] is, by its path.
+    links: HashMap<String, PathBuf>,
 }
 
 /// A file or directory of the image.
@@ -63,6 +68,10 @@ pub(super) enum Content {
     },
     Pages(Pid),
     Sums(Pid),
+    /// A raw file that is read from what a task holds.
+    Elsewhere {
+        size: u64,
+    },
 }
 
 #[derive(Debug)]
@@ -124,6 +133,11 @@ impl Frozen {
             };
             contents.insert(path.to_owned(), content);
         }
+        let mut links = HashMap::new();
+        for Elsewhere { path, link, size } in live.contents {
+            contents.insert(path.clone(), Content::Elsewhere { size });
+            links.insert(path, link);
+        }
         let nodes = number(contents, &inherited.indices);
         Ok(Frozen {
             generation: super::id::mask(generation),
@@ -134,6 +148,7 @@ impl Frozen {
             nodes,
             set: Mutex::new(inherited.set),
             processes,
+            links,
         })
     }
 
@@ -161,7 +176,7 @@ impl Frozen {
         let place = self.id(index, alias);
         let attr = match node.content {
             Content::Directory => Attr::directory(place, self.subdirectories(node), self.time),
-            Content::Text { size, .. } => Attr::file(place, size, self.time),
+            Content::Text { size, .. } | Content::Elsewhere { size } => Attr::file(place, size, self.time),
             Content::Pages(pid) => Attr::file(place, self.pages_size(pid), self.time),
             Content::Sums(pid) => Attr::file(place, sums_size(self.pages_size(pid)), self.time),
         };
@@ -209,6 +224,16 @@ impl Frozen {
         let from = from.min(size);
         let read = self.image.read_at(offset + from, (size - from).min(len as u64));
         read.map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))
+    }
+
+    /// Opens what a raw file is read from.
+    pub(super) fn elsewhere(&self, index: u32) -> Result<File, Errno> {
+        let link = self.links.get(&self.node(index)?.path).ok_or(Errno::ESTALE)?;
+        let opened = File::open(link);
+        // Gone with the task that held it.
+        opened.map_err(|error| {
+            self.witness.check_all().err().unwrap_or(Errno::from_raw(error.raw_os_error().unwrap_or(0)))
+        })
     }
 
     /// The page contents of a process, shared by all who read them.

@@ -67,6 +67,7 @@ pub(super) enum Handle {
     Text(Arc<Text>),
     Pages(Arc<Pages>),
     Sums(Arc<PageSource>),
+    Elsewhere(Arc<Elsewhere>),
     /// Computed when it was opened.
     Bytes(Arc<Vec<u8>>),
     Staged(Arc<Staged>),
@@ -81,6 +82,15 @@ pub(super) struct Text {
     pub(super) index: u32,
     pub(super) tree: Arc<Frozen>,
     pub(super) pid: Option<Pid>,
+}
+
+/// A raw file of a frozen tree that is read from what a task holds.
+#[derive(Debug)]
+pub(super) struct Elsewhere {
+    pub(super) file: File,
+    pub(super) tree: Arc<Frozen>,
+    /// Bytes it had at the freeze.
+    pub(super) size: u64,
 }
 
 /// A reader of page contents.

@@ -4,7 +4,7 @@ use super::cache::Buffer;
 use super::control::{self, Command};
 use super::events::Watcher;
 use super::frozen::{Content as NodeContent, Frozen};
-use super::handle::{Content, Data, Handle, HandleId, Opened, Pages, Staged, Text};
+use super::handle::{Content, Data, Elsewhere, Handle, HandleId, Opened, Pages, Staged, Text};
 use super::id::{Fixed, NodeId};
 use super::incoming::{Incoming, Next};
 use super::look::Found;
@@ -56,6 +56,7 @@ impl Tree {
             }
             Ok(Handle::Staged(staged)) => read_file(&staged.file, offset, size).map(Data::Own).into(),
             Ok(Handle::Pages(pages)) => inner.read_pages(pages, offset, size),
+            Ok(Handle::Elsewhere(held)) => Step::later(move || read_elsewhere(&held, offset, size).map(Data::Own)),
             Ok(Handle::Sums(source)) => Step::later(move || source.sums_text(offset, size).map(Data::Own)),
             Ok(Handle::Events(watcher)) => {
                 let inner = Arc::clone(inner);
@@ -177,6 +178,10 @@ impl Inner {
                 (Handle::Pages(Arc::new(Pages { source, next: AtomicU64::new(0) })), Content::Direct)
             }
             NodeContent::Sums(pid) => (Handle::Sums(tree.source(pid)?), Content::Direct),
+            NodeContent::Elsewhere { size } => {
+                let file = tree.elsewhere(index)?;
+                (Handle::Elsewhere(Arc::new(Elsewhere { file, tree: Arc::clone(tree), size })), Content::Direct)
+            }
         };
         // Files of no process stand for all of them.
         if pid.is_none() { tree.witness.check_all() } else { tree.witness.check(pid) }?;
@@ -277,6 +282,14 @@ fn part(bytes: &Arc<Buffer>, chunk: u64, offset: u64, end: u64) -> Data {
 fn read_text(text: &Text, offset: u64, size: usize) -> Result<Vec<u8>, Errno> {
     let bytes = text.tree.read_text(text.index, offset, size)?;
     text.tree.witness.check(text.pid)?;
+    Ok(bytes)
+}
+
+/// Reads what a task holds; what it has beyond the size at the freeze (the rest of its last page) is not the file's.
+fn read_elsewhere(held: &Elsewhere, offset: u64, size: usize) -> Result<Vec<u8>, Errno> {
+    let left = held.size.saturating_sub(offset);
+    let bytes = read_file(&held.file, offset, size.min(usize::try_from(left).unwrap_or(usize::MAX)))?;
+    held.tree.witness.check_all()?;
     Ok(bytes)
 }
 

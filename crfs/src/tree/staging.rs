@@ -50,9 +50,10 @@ pub(super) fn is_allowed(path: &str, directory: bool) -> bool {
     }
 }
 
-/// Whether a file is page contents, which may be as large as memory, or becomes that by a rename.
+/// Whether a file is page contents or shared memory, which may be as large as memory, or becomes that by a rename.
 pub(super) fn is_bulk(path: &str) -> bool {
-    path.rsplit('/').next().is_some_and(|name| name.contains(layout::MEM_PAGES))
+    const BULK: [&str; 2] = [layout::MEM_PAGES, "sysv.shm."];
+    path.rsplit('/').next().is_some_and(|name| BULK.iter().any(|bulk| name.contains(bulk)))
 }
 
 /// Whether a text file is whole. One that is malformed counts as whole, so that the build says what is wrong with it; only

@@ -113,7 +113,9 @@ fn frozen(
     findings.blockers.sort();
     findings.blockers.dedup();
     let processes = held.subjects.processes.iter().map(|process| (process.pid, HostPid::new(process.host)));
-    job.container.write_live(&settle::live(&job.cgroup, processes)?)?;
+    let mut live = settle::live(&job.cgroup, processes)?;
+    live.note_contents(&records.image)?;
+    job.container.write_live(&live)?;
     write::tree(&job.container, &records, &findings.blockers)?;
     laps.lap("write");
     Ok(true)

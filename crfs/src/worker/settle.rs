@@ -61,5 +61,6 @@ pub(super) fn live(cgroup: &Cgroup, processes: impl IntoIterator<Item = (Pid, Ho
     Ok(Live {
         processes: processes.into_iter().map(process).collect::<Result<_, Failure>>()?,
         thawed: cgroup.thawed()?,
+        contents: Vec::new(),
     })
 }

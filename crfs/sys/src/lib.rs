@@ -32,6 +32,7 @@ pub mod signal;
 pub mod signalfd;
 pub mod sigqueue;
 pub mod sockets;
+pub mod sysv;
 pub mod thread_area;
 pub mod time;
 pub mod timerfd;

@@ -97,7 +97,7 @@ fn kernel_mapping(segment: &Segment) -> Option<&'static str> {
         Backing::Vvar => Some("vvar"),
         Backing::VvarVclock => Some("vvar_vclock"),
         Backing::Vsyscall => Some("vsyscall"),
-        Backing::Anonymous | Backing::File(_) | Backing::SharedAnonymous(_) => None,
+        Backing::Anonymous | Backing::File(_) | Backing::SharedAnonymous(_) | Backing::SysvShm(_) => None,
     }
 }
 
@@ -106,6 +106,13 @@ fn backing(segment: &Segment, manifest: &Manifest) -> Vec<String> {
     let problems = match &segment.backing {
         Backing::File(file) => mapped_file(file, length),
         Backing::SharedAnonymous(piece) => vec![shared(piece, length)],
+        Backing::SysvShm(piece) => {
+            let written = segment.protection.contains(Protection::PROT_WRITE) && !piece.writable;
+            vec![
+                (!segment.shared).then(|| "a System V segment is always mapped shared".to_owned()),
+                written.then(|| "protection: PROT_WRITE, and it was attached for reading".to_owned()),
+            ]
+        }
         Backing::Vdso => {
             let expected = manifest.kernel.vdso_size;
             vec![

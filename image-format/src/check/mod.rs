@@ -13,6 +13,7 @@ mod process;
 mod seccomp;
 mod shown;
 mod signals;
+mod sysv;
 mod thread;
 mod timers;
 mod tree;
@@ -46,6 +47,7 @@ pub fn image(image: &Image, sizes: &dyn Fn(&str) -> Option<u64>) -> Vec<ImageErr
     tree::check(&image.processes, has_init, &mut findings);
     descriptors::check(image, &mut findings);
     seccomp::check(image, &mut findings);
+    sysv::check(image, &mut findings);
     memory::objects(&image.processes, &mut findings);
     pages::sources(&image.processes, &mut findings);
     for (&pid, process) in &image.processes {

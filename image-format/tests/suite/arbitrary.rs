@@ -7,6 +7,7 @@ use image_format::memory::*;
 use image_format::process::*;
 use image_format::seccomp::*;
 use image_format::signal::*;
+use image_format::sysv::*;
 use image_format::thread::*;
 use image_format::timer::*;
 use image_format::{Address, Blob, Blocker, Bytes, FileId, Hex, Octal, Pid, Timespec};
@@ -126,7 +127,7 @@ choices! {
     Stream [Log] []
     PathKind [Directory, Object, Lines, Raw] []
     NamespaceKind [Cgroup, Ipc, Mnt, Net, Pid, Uts] []
-    Backing [Anonymous, Vdso, Vvar, VvarVclock, Vsyscall] [File, SharedAnonymous]
+    Backing [Anonymous, Vdso, Vvar, VvarVclock, Vsyscall] [File, SharedAnonymous, SysvShm]
     Source [Zero, File, Parent] [Own, Process]
     Resume [Again, Ended] [Remaining]
     JobControl [Running, Continued] [Stopped]
@@ -164,6 +165,14 @@ records! {
     Segment { start, end, protection, shared, flags, backing, pages }
     MappedFile { path, offset, size, modified, writable }
     SharedAnonymous { object, offset, size }
+    image_format::memory::SysvShm { segment, offset, writable }
+    Permissions { key, mode, uid, gid, creator_uid, creator_gid }
+    SharedSegment { id, permissions, size, locked, destroyed }
+    SemaphoreSet { id, permissions, values }
+    MessageQueue { id, permissions, capacity, messages }
+    Message { kind, size }
+    SemaphoreAdjustment { set, adjustments }
+    SysV { segments, semaphores, queues }
     PageRange { start, count, source }
     ChunkSum { chunk, xxh3 }
     Process {
@@ -203,7 +212,7 @@ records! {
     NotifyThread { signal, thread }
     Tls { fs_base, gs_base }
     ThreadImage { attr, mask, altstack, pending, fpu, frame, timers, tls, zombies }
-    ProcessImage { process, attr, fds, segments, actions, pending, threads }
+    ProcessImage { process, attr, fds, segments, actions, pending, semadj, threads }
     SeccompFilter { filter, after, flags, program }
-    Image { manifest, processes, files, stdios, seccomp }
+    Image { manifest, processes, files, stdios, seccomp, sysv }
 }

@@ -1,18 +1,19 @@
 //! The container as a whole: its clocks and names, the kernel and CPU it ran on, and what its namespaces hold.
 //!
-//! - **What:** what `manifest` says beside the list of paths; and mounts, sockets without owner, System V IPC and message
+//! - **What:** what `manifest` says beside the list of paths; and mounts, sockets without owner and POSIX message
 //!   queues, which belong to namespaces and to no process.
 //! - **Where:** `struct nsproxy` and the namespaces it points to (`include/linux/nsproxy.h`, v6.18).
 //! - **Read:** /proc/PID/mountinfo, /proc/PID/net, /proc/PID/timens_offsets; uts and ipc by joining them for a moment
 //!   (`setns` in the worker, never in a task of the container).
 //! - **Made again:** by launching a fresh first process with the same surroundings, which is why whatever a fresh one would not
 //!   have is refused.
-//! - **Refused:** nested namespaces, mounts made inside, System V objects, message queues, orphaned sockets, network
+//! - **Refused:** nested namespaces, mounts made inside, POSIX message queues, orphaned sockets, network
 //!   interfaces beside `lo`, cgroups inside the container's.
 
 mod cpu;
 pub mod home;
 mod host;
+pub(super) mod inside;
 mod ipc;
 mod manifest;
 mod moment;

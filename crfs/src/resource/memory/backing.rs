@@ -8,8 +8,8 @@ use super::refuse::object;
 use super::smaps::Mapping;
 use crate::failure::{Doing, Failure};
 use image_format::Timespec;
-use image_format::memory::{Backing, MappedFile};
-use image_format::types::Bytes;
+use image_format::memory::{Backing, MappedFile, SysvShm};
+use image_format::types::{Bytes, PAGE_SIZE};
 use std::collections::HashMap;
 use std::fs;
 use std::os::unix::ffi::OsStringExt;
@@ -18,8 +18,17 @@ use std::os::unix::fs::MetadataExt;
 /// What is known of a mapped file: a hundred processes map the same libraries.
 #[derive(Clone, Debug)]
 enum Known {
-    File { path: Bytes, size: u64, modified: Timespec },
-    Refused { reason: String, remedy: &'static str },
+    File {
+        path: Bytes,
+        size: u64,
+        modified: Timespec,
+    },
+    /// A System V segment, whose id is its inode number.
+    Segment(u32),
+    Refused {
+        reason: String,
+        remedy: &'static str,
+    },
 }
 
 /// Device, inode and name as smaps has them: what two mappings of one file have in common.
@@ -28,13 +37,17 @@ type Key = ((u32, u32), u64, Vec<u8>);
 /// Tells what mappings map, and remembers.
 pub(super) struct Backings<'a> {
     place: &'a Place,
+    /// The device of the kernel's own tmpfs, where shared memory lies.
+    kernel_mount: Option<u64>,
     files: HashMap<Key, Known>,
     objects: Objects,
 }
 
 impl<'a> Backings<'a> {
     pub(super) fn new(place: &'a Place) -> Self {
-        Backings { place, files: HashMap::new(), objects: Objects::default() }
+        let probe = crfs_sys::shared_memory::create(PAGE_SIZE).and_then(|probe| probe.metadata());
+        let kernel_mount = probe.ok().map(|metadata| metadata.dev());
+        Backings { place, kernel_mount, files: HashMap::new(), objects: Objects::default() }
     }
 
     /// The shared anonymous objects that were met.
@@ -107,6 +120,9 @@ impl<'a> Backings<'a> {
                 // A private mapping may always be made writable; a shared one only if its file was opened for writing.
                 writable: mapping.shared && mapping.has(b"mw"),
             })),
+            Known::Segment(segment) => {
+                Some(Backing::SysvShm(SysvShm { segment, offset: mapping.offset, writable: mapping.has(b"mw") }))
+            }
             Known::Refused { reason, remedy } => {
                 block(process, mapping, &reason, remedy, findings);
                 None
@@ -122,9 +138,12 @@ impl<'a> Backings<'a> {
         let shown = Bytes(path.clone());
         let refused = |reason: String, remedy| Ok(Known::Refused { reason, remedy });
         let unmap = "Unmap it before the checkpoint";
+        // The same mount holds memfds and shared anonymous memory, and no name there can be chosen to begin so.
+        if path.starts_with(b"/SYSV") && metadata.nlink() == 0 && Some(metadata.dev()) == self.kernel_mount {
+            return Ok(Known::Segment(u32::try_from(metadata.ino()).doing(what)?));
+        }
         for (prefix, kind) in [
             (&b"/memfd:"[..], "a memfd"),
-            (b"/SYSV", "a System V shared memory segment"),
             (b"/anon_hugepage", "anonymous huge pages (MAP_HUGETLB)"),
             (b"/[aio]", "a ring of asynchronous I/O (io_setup)"),
             (b"anon_inode:[io_uring]", "an io_uring"),

@@ -5,7 +5,7 @@ use crate::plan::memory::Fill;
 use crate::plan::{MemoryPlan, Plan};
 use crfs_sys::file_map::FileMap;
 use crfs_tracee::{Arg, Batch, HostPid};
-use image_format::memory::{Backing, ChunkSum, MappedFile, Segment, SegmentFlags, checksum};
+use image_format::memory::{Backing, ChunkSum, MappedFile, Segment, SegmentFlags, SysvShm, checksum};
 use image_format::process::MemoryLayout;
 use image_format::types::PAGE_SIZE;
 use image_format::{Bytes, Image, Pid, ProcessImage, Timespec, layout};
@@ -179,7 +179,10 @@ pub fn map(
             _ => None,
         };
         let fd = source.map(|worker_fd| *pulled.entry(worker_fd).or_insert_with(|| pull(batch, link, worker_fd)));
-        map_segment(batch, segment, fd);
+        match &segment.backing {
+            Backing::SysvShm(piece) => attach(batch, segment, piece),
+            _ => map_segment(batch, segment, fd),
+        }
     }
     for fd in pulled.into_values() {
         close(batch, fd);
@@ -228,10 +231,20 @@ fn close(batch: &mut Batch, fd: Arg) {
     batch.call(libc::SYS_close, &[fd], "close");
 }
 
+/// Attaches a System V segment, whole, where its first piece lies. Every piece then gets the protection and advice of its own.
+fn attach(batch: &mut Batch, segment: &Segment, piece: &SysvShm) {
+    if piece.offset == 0 {
+        let flags = if piece.writable { 0 } else { libc::SHM_RDONLY };
+        batch.call(libc::SYS_shmat, &[piece.segment.into(), segment.start.0.into(), flags.into()], "shmat");
+    }
+    protect(batch, segment);
+    advise_early(batch, segment);
+}
+
 fn map_segment(batch: &mut Batch, segment: &Segment, fd: Option<Arg>) {
     let (start, length) = (segment.start.0, segment.end.0 - segment.start.0);
     let offset = match &segment.backing {
-        Backing::Vsyscall | Backing::Vdso | Backing::VvarVclock => return,
+        Backing::Vsyscall | Backing::Vdso | Backing::VvarVclock | Backing::SysvShm(_) => return,
         Backing::Vvar => {
             // Maps all three parts, the lowest of which is this one.
             let args = [ARCH_MAP_VDSO_64.into(), start.into()];

@@ -107,9 +107,6 @@ pub fn kernel_blockers(host: i32, object: &str, kernel: &mut Kernel, findings: &
     if kernel.ask(host, &path, |state, task| state.tls_array(task))?.is_some_and(|array| array != [0; 3]) {
         findings.block(&path, "has segments in the GDT (set_thread_area)", absent);
     }
-    if kernel.ask(host, &path, |state, task| state.has_sem_undo(task))?.unwrap_or(false) {
-        findings.block(&path, "has System V semaphore operations to be undone (SEM_UNDO)", absent);
-    }
     let bitmap = kernel.ask(host, &path, |state, task| state.has_io_bitmap(task))?.unwrap_or(false);
     if bitmap || kernel.ask(host, &path, |state, task| state.io_privilege_level(task))?.unwrap_or(0) != 0 {
         findings.block(&path, "may use I/O ports (ioperm, iopl)", absent);

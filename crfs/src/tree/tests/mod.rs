@@ -305,7 +305,7 @@ impl Sleeper {
 
     pub(crate) fn live(&self) -> Live {
         let process = LiveProcess { pid: Pid(1), host_pid: self.host_pid(), cpu_ns: self.clock() };
-        Live { processes: vec![process], thawed: None }
+        Live { processes: vec![process], thawed: None, contents: Vec::new() }
     }
 
     pub(crate) fn sums(&self) -> Vec<u8> {

@@ -7,9 +7,10 @@ use crate::registry::Container;
 use crate::resource::memory::restore::{self as memory, Backings, PageFiles};
 use crate::resource::process::restore::{self as process, Directories};
 use crate::resource::{
-    descriptor, epoll, interval_timer, job_control, posix_timer, registers, seccomp, signal, thread,
+    descriptor, epoll, interval_timer, job_control, posix_timer, registers, seccomp, signal, sysv, thread,
 };
 use crfs_sys::HostPid;
+use crfs_sys::sysv::Attachment;
 use crfs_tracee::{
     Batch, Injector, RemoteAddress, Scratch, SeizeOptions, Spawn, Stop, Stopped, Tracee, TracerCpu, Waited, stub,
 };
@@ -60,6 +61,8 @@ pub(super) struct Builder<'a> {
     notes: Vec<String>,
     own_capabilities: u64,
     tasks: BTreeMap<Pid, Task>,
+    /// Kept until every process has attached its own.
+    _segments: Vec<Attachment>,
 }
 
 /// A process being built: its threads, the leader among them, while calls are injected; then as they stand.
@@ -126,6 +129,7 @@ impl<'a> Builder<'a> {
             notes: Vec::new(),
             own_capabilities: thread::restore::own_capabilities()?,
             tasks: BTreeMap::new(),
+            _segments: sysv::restore::make(first.raw(), &image.sysv, from)?,
         };
         let pid = plan.births.values().find(|birth| birth.creator.is_none()).map(|birth| birth.pid);
         let pid = pid.ok_or_else(|| Failure::new(Kind::BadImage, "process: there is no first process"))?;
@@ -176,6 +180,11 @@ impl<'a> Builder<'a> {
                 self.inject(pid, &batch)
             }
             Action::Threads => self.threads(pid),
+            Action::Adjustments => {
+                let mut batch = Batch::new();
+                sysv::adjust(&mut batch, &self.image(pid)?.semadj);
+                self.inject(pid, &batch)
+            }
             Action::Advice => {
                 let mut batch = Batch::new();
                 memory::advise_late(&mut batch, self.image(pid)?);

@@ -78,9 +78,11 @@ fn build(registry: &Registry, name: &str, from: &Path, report: &mut Report) -> R
     lap(report, "freeze");
     let published = made_or_gone(&cgroup, || {
         settle::wait(live.iter().map(|&(_, host)| host))?;
-        publish::publish(image, from, &container)?;
         let processes = live.into_iter().filter(|&(pid, _)| pid != plan::OUTSIDE);
-        container.write_live(&settle::live(&cgroup, processes)?)
+        let mut live = settle::live(&cgroup, processes)?;
+        live.note_contents(image)?;
+        publish::publish(image, from, &container, &live)?;
+        container.write_live(&live)
     });
     lap(report, "publish");
     published

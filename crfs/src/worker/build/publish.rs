@@ -2,7 +2,7 @@
 
 use crate::captured;
 use crate::failure::{Doing, Failure};
-use crate::registry::Container;
+use crate::registry::{Container, Live};
 use image_format::manifest::PathKind;
 use image_format::{Image, layout};
 use std::collections::BTreeMap;
@@ -13,13 +13,14 @@ use std::path::Path;
 ///
 /// # Errors
 /// When it cannot be read or written; what stood there before stands there still.
-pub(super) fn publish(image: &Image, from: &Path, container: &Container) -> Result<(), Failure> {
+pub(super) fn publish(image: &Image, from: &Path, container: &Container, live: &Live) -> Result<(), Failure> {
     let mut entries: BTreeMap<&str, Option<Vec<u8>>> = BTreeMap::new();
     let named = image.manifest.paths.iter().map(|entry| (entry.path.as_str(), entry.kind));
     for (path, kind) in named.chain([(layout::MANIFEST, PathKind::Object)]) {
         let name = path.rsplit('/').next().unwrap_or(path);
         let content = match kind {
             PathKind::Directory => None,
+            _ if live.contents.iter().any(|content| content.path == path) => continue,
             // Page contents and their sums come from the processes themselves now.
             _ if name == layout::MEM_PAGES || name == layout::MEM_SUMS => continue,
             _ => Some(fs::read(from.join(path)).doing(|| format!("{path}: reading what was copied in"))?),

@@ -6,10 +6,12 @@ use crate::failure::{Failure, Kind};
 use crate::resource::container::{Environment, Moment, Place, manifest};
 use crate::resource::descriptor::{self, Descriptors};
 use crate::resource::subject::{Process, Subjects, Thread};
+use crate::resource::sysv::{self, Contents};
 use crate::resource::{
     Findings, interval_timer, job_control, memory, posix_timer, process, registers, signal, thread, zombie,
 };
 use crfs_tracee::{Stopped, Tracee};
+use image_format::manifest::NamespaceKind;
 use image_format::memory::Segment;
 use image_format::timer::Timer;
 use image_format::{Image, Pid, ProcessImage, ThreadImage, layout};
@@ -18,8 +20,8 @@ use std::collections::BTreeMap;
 /// The tree's content.
 pub(super) struct Records {
     pub(super) image: Image,
-    /// What is queued in each pipe.
-    pub(super) pipes: BTreeMap<u32, Vec<u8>>,
+    /// Raw files of the image that were read, by path.
+    pub(super) contents: Contents,
 }
 
 type Tracees = BTreeMap<i32, Tracee<Stopped>>;
@@ -68,14 +70,25 @@ pub(super) fn read(
         image.fds = fds.remove(pid).unwrap_or_default();
     }
     laps.lap("descriptors");
+    let attached = processes.values().flat_map(ProcessImage::attached).map(|count| count.segment).collect();
+    let own_ipc = !job.record.shares(NamespaceKind::Ipc);
+    let (sysv, mut contents) =
+        if own_ipc { sysv::capture(subjects.init, &attached, findings)? } else { Default::default() };
+    let mut adjustments = sysv::adjustments(subjects, &sysv.semaphores, own_ipc, &mut job.kernel, findings)?;
+    for (pid, image) in &mut processes {
+        image.semadj = adjustments.remove(pid).unwrap_or_default();
+    }
+    contents.extend(pipes.into_iter().map(|(pipe, bytes)| (layout::pipe_data(pipe), bytes)));
+    laps.lap("ipc");
     let host = |pid: Pid| ids.iter().find(|(known, _)| *known == pid).map(|(_, host)| *host);
     let manifest = manifest(&job.record, environment, &processes, host)?;
     let mut image =
-        Image { manifest, processes, files, stdios, seccomp: std::mem::take(&mut job.filters).into_lines() };
+        Image { manifest, processes, files, stdios, sysv, seccomp: std::mem::take(&mut job.filters).into_lines() };
+    sysv::report_attachments(&image, findings);
     image.manifest.paths = image.paths();
     job.kernel.report(findings);
     laps.lap("manifest");
-    Ok(Records { image, pipes })
+    Ok(Records { image, contents })
 }
 
 fn process_image(
@@ -119,7 +132,16 @@ fn process_image(
     if let Some(leader) = threads.get_mut(&subject.pid) {
         leader.timers.extend(posix.into_iter().map(Timer::Posix));
     }
-    Ok(ProcessImage { process: record, attr, fds: Vec::new(), segments: Vec::new(), actions, pending, threads })
+    Ok(ProcessImage {
+        process: record,
+        attr,
+        fds: Vec::new(),
+        segments: Vec::new(),
+        actions,
+        pending,
+        semadj: Vec::new(),
+        threads,
+    })
 }
 
 fn thread_image(

@@ -23,8 +23,8 @@ pub(super) fn tree(container: &Container, records: &Records, blockers: &[Blocker
     for (path, bytes) in &files {
         entries.insert(path.clone(), Some(bytes));
     }
-    for (&pipe, bytes) in &records.pipes {
-        entries.insert(layout::pipe_data(pipe), Some(bytes));
+    for (path, bytes) in &records.contents {
+        entries.insert(path.clone(), Some(bytes));
     }
     entries.insert(layout::FILES.to_owned(), None);
     for (&pid, process) in &records.image.processes {

@@ -1,0 +1,41 @@
+//! Joining namespaces of a container for a moment: there is no view of some of them from elsewhere.
+
+use crate::failure::{Doing, Failure};
+use nix::sched::{CloneFlags, setns};
+use std::fs::File;
+use std::os::fd::AsFd;
+
+/// The uts namespace, as [`inside`] takes it.
+pub(in crate::resource) const UTS: (&str, CloneFlags) = ("uts", CloneFlags::CLONE_NEWUTS);
+/// The ipc namespace.
+pub(in crate::resource) const IPC: (&str, CloneFlags) = ("ipc", CloneFlags::CLONE_NEWIPC);
+
+/// Visits namespaces of a process (host pid).
+///
+/// The caller must have one thread, and is back in its own namespaces afterwards.
+///
+/// # Errors
+/// When the process is gone, or a namespace cannot be joined; and those of the visit.
+pub(in crate::resource) fn inside<T>(
+    process: i32,
+    namespaces: &[(&str, CloneFlags)],
+    visit: impl FnOnce() -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let open = |task: &str, name: &str| {
+        let path = format!("/proc/{task}/ns/{name}");
+        File::open(&path).doing(|| format!("{path}: opening"))
+    };
+    let mut own = Vec::new();
+    let mut entered = Ok(());
+    for &(name, kind) in namespaces {
+        own.push((open("self", name)?, kind));
+        let joined = open(&process.to_string(), name)
+            .and_then(|file| setns(file.as_fd(), kind).doing(|| format!("the container's {name} namespace: joining")));
+        entered = entered.and(joined);
+    }
+    let visited = entered.and_then(|()| visit());
+    for (file, kind) in own {
+        setns(file.as_fd(), kind).doing(|| "going back to the own namespaces")?;
+    }
+    visited
+}

@@ -1,0 +1,58 @@
+//! Raw files of an image whose contents stay where they are while the container stands still, and are read from there.
+//!
+//! A copy of them would take as much memory again, and as long as reading it. A link of /proc leads to what a process holds: its
+//! owner stands still, and so does the content.
+
+use crate::failure::{Doing, Failure};
+use image_format::memory::Backing;
+use image_format::{Image, Pid, layout};
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::path::PathBuf;
+
+/// A raw file that is read elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Elsewhere {
+    /// Its path in the image.
+    pub path: String,
+    /// Where its content is.
+    pub link: PathBuf,
+    /// Bytes.
+    pub size: u64,
+}
+
+/// Finds what can be read through one of the processes, whose host pids `host` gives. Each once.
+///
+/// # Errors
+/// When a process is gone.
+pub fn elsewhere(image: &Image, host: impl Fn(Pid) -> Option<i32>) -> Result<Vec<Elsewhere>, Failure> {
+    let mut found = Vec::new();
+    for segment in &image.sysv.segments {
+        let attached = image.processes.iter().find_map(|(&pid, process)| {
+            let mapped = process
+                .segments
+                .iter()
+                .find(|mapped| matches!(&mapped.backing, Backing::SysvShm(piece) if piece.segment == segment.id))?;
+            Some((host(pid)?, mapped.start.0))
+        });
+        if let Some((host, address)) = attached {
+            let path = layout::segment_data(segment.id);
+            let link = mapped_at(host, address).doing(|| format!("{path}: finding it"))?;
+            found.push(Elsewhere { path, link, size: segment.size });
+        }
+    }
+    Ok(found)
+}
+
+/// The link to what a process maps at an address. Neighbours that a record keeps apart may be one mapping.
+fn mapped_at(host: i32, address: u64) -> std::io::Result<PathBuf> {
+    let maps = fs::read_to_string(format!("/proc/{host}/maps"))?;
+    let range = |line: &str| {
+        let (start, end) = line.split(' ').next()?.split_once('-')?;
+        Some(u64::from_str_radix(start, 16).ok()?..u64::from_str_radix(end, 16).ok()?)
+    };
+    let mapped = maps.lines().filter_map(range).find(|range| range.contains(&address));
+    let mapped = mapped.ok_or(std::io::ErrorKind::NotFound)?;
+    Ok(PathBuf::from(format!("/proc/{host}/map_files/{:x}-{:x}", mapped.start, mapped.end)))
+}

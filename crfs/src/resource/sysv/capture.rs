@@ -1,0 +1,164 @@
+//! From the ipc namespace to its records.
+
+use super::super::Findings;
+use super::super::container::inside::{IPC, inside};
+use crate::failure::{Doing, Failure, Kind};
+use crfs_sys::sysv::{self, Attachment};
+use image_format::layout::{self, SYSV_MSG, SYSV_SEM, SYSV_SHM};
+use image_format::sysv::{Message, MessageQueue, Permissions, SemaphoreSet, SharedSegment, SysV};
+use image_format::{Hex, Octal};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+
+/// Raw files of the image that were read, by path.
+pub type Contents = BTreeMap<String, Vec<u8>>;
+
+/// Bits of a segment's mode beside the permissions (include/linux/shm.h, v6.18).
+const SHM_DEST: u32 = 0o1000;
+const SHM_LOCKED: u32 = 0o2000;
+
+/// What a new namespace allows; whatever differs was changed inside.
+const LIMITS: [(&str, &str); 7] = [
+    ("msgmax", "8192"),
+    ("msgmnb", "16384"),
+    ("msgmni", "32000"),
+    ("sem", "32000 1024000000 500 32000"),
+    ("shm_rmid_forced", "0"),
+    ("shmmax", "18446744073692774399"),
+    ("shmmni", "4096"),
+];
+
+/// Captures every object of the ipc namespace of the first process (host pid). Of segments in `attached` the contents are not
+/// read: they can be had through a process.
+///
+/// The caller must have one thread.
+///
+/// # Errors
+/// When the namespace cannot be joined, or an object changes although everything stands still ([`Kind::Stale`]).
+pub fn capture(init: i32, attached: &BTreeSet<u32>, findings: &mut Findings) -> Result<(SysV, Contents), Failure> {
+    inside(init, &[IPC], || {
+        let mut contents = Contents::new();
+        limits(findings);
+        let records = SysV {
+            segments: segments(attached, &mut contents, findings)?,
+            semaphores: semaphores()?,
+            queues: queues(&mut contents)?,
+        };
+        Ok((records, contents))
+    })
+}
+
+fn limits(findings: &mut Findings) {
+    for (name, default) in LIMITS {
+        // Absent where the kernel has no System V IPC.
+        let Ok(text) = fs::read_to_string(format!("/proc/sys/kernel/{name}")) else { continue };
+        let value = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        if value != default {
+            findings.block(
+                "sysv.shm",
+                format!("the limit kernel.{name} of the ipc namespace is {value} in the place of {default}, which is not carried"),
+                "Set it back (sysctl, inside the container)",
+            );
+        }
+    }
+}
+
+/// The lines of a file of /proc/sysvipc by column: the names stand in its first line.
+fn table(kind: &str) -> Result<Vec<BTreeMap<String, String>>, Failure> {
+    let path = format!("/proc/sysvipc/{kind}");
+    let text = match fs::read_to_string(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.doing(|| format!("{path}: reading"))?,
+    };
+    let mut lines = text.lines();
+    let names: Vec<&str> = lines.next().unwrap_or_default().split_whitespace().collect();
+    let row =
+        |line: &str| names.iter().zip(line.split_whitespace()).map(|(&n, v)| (n.to_owned(), v.to_owned())).collect();
+    Ok(lines.map(row).collect())
+}
+
+/// A column as a number of a radix.
+fn number<T: TryFrom<i128>>(row: &BTreeMap<String, String>, name: &str, radix: u32) -> Result<T, Failure> {
+    let value = row.get(name).and_then(|text| i128::from_str_radix(text, radix).ok());
+    let malformed = || Failure::new(Kind::System, format!("/proc/sysvipc: no column {name} as this version knows it"));
+    value.and_then(|value| T::try_from(value).ok()).ok_or_else(malformed)
+}
+
+fn permissions(row: &BTreeMap<String, String>) -> Result<Permissions, Failure> {
+    let key: i32 = number(row, "key", 10)?;
+    let mode: u32 = number(row, "perms", 8)?;
+    Ok(Permissions {
+        key: Hex(key.cast_unsigned().into()),
+        mode: Octal(mode & 0o777),
+        uid: number(row, "uid", 10)?,
+        gid: number(row, "gid", 10)?,
+        creator_uid: number(row, "cuid", 10)?,
+        creator_gid: number(row, "cgid", 10)?,
+    })
+}
+
+fn signed(id: u32) -> Result<i32, Failure> {
+    i32::try_from(id).doing(|| format!("System V id {id}"))
+}
+
+fn segments(
+    attached: &BTreeSet<u32>,
+    contents: &mut Contents,
+    findings: &mut Findings,
+) -> Result<Vec<SharedSegment>, Failure> {
+    let mut segments = Vec::new();
+    for row in table("shm")? {
+        let id = number(&row, "shmid", 10)?;
+        let mode: u32 = number(&row, "perms", 8)?;
+        segments.push(SharedSegment {
+            id,
+            permissions: permissions(&row)?,
+            size: number(&row, "size", 10)?,
+            locked: mode & SHM_LOCKED != 0,
+            destroyed: mode & SHM_DEST != 0,
+        });
+        if attached.contains(&id) {
+            continue;
+        }
+        let here = Attachment::new(signed(id)?, false).doing(|| format!("{SYSV_SHM}: attaching segment {id}"))?;
+        if super::attachment::is_huge(here.range()) {
+            super::attachment::refuse_huge(SYSV_SHM, id, findings);
+        } else {
+            contents.insert(layout::segment_data(id), here.bytes());
+        }
+    }
+    Ok(segments)
+}
+
+fn semaphores() -> Result<Vec<SemaphoreSet>, Failure> {
+    let set = |row: BTreeMap<String, String>| {
+        let id = number(&row, "semid", 10)?;
+        let count = number(&row, "nsems", 10)?;
+        let values = sysv::semaphore_values(signed(id)?, count).doing(|| format!("{SYSV_SEM}: reading set {id}"))?;
+        Ok(SemaphoreSet { id, permissions: permissions(&row)?, values: values.into_iter().map(u32::from).collect() })
+    };
+    table("sem")?.into_iter().map(set).collect()
+}
+
+fn queues(contents: &mut Contents) -> Result<Vec<MessageQueue>, Failure> {
+    let mut queues = Vec::new();
+    for row in table("msg")? {
+        let id = number(&row, "msqid", 10)?;
+        let (count, bytes): (usize, usize) = (number(&row, "qnum", 10)?, number(&row, "cbytes", 10)?);
+        let capacity = sysv::queue_capacity(signed(id)?).doing(|| format!("{SYSV_MSG}: asking queue {id}"))?;
+        let mut messages = Vec::with_capacity(count);
+        let mut data = Vec::with_capacity(bytes);
+        for place in 0..count {
+            let copied = sysv::copy_message(signed(id)?, place, bytes);
+            let copied = copied.doing(|| format!("{SYSV_MSG}: copying messages of queue {id}"))?;
+            let (kind, text) = copied.ok_or_else(|| {
+                Failure::new(Kind::Stale, format!("{SYSV_MSG}: queue {id} changes although its users stand still"))
+            })?;
+            messages.push(Message { kind: kind.cast_unsigned(), size: text.len() as u64 });
+            data.extend(text);
+        }
+        contents.insert(layout::queue_data(id), data);
+        queues.push(MessageQueue { id, permissions: permissions(&row)?, capacity, messages });
+    }
+    Ok(queues)
+}
