@@ -15,6 +15,8 @@ pub struct Process {
     pub pid: Pid,
     /// Its parent; 0 for one outside of the container.
     pub parent: Pid,
+    /// The thread of the parent that made it, or adopted it; null when that is the parent's first.
+    pub parent_thread: Option<Pid>,
     /// Process group.
     pub group: Pid,
     /// Session.

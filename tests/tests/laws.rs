@@ -158,7 +158,7 @@ macro_rules! going {
     };
 }
 going! {
-    altstack arguments avx brk credentials data epoll eventfd files fork_sharing itimer limits pending pipe
+    altstack arguments avx brk credentials data epoll eventfd family files fork_sharing itimer limits pending pipe
     posix_timers protnone seccomp shared signalfd sparse stopped sysv_msg sysv_sem sysv_shm threads timerfd tree waits
     zombie
 }

@@ -70,8 +70,12 @@ pub enum Of {
     Itself,
     /// Its creator.
     Creator,
+    /// Its creator, if not the first thread of that cloned it.
+    CreatorOfThread,
     /// Every process it cloned.
     Created,
+    /// Every process that its first thread cloned.
+    CreatedByLeader,
     /// Its group's leader.
     GroupLeader,
     /// Every member of the group it leads.
@@ -99,9 +103,10 @@ pub const AFTER: &[(Action, Of, Action)] = &[
     (Action::Fill, Of::Itself, Action::Memory),
     (Action::Descriptors, Of::Itself, Action::Memory),
     (Action::Directories, Of::Itself, Action::Spawn),
-    // A process clones its children while it has one thread.
+    // A process clones its children while it has one thread, but for those that the others clone.
     (Action::Threads, Of::Itself, Action::Fill),
-    (Action::Threads, Of::Created, Action::Spawn),
+    (Action::Threads, Of::CreatedByLeader, Action::Spawn),
+    (Action::Spawn, Of::CreatorOfThread, Action::Threads),
     // A list of adjustments is born with its first one, or with the first thread that shares it.
     (Action::Adjustments, Of::Itself, Action::Memory),
     (Action::Credentials, Of::Itself, Action::Adjustments),
@@ -288,7 +293,16 @@ impl<'a> Relations<'a> {
         match of {
             Of::Itself => vec![process],
             Of::Creator => birth.and_then(|birth| birth.creator).into_iter().collect(),
+            Of::CreatorOfThread => birth
+                .filter(|birth| birth.creator_thread.is_some())
+                .and_then(|birth| birth.creator)
+                .into_iter()
+                .collect(),
             Of::Created => list(&self.created),
+            Of::CreatedByLeader => {
+                let by_leader = |pid: &Pid| self.births.get(pid).is_some_and(|birth| birth.creator_thread.is_none());
+                list(&self.created).into_iter().filter(by_leader).collect()
+            }
             Of::GroupLeader => {
                 birth.and_then(|birth| birth.group).filter(|&group| group != process).into_iter().collect()
             }

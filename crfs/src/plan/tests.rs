@@ -52,6 +52,7 @@ fn process(pid: u32, parent: u32, group: u32, session: u32) -> ProcessImage {
         process: Process {
             pid: Pid(pid),
             parent: Pid(parent),
+            parent_thread: None,
             group: Pid(group),
             session: Pid(session),
             exit_signal: Some(Signal(17)),
@@ -178,7 +179,8 @@ fn simulate_in(image: &Image, home: &Home) {
                     Some(creator) => {
                         let creator_task = &tasks[&creator];
                         assert!(!creator_task.dead, "{creator} clones {} after its death", birth.pid);
-                        Task { parent: creator, ..creator_task.clone() }
+                        let parent = if birth.clone_parent { creator_task.parent } else { creator };
+                        Task { parent, ..creator_task.clone() }
                     }
                 };
                 assert!(tasks.insert(birth.pid, task).is_none(), "{} is born twice", birth.pid);
@@ -275,6 +277,32 @@ fn trees_without_an_init_in_place_and_under_a_stub() {
     }
     let plan = compute(&tree, &Home::Host(taken.clone())).expect("a plan");
     assert!(plan.births.keys().all(|pid| !taken.contains(pid)), "a helper takes an id of the host's");
+}
+
+#[test]
+fn siblings_made_by_clone_parent() {
+    // By a session leader that lives, and by one that is dead.
+    simulate(&image(&[(1, 0, 1, 1), (5, 1, 5, 5), (6, 5, 6, 6), (7, 5, 6, 6), (8, 5, 8, 6)]));
+    simulate(&image(&[(1, 0, 1, 1), (5, 1, 5, 5), (7, 5, 6, 6), (8, 5, 8, 6)]));
+}
+
+#[test]
+fn children_of_a_thread_are_cloned_by_it() {
+    let mut tree = image(&[(1, 0, 1, 1), (5, 1, 1, 1), (6, 1, 1, 1)]);
+    tree.processes
+        .get_mut(&Pid(1))
+        .expect("1")
+        .threads
+        .insert(Pid(9), ThreadImage { zombies: vec![zombie(4, 1, 1)], ..thread() });
+    tree.processes.get_mut(&Pid(5)).expect("5").process.parent_thread = Some(Pid(9));
+    let plan = compute(&tree, &Home::Own).expect("a plan");
+    let creators = [4, 5, 6].map(|pid| plan.births[&Pid(pid)].creator_thread);
+    assert_eq!(creators, [Some(Pid(9)), Some(Pid(9)), None]);
+    let at =
+        |action, pid| plan.steps.iter().position(|step| *step == Step { action, process: Pid(pid) }).expect("a step");
+    assert!(at(Action::Spawn, 6) < at(Action::Threads, 1), "a fork of the leader comes before it has threads");
+    assert!(at(Action::Threads, 1) < at(Action::Spawn, 5) && at(Action::Threads, 1) < at(Action::Spawn, 4));
+    assert!(at(Action::Spawn, 5) < at(Action::Advice, 1) && at(Action::Die, 4) < at(Action::Signals, 1));
 }
 
 #[test]

@@ -2,14 +2,17 @@
 //!
 //! A process cannot be put into a session from outside: it is born into its creator's, or starts its own. So a process
 //! whose session is not its parent's was adopted after its real parent died, and a helper takes that dead parent's place:
-//! it is born into the session, clones the process, and exits, whereupon the kernel gives the process to its reaper.
+//! it is born into the session, clones the process, and exits, whereupon the kernel gives the process to its reaper. Or it was
+//! cloned by a sibling (CLONE_PARENT), and is again.
 //!
 //! A tree that lived in the host's pid namespace has its parents outside and may have several roots. A stub clones them. In place it
 //! exits then, so that they go to the host's reaper; in a pid namespace made for them it stays as pid 1.
 
 use crate::failure::{Failure, Kind};
 use image_format::process::JobControl;
-use image_format::{Image, Pid, layout};
+use image_format::seccomp::Seccomp;
+use image_format::signal::Signal;
+use image_format::{Image, Pid, ThreadImage, layout};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -27,6 +30,8 @@ pub enum Home {
     Stub,
 }
 
+const SIGCHLD: Signal = Signal(17);
+
 /// How a process of the restore comes to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Birth {
@@ -34,6 +39,10 @@ pub struct Birth {
     pub pid: Pid,
     /// Who clones it; None for the first process.
     pub creator: Option<Pid>,
+    /// Which thread of the creator; None for its first.
+    pub creator_thread: Option<Pid>,
+    /// It becomes its creator's sibling (CLONE_PARENT).
+    pub clone_parent: bool,
     /// Whose child it is once helpers are gone.
     pub parent: Pid,
     /// Calls setsid.
@@ -73,6 +82,8 @@ impl Birth {
         Birth {
             pid,
             creator: None,
+            creator_thread: None,
+            clone_parent: false,
             parent: OUTSIDE,
             own_session: true,
             before_creators_session: false,
@@ -87,8 +98,11 @@ impl fmt::Display for Birth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.creator {
             Some(OUTSIDE) => write!(f, "by the stub")?,
-            Some(creator) => write!(f, "by {creator}")?,
+            Some(creator) => write!(f, "by {}", self.creator_thread.unwrap_or(creator))?,
             None => write!(f, "first")?,
+        }
+        if self.clone_parent {
+            f.write_str(", as its sibling")?;
         }
         match self.role {
             Role::Live => {}
@@ -104,6 +118,8 @@ impl fmt::Display for Birth {
 /// What the image says of a process or zombie.
 struct Node {
     parent: Pid,
+    parent_thread: Option<Pid>,
+    exit_signal: Option<Signal>,
     group: Pid,
     session: Pid,
     job_control: bool,
@@ -124,7 +140,15 @@ pub fn births(image: &Image, home: &Home) -> Result<BTreeMap<Pid, Birth>, Failur
     }
     if *home != Home::Own {
         let role = Role::Stub { stays: *home == Home::Stub };
-        let node = Node { parent: OUTSIDE, group: OUTSIDE, session: OUTSIDE, job_control: false, role };
+        let node = Node {
+            parent: OUTSIDE,
+            parent_thread: None,
+            exit_signal: None,
+            group: OUTSIDE,
+            session: OUTSIDE,
+            job_control: false,
+            role,
+        };
         planner.births.insert(OUTSIDE, Birth::first(OUTSIDE, &node));
         nodes.insert(OUTSIDE, node);
     }
@@ -143,16 +167,47 @@ fn nodes(image: &Image) -> BTreeMap<Pid, Node> {
     for (&pid, process) in &image.processes {
         let record = &process.process;
         let job_control = record.job_control != JobControl::Running;
-        let node =
-            Node { parent: record.parent, group: record.group, session: record.session, job_control, role: Role::Live };
+        let node = Node {
+            parent: record.parent,
+            parent_thread: record.parent_thread,
+            exit_signal: record.exit_signal,
+            group: record.group,
+            session: record.session,
+            job_control,
+            role: Role::Live,
+        };
         nodes.insert(pid, node);
-        for zombie in process.threads.values().flat_map(|thread| &thread.zombies) {
-            let role = Role::Zombie(zombie.status);
-            let (group, session) = (zombie.group, zombie.session);
-            nodes.insert(zombie.pid, Node { parent: pid, group, session, job_control: false, role });
+        let zombies = process.threads.iter().flat_map(|(&tid, thread)| thread.zombies.iter().map(move |z| (tid, z)));
+        for (tid, zombie) in zombies {
+            let node = Node {
+                parent: pid,
+                parent_thread: (tid != pid).then_some(tid),
+                exit_signal: zombie.exit_signal,
+                group: zombie.group,
+                session: zombie.session,
+                job_control: false,
+                role: Role::Zombie(zombie.status),
+            };
+            nodes.insert(zombie.pid, node);
         }
     }
     nodes
+}
+
+/// A helper, cloned and reaped by `creator`.
+fn helper(pid: Pid, creator: Pid) -> Birth {
+    Birth {
+        pid,
+        creator: Some(creator),
+        creator_thread: None,
+        clone_parent: false,
+        parent: creator,
+        own_session: false,
+        before_creators_session: false,
+        group: None,
+        job_control: false,
+        role: Role::Helper { reaper: creator },
+    }
 }
 
 struct Planner<'a> {
@@ -173,6 +228,8 @@ impl Planner<'_> {
         let mut birth = Birth {
             pid,
             creator: Some(node.parent),
+            creator_thread: self.cloning_thread(node),
+            clone_parent: false,
             parent: node.parent,
             own_session,
             before_creators_session: false,
@@ -185,11 +242,32 @@ impl Planner<'_> {
             if parent.session == node.parent && born_into == Some(node.session) {
                 birth.before_creators_session = true;
             } else {
-                birth.creator = Some(self.dead_parent(nodes, pid, node)?);
+                birth.creator_thread = None;
+                birth.clone_parent = self.sibling_leads(nodes, node);
+                let creator = if birth.clone_parent { node.session } else { self.dead_parent(nodes, pid, node)? };
+                birth.creator = Some(creator);
             }
         }
         self.births.insert(pid, birth);
         Ok(())
+    }
+
+    /// Whether the session's leader is, or was, a child of the same parent and can make the process as its sibling. A dead one gets a
+    /// helper, if its parent adopts no orphans and it can therefore not have been anything else.
+    fn sibling_leads(&mut self, nodes: &BTreeMap<Pid, Node>, node: &Node) -> bool {
+        if node.parent == OUTSIDE {
+            return false;
+        }
+        if let Some(leader) = nodes.get(&node.session) {
+            // A sibling has its maker's exit signal (kernel/fork.c, copy_process, v6.18).
+            return leader.parent == node.parent && leader.exit_signal == node.exit_signal;
+        }
+        if self.is_reaper(node.parent) || node.exit_signal != Some(SIGCHLD) {
+            return false;
+        }
+        let helper =
+            self.births.entry(node.session).or_insert(Birth { own_session: true, ..helper(node.session, node.parent) });
+        helper.parent == node.parent
     }
 
     /// The helper that stands for the dead parent of an adopted process.
@@ -205,16 +283,8 @@ impl Planner<'_> {
         let leader_lives = nodes.get(&node.session).is_some_and(|leader| leader.role == Role::Live);
         // A living leader clones the helper into its session; a dead one is the helper itself.
         let (helper, creator) = if leader_lives { (self.free_pid(), node.session) } else { (node.session, reaper) };
-        self.births.entry(helper).or_insert(Birth {
-            pid: helper,
-            creator: Some(creator),
-            parent: creator,
-            own_session: !leader_lives,
-            before_creators_session: false,
-            group: None,
-            job_control: false,
-            role: Role::Helper { reaper: creator },
-        });
+        let birth = Birth { own_session: !leader_lives, ..self::helper(helper, creator) };
+        self.births.entry(helper).or_insert(birth);
         Ok(helper)
     }
 
@@ -230,20 +300,18 @@ impl Planner<'_> {
                 return Ok(());
             }
         }
-        self.births.insert(
-            node.group,
-            Birth {
-                pid: node.group,
-                creator: Some(pid),
-                parent: pid,
-                own_session: false,
-                before_creators_session: false,
-                group: Some(node.group),
-                job_control: false,
-                role: Role::Helper { reaper: pid },
-            },
-        );
+        self.births.insert(node.group, Birth { group: Some(node.group), ..helper(node.group, pid) });
         Ok(())
+    }
+
+    /// The thread of the parent that clones the process, if not the first. One that has system call filters by then would hand them on,
+    /// so the first does it in its place and a note says so.
+    fn cloning_thread(&self, node: &Node) -> Option<Pid> {
+        let filtered = |thread: &ThreadImage| matches!(thread.attr.seccomp, Seccomp::Filter(_));
+        node.parent_thread.filter(|tid| {
+            let parent = self.image.processes.get(&node.parent);
+            parent.and_then(|parent| parent.threads.get(tid)).is_some_and(|thread| !filtered(thread))
+        })
     }
 
     fn is_reaper(&self, pid: Pid) -> bool {

@@ -62,7 +62,7 @@ fn job_control(process: &Process) -> Option<String> {
     if signal != SIGSTOP && !OTHERS.contains(&signal) {
         return Some(format!("{signal} stops no process"));
     }
-    (signal != SIGSTOP && process.parent.0 == 0).then(|| format!("{signal} does not stop the first process"))
+    (signal != SIGSTOP && process.pid.0 == 1).then(|| format!("{signal} does not stop the first process"))
 }
 
 fn limit_problem(name: &str, limit: &Limit) -> Option<String> {

@@ -10,6 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// PID_MAX_LIMIT: ids are below (include/linux/threads.h, v6.18).
 const PID_LIMIT: u32 = 4 * 1024 * 1024;
 
+/// Signals whose default action dumps core (signal(7)).
+const CORE_SIGNALS: [u32; 10] = [3, 4, 5, 6, 7, 8, 11, 24, 25, 31];
+
 /// A member of a group and session, living or dead.
 struct Member {
     path: String,
@@ -87,7 +90,7 @@ fn ids(processes: &Processes, findings: &mut Findings) {
 fn wait_status(status: u32) -> bool {
     match status & 0x7f {
         0 => status & !0xff00 == 0,
-        signal => signal <= 64 && status & !0xff == 0,
+        signal => signal <= 64 && status & !0xff == 0 && (status & 0x80 == 0 || CORE_SIGNALS.contains(&signal)),
     }
 }
 
@@ -96,10 +99,18 @@ fn parents(processes: &Processes, has_init: bool, findings: &mut Findings) {
     let mut roots = Vec::new();
     for (&pid, process) in processes {
         let parent = process.process.parent;
+        let path = process_file(pid, "process");
         if parent.0 == 0 {
             roots.push(pid);
         } else if !processes.contains_key(&parent) {
-            findings.add(&process_file(pid, "process"), format!("parent: there is no process {parent}"));
+            findings.add(&path, format!("parent: there is no process {parent}"));
+            continue;
+        }
+        let Some(thread) = process.process.parent_thread else { continue };
+        if !processes.get(&parent).is_some_and(|parent| parent.threads.contains_key(&thread)) {
+            findings.add(&path, format!("parent_thread: process {parent} has no thread {thread}"));
+        } else if thread == parent {
+            findings.add(&path, format!("parent_thread: {thread}, which null stands for"));
         }
     }
     match roots[..] {

@@ -176,7 +176,7 @@ records! {
     PageRange { start, count, source }
     ChunkSum { chunk, xxh3 }
     Process {
-        pid, parent, group, session, exit_signal, job_control, tty, exe, cwd, root, umask, limits, arguments, environment, layout,
+        pid, parent, parent_thread, group, session, exit_signal, job_control, tty, exe, cwd, root, umask, limits, arguments, environment, layout,
     }
     Stopped { signal, told }
     Limit { soft, hard }

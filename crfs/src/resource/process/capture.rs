@@ -35,6 +35,8 @@ pub fn capture(
     let record = Process {
         pid: process.pid,
         parent: subjects.ids.get(&leader.stat.ppid).copied().unwrap_or(Pid(0)),
+        // Told by the parent's threads; the caller sets it.
+        parent_thread: None,
         group: id(&leader.status.ns_pgid),
         session: id(&leader.status.ns_sid),
         exit_signal: signal::from_number(leader.stat.exit_signal),

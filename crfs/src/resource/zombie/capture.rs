@@ -9,7 +9,16 @@ use image_format::layout;
 use image_format::process::Zombie;
 use image_format::types::{Bytes, Pid};
 
-/// Reads them, ascending by pid; also finds living children that are not of the container.
+/// What is told of a thread's children.
+#[derive(Clone, Debug, Default)]
+pub struct Children {
+    /// `wait.zombies`.
+    pub zombies: Vec<Zombie>,
+    /// Those that live, as the host numbers them.
+    pub living: Vec<i32>,
+}
+
+/// Reads them, zombies ascending by pid; also finds living children that are not of the container.
 ///
 /// # Errors
 /// When the thread is gone.
@@ -19,12 +28,13 @@ pub fn capture(
     subjects: &Subjects,
     proc: &mut Proc,
     findings: &mut Findings,
-) -> Result<Vec<Zombie>, Failure> {
+) -> Result<Children, Failure> {
     let text = proc.text(format_args!("{}/task/{}/children", process.host, thread.host))?;
     let children: Vec<i32> = text.split_ascii_whitespace().filter_map(|word| word.parse().ok()).collect();
-    let mut zombies = Vec::new();
+    let Children { mut zombies, mut living } = Children::default();
     for child in children {
         if subjects.ids.contains_key(&child) {
+            living.push(child);
             continue;
         }
         let stat = Stat::read(proc, &format!("{child}/stat"))?;
@@ -50,5 +60,5 @@ pub fn capture(
         });
     }
     zombies.sort_by_key(|zombie| zombie.pid);
-    Ok(zombies)
+    Ok(Children { zombies, living })
 }

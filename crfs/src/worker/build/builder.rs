@@ -12,21 +12,21 @@ use crate::resource::{
 use crfs_sys::HostPid;
 use crfs_sys::sysv::Attachment;
 use crfs_tracee::{
-    Batch, Injector, RemoteAddress, Scratch, SeizeOptions, Spawn, Stop, Stopped, Tracee, TracerCpu, Waited, stub,
+    Batch, Injector, RemoteAddress, Scratch, SeizeOptions, Spawn, Stopped, Tracee, TracerCpu, Waited, stub,
 };
+use image_format::process::Zombie;
 use image_format::signal::PendingSignal;
 use image_format::{FileId, Pid, ProcessImage, ThreadImage, layout};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// A stop that was asked for comes within microseconds.
-const STOP_PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const STOP_PATIENCE: Duration = Duration::from_secs(10);
 const PR_SET_PDEATHSIG: u64 = 1;
-const PR_SET_NAME: u64 = 15;
 const PR_SET_CHILD_SUBREAPER: u64 = 36;
 /// What makes a thread of a process (clone(2)); its thread pointer and tid address are set by calls and registers of its own.
 const THREAD: i32 = libc::CLONE_VM
@@ -35,18 +35,6 @@ const THREAD: i32 = libc::CLONE_VM
     | libc::CLONE_SIGHAND
     | libc::CLONE_THREAD
     | libc::CLONE_SYSVSEM;
-
-/// Signals that are ignored or stop a process where nothing else was asked for (signal(7)).
-const NOT_DEADLY: [i32; 8] = [
-    libc::SIGCHLD,
-    libc::SIGCONT,
-    libc::SIGSTOP,
-    libc::SIGTSTP,
-    libc::SIGTTIN,
-    libc::SIGTTOU,
-    libc::SIGURG,
-    libc::SIGWINCH,
-];
 
 /// The container while it is being built.
 pub(super) struct Builder<'a> {
@@ -59,6 +47,7 @@ pub(super) struct Builder<'a> {
     registrations: Vec<epoll::Registration>,
     pages: PageFiles<'a>,
     notes: Vec<String>,
+    cores: PathBuf,
     own_capabilities: u64,
     tasks: BTreeMap<Pid, Task>,
     /// Kept until every process has attached its own.
@@ -127,6 +116,7 @@ impl<'a> Builder<'a> {
             registrations: epoll::registrations(image)?,
             pages,
             notes: Vec::new(),
+            cores: container.dir().join("cores"),
             own_capabilities: thread::restore::own_capabilities()?,
             tasks: BTreeMap::new(),
             _segments: sysv::restore::make(first.raw(), &image.sysv, from)?,
@@ -210,24 +200,25 @@ impl<'a> Builder<'a> {
         self.copy.image.processes.get(&pid).ok_or_else(missing)
     }
 
-    fn leader(&mut self, pid: Pid) -> Result<&mut Injector, Failure> {
+    pub(super) fn leader(&mut self, pid: Pid) -> Result<&mut Injector, Failure> {
         self.thread(pid, pid)
     }
 
     fn thread(&mut self, pid: Pid, tid: Pid) -> Result<&mut Injector, Failure> {
         let injector = self.tasks.get_mut(&pid).and_then(|task| task.injected.get_mut(&tid));
-        let injector = injector.ok_or_else(|| Failure::new(Kind::System, format!("thread {tid}: not there yet")))?;
+        let missing = || Failure::new(Kind::System, format!("thread {tid} of process {pid}: not there yet"));
+        let injector = injector.ok_or_else(missing)?;
         // One stop costs a quarter where tracer and tracee share a CPU; affinity is the tracee's state, so the tracer moves. Where
         // that fails it is slower, and a task that is gone is told by the next call.
         let _ = self.cpu.follow(injector.tid());
         Ok(injector)
     }
 
-    fn host(&mut self, pid: Pid) -> Result<HostPid, Failure> {
+    pub(super) fn host(&mut self, pid: Pid) -> Result<HostPid, Failure> {
         Ok(self.leader(pid)?.tid())
     }
 
-    fn inject(&mut self, pid: Pid, batch: &Batch) -> Result<(), Failure> {
+    pub(super) fn inject(&mut self, pid: Pid, batch: &Batch) -> Result<(), Failure> {
         self.leader(pid)?.run(batch).map(drop).doing(|| layout::process_dir(pid))
     }
 
@@ -237,19 +228,29 @@ impl<'a> Builder<'a> {
             let exit_signal = match (&birth.role, self.copy.image.processes.get(&pid)) {
                 (Role::Live, Some(process)) => process.process.exit_signal.map_or(0, |signal| i32::from(signal.0)),
                 (Role::Zombie(_), _) => {
-                    self.zombie(pid).and_then(|z| z.exit_signal).map_or(0, |signal| i32::from(signal.0))
+                    self.zombie(pid).and_then(|(_, z)| z.exit_signal).map_or(0, |signal| i32::from(signal.0))
                 }
                 _ => libc::SIGCHLD,
             };
             let set_tid = vec![i32::try_from(pid.0).map_err(|_| Failure::new(Kind::BadImage, "a pid is too large"))?];
-            let spawn = Spawn { exit_signal, set_tid, ..Spawn::default() };
+            // A sibling has its maker's exit signal, and clone3 takes no other.
+            let (flags, exit_signal) =
+                if birth.clone_parent { (u64::from(libc::CLONE_PARENT.cast_unsigned()), 0) } else { (0, exit_signal) };
+            let spawn = Spawn { flags, exit_signal, set_tid, ..Spawn::default() };
             let scratch = Scratch { base: RemoteAddress(self.plan.scratch.0), len: SCRATCH_SIZE };
             let child = self
-                .leader(creator)?
+                .thread(creator, birth.creator_thread.unwrap_or(creator))?
                 .spawn(&spawn, format!("clone3 process {pid}"))
                 .doing(|| layout::process_dir(pid))?;
             let injector = Injector::new(child, scratch).doing(|| layout::process_dir(pid))?;
             self.tasks.insert(pid, Task { injected: BTreeMap::from([(pid, injector)]), ..Task::default() });
+        }
+        let wanted = self.copy.image.processes.get(&pid).and_then(|process| process.process.parent_thread);
+        if let Some(thread) = wanted.filter(|_| birth.creator_thread.is_none()) {
+            let path = layout::process_file(pid, "process");
+            self.notes.push(format!(
+                "{path}: is a child of its parent's first thread now, not of thread {thread}, which has system call filters or did not make it"
+            ));
         }
         // Before any orphan looks for a reaper.
         if self.copy.image.processes.get(&pid).is_some_and(|process| process.attr.child_subreaper) {
@@ -260,9 +261,33 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
-    fn zombie(&self, pid: Pid) -> Option<&'a image_format::process::Zombie> {
-        let threads = self.copy.image.processes.values().flat_map(|process| process.threads.values());
-        threads.flat_map(|thread| &thread.zombies).find(|zombie| zombie.pid == pid)
+    /// A zombie and whose child it is.
+    pub(super) fn zombie(&self, pid: Pid) -> Option<(Pid, &'a Zombie)> {
+        let parent = self.plan.births.get(&pid)?.parent;
+        let threads = self.copy.image.processes.get(&parent)?.threads.values();
+        threads.flat_map(|thread| &thread.zombies).find(|zombie| zombie.pid == pid).map(|zombie| (parent, zombie))
+    }
+
+    pub(super) fn role(&self, pid: Pid) -> Option<Role> {
+        self.plan.births.get(&pid).map(|birth| birth.role.clone())
+    }
+
+    /// Where core dumps go that zombies leave.
+    pub(super) fn cores(&self) -> &Path {
+        &self.cores
+    }
+
+    pub(super) fn link(&self) -> u32 {
+        self.plan.link_fd
+    }
+
+    pub(super) fn note(&mut self, note: String) {
+        self.notes.push(note);
+    }
+
+    /// Gives a process that dies out of the hand: what is left of it is the injector of its first thread.
+    pub(super) fn forget(&mut self, pid: Pid) -> Option<Injector> {
+        self.tasks.remove(&pid)?.injected.remove(&pid)
     }
 
     fn session(&mut self, pid: Pid) -> Result<(), Failure> {
@@ -346,92 +371,10 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
-    /// Lets a zombie die as it did.
-    fn die(&mut self, pid: Pid) -> Result<(), Failure> {
-        let Some(zombie) = self.zombie(pid) else { return Ok(()) };
-        let mut name = zombie.name.0.clone();
-        name.push(0);
-        let mut batch = Batch::new();
-        let name = batch.data(&name);
-        batch.call(libc::SYS_prctl, &[PR_SET_NAME.into(), name.into()], "prctl(PR_SET_NAME)");
-        let [real, effective, saved, _] = zombie.gid;
-        batch.call(libc::SYS_setresgid, &[real.into(), effective.into(), saved.into()], "setresgid");
-        let [real, effective, saved, _] = zombie.uid;
-        batch.call(libc::SYS_setresuid, &[real.into(), effective.into(), saved.into()], "setresuid");
-        self.inject(pid, &batch)?;
-        let signal = i32::try_from(zombie.status & 0x7f).unwrap_or(0);
-        let code = u64::from(zombie.status >> 8 & 0xff);
-        if signal == 0 {
-            self.exit(pid, code)?
-        } else {
-            self.end_by(pid, signal)?
-        }
-        self.count_death(zombie_parent(self.plan, pid));
-        Ok(())
-    }
-
-    fn count_death(&mut self, parent: Option<Pid>) {
+    pub(super) fn count_death(&mut self, parent: Option<Pid>) {
         if let Some(task) = parent.and_then(|parent| self.tasks.get_mut(&parent)) {
             task.deaths += 1;
         }
-    }
-
-    fn exit(&mut self, pid: Pid, code: u64) -> Result<(), Failure> {
-        let died = self.leader(pid)?.attempt(libc::SYS_exit_group, &[code], "exit_group");
-        self.tasks.remove(&pid);
-        match died {
-            Err(crfs_tracee::InjectError::Died { .. }) => Ok(()),
-            Err(error) => Err(error).doing(|| format!("process {pid}: exiting")),
-            Ok(_) => Err(Failure::new(Kind::System, format!("process {pid}: exit_group returned"))),
-        }
-    }
-
-    /// Ends a process by a signal whose action is the default. It leaves no core dump, whose flag in the status is lost.
-    fn end_by(&mut self, pid: Pid, signal: i32) -> Result<(), Failure> {
-        if NOT_DEADLY.contains(&signal) {
-            let reason = format!("wait.zombies: process {pid}: status: signal {signal} ends no process");
-            return Err(Failure::new(Kind::BadImage, reason));
-        }
-        let doing = || format!("process {pid}: ending it by signal {signal}");
-        let task = self.tasks.remove(&pid).and_then(|mut task| task.injected.remove(&pid));
-        let tracee = task.ok_or_else(|| Failure::new(Kind::System, doing()))?.release().doing(doing)?;
-        let host = tracee.tid();
-        let none = crfs_sys::limits::Limit { soft: 0, hard: 0 };
-        crfs_sys::limits::set(host.pid(), 4, none).doing(doing)?;
-        tracee.set_sigmask(0).doing(doing)?;
-        // By number: nix has no names for real-time signals.
-        crfs_sys::sigqueue::queue(host.pid(), signal, 0).doing(doing)?;
-        // SIGKILL does not wait for the task to be continued: then it is gone, which waiting tells.
-        let go_on = |tracee: Tracee<Stopped>, signal| match tracee.cont(signal) {
-            Err(error) if error.is_gone() => Ok(Tracee::adopt(host)),
-            other => other.doing(doing),
-        };
-        let mut running = go_on(tracee, None)?;
-        loop {
-            running = match running.wait(Instant::now() + STOP_PATIENCE).doing(doing)? {
-                Waited::Gone(_) => return Ok(()),
-                Waited::Running(_) => return Err(Failure::new(Kind::Deadline, doing())),
-                Waited::Stopped(stopped) => match stopped.stop() {
-                    Stop::Signal(got) if got == signal => go_on(stopped, Some(signal))?,
-                    _ => go_on(stopped, None)?,
-                },
-            };
-        }
-    }
-
-    /// A helper or stub has served: it exits, and its reaper waits for it.
-    fn dismiss(&mut self, pid: Pid) -> Result<(), Failure> {
-        self.exit(pid, 0)?;
-        // Nobody in the image waits for the stub: it is the worker's own child.
-        let Some(Role::Helper { reaper }) = self.plan.births.get(&pid).map(|birth| birth.role.clone()) else {
-            return Ok(());
-        };
-        let wait_all = u64::from(libc::__WALL.cast_unsigned());
-        self.leader(reaper)?
-            .call(libc::SYS_wait4, &[pid.0.into(), 0, wait_all, 0], "wait4 for a helper")
-            .doing(|| layout::process_dir(reaper))?;
-        self.count_death(Some(reaper));
-        Ok(())
     }
 
     /// Stops a process, or stops it and lets it go on; its parent learns as much of it as it had.
@@ -593,9 +536,4 @@ impl<'a> Builder<'a> {
         }
         Ok(())
     }
-}
-
-/// Who learns of a zombie's death: the process that cloned it.
-fn zombie_parent(plan: &Plan, pid: Pid) -> Option<Pid> {
-    plan.births.get(&pid).and_then(|birth| birth.creator)
 }

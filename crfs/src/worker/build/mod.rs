@@ -4,6 +4,7 @@
 //! option is cleared and the worker lets go.
 
 mod builder;
+mod deaths;
 mod publish;
 
 use super::{Report, settle};

@@ -39,8 +39,10 @@ pub(super) fn read(
     let environment = Environment::read(&job.record, subjects.init, moment, &mut job.proc, findings)?;
     laps.lap("surroundings");
     let mut processes = BTreeMap::new();
+    let mut made_by: BTreeMap<i32, Pid> = BTreeMap::new();
     for process in &subjects.processes {
-        let image = process_image(job, subjects, process, tracees, moment, &place, findings)?;
+        let (image, children) = process_image(job, subjects, process, tracees, moment, &place, findings)?;
+        made_by.extend(children);
         if processes.insert(process.pid, image).is_some() {
             return Err(Failure::new(
                 Kind::Unsupported,
@@ -49,6 +51,12 @@ pub(super) fn read(
                     layout::process_dir(process.pid)
                 ),
             ));
+        }
+    }
+    for process in &subjects.processes {
+        let thread = made_by.get(&process.host).copied();
+        if let Some(record) = processes.get_mut(&process.pid).map(|image: &mut ProcessImage| &mut image.process) {
+            record.parent_thread = thread.filter(|&thread| thread != record.parent);
         }
     }
     laps.lap("threads");
@@ -91,6 +99,7 @@ pub(super) fn read(
     Ok(Records { image, contents })
 }
 
+/// The records of a process, and which of its threads each of its living children (as the host numbers them) has as its parent.
 fn process_image(
     job: &mut Job,
     subjects: &Subjects,
@@ -99,13 +108,17 @@ fn process_image(
     moment: &Moment,
     place: &Place,
     findings: &mut Findings,
-) -> Result<ProcessImage, Failure> {
+) -> Result<(ProcessImage, Vec<(i32, Pid)>), Failure> {
     let object = layout::process_dir(subject.pid);
     let (mut record, attr) = process::capture(subject, subjects, place, &mut job.proc, &mut job.kernel, findings)?;
     process::kernel_blockers(subject, &mut job.kernel, findings)?;
     let mut threads = BTreeMap::new();
+    let mut children = Vec::new();
     for thread in subject.threads.iter().filter(|thread| tracees.contains_key(&thread.host)) {
-        threads.insert(thread.tid, thread_image(job, subjects, subject, thread, tracees, moment, findings)?);
+        let found = zombie::capture(subject, thread, subjects, &mut job.proc, findings)?;
+        children.extend(found.living.into_iter().map(|child| (child, thread.tid)));
+        let image = thread_image(job, subject, thread, tracees, moment, findings)?;
+        threads.insert(thread.tid, ThreadImage { zombies: found.zombies, ..image });
     }
     // Of a leader that has ended nothing can be asked; that is an obstacle already.
     let (actions, pending) = match tracees.get(&subject.host) {
@@ -132,7 +145,7 @@ fn process_image(
     if let Some(leader) = threads.get_mut(&subject.pid) {
         leader.timers.extend(posix.into_iter().map(Timer::Posix));
     }
-    Ok(ProcessImage {
+    let image = ProcessImage {
         process: record,
         attr,
         fds: Vec::new(),
@@ -141,12 +154,12 @@ fn process_image(
         pending,
         semadj: Vec::new(),
         threads,
-    })
+    };
+    Ok((image, children))
 }
 
 fn thread_image(
     job: &mut Job,
-    subjects: &Subjects,
     process: &Process,
     subject: &Thread,
     tracees: &Tracees,
@@ -164,7 +177,6 @@ fn thread_image(
     let signals = signal::thread(tracee, &subject.status, &object, &mut job.kernel)?;
     let wait_end = job.waits.get(&subject.host).copied();
     let registers = registers::capture(tracee, &object, &mut job.kernel, moment, wait_end, findings)?;
-    let zombies = zombie::capture(process, subject, subjects, &mut job.proc, findings)?;
     Ok(ThreadImage {
         attr,
         mask: signals.mask,
@@ -174,6 +186,6 @@ fn thread_image(
         frame: registers.frame,
         timers: Vec::new(),
         tls: registers.tls,
-        zombies,
+        zombies: Vec::new(),
     })
 }
