@@ -2,6 +2,7 @@
 
 use crate::flags;
 use crate::signal::SignalSet;
+use crate::tty::Tty;
 use crate::types::{Bytes, FileId, Hex, Timespec};
 use serde::{Deserialize, Serialize};
 
@@ -46,6 +47,8 @@ pub enum FileKind {
     Timerfd(Timerfd),
     /// signalfd(2).
     Signalfd(Signalfd),
+    /// Either side of a pseudo-terminal.
+    Tty(Tty),
 }
 
 /// A regular file and what it was at the freeze.

@@ -11,6 +11,7 @@ use crate::sysv::{AttachedCount, MessageQueue, SemaphoreAdjustment, SemaphoreSet
 use crate::text::{TextError, parse_lines, parse_object, render_lines, render_object};
 use crate::thread::{FpuState, Frame, ThreadAttr, Tls};
 use crate::timer::{Timer, Timers};
+use crate::tty::Pty;
 use crate::types::{FileId, Pid};
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
@@ -30,6 +31,8 @@ pub struct Image {
     pub seccomp: Vec<SeccompFilter>,
     /// `sysv.shm`, `sysv.sem`, `sysv.msg`.
     pub sysv: SysV,
+    /// `files/tty.N`, by number.
+    pub ttys: BTreeMap<u32, Pty>,
 }
 
 /// Every record of a process.
@@ -154,6 +157,9 @@ impl Image {
         for (&id, file) in &self.files {
             out.insert(layout::file_entry(id), render_object(file));
         }
+        for (&number, pty) in &self.ttys {
+            out.insert(layout::tty_file(number), render_object(pty));
+        }
         for (&pid, process) in &self.processes {
             let mut put = |name: &str, bytes| out.insert(layout::process_file(pid, name), bytes);
             for name in layout::PROCESS_ABSENT {
@@ -225,6 +231,7 @@ impl Image {
         names.extend([layout::STDIOS, layout::SECCOMP].map(str::to_owned));
         names.extend(layout::CONTAINER_FILES.map(str::to_owned));
         names.extend(self.files.keys().map(|&id| layout::file_entry(id)));
+        names.extend(self.ttys.keys().map(|&number| layout::tty_file(number)));
         for (&pid, process) in &self.processes {
             let own = layout::PROCESS_FILES.iter().map(|(name, _)| *name).filter(|&name| name != layout::MEM_SUMS);
             names.extend(own.chain(layout::PROCESS_ABSENT).map(|name| layout::process_file(pid, name)));
@@ -256,6 +263,7 @@ impl Image {
                 semaphores: lines(source, layout::SYSV_SEM)?,
                 queues: lines(source, layout::SYSV_MSG)?,
             },
+            ttys: BTreeMap::new(),
         };
         for entry in &image.manifest.paths {
             let parts: Vec<&str> = entry.path.split('/').collect();
@@ -263,6 +271,8 @@ impl Image {
                 [layout::FILES, name] => {
                     if let Some(id) = layout::parse_id(name) {
                         image.files.insert(FileId(id), object(source, &entry.path)?);
+                    } else if let Some(number) = layout::parse_tty(name) {
+                        image.ttys.insert(number, object(source, &entry.path)?);
                     }
                 }
                 [process] if entry.kind == PathKind::Directory => {
@@ -396,6 +406,7 @@ pub fn parse_file(path: &str, bytes: &[u8]) -> Result<(), ImageError> {
         [layout::SYSV_MSG] => lines::<MessageQueue>,
         [_] => lines::<Absent>,
         [layout::FILES, "stdios"] => lines::<Stdio>,
+        [layout::FILES, name] if layout::parse_tty(name).is_some() => object::<Pty>,
         [layout::FILES, _] => object::<File>,
         [_, "attr"] => object::<ProcessAttr>,
         [_, "fds"] => lines::<Fd>,

@@ -123,6 +123,19 @@ fn is_numbered(name: &str, stem: &str) -> bool {
     number.is_some_and(|number| number.parse::<u32>().is_ok_and(|n| n.to_string() == number))
 }
 
+/// What a pair of pseudo-terminals is.
+#[must_use]
+pub fn tty_file(number: u32) -> String {
+    format!("{FILES}/tty.{number}")
+}
+
+/// The terminal whose file has this name (without its directory).
+#[must_use]
+pub fn parse_tty(name: &str) -> Option<u32> {
+    let number = name.strip_prefix("tty.")?;
+    number.parse().ok().filter(|parsed: &u32| parsed.to_string() == number)
+}
+
 /// What kind of path this is, if an image can have it at all. Says nothing about whether a given image does.
 #[must_use]
 pub fn kind(path: &str) -> Option<PathKind> {
@@ -134,7 +147,7 @@ pub fn kind(path: &str) -> Option<PathKind> {
         [SECCOMP] => Some(PathKind::Lines),
         [FILES] => Some(PathKind::Directory),
         [FILES, "stdios"] => Some(PathKind::Lines),
-        [FILES, name] if parse_id(name).is_some() => Some(PathKind::Object),
+        [FILES, name] if parse_id(name).is_some() || parse_tty(name).is_some() => Some(PathKind::Object),
         [FILES, name] => is_numbered(name, "pipe").then_some(PathKind::Raw),
         [name] if CONTAINER_ABSENT.contains(&name) || CONTAINER_FILES.contains(&name) => Some(PathKind::Lines),
         [name] if is_numbered(name, SYSV_SHM) || is_numbered(name, SYSV_MSG) => Some(PathKind::Raw),

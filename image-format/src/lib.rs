@@ -18,6 +18,7 @@ pub mod sysv;
 pub mod text;
 pub mod thread;
 pub mod timer;
+pub mod tty;
 pub mod types;
 
 pub use blocker::Blocker;

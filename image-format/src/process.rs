@@ -25,8 +25,8 @@ pub struct Process {
     pub exit_signal: Option<Signal>,
     /// Whether job control has stopped it, and what its parent has not been told of that.
     pub job_control: JobControl,
-    /// The controlling terminal. Version 1 carries none: always null.
-    pub tty: Option<Bytes>,
+    /// The controlling terminal, by its number in the container's /dev/pts.
+    pub tty: Option<u32>,
     /// The executable, as /proc/PID/exe shows it.
     pub exe: Bytes,
     /// Working directory. May be edited.

@@ -70,7 +70,7 @@ macro_rules! passes_alone {
 }
 passes_alone! {
     altstack arguments avx brk credentials data epoll eventfd files fork_sharing itimer limits obstacles pending pipe
-    posix_timers protnone seccomp shared signalfd sparse threads time_limits timerfd tree waits zombie
+    posix_timers protnone seccomp shared signalfd sparse terminal threads time_limits timerfd tree waits zombie
 }
 
 #[test]

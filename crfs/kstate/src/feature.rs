@@ -87,6 +87,8 @@ features! {
     FileCount = "file_count";
     /// Readers and writers of a pipe.
     PipeEnds = "pipe_ends";
+    /// Pseudo-terminals and what is queued in them.
+    Terminals = "terminals";
 }
 
 impl Feature {

@@ -25,6 +25,7 @@ mod state;
 mod sysvsem;
 mod tasks;
 mod timers;
+mod tty;
 mod waits;
 
 pub use attributes::SyscallDispatch;
@@ -41,3 +42,4 @@ pub use state::{FAULT_VARIABLE, KernelState};
 pub use sysvsem::SemUndo;
 pub use tasks::Task;
 pub use timers::Itimer;
+pub use tty::{PtyQueue, PtySide};

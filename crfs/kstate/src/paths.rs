@@ -205,6 +205,29 @@ paths! {
     InodePipe: Pointer, "inode.i_pipe";
     PipeReaders: Number(4), "pipe_inode_info.readers";
     PipeWriters: Number(4), "pipe_inode_info.writers";
+
+    // Terminals. 5.14 - 6.18; `next` shares its place with a list link.
+    FilePrivate: Pointer, "file.private_data";
+    TtyFileTty: Pointer, "tty_file_private.tty";
+    TtyIndex: Number(4), "tty_struct.index";
+    TtyDriverData: Pointer, "tty_struct.driver_data";
+    TtyLink: Pointer, "tty_struct.link";
+    TtyFlags: Number(8), "tty_struct.flags";
+    TtyStopped: Number(1), "tty_struct.flow.stopped";
+    TtyStoppedByCall: Number(1), "tty_struct.flow.tco_stopped";
+    TtyDiscipline: Pointer, "tty_struct.disc_data";
+    TtyPort: Pointer, "tty_struct.port";
+    TtyPortHead: Pointer, "tty_port.buf.head";
+    TtyBufferNext: Pointer, "tty_buffer.next";
+    TtyBufferCommit: Number(4), "tty_buffer.commit";
+    TtyBufferRead: Number(4), "tty_buffer.read";
+    TtyBufferData: Place(0), "tty_buffer.data";
+    NttyReadHead: Number(8), "n_tty_data.read_head";
+    NttyReadTail: Number(8), "n_tty_data.read_tail";
+    NttyReadBuf: Place(4096), "n_tty_data.read_buf";
+    NttyReadFlags: Place(512), "n_tty_data.read_flags";
+    DentrySuper: Pointer, "dentry.d_sb";
+    SuperDevice: Number(4), "super_block.s_dev";
 }
 
 /// The enumerator that tells which bit of `SyscallWork` stands for syscall user dispatch. 5.11 - 6.18.
@@ -313,6 +336,30 @@ pub(crate) fn needs(feature: Feature) -> Needs {
         Feature::PipeEnds => (
             &[P::TaskFiles, P::FilesFdt, P::FdtMax, P::FdtFd, P::FileInode, P::InodeMode, P::InodePipe],
             &[P::PipeReaders, P::PipeWriters],
+        ),
+        Feature::Terminals => (
+            &[
+                P::TaskFiles,
+                P::FilesFdt,
+                P::FdtMax,
+                P::FdtFd,
+                P::FilePrivate,
+                P::TtyFileTty,
+                P::TtyDriverData,
+                P::TtyPort,
+                P::TtyPortHead,
+                P::TtyBufferNext,
+                P::TtyBufferData,
+                P::TtyBufferCommit,
+                P::TtyBufferRead,
+                P::TtyStopped,
+                P::TtyStoppedByCall,
+                P::NttyReadBuf,
+                P::NttyReadFlags,
+                P::DentrySuper,
+                P::SuperDevice,
+            ],
+            &[P::TtyIndex, P::TtyLink, P::TtyFlags, P::TtyDiscipline, P::NttyReadHead, P::NttyReadTail],
         ),
     };
     Needs { through, own }

@@ -197,10 +197,11 @@ fn change_mounts(surroundings: &Surroundings) -> Result<(), Failure> {
         .doing(|| "keeping mounts from the host: mount / as a slave")?;
     detach_crfs()?;
     match &surroundings.root {
-        Some(root) => change_root(root),
-        None if surroundings.has_own(NamespaceKind::Pid) => fresh_proc(Path::new("/proc")),
-        None => Ok(()),
+        Some(root) => change_root(root)?,
+        None if surroundings.has_own(NamespaceKind::Pid) => fresh_proc(Path::new("/proc"))?,
+        None => {}
     }
+    fresh_devpts(Path::new("/dev/pts"))
 }
 
 /// Takes the mounts of crfs out of this mount namespace: a task of a container that waits for the server could neither be
@@ -221,6 +222,17 @@ fn fresh_proc(path: &Path) -> Result<(), Failure> {
     let none: Option<&str> = None;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     mount(Some("proc"), path, Some("proc"), flags, none).doing(|| format!("{}: mounting proc", path.display()))
+}
+
+/// Terminals of the container's own, over what is there: /dev/ptmx, opened beside it, leads to this one (`devpts_mntget`,
+/// fs/devpts/inode.c). A container whose root has no such directory has no terminals.
+fn fresh_devpts(path: &Path) -> Result<(), Failure> {
+    if !fs::symlink_metadata(path).is_ok_and(|found| found.is_dir()) {
+        return Ok(());
+    }
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
+    mount(Some("devpts"), path, Some("devpts"), flags, Some("newinstance,ptmxmode=0666,mode=0620,gid=5"))
+        .doing(|| format!("{}: mounting devpts", path.display()))
 }
 
 /// Makes a directory the root. What it has for /proc and /dev gets a fresh proc and, where it has no devices, the host's.

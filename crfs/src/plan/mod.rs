@@ -23,7 +23,7 @@ use std::fmt;
 pub use memory::MemoryPlan;
 pub use order::{Action, Step};
 pub use threads::ThreadStep;
-pub use tree::{Birth, Home, OUTSIDE, Role};
+pub use tree::{Birth, Home, OUTSIDE, Role, Terminal};
 
 /// Everything a build does, in order.
 #[derive(Clone, Debug)]

@@ -1,6 +1,6 @@
 //! The order of steps: which action must come before which, as data, sorted.
 
-use super::tree::{Birth, Role};
+use super::tree::{Birth, Role, Terminal};
 use crate::failure::{Failure, Kind};
 use image_format::Pid;
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,6 +22,8 @@ pub enum Action {
     Spawn,
     /// setsid.
     Session,
+    /// A session leader takes its controlling terminal.
+    Terminal,
     /// setpgid.
     Group,
     /// munmap what was inherited and is not its own, mmap what is missing, PR_SET_MM_MAP.
@@ -32,6 +34,8 @@ pub enum Action {
     Descriptors,
     /// Root, working directory, umask.
     Directories,
+    /// The terminal's foreground group is set; who gave its terminal up does so again.
+    Foreground,
     /// The other threads, and the system call filters of all.
     Threads,
     /// Adjustments of System V semaphores.
@@ -80,6 +84,8 @@ pub enum Of {
     GroupLeader,
     /// Every member of the group it leads.
     GroupMembers,
+    /// Every member of its session.
+    SessionMembers,
     /// Every zombie and helper, and the stub.
     Dead,
     /// Every process that job control has stopped or continued.
@@ -99,6 +105,13 @@ pub const AFTER: &[(Action, Of, Action)] = &[
     (Action::Group, Of::GroupLeader, Action::Spawn),
     (Action::Group, Of::GroupLeader, Action::Session),
     (Action::Group, Of::GroupLeader, Action::Group),
+    // Members of a session inherit its terminal: that a creator must have taken it before it clones them is said in `sort`.
+    (Action::Terminal, Of::Itself, Action::Spawn),
+    (Action::Terminal, Of::Itself, Action::Session),
+    (Action::Foreground, Of::Itself, Action::Terminal),
+    (Action::Foreground, Of::SessionMembers, Action::Spawn),
+    (Action::Foreground, Of::SessionMembers, Action::Group),
+    (Action::Foreground, Of::Created, Action::Spawn),
     (Action::Memory, Of::Itself, Action::Spawn),
     (Action::Fill, Of::Itself, Action::Memory),
     (Action::Descriptors, Of::Itself, Action::Memory),
@@ -130,6 +143,7 @@ pub const AFTER: &[(Action, Of, Action)] = &[
     (Action::JobControl, Of::All, Action::Session),
     (Action::JobControl, Of::Dead, Action::Die),
     (Action::JobControl, Of::Dead, Action::Dismiss),
+    (Action::JobControl, Of::Itself, Action::Foreground),
     // A thread more would have to stop too.
     (Action::JobControl, Of::Itself, Action::Threads),
     // It sends the parent SIGCHLD, and stop signals must have their default action.
@@ -148,6 +162,7 @@ pub const AFTER: &[(Action, Of, Action)] = &[
     (Action::Credentials, Of::Itself, Action::Limits),
     (Action::Credentials, Of::Itself, Action::ThreadState),
     (Action::Credentials, Of::Itself, Action::Descriptors),
+    (Action::Credentials, Of::Itself, Action::Foreground),
     // Nothing sends a signal to, or reaps in, a process that has its final registers.
     (Action::Resume, Of::Itself, Action::Credentials),
     (Action::Resume, Of::Created, Action::Spawn),
@@ -182,6 +197,14 @@ fn actions(role: &Role) -> &'static [Action] {
     }
 }
 
+fn terminal_actions(terminal: Terminal) -> &'static [Action] {
+    match terminal {
+        Terminal::Inherited => &[],
+        Terminal::Taken(_) => &[Action::Terminal, Action::Foreground],
+        Terminal::GivenUp(_) => &[Action::Foreground],
+    }
+}
+
 /// Every step, sorted so that [`AFTER`] holds.
 ///
 /// # Errors
@@ -189,7 +212,10 @@ fn actions(role: &Role) -> &'static [Action] {
 pub fn sort(births: &BTreeMap<Pid, Birth>) -> Result<Vec<Step>, Failure> {
     let all: BTreeSet<Step> = births
         .values()
-        .flat_map(|birth| actions(&birth.role).iter().map(move |action| (birth, action)))
+        .flat_map(|birth| {
+            let actions = actions(&birth.role).iter().chain(terminal_actions(birth.terminal));
+            actions.map(move |action| (birth, action))
+        })
         .filter(|(birth, action)| birth.job_control || **action != Action::JobControl)
         .map(|(birth, &action)| Step { action, process: birth.pid })
         .collect();
@@ -214,6 +240,7 @@ pub fn sort(births: &BTreeMap<Pid, Birth>) -> Result<Vec<Step>, Failure> {
             && let Some(creator) = birth.creator
         {
             after(Action::Session, creator);
+            after(Action::Terminal, creator);
         }
         if step.action == Action::Session {
             for child in
@@ -265,6 +292,7 @@ struct Relations<'a> {
     births: &'a BTreeMap<Pid, Birth>,
     created: BTreeMap<Pid, Vec<Pid>>,
     members: BTreeMap<Pid, Vec<Pid>>,
+    sessions: BTreeMap<Pid, Vec<Pid>>,
     dead: Vec<Pid>,
     job_controlled: Vec<Pid>,
 }
@@ -273,6 +301,7 @@ impl<'a> Relations<'a> {
     fn new(births: &'a BTreeMap<Pid, Birth>) -> Self {
         let mut created: BTreeMap<Pid, Vec<Pid>> = BTreeMap::new();
         let mut members: BTreeMap<Pid, Vec<Pid>> = BTreeMap::new();
+        let mut sessions: BTreeMap<Pid, Vec<Pid>> = BTreeMap::new();
         for birth in births.values() {
             if let Some(creator) = birth.creator {
                 created.entry(creator).or_default().push(birth.pid);
@@ -280,11 +309,12 @@ impl<'a> Relations<'a> {
             if let Some(group) = birth.group {
                 members.entry(group).or_default().push(birth.pid);
             }
+            sessions.entry(birth.session).or_default().push(birth.pid);
         }
         let all = |which: fn(&Birth) -> bool| births.values().filter(|&birth| which(birth)).map(|b| b.pid).collect();
         let dead = all(|birth| birth.role != Role::Live);
         let job_controlled = all(|birth| birth.job_control);
-        Relations { births, created, members, dead, job_controlled }
+        Relations { births, created, members, sessions, dead, job_controlled }
     }
 
     fn of(&self, process: Pid, of: Of) -> Vec<Pid> {
@@ -307,6 +337,11 @@ impl<'a> Relations<'a> {
                 birth.and_then(|birth| birth.group).filter(|&group| group != process).into_iter().collect()
             }
             Of::GroupMembers => list(&self.members),
+            Of::SessionMembers => birth
+                .map(|birth| birth.session)
+                .and_then(|session| self.sessions.get(&session))
+                .cloned()
+                .unwrap_or_default(),
             Of::Dead => self.dead.clone(),
             Of::JobControlled => self.job_controlled.clone(),
             Of::All => self.births.keys().copied().collect(),

@@ -44,6 +44,7 @@ fn image(processes: &[(u32, u32, u32, u32)]) -> Image {
         stdios: vec![],
         sysv: SysV::default(),
         seccomp: vec![],
+        ttys: BTreeMap::new(),
     }
 }
 

@@ -53,8 +53,23 @@ pub struct Birth {
     pub group: Option<Pid>,
     /// Job control has stopped it, or continued it with its parent yet to be told.
     pub job_control: bool,
+    /// The session it is in.
+    pub session: Pid,
+    /// What it does about a controlling terminal.
+    pub terminal: Terminal,
     /// What becomes of it.
     pub role: Role,
+}
+
+/// What a process does about a controlling terminal, which it otherwise has from its creator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Terminal {
+    /// Nothing.
+    Inherited,
+    /// Takes this one, as the leader of its session.
+    Taken(u32),
+    /// Gives up the one its session has.
+    GivenUp(u32),
 }
 
 /// What a process of the restore is for.
@@ -78,7 +93,7 @@ pub enum Role {
 
 impl Birth {
     /// Of the process that the worker makes itself.
-    fn first(pid: Pid, node: &Node) -> Self {
+    fn first(pid: Pid, node: &Node, terminal: Terminal) -> Self {
         Birth {
             pid,
             creator: None,
@@ -89,6 +104,8 @@ impl Birth {
             before_creators_session: false,
             group: None,
             job_control: node.job_control,
+            session: node.session,
+            terminal,
             role: node.role.clone(),
         }
     }
@@ -149,7 +166,7 @@ pub fn births(image: &Image, home: &Home) -> Result<BTreeMap<Pid, Birth>, Failur
             job_control: false,
             role,
         };
-        planner.births.insert(OUTSIDE, Birth::first(OUTSIDE, &node));
+        planner.births.insert(OUTSIDE, Birth::first(OUTSIDE, &node, Terminal::Inherited));
         nodes.insert(OUTSIDE, node);
     }
     let inside = || nodes.iter().filter(|(pid, _)| **pid != OUTSIDE);
@@ -195,7 +212,7 @@ fn nodes(image: &Image) -> BTreeMap<Pid, Node> {
 }
 
 /// A helper, cloned and reaped by `creator`.
-fn helper(pid: Pid, creator: Pid) -> Birth {
+fn helper(pid: Pid, creator: Pid, session: Pid) -> Birth {
     Birth {
         pid,
         creator: Some(creator),
@@ -206,6 +223,8 @@ fn helper(pid: Pid, creator: Pid) -> Birth {
         before_creators_session: false,
         group: None,
         job_control: false,
+        session,
+        terminal: Terminal::Inherited,
         role: Role::Helper { reaper: creator },
     }
 }
@@ -221,7 +240,8 @@ impl Planner<'_> {
     fn bear(&mut self, nodes: &BTreeMap<Pid, Node>, pid: Pid, node: &Node) -> Result<(), Failure> {
         let Some(parent) = nodes.get(&node.parent) else {
             // The first process, which gets its session with its surroundings; image_format::check has seen that there is one only.
-            self.births.insert(pid, Birth::first(pid, node));
+            let birth = Birth::first(pid, node, self.terminal(pid, node.session));
+            self.births.insert(pid, birth);
             return Ok(());
         };
         let own_session = node.session == pid;
@@ -235,6 +255,8 @@ impl Planner<'_> {
             before_creators_session: false,
             group: (!own_session).then_some(node.group),
             job_control: node.job_control,
+            session: node.session,
+            terminal: self.terminal(pid, node.session),
             role: node.role.clone(),
         };
         if !own_session && parent.session != node.session {
@@ -283,7 +305,7 @@ impl Planner<'_> {
         let leader_lives = nodes.get(&node.session).is_some_and(|leader| leader.role == Role::Live);
         // A living leader clones the helper into its session; a dead one is the helper itself.
         let (helper, creator) = if leader_lives { (self.free_pid(), node.session) } else { (node.session, reaper) };
-        let birth = Birth { own_session: !leader_lives, ..self::helper(helper, creator) };
+        let birth = Birth { own_session: !leader_lives, ..self::helper(helper, creator, node.session) };
         self.births.entry(helper).or_insert(birth);
         Ok(helper)
     }
@@ -300,7 +322,7 @@ impl Planner<'_> {
                 return Ok(());
             }
         }
-        self.births.insert(node.group, Birth { group: Some(node.group), ..helper(node.group, pid) });
+        self.births.insert(node.group, Birth { group: Some(node.group), ..helper(node.group, pid, node.session) });
         Ok(())
     }
 
@@ -312,6 +334,15 @@ impl Planner<'_> {
             let parent = self.image.processes.get(&node.parent);
             parent.and_then(|parent| parent.threads.get(tid)).is_some_and(|thread| !filtered(thread))
         })
+    }
+
+    fn terminal(&self, pid: Pid, session: Pid) -> Terminal {
+        let of = |pid: Pid| self.image.processes.get(&pid).map(|process| process.process.tty);
+        match (of(pid), of(session)) {
+            (Some(Some(own)), _) if pid == session => Terminal::Taken(own),
+            (Some(None), Some(Some(theirs))) => Terminal::GivenUp(theirs),
+            _ => Terminal::Inherited,
+        }
     }
 
     fn is_reaper(&self, pid: Pid) -> bool {

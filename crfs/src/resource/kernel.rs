@@ -83,7 +83,7 @@ impl Kernel {
 }
 
 /// What is asked only where it matters (a wait with a time limit, a pipe), or not at all; all else is asked of every process or thread.
-const SOMETIMES_NEEDED: [Feature; 10] = [
+const SOMETIMES_NEEDED: [Feature; 11] = [
     Feature::RestartKind,
     Feature::RestartNanosleep,
     Feature::RestartPoll,
@@ -94,6 +94,7 @@ const SOMETIMES_NEEDED: [Feature; 10] = [
     Feature::Files,
     Feature::FileCount,
     Feature::PipeEnds,
+    Feature::Terminals,
 ];
 
 fn block(findings: &mut Findings, object: &str, feature: Feature, why: &str) {

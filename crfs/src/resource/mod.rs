@@ -27,6 +27,7 @@ pub mod subject;
 pub mod sysv;
 pub mod thread;
 mod timerfd;
+pub mod tty;
 pub mod zombie;
 
 use image_format::Blocker;

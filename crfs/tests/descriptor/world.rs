@@ -220,7 +220,7 @@ impl World {
         notes: &mut Vec<String>,
     ) -> Result<BTreeMap<FileId, OwnedFd>, crfs::failure::Failure> {
         let root = fs::File::open("/").unwrap();
-        descriptor::open_all(image, self.dir.path(), root.as_fd(), &self.log(), notes)
+        descriptor::open_all(image, self.dir.path(), root.as_fd(), &self.log(), notes).map(|opened| opened.files)
     }
 
     /// Restores into a puppet and captures that: the records under the ids of the first capture.

@@ -95,6 +95,7 @@ fn kind(kind: &FileKind) -> Vec<String> {
         FileKind::Signalfd(signalfd) => {
             vec![super::signals::unblockable(signalfd.mask).map(|problem| format!("mask: {problem}"))]
         }
+        FileKind::Tty(tty) => vec![path(&tty.path)],
     };
     problems.into_iter().flatten().collect()
 }

@@ -17,6 +17,7 @@ mod sysv;
 mod thread;
 mod timers;
 mod tree;
+mod tty;
 
 use crate::image::{Image, ImageError};
 use crate::layout;
@@ -48,6 +49,7 @@ pub fn image(image: &Image, sizes: &dyn Fn(&str) -> Option<u64>) -> Vec<ImageErr
     descriptors::check(image, &mut findings);
     seccomp::check(image, &mut findings);
     sysv::check(image, &mut findings);
+    tty::check(image, &mut findings);
     memory::objects(&image.processes, &mut findings);
     pages::sources(&image.processes, &mut findings);
     for (&pid, process) in &image.processes {

@@ -40,7 +40,6 @@ pub(super) fn check(pid: Pid, process: &ProcessImage, findings: &mut Findings) {
     field("root", absolute(&record.root));
     let umask = record.umask;
     field("umask", (umask.0 > 0o777).then(|| format!("{umask} is beyond 0777")));
-    field("tty", record.tty.as_ref().map(|tty| format!("{tty:?}: format 1 carries no terminal")));
     field("job_control", job_control(record));
     for (name, limit) in &record.limits {
         field(&format!("limits.{name}"), limit_problem(name, limit));

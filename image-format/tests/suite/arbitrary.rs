@@ -10,6 +10,7 @@ use image_format::signal::*;
 use image_format::sysv::*;
 use image_format::thread::*;
 use image_format::timer::*;
+use image_format::tty::*;
 use image_format::{Address, Blob, Blocker, Bytes, FileId, Hex, Octal, Pid, Timespec};
 use proptest::prelude::{Just, RngExt, Strategy};
 use proptest::test_runner::TestRng;
@@ -37,7 +38,7 @@ macro_rules! numbers {
         }
     })* };
 }
-numbers!(u8, u32, u64, i32, i64);
+numbers!(u8, u16, u32, u64, i32, i64);
 
 macro_rules! records {
     ($($type:path { $($field:ident),* $(,)? })*) => { $(impl Arbitrary for $type {
@@ -123,8 +124,11 @@ wrappers! {
 }
 
 choices! {
-    FileKind [] [Regular, Directory, Device, Pipe, Eventfd, Epoll, Timerfd, Signalfd]
+    FileKind [] [Regular, Directory, Device, Pipe, Eventfd, Epoll, Timerfd, Signalfd, Tty]
     Stream [Log] []
+    TtySide [Master, Slave, Controlling] []
+    SlaveState [Unopened, Open, Closed] []
+    Flow [On, StoppedByKey, StoppedByCall] []
     PathKind [Directory, Object, Lines, Raw] []
     NamespaceKind [Cgroup, Ipc, Mnt, Net, Pid, Uts] []
     Backing [Anonymous, Vdso, Vvar, VvarVclock, Vsyscall] [File, SharedAnonymous, SysvShm]
@@ -154,6 +158,13 @@ records! {
     Timerfd { clock, settime_flags, remaining, interval, ticks }
     Signalfd { mask }
     Stdio { file, stream }
+    Tty { path, number, side, hung_up }
+    Pty {
+        slave, locked, packet, master_exclusive, exclusive, flow, uid, gid, mode, termios, size, foreground, input, output,
+    }
+    Termios { iflag, oflag, cflag, lflag, line, cc, ispeed, ospeed }
+    WindowSize { rows, columns, x_pixels, y_pixels }
+    TtyQueue { bytes, line_ends, behind }
     Manifest {
         format, generator, name, architecture, page_size, kernel, cpu, clocks, container, parent, paths,
     }
@@ -214,5 +225,5 @@ records! {
     ThreadImage { attr, mask, altstack, pending, fpu, frame, timers, tls, zombies }
     ProcessImage { process, attr, fds, segments, actions, pending, semadj, threads }
     SeccompFilter { filter, after, flags, program }
-    Image { manifest, processes, files, stdios, seccomp, sysv }
+    Image { manifest, processes, files, stdios, seccomp, sysv, ttys }
 }

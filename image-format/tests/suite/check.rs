@@ -353,10 +353,6 @@ fn process_values() {
         (|i| record(i).root = vec![b'/', 0].into(), "0x00003002/process: root: \"/\\\\x00\" holds a NUL"),
         (|i| record(i).umask = Octal(0o1000), "0x00003002/process: umask: 01000 is beyond 0777"),
         (
-            |i| record(i).tty = Some("/dev/pts/0".into()),
-            "0x00003002/process: tty: \"/dev/pts/0\": format 1 carries no terminal",
-        ),
-        (
             |i| assert!(record(i).limits.insert("RLIMIT_FILES".into(), Limit { soft: None, hard: None }).is_none()),
             "0x00003002/process: limits.RLIMIT_FILES: no such limit",
         ),

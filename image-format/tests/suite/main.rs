@@ -7,6 +7,7 @@ mod check_files;
 mod check_memory;
 mod check_sysv;
 mod check_threads;
+mod check_ttys;
 
 mod golden;
 mod hostile;

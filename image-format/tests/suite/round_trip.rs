@@ -44,6 +44,7 @@ round_trips! {
     frame: image_format::thread::Frame,
     timer: image_format::timer::Timer,
     tls: image_format::thread::Tls,
+    pty: image_format::tty::Pty,
 }
 
 proptest! {

@@ -50,6 +50,7 @@ pub(super) const CHECKS: &[(Feature, Check)] = &[
     (Feature::Files, files),
     (Feature::FileCount, file_count),
     (Feature::PipeEnds, pipe_ends),
+    (Feature::Terminals, terminals),
 ];
 
 const NS: u64 = 1_000_000_000;
@@ -421,4 +422,27 @@ fn pipe_ends(state: &KernelState, scene: &Scene, roles: &Roles) -> Result<(), Tr
         Err(error) => Err(error.into()),
         Ok(read) => Err(Trouble::Wrong(format!("a directory reads as a pipe: {read:?}"))),
     }
+}
+
+/// Bytes are fed to the master, whose line discipline takes them as they are; what a kernel thread moves would come late.
+fn terminals(state: &KernelState, scene: &Scene, roles: &Roles) -> Result<(), Trouble> {
+    for step in ["open of /dev/ptmx", "TIOCSTI", "TIOCEXCL"] {
+        scene.terminal.outcome(step)?;
+    }
+    let [number, ..] = scene.terminal.words::<1>(scene.at.pty_number)?;
+    let pair = |fd| -> Result<_, Trouble> {
+        state.pty(&roles.terminal, fd)?.ok_or_else(|| Trouble::Wrong("it reads as another terminal".to_owned()))
+    };
+    let (master, slave) = pair(3)?;
+    let (untouched, _) = pair(4)?;
+    same("the number", u64::from(slave.number), number & 0xffff_ffff)?;
+    let told = |side: &crate::tty::PtySide| (side.exclusive(), side.other_closed(), side.stopped);
+    same("an exclusive one", told(&master), (true, false, false))?;
+    same("a new one", told(&untouched), (false, false, false))?;
+    let device = scene.devpts().map_err(|error| Trouble::Wrong(format!("looking at /dev/pts: {error}")))?;
+    same("its devpts", u64::from(state.pty_device(&roles.terminal, &slave)?), device)?;
+    let read = state.pty_queue(&roles.terminal, &master)?;
+    same("what the master reads", (read.bytes.as_slice(), read.line_ends, read.behind), (scene::FED, vec![], vec![]))?;
+    let none = state.pty_queue(&roles.terminal, &slave)?;
+    same("nothing", none, crate::tty::PtyQueue::default())
 }

@@ -31,6 +31,8 @@ pub(super) const DISPATCH_RANGE: (u64, u64) = (0x10_0000, 0x1000);
 pub(super) const SEMAPHORES: u16 = 3;
 pub(super) const SEM_OPS: [(u16, i16); 2] = [(0, 5), (2, 3)];
 pub(super) const FUTEX_VALUE: u32 = 0x1357_9bdf;
+/// What a terminal holds.
+pub(super) const FED: &[u8] = b"crfs\n";
 /// Signal, handler, flags (SA_RESTORER and some others), restorer, mask.
 pub(super) const ACTIONS: [(u64, [u64; 4]); 4] = [
     (1, [0x1111_2221, 0x0400_0004, 0x7111_1111_1113, 0x0000_1234_0000_0400]),
@@ -204,6 +206,7 @@ pub(super) struct Addresses {
     pub(super) itimers_left: [u64; 2],
     pub(super) pollfds: u64,
     pub(super) futex: u64,
+    pub(super) pty_number: u64,
 }
 
 /// All children.
@@ -218,6 +221,8 @@ pub(super) struct Scene {
     pub(super) poll_forever: Actor,
     /// Waits for a futex with a time limit; it also has a pipe.
     pub(super) futex: Actor,
+    /// Has two masters of pseudo-terminals, and waits as `bare` does.
+    pub(super) terminal: Actor,
     pub(super) at: Addresses,
     /// Whether the kernel let us set a GDT entry of `full`.
     pub(super) thread_area: nix::Result<()>,
@@ -234,6 +239,7 @@ pub(super) struct Roles {
     pub(super) poll: Task,
     pub(super) poll_forever: Task,
     pub(super) futex: Task,
+    pub(super) terminal: Task,
 }
 
 impl Scene {
@@ -245,20 +251,21 @@ impl Scene {
         let (poll, pollfds) = poll(Some(WAIT_SECONDS))?;
         let (poll_forever, _) = self::poll(None)?;
         let (futex, word) = futex()?;
-        (at.pollfds, at.futex) = (pollfds, word);
-        let actors = [&bare, &poll, &poll_forever, &futex, &full];
+        let (terminal, number) = terminal()?;
+        (at.pollfds, at.futex, at.pty_number) = (pollfds, word, number);
+        let actors = [&bare, &poll, &poll_forever, &futex, &terminal, &full];
         for actor in actors {
             actor.await_sleep().map_err(|source| Error::Calibrate { doing: "waiting for a child to sleep", source })?;
         }
         let after_ns = monotonic_ns();
         // Until they are stopped.
         let thread_area = Err(Errno::ESRCH);
-        Ok(Self { full, bare, poll, poll_forever, futex, at, thread_area, before_ns, after_ns })
+        Ok(Self { full, bare, poll, poll_forever, futex, terminal, at, thread_area, before_ns, after_ns })
     }
 
     /// Stops the children.
     pub(super) fn stop(&mut self) -> Result<(), Error> {
-        for actor in [&self.bare, &self.poll, &self.poll_forever, &self.futex, &self.full] {
+        for actor in [&self.bare, &self.poll, &self.poll_forever, &self.futex, &self.terminal, &self.full] {
             actor.stop().map_err(|source| Error::Calibrate { doing: "stopping a child", source })?;
         }
         let stop = |actor: &Actor| actor.stop_by_job_control();
@@ -269,6 +276,12 @@ impl Scene {
         let entry = UserDesc { entry_number: FIRST_ENTRY, ..SEGMENT };
         self.thread_area = thread_area::set(self.full.puppet.pid(), &entry);
         Ok(())
+    }
+
+    /// The device number of the host's devpts, as the kernel writes it.
+    pub(super) fn devpts(&self) -> io::Result<u64> {
+        let device = std::os::unix::fs::MetadataExt::dev(&std::fs::metadata("/dev/pts")?);
+        Ok(nix::sys::stat::major(device) << 20 | nix::sys::stat::minor(device))
     }
 
     /// The tasks of the children, by the walk that is to be proven.
@@ -287,6 +300,7 @@ impl Scene {
             poll: task(&self.poll)?,
             poll_forever: task(&self.poll_forever)?,
             futex: task(&self.futex)?,
+            terminal: task(&self.terminal)?,
         })
     }
 }
@@ -347,7 +361,7 @@ fn full() -> Result<(Actor, Addresses), Error> {
     let time = s.words(&[WAIT_SECONDS, 0])?;
     let rmtp = s.words(&[0, 0])?;
     s.call("clock_nanosleep", libc::SYS_clock_nanosleep, [1, 0, time, rmtp]);
-    let at = Addresses { rmtp, selector, itimers_left, pollfds: 0, futex: 0 };
+    let at = Addresses { rmtp, selector, itimers_left, pollfds: 0, futex: 0, pty_number: 0 };
     Ok((s.start(libc::SIGCHLD, true)?, at))
 }
 
@@ -421,4 +435,29 @@ fn futex() -> Result<(Actor, u64), Error> {
     // FUTEX_WAIT_PRIVATE
     s.call("futex", libc::SYS_futex, [word, 128, u64::from(FUTEX_VALUE), time]);
     Ok((s.start(libc::SIGCHLD, false)?, word))
+}
+
+fn terminal() -> Result<(Actor, u64), Error> {
+    const TIOCGPTN: u64 = 0x8004_5430;
+    let flags = u64::from((libc::O_RDWR | libc::O_NOCTTY).unsigned_abs());
+    let mut s = Script::new()?;
+    s.prctl("PR_SET_PDEATHSIG", libc::PR_SET_PDEATHSIG, [9, 0, 0, 0]);
+    let path = s.place(b"/dev/ptmx\0")?;
+    let master = s.call("open of /dev/ptmx", libc::SYS_open, [path, flags]);
+    s.call("another", libc::SYS_open, [path, flags]);
+    let master = Arg::Result { step: master, plus: 0 };
+    let ioctl = |s: &mut Script, name, request: u64, argument: u64| {
+        s.step(name, Step::call_with(libc::SYS_ioctl, [master, request.into(), argument.into()]));
+    };
+    let number = s.words(&[0])?;
+    ioctl(&mut s, "TIOCGPTN", TIOCGPTN, number);
+    ioctl(&mut s, "TIOCEXCL", libc::TIOCEXCL, 0);
+    for &byte in FED {
+        let byte = s.place(&[byte])?;
+        ioctl(&mut s, "TIOCSTI", libc::TIOCSTI, byte);
+    }
+    let set = s.words(&[0])?;
+    let time = s.words(&[WAIT_SECONDS, 0])?;
+    s.call("rt_sigtimedwait", libc::SYS_rt_sigtimedwait, [set, 0, time, 8]);
+    Ok((s.start(libc::SIGCHLD, false)?, number))
 }

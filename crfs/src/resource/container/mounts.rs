@@ -40,15 +40,19 @@ pub(super) fn survey(record: &Record, init: i32, proc: &mut Proc, findings: &mut
 /// The mounts that a fresh container would not have. One with a pid namespace of its own has a /proc of its own.
 fn foreign(host: &[Mount], own: &[Mount], root: Option<&Path>, own_pids: bool) -> Vec<Mount> {
     let known: BTreeSet<&Mount> = host.iter().collect();
-    let mut proc_seen = false;
+    let mut expected: BTreeSet<&str> = BTreeSet::from(["/proc", "/dev/pts"]);
     let mut foreign = Vec::new();
     // A server that was mounted after the container began shows in it too; nothing inside depends on it, or its descriptors
     // tell, and a restore detaches it.
     for mount in own.iter().filter(|mount| !mount.is_crfs()) {
-        // The container's own /proc, once.
-        let is_proc = mount.path == Path::new("/proc") && mount.kind == "proc" && mount.root == Path::new("/");
-        if own_pids && is_proc && !proc_seen && !known.contains(mount) {
-            proc_seen = true;
+        // The container's own /proc and terminals, once.
+        let fresh = match mount.kind.as_str() {
+            "proc" if own_pids => Some("/proc"),
+            "devpts" => Some("/dev/pts"),
+            _ => None,
+        };
+        let is_fresh = fresh.is_some_and(|path| mount.path == Path::new(path)) && mount.root == Path::new("/");
+        if is_fresh && !known.contains(mount) && fresh.is_some_and(|path| expected.remove(path)) {
             continue;
         }
         let is_known = match root {

@@ -7,7 +7,7 @@ use super::place::Place;
 use super::refused::{self, Refusal};
 use super::seen::{Holder, Seen};
 use crate::failure::{Failure, Kind};
-use crate::resource::{Findings, device, directory, epoll, eventfd, pipe, regular_file, signalfd, timerfd};
+use crate::resource::{Findings, device, directory, epoll, eventfd, pipe, regular_file, signalfd, timerfd, tty};
 use crfs_kstate::{KernelState, Task};
 use image_format::files::{Epoll, EpollTarget, File, FileKind, OpenFlags, Pipe, Stdio, Stream};
 use image_format::layout::process_file;
@@ -48,6 +48,7 @@ pub fn capture(
         Pass { table: &table, kernel: kernel.as_ref(), findings, drafts: Vec::new(), out: Descriptors::default() };
     pass.each(&place);
     pass.pipes(&processes)?;
+    pass.ttys(&place)?;
     pass.epolls()?;
     pass.finish(&processes, &place);
     Ok(pass.out)
@@ -57,6 +58,7 @@ pub fn capture(
 enum Draft {
     Done(FileKind),
     Pipe,
+    Tty,
     Epoll(Vec<epoll::Target>),
     Refused,
 }
@@ -144,6 +146,50 @@ impl Pass<'_> {
         Ok(())
     }
 
+    /// Puts the sides of each terminal together.
+    fn ttys(&mut self, place: &Place) -> Result<(), Failure> {
+        let mut pairs: BTreeMap<u32, Vec<(usize, tty::Side)>> = BTreeMap::new();
+        for index in 0..self.drafts.len() {
+            let Draft::Tty = self.drafts[index] else { continue };
+            let seen = &self.table.descriptions[index].seen;
+            // Of those whose processes run, a refusal is all there is to tell.
+            self.drafts[index] = Draft::Refused;
+            let side = match self.kernel.map(|kernel| kernel.task(seen.holder.host)) {
+                None => tty::check(seen, place).map_or(Ok(None), Err),
+                Some(Some((state, task))) => tty::look(seen, place, state, task)?.map(Some),
+                Some(None) => return Err(gone(seen.holder)),
+            };
+            match side {
+                Ok(None) => {}
+                Ok(Some(side)) => {
+                    self.drafts[index] = Draft::Done(FileKind::Tty(side.record.clone()));
+                    if !side.record.hung_up {
+                        pairs.entry(side.record.number).or_default().push((index, side));
+                    }
+                }
+                Err(refusal) => self.refuse(seen.holder, refusal),
+            }
+        }
+        for (number, sides) in pairs {
+            let table = self.table;
+            let all: Vec<_> = sides.iter().map(|(index, side)| (&table.descriptions[*index].seen, side)).collect();
+            let holder = all[0].0.holder;
+            let Some((state, task)) = self.kernel.and_then(|kernel| kernel.task(holder.host)) else {
+                return Err(gone(holder));
+            };
+            match tty::capture(&all, place, state, task)? {
+                Ok(pty) => {
+                    self.out.ttys.insert(number, pty);
+                }
+                Err(refusal) => {
+                    sides.iter().for_each(|&(index, _)| self.drafts[index] = Draft::Refused);
+                    self.refuse(holder, refusal);
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// What is in a pipe; nothing is read from one whose processes run. `outside`: a process that is not the container's was seen with
     /// an end of it.
     fn contents(&self, ends: &[&Seen], outside: bool) -> Result<Result<pipe::Contents, Refusal>, Failure> {
@@ -208,7 +254,7 @@ impl Pass<'_> {
                 Draft::Refused => Ok(None),
                 Draft::Done(kind) => epoll::check_target(target, kind).map(|events| Some(record(events))),
                 // Another instance, whose own turn is yet to come; pipes had theirs.
-                Draft::Epoll(_) | Draft::Pipe => {
+                Draft::Epoll(_) | Draft::Pipe | Draft::Tty => {
                     let kind = FileKind::Epoll(Epoll { targets: Vec::new() });
                     epoll::check_target(target, &kind).map(|events| Some(record(events)))
                 }
@@ -282,6 +328,7 @@ fn draft(seen: &Seen, place: &Place) -> Result<Draft, Refusal> {
         libc::S_IFDIR => {
             directory::capture(seen, magic(), place).map(|record| Draft::Done(FileKind::Directory(record)))
         }
+        libc::S_IFCHR if tty::is_tty(seen) => Ok(Draft::Tty),
         libc::S_IFCHR => match device::capture(seen, place) {
             Some(record) => record.map(|record| Draft::Done(FileKind::Device(record))),
             None => Err(refused::by_type(seen)),

@@ -28,6 +28,11 @@ impl<'a> Kernel<'a> {
         Some(addresses)
     }
 
+    /// The reader, and the task of a process by host pid.
+    pub(crate) fn task(&self, host: i32) -> Option<(&'a KernelState, &'a Task)> {
+        Some((self.state, self.tasks.get(&host)?))
+    }
+
     /// How many descriptions in the whole system can read from a pipe, and how many can write to it.
     ///
     /// # Errors

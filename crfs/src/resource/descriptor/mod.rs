@@ -32,10 +32,11 @@ pub(super) mod seen;
 mod socket;
 
 pub use capture::capture;
-pub use restore::open_all;
+pub use restore::{Opened, open_all};
 
 use image_format::files::{File, FileKind, Stdio};
 use image_format::process::Fd;
+use image_format::tty::Pty;
 use image_format::{FileId, Pid};
 use std::collections::BTreeMap;
 
@@ -50,6 +51,8 @@ pub struct Descriptors {
     pub fds: BTreeMap<Pid, Vec<Fd>>,
     /// `files/pipe.N`: the bytes queued in each pipe, by the pipe's number.
     pub pipes: BTreeMap<u32, Vec<u8>>,
+    /// `files/tty.N`.
+    pub ttys: BTreeMap<u32, Pty>,
 }
 
 /// Makes the records tell what remained of timers at a moment before they were captured: the one that the clocks of the image

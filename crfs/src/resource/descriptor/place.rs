@@ -31,6 +31,16 @@ impl Place {
         Ok(Place { root, prefix: prefix.into_os_string().into_vec(), log })
     }
 
+    /// What stands at a path inside the container.
+    pub(crate) fn look(&self, path: &Bytes) -> std::io::Result<fs::Metadata> {
+        reopen::look(self.root.as_fd(), path)?.metadata()
+    }
+
+    /// The device number of the file system at a path inside the container. None where there is no such path.
+    pub(crate) fn device(&self, path: &[u8]) -> Option<u64> {
+        self.look(&Bytes(path.to_vec())).ok().map(|found| found.dev())
+    }
+
     /// Whether this is the container's log, open for reading or writing.
     pub(crate) fn is_log(&self, seen: &Seen) -> bool {
         self.log == Some(seen.inode()) && !seen.is_path()

@@ -123,12 +123,11 @@ fn character_device(seen: &Seen) -> Refusal {
     let name = seen.name();
     let (major, minor) = device(seen);
     match (major, minor) {
-        // include/uapi/linux/major.h: virtual consoles and serial lines, /dev/tty and /dev/console, pseudo-terminals.
-        (4 | 136..=143, _) | (5, 0 | 1) => Refusal::new(
+        // include/uapi/linux/major.h: virtual consoles and serial lines, /dev/tty and /dev/console; with O_PATH also pseudo-terminals.
+        (4 | 136..=143, _) | (5, 0..=2) => Refusal::new(
             format!("terminal {name} cannot be carried"),
             "Run the program with its input and output redirected to files or pipes.",
         ),
-        (5, 2) => Refusal::new(format!("the master side of a pseudo-terminal ({name}) cannot be carried"), CLOSE),
         _ => Refusal::new(format!("device {name} ({major}:{minor}) cannot be carried"), CLOSE),
     }
 }

@@ -1,13 +1,22 @@
 //! Opening everything an image has open.
 
 use crate::failure::{Doing, Failure, Kind};
-use crate::resource::{device, directory, epoll, eventfd, pipe, regular_file, signalfd, timerfd};
+use crate::resource::{device, directory, epoll, eventfd, pipe, regular_file, signalfd, timerfd, tty};
 use image_format::files::{File, FileKind, OpenFlags, Stream};
 use image_format::{FileId, Image};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
+
+/// What the worker holds for the processes.
+#[derive(Debug)]
+pub struct Opened {
+    /// Every description.
+    pub files: BTreeMap<FileId, OwnedFd>,
+    /// The terminals that sessions have.
+    pub terminals: tty::Terminals,
+}
 
 /// Opens each description of an image once, in the calling process, close-on-exec.
 ///
@@ -27,17 +36,22 @@ pub fn open_all(
     root: BorrowedFd<'_>,
     log: &Path,
     notes: &mut Vec<String>,
-) -> Result<BTreeMap<FileId, OwnedFd>, Failure> {
+) -> Result<Opened, Failure> {
     raise_limit().doing(|| "raising the limit of open files")?;
     let logs = logs(image)?;
     let mut refused = Refused::default();
     let mut open = BTreeMap::new();
     let mut pipes: BTreeMap<u32, Vec<pipe::End<'_>>> = BTreeMap::new();
+    let mut ttys = Vec::new();
     for (&id, file) in &image.files {
         let opened = match &file.kind {
             FileKind::Regular(_) if logs.contains(&id) => regular_file::restore_log(id, file, log),
             FileKind::Pipe(record) => {
                 pipes.entry(record.pipe).or_default().push(pipe::End { id, file, pipe: record });
+                continue;
+            }
+            FileKind::Tty(record) => {
+                ttys.push(tty::End { id, file, tty: record });
                 continue;
             }
             _ => open_one(image, id, file, root, notes),
@@ -48,8 +62,11 @@ pub fn open_all(
         let restored = pipe::restore(ends, staging, owner(image, ends));
         open.extend(refused.keep(restored)?.into_iter().flatten());
     }
+    let terminals = refused.keep(tty::restore(&ttys, &image.ttys, root))?;
     refused.finish()?;
-    Ok(open)
+    let (ends, terminals) = terminals.unwrap_or_default();
+    open.extend(ends);
+    Ok(Opened { files: open, terminals })
 }
 
 fn open_one(
@@ -67,7 +84,9 @@ fn open_one(
         FileKind::Epoll(_) => epoll::restore(id, file),
         FileKind::Timerfd(record) => timerfd::restore(id, file, record, &image.manifest.clocks),
         FileKind::Signalfd(record) => signalfd::restore(id, file, record),
-        FileKind::Pipe(_) => Err(Failure::new(Kind::System, "pipes are opened with all their ends")),
+        FileKind::Pipe(_) | FileKind::Tty(_) => {
+            Err(Failure::new(Kind::System, "pipes and terminals are opened with all their ends"))
+        }
     }
 }
 

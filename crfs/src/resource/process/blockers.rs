@@ -1,10 +1,10 @@
 //! What of a process cannot be carried, but for what it shares.
 
-use super::super::Findings;
 use super::super::kernel::Kernel;
 use super::super::posix_timer;
 use super::super::proc::Proc;
 use super::super::subject::{Process, Subjects};
+use super::super::{Findings, tty};
 use crate::failure::Failure;
 use image_format::layout;
 
@@ -16,13 +16,7 @@ pub fn survey(process: &Process, subjects: &Subjects, proc: &mut Proc, findings:
     let host = process.host;
     let leader = process.leader();
     let object = layout::process_file(process.pid, "process");
-    if leader.stat.tty != 0 {
-        findings.block(
-            &object,
-            "has a controlling terminal, which is not carried yet",
-            "Start it with its output redirected, under setsid",
-        );
-    }
+    tty::survey(process, subjects, findings);
     if subjects.has_init && host != subjects.init && !subjects.ids.contains_key(&leader.stat.ppid) {
         findings.block(
             &object,

@@ -2,12 +2,12 @@
 
 use crate::copy::Copy;
 use crate::failure::{Doing, Failure, Kind};
-use crate::plan::{Action, OUTSIDE, Plan, Role, SCRATCH_SIZE, Step, ThreadStep};
+use crate::plan::{Action, OUTSIDE, Plan, Role, SCRATCH_SIZE, Step, Terminal, ThreadStep};
 use crate::registry::Container;
 use crate::resource::memory::restore::{self as memory, Backings, PageFiles};
 use crate::resource::process::restore::{self as process, Directories};
 use crate::resource::{
-    descriptor, epoll, interval_timer, job_control, posix_timer, registers, seccomp, signal, sysv, thread,
+    descriptor, epoll, interval_timer, job_control, posix_timer, registers, seccomp, signal, sysv, thread, tty,
 };
 use crfs_sys::HostPid;
 use crfs_sys::sysv::Attachment;
@@ -16,10 +16,10 @@ use crfs_tracee::{
 };
 use image_format::process::Zombie;
 use image_format::signal::PendingSignal;
-use image_format::{FileId, Pid, ProcessImage, ThreadImage, layout};
+use image_format::{Pid, ProcessImage, ThreadImage, layout};
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -43,7 +43,7 @@ pub(super) struct Builder<'a> {
     cpu: TracerCpu,
     backings: Backings,
     directories: Directories,
-    descriptors: BTreeMap<FileId, OwnedFd>,
+    opened: descriptor::Opened,
     registrations: Vec<epoll::Registration>,
     pages: PageFiles<'a>,
     notes: Vec<String>,
@@ -112,7 +112,7 @@ impl<'a> Builder<'a> {
             cpu: TracerCpu::new().doing(|| "reading the worker's affinity")?,
             backings,
             directories: Directories::open(image, root.as_fd())?,
-            descriptors: descriptor::open_all(image, from, root.as_fd(), &container.log_file(), notes)?,
+            opened: descriptor::open_all(image, from, root.as_fd(), &container.log_file(), notes)?,
             registrations: epoll::registrations(image)?,
             pages,
             notes: Vec::new(),
@@ -160,6 +160,7 @@ impl<'a> Builder<'a> {
         match step.action {
             Action::Spawn => self.spawn(pid),
             Action::Session => self.session(pid),
+            Action::Terminal => self.terminal(pid),
             Action::Group => self.group(pid),
             Action::Memory => self.memory(pid),
             Action::Fill => self.fill(pid),
@@ -169,6 +170,7 @@ impl<'a> Builder<'a> {
                 self.directories.enter(&mut batch, self.image(pid)?, self.plan.link_fd)?;
                 self.inject(pid, &batch)
             }
+            Action::Foreground => self.foreground(pid),
             Action::Threads => self.threads(pid),
             Action::Adjustments => {
                 let mut batch = Batch::new();
@@ -308,6 +310,32 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
+    fn terminal(&mut self, pid: Pid) -> Result<(), Failure> {
+        let Some(Terminal::Taken(number)) = self.plan.births.get(&pid).map(|birth| birth.terminal) else {
+            return Ok(());
+        };
+        let mut batch = Batch::new();
+        tty::inject::take(&mut batch, self.opened.terminals.slave(number)?, self.plan.link_fd);
+        self.inject(pid, &batch)
+    }
+
+    fn foreground(&mut self, pid: Pid) -> Result<(), Failure> {
+        let mut batch = Batch::new();
+        match self.plan.births.get(&pid).map(|birth| birth.terminal) {
+            Some(Terminal::Taken(number)) => {
+                let Some(group) = self.copy.image.ttys.get(&number).and_then(|pty| pty.foreground) else {
+                    return Ok(());
+                };
+                tty::inject::foreground(&mut batch, self.opened.terminals.slave(number)?, self.plan.link_fd, group);
+            }
+            Some(Terminal::GivenUp(number)) => {
+                tty::inject::give_up(&mut batch, self.opened.terminals.slave(number)?, self.plan.link_fd);
+            }
+            Some(Terminal::Inherited) | None => return Ok(()),
+        }
+        self.inject(pid, &batch)
+    }
+
     fn memory(&mut self, pid: Pid) -> Result<(), Failure> {
         let image = self.image(pid)?;
         let planned = self.plan.memory.get(&pid).ok_or_else(|| Failure::new(Kind::System, "no memory is planned"))?;
@@ -336,7 +364,7 @@ impl<'a> Builder<'a> {
         let mut batch = Batch::new();
         let registrations = self.registrations.iter().filter(|registration| registration.process == pid);
         let fds = &self.image(pid)?.fds;
-        descriptor::inject::place_all(&mut batch, fds, &self.descriptors, self.plan.link_fd)?;
+        descriptor::inject::place_all(&mut batch, fds, &self.opened.files, self.plan.link_fd)?;
         for registration in registrations {
             descriptor::inject::register(&mut batch, registration);
         }

@@ -8,7 +8,7 @@ use crate::resource::descriptor::{self, Descriptors};
 use crate::resource::subject::{Process, Subjects, Thread};
 use crate::resource::sysv::{self, Contents};
 use crate::resource::{
-    Findings, interval_timer, job_control, memory, posix_timer, process, registers, signal, thread, zombie,
+    Findings, interval_timer, job_control, memory, posix_timer, process, registers, signal, thread, tty, zombie,
 };
 use crfs_tracee::{Stopped, Tracee};
 use image_format::manifest::NamespaceKind;
@@ -69,7 +69,7 @@ pub(super) fn read(
     }
     laps.lap("memory");
     let ids: Vec<(Pid, i32)> = subjects.processes.iter().map(|process| (process.pid, process.host)).collect();
-    let Descriptors { mut files, stdios, mut fds, pipes } =
+    let Descriptors { mut files, stdios, mut fds, pipes, mut ttys } =
         descriptor::capture(&ids, Some(job.kernel.parts()), place.root(), &job.container.log_file(), findings)?;
     // Timers ran on while this read: they are told as of the moment whose clocks the manifest has.
     let now = crfs_sys::time::clock_ns(libc::CLOCK_MONOTONIC).doing(|| "reading CLOCK_MONOTONIC")?;
@@ -77,6 +77,7 @@ pub(super) fn read(
     for (pid, image) in &mut processes {
         image.fds = fds.remove(pid).unwrap_or_default();
     }
+    tty::relate(subjects, &mut processes, &mut ttys, findings);
     laps.lap("descriptors");
     let attached = processes.values().flat_map(ProcessImage::attached).map(|count| count.segment).collect();
     let own_ipc = !job.record.shares(NamespaceKind::Ipc);
@@ -90,8 +91,8 @@ pub(super) fn read(
     laps.lap("ipc");
     let host = |pid: Pid| ids.iter().find(|(known, _)| *known == pid).map(|(_, host)| *host);
     let manifest = manifest(&job.record, environment, &processes, host)?;
-    let mut image =
-        Image { manifest, processes, files, stdios, sysv, seccomp: std::mem::take(&mut job.filters).into_lines() };
+    let seccomp = std::mem::take(&mut job.filters).into_lines();
+    let mut image = Image { manifest, processes, files, stdios, sysv, seccomp, ttys };
     sysv::report_attachments(&image, findings);
     image.manifest.paths = image.paths();
     job.kernel.report(findings);
