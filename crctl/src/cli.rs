@@ -37,9 +37,10 @@ pub(crate) enum Command {
     ///
     /// It gets pid, mount, host name, ipc, network, cgroup and time namespaces of its own, and keeps your environment,
     /// working directory, umask and limits. Its input is /dev/null; its output goes to the log (crctl logs NAME). The
-    /// command returns when the program has been executed.
+    /// command returns when the program has been executed. With -t it has a terminal of its own, and with -i too you are
+    /// attached to it at once: see crctl attach.
     #[command(
-        after_help = "Example:\n  crctl run vs1 -- python3 counter.py\n  crctl run web --root /srv/debian --hostname web -- /usr/sbin/nginx"
+        after_help = "Example:\n  crctl run vs1 -- python3 counter.py\n  crctl run -it vs1 -- bash\n  crctl run web --root /srv/debian --hostname web -- /usr/sbin/nginx"
     )]
     Run(Run),
     /// Take in what runs already: a process and all that descend from it, or all that is in a cgroup.
@@ -90,6 +91,16 @@ pub(crate) enum Command {
     /// Forget a container that has no processes: one that exited, or files that were copied in and not built.
     #[command(after_help = "Example:\n  crctl kill vs1 && crctl rm vs1")]
     Rm {
+        /// The container.
+        name: String,
+    },
+    /// Connect your terminal to the terminal of a container that was started with `crctl run -t`.
+    ///
+    /// ctrl-p ctrl-q detaches, and the program goes on; any number may be attached at once. When the program ends, the exit
+    /// code is the program's own (128 and the signal's number when a signal ended it). What is typed while the container is
+    /// frozen waits. Works without the server.
+    #[command(after_help = "Example:\n  crctl attach vs1")]
+    Attach {
         /// The container.
         name: String,
     },
@@ -162,6 +173,12 @@ pub(crate) struct Run {
     /// Its host name; the container's name if not given.
     #[arg(long)]
     pub(crate) hostname: Option<OsString>,
+    /// Give it a terminal of its own; `crctl attach` connects to it.
+    #[arg(short, long)]
+    pub(crate) tty: bool,
+    /// Attach to its terminal at once.
+    #[arg(short, long, requires = "tty")]
+    pub(crate) interactive: bool,
     /// The program and its arguments.
     #[arg(last = true, required = true, value_name = "COMMAND")]
     pub(crate) command: Vec<OsString>,

@@ -1,6 +1,7 @@
 //! What each command does: asks the library, and prints the answer.
 
 mod add;
+mod attach;
 mod change;
 mod checkpoint;
 mod diff;
@@ -20,7 +21,8 @@ use crfs::failure::{Failure, Kind};
 use crfs::registry::Registry;
 use std::os::unix::fs::MetadataExt;
 
-/// Runs a command line, and returns the exit code of what succeeded: of `exec` its command's, of all others 0.
+/// Runs a command line, and returns the exit code of what succeeded: of `exec` its command's, of what the user was attached to the
+/// program's, of all others 0.
 ///
 /// # Errors
 /// What the library refused, or that the output could not be written.
@@ -39,7 +41,8 @@ pub(crate) fn run(cli: Cli) -> Result<u8> {
     let registry = Registry::from_environment();
     let done = match cli.command {
         Command::Exec(arguments) => return exec::exec(&registry, &arguments, json),
-        Command::Run(arguments) => run::run(&registry, &arguments, json),
+        Command::Run(arguments) => return run::run(&registry, &arguments, json),
+        Command::Attach { name } => return attach::attach(&registry, &name),
         Command::Add(arguments) => add::add(&registry, &arguments, json),
         Command::Ls => tell::list(&registry, json),
         Command::Status { name: Some(name) } => tell::status(&registry, &name, json),

@@ -72,7 +72,7 @@ Exit codes:
   126  run, exec: the command cannot be executed
   127  run, exec: the command was not found
   130  interrupted (^C, SIGTERM); everything is as before
-exec exits with the status of its command, or 128 and the number of the signal that ended it.";
+exec, run -i and attach exit with the status of the command, or 128 and the number of the signal that ended it.";
 
 /// The exit code of an error.
 pub(crate) fn code(error: &anyhow::Error) -> u8 {

@@ -11,6 +11,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     // Workers are this program under another name.
     crfs::worker::exit_if_worker();
+    crfs::console::exit_if_holder();
     let arguments = cli::Cli::parse();
     let json = arguments.json;
     match commands::run(arguments) {

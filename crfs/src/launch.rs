@@ -6,16 +6,18 @@ mod surroundings;
 
 pub use surroundings::{ClockOffsets, Newborn, Surroundings, clone_init};
 
+use crate::console;
 use crate::failure::{Doing, Failure, Kind};
 use crate::freezer::Cgroup;
 use crate::operation;
 use crate::registry::{Container, Init, Record, Registry, State};
 use image_format::manifest::NamespaceKind;
 use nix::fcntl::Flock;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use std::collections::BTreeSet;
 use std::ffi::{CString, OsString};
 use std::fs::{self, File, OpenOptions};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -35,6 +37,24 @@ pub struct RunOptions {
     pub host_net: bool,
     /// The host name; the container's name when None.
     pub hostname: Option<OsString>,
+    /// Give it a terminal of this size, in the place of /dev/null and the log.
+    pub terminal: Option<TerminalSize>,
+}
+
+/// Rows and columns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TerminalSize {
+    /// Lines.
+    pub rows: u16,
+    /// Characters a line.
+    pub columns: u16,
+}
+
+impl Default for TerminalSize {
+    /// That of a terminal that says nothing about itself.
+    fn default() -> Self {
+        TerminalSize { rows: 24, columns: 80 }
+    }
 }
 
 /// Why a container could not be started. A shell tells the first two from the rest, so they are told apart here.
@@ -70,8 +90,8 @@ impl RunError {
 }
 
 /// Starts `command` as pid 1 of a new container, with the caller's environment, umask, limits and working directory (`/` where
-/// the container has no such directory), /dev/null as its input and the container's log as its output. Returns when the program
-/// has been executed. An exited container of the name is replaced.
+/// the container has no such directory), and /dev/null as its input and the container's log as its output, or a terminal of its own.
+/// Returns when the program has been executed. An exited container of the name is replaced.
 ///
 /// The caller must have one thread, and is the parent of the new process.
 ///
@@ -199,6 +219,31 @@ impl Executable {
     }
 }
 
+/// What a program has as its standard streams.
+enum Streams {
+    /// /dev/null, and the log.
+    Files { input: File, log: File },
+    /// A terminal of its own, made inside, whose master is sent back.
+    Terminal { size: TerminalSize, to_parent: OwnedFd },
+}
+
+impl Streams {
+    /// In the new process: input, output, error.
+    fn open(&self) -> std::io::Result<[OwnedFd; 3]> {
+        let (input, output): (OwnedFd, OwnedFd) = match self {
+            Streams::Files { input, log } => (input.try_clone()?.into(), log.try_clone()?.into()),
+            Streams::Terminal { size, to_parent } => {
+                let size = libc::winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };
+                let (master, slave) = console::open(&size)?;
+                crfs_sys::rights::send(to_parent.as_fd(), b"m", Some(master.as_fd()))?;
+                (slave.try_clone()?, slave)
+            }
+        };
+        let error = output.try_clone()?;
+        Ok([input, output, error])
+    }
+}
+
 /// One start of a container: what is made on the way.
 struct Attempt<'a> {
     registry: &'a Registry,
@@ -223,7 +268,17 @@ impl Attempt<'_> {
         let log = OpenOptions::new().create(true).append(true).mode(0o600).open(&log_path);
         let log = log.doing(|| format!("{}: opening", log_path.display()))?;
         log.set_len(0).doing(|| format!("{}: emptying", log_path.display()))?;
-        let input = File::open("/dev/null").doing(|| "/dev/null: opening")?;
+        let (streams, from_child) = match self.options.terminal {
+            None => {
+                let input = File::open("/dev/null").doing(|| "/dev/null: opening")?;
+                (Streams::Files { input, log }, None)
+            }
+            Some(size) => {
+                let pair = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC);
+                let (ours, to_parent) = pair.doing(|| "making a socket pair")?;
+                (Streams::Terminal { size, to_parent }, Some(ours))
+            }
+        };
         let host = nix::sys::utsname::uname().doing(|| "uname(2)")?;
         let surroundings = Surroundings {
             root: self.root.clone(),
@@ -232,8 +287,17 @@ impl Attempt<'_> {
             domainname: host.domainname().to_owned(),
         };
         let within = |failure: Failure| failure.within(format!("{name}: starting"));
-        let newborn = clone_init(&surroundings, cgroup.as_fd(), None, || executable.execute([&input, &log, &log]))
-            .map_err(within)?;
+        let newborn = clone_init(&surroundings, cgroup.as_fd(), None, || match streams.open() {
+            Ok(open) => executable.execute(open),
+            Err(error) => error,
+        })
+        .map_err(within)?;
+        // The child's end is the child's alone now: without it there is nothing more to come.
+        drop(streams);
+        let master = match from_child {
+            Some(socket) => crfs_sys::rights::receive(socket.as_fd(), &mut [0; 8]).doing(|| "its terminal")?.1,
+            None => None,
+        };
         let pid = newborn.wait_for_exec().map_err(|failure| {
             let path = executable.path.to_string_lossy();
             let reason = Failure { chain: vec![format!("command {path}"), failure.to_string()], kind: failure.kind };
@@ -244,6 +308,11 @@ impl Attempt<'_> {
                 _ => RunError::NotExecutable(reason),
             }
         })?;
+        // The holder goes on writing to it.
+        fs::rename(&log_path, self.container.log_file()).doing(|| format!("{}: renaming", log_path.display()))?;
+        if let Some(master) = master {
+            console::start(self.container, master, pid.as_raw(), &[])?;
+        }
         let record = Record {
             name: name.to_owned(),
             state: State::Running,
@@ -260,7 +329,6 @@ impl Attempt<'_> {
             restored: false,
         };
         operation::forget_image(self.registry, self.container)?;
-        fs::rename(&log_path, self.container.log_file()).doing(|| format!("{}: renaming", log_path.display()))?;
         self.container.write_record(&record)?;
         let status = crate::registry::Status { operation: "run".into(), time: operation::now(), ..Default::default() };
         self.container.write_status(&status)?;

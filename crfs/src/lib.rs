@@ -7,6 +7,7 @@
 
 pub mod adopt;
 pub mod captured;
+pub mod console;
 pub mod copy;
 pub mod failure;
 pub mod freezer;

@@ -51,6 +51,7 @@ fn main() -> ExitCode {
     // A worker is started with the server's signal mask, and what it builds would have it too. Nothing is lost if this fails.
     let _ = SigSet::all().thread_unblock();
     crfs::worker::exit_if_worker();
+    crfs::console::exit_if_holder();
     if std::env::var_os(CALIBRATE).is_some() {
         return calibrate();
     }

@@ -168,4 +168,6 @@ pub struct Stdio {
 pub enum Stream {
     /// The container's log, which `crctl logs` prints.
     Log,
+    /// The container's console, to which `crctl attach` connects.
+    Console,
 }

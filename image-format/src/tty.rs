@@ -29,7 +29,7 @@ pub enum TtySide {
     Controlling,
 }
 
-/// `files/tty.N`: a pair of pseudo-terminals whose master is open.
+/// `files/tty.N`: a pair of pseudo-terminals whose master is open, in the container or as its console.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Pty {
@@ -61,6 +61,16 @@ pub struct Pty {
     pub input: TtyQueue,
     /// What the master will read.
     pub output: TtyQueue,
+    /// It is the container's console: its master is outside, and made anew at restore.
+    pub console: Option<Console>,
+}
+
+/// What is known of the outside of a console.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Console {
+    /// The last it showed, for those who look at it after a restore.
+    pub shown: Blob,
 }
 
 /// What became of the slave.
@@ -130,3 +140,5 @@ pub struct TtyQueue {
 pub const DISCIPLINE_SIZE: usize = 4096;
 /// Entries of `c_cc` (`NCCS` in include/uapi/asm-generic/termbits.h, v6.18).
 pub const CONTROL_CHARACTERS: usize = 19;
+/// Bytes kept of what a console showed.
+pub const SHOWN_SIZE: usize = 64 << 10;

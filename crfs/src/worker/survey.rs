@@ -69,7 +69,7 @@ fn survey(registry: &Registry, name: &str, findings: &mut Findings) -> Result<()
 fn descriptors(subjects: &Subjects, root: &Path, log: &Path, findings: &mut Findings) -> Result<(), Failure> {
     let ids: Vec<_> = subjects.processes.iter().map(|process| (process.pid, process.host)).collect();
     let mut found = Findings::default();
-    descriptor::capture(&ids, None, root, log, &mut found)?;
+    descriptor::capture(&ids, None, root, log, None, &mut found)?;
     merge(findings, found);
     Ok(())
 }

@@ -35,11 +35,12 @@ fn a_process_that_ended_is_passed_over() {
     let gone = Script::new().start().pid().as_raw();
     let mut findings = Findings::default();
     let processes = [(FIRST, puppet.pid().as_raw()), (Pid(9), gone)];
-    descriptor::capture(&processes, None, Path::new("/proc/self/root"), &world.log(), &mut findings).unwrap();
+    descriptor::capture(&processes, None, Path::new("/proc/self/root"), &world.log(), None, &mut findings).unwrap();
     assert_eq!(findings.blockers.len(), 1);
 
     let mut findings = Findings::default();
     let nobody =
-        descriptor::capture(&[(FIRST, gone)], None, Path::new("/proc/self/root"), &world.log(), &mut findings).unwrap();
+        descriptor::capture(&[(FIRST, gone)], None, Path::new("/proc/self/root"), &world.log(), None, &mut findings)
+            .unwrap();
     assert_eq!((nobody.files.len(), findings), (0, Findings::default()));
 }

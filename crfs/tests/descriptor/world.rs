@@ -170,7 +170,7 @@ impl World {
     /// What stands in the way of running puppets.
     pub(crate) fn survey(&self, puppets: &[&Puppet]) -> Findings {
         let mut findings = Findings::default();
-        descriptor::capture(&processes(puppets), None, &root(puppets), &self.log(), &mut findings).unwrap();
+        descriptor::capture(&processes(puppets), None, &root(puppets), &self.log(), None, &mut findings).unwrap();
         findings
     }
 

@@ -1,10 +1,10 @@
 //! Terminals: pairs that are whole, settings the kernel takes, and sessions that can have them.
 
 use super::Findings;
-use crate::files::FileKind;
+use crate::files::{FileKind, Stream};
 use crate::image::Image;
-use crate::layout::{file_entry, process_file, tty_file};
-use crate::tty::{CONTROL_CHARACTERS, DISCIPLINE_SIZE, Pty, SlaveState, TtyQueue, TtySide};
+use crate::layout::{STDIOS, file_entry, process_file, tty_file};
+use crate::tty::{CONTROL_CHARACTERS, DISCIPLINE_SIZE, Pty, SHOWN_SIZE, SlaveState, TtyQueue, TtySide};
 use crate::types::Pid;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,6 +17,7 @@ const ICANON: u32 = 0o2;
 
 pub(super) fn check(image: &Image, findings: &mut Findings) {
     sides(image, findings);
+    consoles(image, findings);
     for (&number, pty) in &image.ttys {
         let path = tty_file(number);
         for problem in problems(pty) {
@@ -52,12 +53,29 @@ fn sides(image: &Image, findings: &mut Findings) {
         }
     }
     for (&number, pty) in &image.ttys {
-        if !masters.contains(&number) {
-            findings.add(&tty_file(number), "no process has its master open");
+        match (masters.contains(&number), &pty.console) {
+            (true, Some(_)) => findings.add(&tty_file(number), "console: its master is open in the container"),
+            (false, None) => findings.add(&tty_file(number), "no process has its master open"),
+            _ => {}
         }
         if slaves.contains(&number) != (pty.slave == SlaveState::Open) {
             let is = if slaves.contains(&number) { "is" } else { "is not" };
             findings.add(&tty_file(number), format!("slave: {:?}, but it {is} open", pty.slave));
+        }
+    }
+}
+
+/// There is one console at most, and the standard streams that lead to it are slaves of it.
+fn consoles(image: &Image, findings: &mut Findings) {
+    let consoles: Vec<u32> =
+        image.ttys.iter().filter(|(_, pty)| pty.console.is_some()).map(|(&number, _)| number).collect();
+    for number in consoles.iter().skip(1) {
+        findings.add(&tty_file(*number), format!("console: {} is one already", tty_file(consoles[0])));
+    }
+    for (index, stdio) in (0..).zip(&image.stdios).filter(|(_, stdio)| stdio.stream == Stream::Console) {
+        let kind = image.files.get(&stdio.file).map(|file| &file.kind);
+        if !matches!(kind, Some(FileKind::Tty(tty)) if consoles.contains(&tty.number)) {
+            findings.line(STDIOS, index, format!("{} is not open on a console", file_entry(stdio.file)));
         }
     }
 }
@@ -70,6 +88,9 @@ fn problems(pty: &Pty) -> Vec<String> {
     if pty.termios.cc.0.len() != CONTROL_CHARACTERS {
         let length = pty.termios.cc.0.len();
         problems.push(format!("termios.cc: {length} bytes, and there are {CONTROL_CHARACTERS} control characters"));
+    }
+    if let Some(console) = pty.console.as_ref().filter(|console| console.shown.0.len() > SHOWN_SIZE) {
+        problems.push(format!("console.shown: {} bytes, more than {SHOWN_SIZE}", console.shown.0.len()));
     }
     if pty.mode.0 > 0o7777 {
         problems.push(format!("mode: {} is beyond 07777", pty.mode));

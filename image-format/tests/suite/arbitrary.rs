@@ -125,7 +125,7 @@ wrappers! {
 
 choices! {
     FileKind [] [Regular, Directory, Device, Pipe, Eventfd, Epoll, Timerfd, Signalfd, Tty]
-    Stream [Log] []
+    Stream [Log, Console] []
     TtySide [Master, Slave, Controlling] []
     SlaveState [Unopened, Open, Closed] []
     Flow [On, StoppedByKey, StoppedByCall] []
@@ -161,9 +161,11 @@ records! {
     Tty { path, number, side, hung_up }
     Pty {
         slave, locked, packet, master_exclusive, exclusive, flow, uid, gid, mode, termios, size, foreground, input, output,
+        console,
     }
     Termios { iflag, oflag, cflag, lflag, line, cc, ispeed, ospeed }
     WindowSize { rows, columns, x_pixels, y_pixels }
+    Console { shown }
     TtyQueue { bytes, line_ends, behind }
     Manifest {
         format, generator, name, architecture, page_size, kernel, cpu, clocks, container, parent, paths,

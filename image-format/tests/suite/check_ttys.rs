@@ -2,7 +2,7 @@
 
 use crate::check::{FIRST, file, process};
 use crate::golden;
-use image_format::files::{File, FileKind, OpenFlags};
+use image_format::files::{File, FileKind, OpenFlags, Stdio, Stream};
 use image_format::process::Fd;
 use image_format::tty::*;
 use image_format::{Blob, FileId, Image, Octal, Pid, check};
@@ -51,6 +51,7 @@ fn sound() -> Image {
         foreground: Some(FIRST),
         input: queue(b"a\nb", &[1]),
         output: queue(b"", &[]),
+        console: None,
     };
     image.ttys.insert(3, pty);
     process(&mut image, FIRST).process.tty = Some(3);
@@ -124,6 +125,14 @@ fn what_is_wrong_is_told() {
                 "files/tty.3: foreground: 1 is no group of a session that has this terminal",
             ],
         ),
+        (
+            |i| pty(i).console = Some(Console { shown: Blob(vec![]) }),
+            &["files/tty.3: console: its master is open in the container"],
+        ),
+        (
+            |i| i.stdios.push(Stdio { file: FileId(SLAVE), stream: Stream::Console }),
+            &["files/stdios: line 2: files/0x00000021 is not open on a console"],
+        ),
     ];
     for (edit, expected) in defects {
         let mut image = sound();
@@ -141,4 +150,18 @@ fn a_slave_that_was_never_opened_holds_nothing() {
     pty(&mut image).foreground = None;
     pty(&mut image).slave = SlaveState::Unopened;
     assert_eq!(told(image), ["files/tty.3: input: bytes for a slave that was never opened"]);
+}
+
+#[test]
+fn a_console_has_its_master_outside_and_streams_that_lead_to_it() {
+    let console = |shown: usize| {
+        let mut image = sound();
+        image.files.remove(&FileId(MASTER));
+        process(&mut image, FIRST).fds.retain(|fd| fd.fd != MASTER);
+        pty(&mut image).console = Some(Console { shown: Blob(vec![b'x'; shown]) });
+        image.stdios.push(Stdio { file: FileId(SLAVE), stream: Stream::Console });
+        image
+    };
+    assert_eq!(told(console(SHOWN_SIZE)), Vec::<String>::new());
+    assert_eq!(told(console(SHOWN_SIZE + 1)), ["files/tty.3: console.shown: 65537 bytes, more than 65536"]);
 }

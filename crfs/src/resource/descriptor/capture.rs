@@ -6,12 +6,14 @@ use super::holders::{Kernel, pipes_held_by_others};
 use super::place::Place;
 use super::refused::{self, Refusal};
 use super::seen::{Holder, Seen};
+use crate::console::Pause;
 use crate::failure::{Failure, Kind};
 use crate::resource::{Findings, device, directory, epoll, eventfd, pipe, regular_file, signalfd, timerfd, tty};
 use crfs_kstate::{KernelState, Task};
 use image_format::files::{Epoll, EpollTarget, File, FileKind, OpenFlags, Pipe, Stdio, Stream};
 use image_format::layout::process_file;
 use image_format::process::Fd;
+use image_format::tty::Tty;
 use image_format::{FileId, Hex, Pid};
 use nix::sys::statfs::statfs;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -22,7 +24,8 @@ use std::path::Path;
 /// With `kstate` every task is frozen, and traced by the calling thread. Without it the tasks run: only what stands in the way is
 /// looked for, no queue is read, and what comes or goes meanwhile is passed over. Obstacles are added to `findings`, one for
 /// each open file description; such a description is not among the records. `root` leads to the
-/// container's root directory, `log` is the container's log on the host.
+/// container's root directory, `log` is the container's log on the host, and `console` its console, which must stand still like
+/// the tasks.
 ///
 /// # Errors
 /// When /proc cannot be read, or something changes although it is frozen ([`Kind::Stale`]).
@@ -31,6 +34,7 @@ pub fn capture(
     kstate: Option<(&KernelState, &BTreeMap<i32, Task>)>,
     root: &Path,
     log: &Path,
+    console: Option<&Pause>,
     findings: &mut Findings,
 ) -> Result<Descriptors, Failure> {
     let mut processes = processes.to_vec();
@@ -44,8 +48,14 @@ pub fn capture(
         other => other?,
     };
     let table = Table::gather(&processes, kernel.as_ref())?;
-    let mut pass =
-        Pass { table: &table, kernel: kernel.as_ref(), findings, drafts: Vec::new(), out: Descriptors::default() };
+    let mut pass = Pass {
+        table: &table,
+        kernel: kernel.as_ref(),
+        console,
+        findings,
+        drafts: Vec::new(),
+        out: Descriptors::default(),
+    };
     pass.each(&place);
     pass.pipes(&processes)?;
     pass.ttys(&place)?;
@@ -66,6 +76,7 @@ enum Draft {
 struct Pass<'a> {
     table: &'a Table,
     kernel: Option<&'a Kernel<'a>>,
+    console: Option<&'a Pause>,
     findings: &'a mut Findings,
     /// One for each description of the table.
     drafts: Vec<Draft>,
@@ -177,7 +188,8 @@ impl Pass<'_> {
             let Some((state, task)) = self.kernel.and_then(|kernel| kernel.task(holder.host)) else {
                 return Err(gone(holder));
             };
-            match tty::capture(&all, place, state, task)? {
+            let console = self.console.filter(|console| console.number == number);
+            match tty::capture(&all, place, console, state, task)? {
                 Ok(pty) => {
                     self.out.ttys.insert(number, pty);
                 }
@@ -273,6 +285,9 @@ impl Pass<'_> {
             if matches!(kind, FileKind::Regular(_)) && place.is_log(seen) {
                 self.out.stdios.push(Stdio { file: id(index), stream: Stream::Log });
             }
+            if matches!(&kind, FileKind::Tty(tty) if self.is_console(tty)) {
+                self.out.stdios.push(Stdio { file: id(index), stream: Stream::Console });
+            }
             self.out.files.insert(id(index), File { flags: flags(seen), position, kind });
         }
         self.out.fds = processes.iter().map(|&(pid, _)| (pid, Vec::new())).collect();
@@ -283,6 +298,10 @@ impl Pass<'_> {
                 fds.push(Fd { fd: holder.fd.unsigned_abs(), file: id(index), cloexec });
             }
         }
+    }
+
+    fn is_console(&self, tty: &Tty) -> bool {
+        !tty.hung_up && self.out.ttys.get(&tty.number).is_some_and(|pty| pty.console.is_some())
     }
 
     fn refuse(&mut self, holder: Holder, refusal: Refusal) {

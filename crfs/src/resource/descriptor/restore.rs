@@ -94,7 +94,9 @@ fn open_one(
 fn logs(image: &Image) -> Result<BTreeSet<FileId>, Failure> {
     let mut logs = BTreeSet::new();
     for stdio in &image.stdios {
-        let Stream::Log = stdio.stream;
+        if stdio.stream != Stream::Log {
+            continue;
+        }
         let file = image.files.get(&stdio.file);
         let fits = |file: &File| matches!(file.kind, FileKind::Regular(_)) && !file.flags.contains(OpenFlags::O_PATH);
         if !file.is_some_and(fits) {

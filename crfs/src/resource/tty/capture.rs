@@ -1,17 +1,23 @@
 //! From the descriptions of a terminal to its records.
 
 use super::DEVPTS;
+use crate::console::Pause;
 use crate::failure::{Doing, Failure};
 use crate::resource::descriptor::place::Place;
 use crate::resource::descriptor::refused::{Refusal, device};
 use crate::resource::descriptor::seen::Seen;
 use crfs_kstate::{Error, KernelState, PtyQueue, PtySide, Task};
 use crfs_sys::tty;
-use image_format::tty::{Flow, Pty, SlaveState, Termios, Tty, TtyQueue, TtySide, WindowSize};
+use image_format::tty::{Console, Flow, Pty, SlaveState, Termios, Tty, TtyQueue, TtySide, WindowSize};
 use image_format::{Blob, Bytes, Octal};
 use nix::errno::Errno;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
+use std::time::Duration;
+
+/// How often a queue that changes is looked at again.
+const TRIES: u32 = 100;
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// What a description of a terminal is.
 #[derive(Clone, Debug)]
@@ -111,20 +117,22 @@ fn duplicate(seen: &Seen) -> nix::Result<OwnedFd> {
 pub(in crate::resource) fn capture(
     sides: &[(&Seen, &Side)],
     place: &Place,
+    console: Option<&Pause>,
     state: &KernelState,
     task: &Task,
 ) -> Result<Result<Pty, Refusal>, Failure> {
-    let Some(&(seen, Side { own: master, other: slave, record })) =
-        sides.iter().find(|(_, side)| side.record.side == TtySide::Master)
-    else {
-        let seen = sides[0].0;
+    let inside = sides.iter().find(|(_, side)| side.record.side == TtySide::Master);
+    let &(seen, Side { own, other, record }) = inside.unwrap_or(&sides[0]);
+    let (master, slave) = if inside.is_some() { (own, other) } else { (other, own) };
+    if inside.is_none() && console.is_none() {
         return Ok(Err(Refusal::new(
             format!("terminal {}: the program that shows it is outside the container", seen.name()),
             "Run both in the container, or start it with `crctl run -t`, which gives it a terminal of its own.",
         )));
-    };
+    }
+    let console = if inside.is_some() { None } else { console };
     let doing = |what: &'static str| move || format!("terminal {}: {what}", record.number);
-    let fd = duplicate(seen).doing(doing("duplicating its master"))?;
+    let fd = duplicate(seen).doing(doing("duplicating it"))?;
     let settings = tty::settings(fd.as_fd()).doing(doing("asking its settings"))?;
     if settings.c_line != 0 {
         return Ok(Err(Refusal::new(
@@ -134,7 +142,12 @@ pub(in crate::resource) fn capture(
     }
     let size = tty::window_size(fd.as_fd()).doing(doing("asking its size"))?;
     let node = place.look(&super::slave_path(record.number)).doing(doing("looking at its node"))?;
-    let queue = |side| state.pty_queue(task, side).doing(doing("reading what is queued"));
+    let queue = |side| settled(state, task, side).doing(doing("reading what is queued"));
+    // A console is neither locked nor in packet mode.
+    let of_master = |ask: fn(BorrowedFd<'_>) -> nix::Result<bool>| match inside {
+        Some(_) => ask(fd.as_fd()).doing(doing("asking its master")),
+        None => Ok(false),
+    };
     let is_open = sides.iter().any(|(_, side)| side.record.side != TtySide::Master);
     Ok(Ok(Pty {
         slave: match (is_open, master.other_closed()) {
@@ -142,8 +155,8 @@ pub(in crate::resource) fn capture(
             (false, true) => SlaveState::Closed,
             (false, false) => SlaveState::Unopened,
         },
-        locked: tty::is_locked(fd.as_fd()).doing(doing("asking for its lock"))?,
-        packet: tty::is_packet_mode(fd.as_fd()).doing(doing("asking for packet mode"))?,
+        locked: of_master(tty::is_locked)?,
+        packet: of_master(tty::is_packet_mode)?,
         master_exclusive: master.exclusive(),
         exclusive: slave.exclusive(),
         flow: match (slave.stopped, slave.stopped_by_call) {
@@ -173,7 +186,19 @@ pub(in crate::resource) fn capture(
         foreground: None,
         input: queued(queue(slave)?),
         output: queued(queue(master)?),
+        console: console.map(|console| Console { shown: Blob(console.shown.clone()) }),
     }))
+}
+
+/// What is queued once the kernel has come to rest, which moves bytes for a moment after the last task was frozen.
+fn settled(state: &KernelState, task: &Task, side: &PtySide) -> Result<PtyQueue, Error> {
+    for _ in 0..TRIES {
+        match state.pty_queue(task, side) {
+            Err(Error::List { .. }) => std::thread::sleep(PAUSE),
+            other => return other,
+        }
+    }
+    state.pty_queue(task, side)
 }
 
 fn queued(queue: PtyQueue) -> TtyQueue {

@@ -34,9 +34,14 @@ pub(in crate::resource) struct End<'a> {
     pub(in crate::resource) tty: &'a Tty,
 }
 
-/// Slaves kept open until every session has its controlling terminal, by number.
+/// What is kept open of the terminals until the container stands.
 #[derive(Debug, Default)]
-pub struct Terminals(BTreeMap<u32, OwnedFd>);
+pub struct Terminals {
+    /// By number, until every session has its controlling terminal.
+    slaves: BTreeMap<u32, OwnedFd>,
+    /// The master of the console, and the last it showed.
+    console: Option<(OwnedFd, Vec<u8>)>,
+}
 
 impl Terminals {
     /// The slave of a terminal.
@@ -45,7 +50,12 @@ impl Terminals {
     /// When the image has no such terminal, which its check would have told.
     pub fn slave(&self, number: u32) -> Result<BorrowedFd<'_>, Failure> {
         let missing = || Failure::new(Kind::BadImage, format!("{}: was not opened", tty_file(number)));
-        self.0.get(&number).map(AsFd::as_fd).ok_or_else(missing)
+        self.slaves.get(&number).map(AsFd::as_fd).ok_or_else(missing)
+    }
+
+    /// The master of the console, for its holder, and the last it showed.
+    pub fn take_console(&mut self) -> Option<(OwnedFd, Vec<u8>)> {
+        self.console.take()
     }
 }
 
@@ -90,9 +100,14 @@ pub(in crate::resource) fn restore(
         }
         pair.close_to_others(slave.as_ref())?;
         if let Some(slave) = slave {
-            terminals.0.insert(number, slave);
+            terminals.slaves.insert(number, slave);
         }
-        opened.extend(end.map(|end| (end.id, master)));
+        match (end, &pty.console) {
+            (Some(end), _) => opened.push((end.id, master)),
+            (None, Some(console)) => terminals.console = Some((master, console.shown.0.clone())),
+            // The check of the image has refused it.
+            (None, None) => spare.push(master),
+        }
     }
     Ok((opened, terminals))
 }

@@ -19,7 +19,7 @@ use image_format::signal::PendingSignal;
 use image_format::{Pid, ProcessImage, ThreadImage, layout};
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -65,10 +65,17 @@ struct Task {
 
 /// A container whose tasks all have their final state and stand in ptrace stops.
 pub(super) struct Built {
+    /// The master of the console, and the last it showed.
+    console: Option<(OwnedFd, Vec<u8>)>,
     tasks: Vec<(Pid, Vec<Tracee<Stopped>>)>,
 }
 
 impl Built {
+    /// The master of the console, for its holder, and the last it showed.
+    pub(super) fn take_console(&mut self) -> Option<(OwnedFd, Vec<u8>)> {
+        self.console.take()
+    }
+
     /// Lets go of every task, in a frozen cgroup: they stay where they are. From here on they live without the worker.
     pub(super) fn let_go(self) -> Result<Vec<(Pid, HostPid)>, Failure> {
         for tracee in self.tasks.iter().flat_map(|(_, tracees)| tracees) {
@@ -151,8 +158,9 @@ impl<'a> Builder<'a> {
             spent((step.action.to_string().to_lowercase(), begun.elapsed()));
         }
         notes.append(&mut self.notes);
+        let console = self.opened.terminals.take_console();
         let live = self.tasks.into_iter().filter(|(_, task)| !task.finished.is_empty());
-        Ok(Built { tasks: live.map(|(pid, task)| (pid, task.finished)).collect() })
+        Ok(Built { console, tasks: live.map(|(pid, task)| (pid, task.finished)).collect() })
     }
 
     fn step(&mut self, step: Step) -> Result<(), Failure> {

@@ -8,6 +8,7 @@ mod deaths;
 mod publish;
 
 use super::{Report, settle};
+use crate::console;
 use crate::copy::Copy;
 use crate::failure::{Doing, Failure, Kind};
 use crate::freezer::Cgroup;
@@ -65,25 +66,32 @@ fn build(registry: &Registry, name: &str, from: &Path, report: &mut Report) -> R
     log.doing(|| format!("{}: making the container's log", container.log_file().display()))?;
     let cgroup = Cgroup::of(registry, name)?;
     cgroup.create()?;
-    let live = made_or_gone(&cgroup, || {
+    let (live, console) = made_or_gone(&cgroup, || {
         let link = link_to_worker(&plan)?;
         let init = first_process(image, &home, &cgroup, &link)?;
         note_stub_init(&container, &home, init)?;
         lap(report, "surroundings");
         let builder = Builder::new(&container, from, &copy, &plan, init, &mut report.notes)?;
         lap(report, "open");
-        let built = builder.run(&mut report.notes, &mut |step| lap_step(&mut report.timings, step))?;
+        let mut built = builder.run(&mut report.notes, &mut |step| lap_step(&mut report.timings, step))?;
         cgroup.freeze(FREEZE_DEADLINE)?;
-        built.let_go()
+        let console = built.take_console();
+        let live = built.let_go()?;
+        Ok((live, console))
     })?;
     lap(report, "freeze");
     let published = made_or_gone(&cgroup, || {
         settle::wait(live.iter().map(|&(_, host)| host))?;
-        let processes = live.into_iter().filter(|&(pid, _)| pid != plan::OUTSIDE);
+        let processes: Vec<_> = live.into_iter().filter(|&(pid, _)| pid != plan::OUTSIDE).collect();
+        let first = processes.iter().find(|(pid, _)| *pid == Pid(1)).or(processes.first()).map(|(_, host)| host.raw());
         let mut live = settle::live(&cgroup, processes)?;
         live.note_contents(image)?;
         publish::publish(image, from, &container, &live)?;
-        container.write_live(&live)
+        container.write_live(&live)?;
+        match (console, first) {
+            (Some((master, shown)), Some(first)) => console::start(&container, master, first, &shown),
+            _ => Ok(()),
+        }
     });
     lap(report, "publish");
     published

@@ -1,6 +1,7 @@
 //! Reads the records of a container whose threads all stand still.
 
 use super::{Job, Laps};
+use crate::console::Pause;
 use crate::failure::Doing;
 use crate::failure::{Failure, Kind};
 use crate::resource::container::{Environment, Moment, Place, manifest};
@@ -69,8 +70,17 @@ pub(super) fn read(
     }
     laps.lap("memory");
     let ids: Vec<(Pid, i32)> = subjects.processes.iter().map(|process| (process.pid, process.host)).collect();
-    let Descriptors { mut files, stdios, mut fds, pipes, mut ttys } =
-        descriptor::capture(&ids, Some(job.kernel.parts()), place.root(), &job.container.log_file(), findings)?;
+    // What it shows must not be read meanwhile.
+    let console = Pause::begin(&job.container)?;
+    let Descriptors { mut files, stdios, mut fds, pipes, mut ttys } = descriptor::capture(
+        &ids,
+        Some(job.kernel.parts()),
+        place.root(),
+        &job.container.log_file(),
+        console.as_ref(),
+        findings,
+    )?;
+    drop(console);
     // Timers ran on while this read: they are told as of the moment whose clocks the manifest has.
     let now = crfs_sys::time::clock_ns(libc::CLOCK_MONOTONIC).doing(|| "reading CLOCK_MONOTONIC")?;
     descriptor::timers_at_moment(&mut files, now - moment.monotonic_ns);

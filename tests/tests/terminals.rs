@@ -1,0 +1,206 @@
+//! Containers with a terminal: `crctl run -it` and `crctl attach`, driven as a user would, through a terminal of the test's own.
+
+use crfs_tests::world::{Method, World, binary, python, wait_for};
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::pty::{Winsize, openpty};
+use std::os::fd::OwnedFd;
+use std::process::{Child, ExitStatus, Stdio};
+use std::time::Duration;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+const DETACH: &str = "\x10\x11";
+
+/// A terminal in which crctl runs.
+struct Screen {
+    master: OwnedFd,
+    child: Child,
+    shown: String,
+    /// What was expected so far ended here.
+    seen: usize,
+}
+
+impl Screen {
+    fn open(world: &World, arguments: &[&str]) -> Self {
+        let size = Winsize { ws_row: 30, ws_col: 90, ws_xpixel: 0, ws_ypixel: 0 };
+        let pair = openpty(Some(&size), None).expect("a terminal");
+        fcntl(&pair.master, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).expect("a terminal that is not waited for");
+        let slave = || Stdio::from(pair.slave.try_clone().expect("another handle"));
+        let mut command = world.command("setsid");
+        command.args(["--ctty", "--wait"]).arg(binary("crctl")).args(arguments).env("TERM", "xterm");
+        let child = command.stdin(slave()).stdout(slave()).stderr(slave()).spawn().expect("starting crctl");
+        Screen { master: pair.master, child, shown: String::new(), seen: 0 }
+    }
+
+    fn type_in(&self, text: &str) {
+        let written = nix::unistd::write(&self.master, text.as_bytes()).expect("typing");
+        assert_eq!(written, text.len(), "the terminal takes no more");
+    }
+
+    fn look(&mut self) {
+        let mut part = [0; 4096];
+        loop {
+            match nix::unistd::read(&self.master, &mut part) {
+                Ok(0) | Err(Errno::EAGAIN | Errno::EIO) => return,
+                Ok(length) => self.shown.push_str(&String::from_utf8_lossy(&part[..length])),
+                Err(errno) => panic!("reading the terminal: {errno}"),
+            }
+        }
+    }
+
+    /// Waits until this is shown, after what was expected before.
+    #[track_caller]
+    fn expect(&mut self, text: &str) {
+        let shown = wait_for(PATIENCE, || {
+            self.look();
+            self.shown[self.seen..].contains(text)
+        });
+        assert!(shown, "{text:?} is not shown: {:?}", &self.shown[self.seen..]);
+        self.seen += self.shown[self.seen..].find(text).map_or(0, |at| at + text.len());
+    }
+
+    #[track_caller]
+    fn ends(mut self) -> ExitStatus {
+        let mut status = None;
+        wait_for(PATIENCE, || {
+            self.look();
+            status = self.child.try_wait().expect("waiting for crctl");
+            status.is_some()
+        });
+        status.unwrap_or_else(|| panic!("crctl does not end: {:?}", self.shown))
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        // Ended already, mostly.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Freeze, copy, kill, copy back, thaw.
+fn through_a_copy(world: &World) {
+    world.freeze("vs1");
+    let copy = world.copy_out("vs1", Method::Cp);
+    world.kill("vs1");
+    world.restore(&copy, "vs1", Method::Cp);
+    world.thaw("vs1");
+}
+
+const BASH: [&str; 8] = ["run", "-it", "vs1", "--", "/bin/bash", "--norc", "--noprofile", "-i"];
+
+#[test]
+fn a_shell_with_jobs_goes_on_after_a_restore() {
+    let world = World::new();
+    let mut screen = Screen::open(&world, &BASH);
+    screen.type_in("PS1='>> '; x=forty\r");
+    screen.expect(">> ");
+    screen.type_in("sleep 1000 &\r");
+    screen.expect("[1]");
+    screen.type_in("cat\r");
+    screen.type_in("echoed\r");
+    screen.expect("echoed\r\n");
+    screen.expect("echoed\r\n");
+    screen.type_in("\x1a");
+    screen.expect("Stopped");
+    screen.type_in("stty -a | head -1\r");
+    screen.expect("rows 30; columns 90");
+    screen.type_in("begun");
+    screen.expect("begun");
+    screen.type_in(DETACH);
+    screen.expect("detached");
+    assert_eq!(screen.ends().code(), Some(0));
+    for _ in 0..2 {
+        through_a_copy(&world);
+        let mut screen = Screen::open(&world, &["attach", "vs1"]);
+        // What was shown before is there.
+        screen.expect("Stopped");
+        screen.expect("begun");
+        // ^U: what was begun to be typed is still in the line, and is taken back.
+        screen.type_in("\x15echo $x-two; jobs\r");
+        screen.expect("forty-two");
+        screen.expect("Running");
+        screen.expect("sleep 1000");
+        screen.expect("Stopped");
+        screen.type_in("fg %2\r");
+        screen.expect("cat");
+        screen.type_in("still\r");
+        screen.expect("still\r\n");
+        screen.expect("still\r\n");
+        screen.type_in("\x1a");
+        screen.expect("Stopped");
+        screen.type_in("begun");
+        screen.expect("begun");
+        screen.type_in(DETACH);
+        screen.expect("detached");
+        assert_eq!(screen.ends().code(), Some(0));
+    }
+    let mut screen = Screen::open(&world, &["attach", "vs1"]);
+    screen.expect("begun");
+    screen.type_in("\x15fg %1\r");
+    screen.expect("sleep 1000");
+    screen.type_in("\x03");
+    screen.expect(">> ");
+    screen.type_in("exit\r");
+    screen.expect("stopped jobs");
+    screen.type_in("exit 7\r");
+    assert_eq!(screen.ends().code(), Some(7));
+}
+
+#[test]
+fn a_python_prompt_goes_on_after_a_restore() {
+    let world = World::new();
+    let mut screen = Screen::open(&world, &["run", "-it", "vs1", "--", python(), "-q"]);
+    screen.expect(">>> ");
+    screen.type_in("x = 41\r");
+    screen.expect(">>> ");
+    screen.type_in(DETACH);
+    screen.expect("detached");
+    through_a_copy(&world);
+    let mut screen = Screen::open(&world, &["attach", "vs1"]);
+    screen.expect(">>> ");
+    screen.type_in("print('it is', x + 1)\r");
+    screen.expect("it is 42");
+    screen.type_in("raise SystemExit(3)\r");
+    assert_eq!(screen.ends().code(), Some(3));
+}
+
+#[test]
+fn two_see_the_same_and_a_new_size_reaches_the_program() {
+    let world = World::new();
+    world.crctl(["run", "-t", "vs1", "--", "/bin/bash", "--norc", "--noprofile", "-i"]).expect_success();
+    let mut one = Screen::open(&world, &["attach", "vs1"]);
+    let mut other = Screen::open(&world, &["attach", "vs1"]);
+    one.type_in("echo $((6*7))\r");
+    one.expect("\r42");
+    other.expect("\r42");
+    let size = Winsize { ws_row: 41, ws_col: 101, ws_xpixel: 0, ws_ypixel: 0 };
+    crfs_sys::tty::set_window_size(std::os::fd::AsFd::as_fd(&other.master), &size).expect("another size");
+    let changed = wait_for(PATIENCE, || {
+        one.type_in("stty size\r");
+        std::thread::sleep(Duration::from_millis(100));
+        one.look();
+        one.shown.contains("41 101")
+    });
+    assert!(changed, "{:?}", one.shown);
+    // What is typed while it is frozen waits.
+    world.freeze("vs1");
+    one.type_in("echo $((7*7))\r");
+    world.thaw("vs1");
+    one.expect("\r49");
+    let log = world.crctl(["logs", "vs1"]).expect_success().stdout;
+    assert!(log.contains("\r42") && log.contains("\r49"), "{log:?}");
+    other.type_in(DETACH);
+    assert_eq!(other.ends().code(), Some(0));
+    one.type_in("kill -9 $$\r");
+    assert_eq!(one.ends().code(), Some(137));
+}
+
+#[test]
+fn without_a_terminal_there_is_nothing_to_attach_to() {
+    let world = World::new();
+    world.crctl(["run", "vs1", "--", "/bin/sleep", "1000"]).expect_success();
+    world.crctl(["attach", "vs1"]).expect_refusal(&["it has no terminal to attach to", "crctl run -t"]);
+    world.crctl(["attach", "vs2"]).expect_refusal(&["no such container"]);
+}
