@@ -208,7 +208,10 @@ impl Image {
                 paths.push(entry(layout::process_file(pid, &layout::id_name(tid.0)), PathKind::Directory, None));
             }
         }
-        for file in self.files.values() {
+        for (&id, file) in &self.files {
+            if file.queue_size() > 0 {
+                paths.push(entry(layout::socket_data(id), PathKind::Raw, Some(file.queue_size())));
+            }
             if let crate::files::FileKind::Pipe(pipe) = &file.kind {
                 paths.push(entry(layout::pipe_data(pipe.pipe), PathKind::Raw, Some(pipe.queued)));
             }

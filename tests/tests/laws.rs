@@ -145,6 +145,12 @@ fn goes_on(kind: &str) {
     victim.passes();
 }
 
+#[test]
+fn sockets_of_one_machine() {
+    goes_on("unix_socket");
+    goes_on("inet_socket");
+}
+
 macro_rules! going {
     ($($kind:ident)*) => {
         mod going {

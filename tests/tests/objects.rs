@@ -48,6 +48,7 @@ survive! {
     posix_timers protnone seccomp shared signalfd sparse stopped sysv_msg sysv_sem sysv_shm terminal threads timerfd tree waits
     zombie
 }
+survive! { inet_socket unix_socket }
 
 #[test]
 fn one_thread() {

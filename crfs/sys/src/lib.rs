@@ -32,6 +32,8 @@ pub mod shared_memory;
 pub mod signal;
 pub mod signalfd;
 pub mod sigqueue;
+pub mod socket_options;
+pub mod socket_queue;
 pub mod sockets;
 pub mod sysv;
 pub mod thread_area;
