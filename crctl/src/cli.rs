@@ -158,7 +158,9 @@ pub(crate) enum Command {
     )]
     Mem(Mem),
     /// Write an ELF core file of a process, for a debugger. A frozen container stays as it is.
-    #[command(after_help = "Example:\n  crctl core vs1 7 && gdb -batch -ex 'thread apply all bt' /usr/bin/python3 core.vs1.7")]
+    #[command(
+        after_help = "Example:\n  crctl core vs1 7 && gdb -batch -ex 'thread apply all bt' /usr/bin/python3 core.vs1.7"
+    )]
     Core {
         /// The directory of a checkpoint, or a frozen container.
         what: PathBuf,

@@ -83,7 +83,8 @@ fn mapping(pid: Pid, segment: &Segment, stored: &[Stored]) -> Mapping {
         stored.iter().filter(|run| (run.holder == pid) == own).map(common).sum()
     };
     // Wide enough for the whole address space times the picture.
-    let edge = |n: u64| start + u64::try_from(u128::from(end - start) * u128::from(n) / u128::from(PICTURE)).unwrap_or(0);
+    let edge =
+        |n: u64| start + u64::try_from(u128::from(end - start) * u128::from(n) / u128::from(PICTURE)).unwrap_or(0);
     let cell = |n: u64| {
         let (from, to) = (edge(n), edge(n + 1));
         match (count(from, to, true), count(from, to, false)) {

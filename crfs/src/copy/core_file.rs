@@ -4,14 +4,14 @@
 //! auxiliary vector and the mapped files, then memory. Contents that are stored are written, untouched anonymous memory is a hole in the file, and
 //! what a mapped file has itself is left to that file, as the kernel leaves it.
 
-use super::space::{self, Stored};
 use super::Copy;
+use super::space::{self, Stored};
 use crate::failure::{Doing, Failure, Kind};
 use crate::transport::{Progress, Source};
+use image_format::Pid;
 use image_format::image::{ProcessImage, ThreadImage};
 use image_format::memory::{Backing, Segment};
 use image_format::types::PAGE_SIZE;
-use image_format::Pid;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
@@ -178,7 +178,15 @@ fn header(program_headers: u64) -> Vec<u8> {
     bytes
 }
 
-fn program_header(kind: u32, flags: u32, offset: u64, address: u64, in_file: u64, in_memory: u64, align: u64) -> Vec<u8> {
+fn program_header(
+    kind: u32,
+    flags: u32,
+    offset: u64,
+    address: u64,
+    in_file: u64,
+    in_memory: u64,
+    align: u64,
+) -> Vec<u8> {
     let mut bytes = kind.to_le_bytes().to_vec();
     bytes.extend(flags.to_le_bytes());
     for value in [offset, address, 0, in_file, in_memory, align] {
@@ -302,7 +310,8 @@ mod tests {
     fn notes_are_filled_to_four_bytes() {
         let mut bytes = Vec::new();
         note(&mut bytes, "CORE", 6, &[1, 2, 3, 4, 5]);
-        let expected: [&[u8]; 4] = [&[5, 0, 0, 0, 5, 0, 0, 0, 6, 0, 0, 0], b"CORE\0\0\0\0", &[1, 2, 3, 4, 5], &[0, 0, 0]];
+        let expected: [&[u8]; 4] =
+            [&[5, 0, 0, 0, 5, 0, 0, 0, 6, 0, 0, 0], b"CORE\0\0\0\0", &[1, 2, 3, 4, 5], &[0, 0, 0]];
         assert_eq!(bytes, expected.concat());
     }
 }
