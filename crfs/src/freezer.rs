@@ -244,6 +244,14 @@ impl Cgroup {
         self.event("frozen")
     }
 
+    /// How long it has been frozen since it was made, microseconds; None where the kernel does not tell (`frozen_usec` of
+    /// cgroup.stat.local, since v6.18).
+    #[must_use]
+    pub fn frozen_us(&self) -> Option<u64> {
+        let text = fs::read_to_string(self.path.join("cgroup.stat.local")).ok()?;
+        text.lines().find_map(|line| line.strip_prefix("frozen_usec ")?.parse().ok())
+    }
+
     /// How long it has not been frozen; None where the kernel does not tell (`frozen_usec` of cgroup.stat.local, since v6.18).
     ///
     /// # Errors

@@ -45,8 +45,8 @@ macro_rules! survive {
 }
 survive! {
     altstack arguments avx brk credentials data epoll eventfd family files fork_sharing itimer limits pending pipe
-    posix_timers protnone seccomp shared signalfd sparse stopped sysv_msg sysv_sem sysv_shm terminal threads timerfd tree waits
-    zombie
+    posix_timers processes protnone seccomp shared signalfd sparse stopped sysv_msg sysv_sem sysv_shm terminal threads timerfd tree
+    waits zombie
 }
 survive! { inet_socket unix_socket }
 
