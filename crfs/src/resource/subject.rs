@@ -125,10 +125,16 @@ pub fn held(
     let by_process = kernel.by_process();
     for host in record.processes()? {
         let tids = by_process.get(&host).map_or(&[][..], Vec::as_slice);
-        subjects.processes.extend(match siblings(proc, kernel, host, tids)? {
-            Some(process) => Some(process),
-            None => process(proc, host)?,
-        });
+        let found = match siblings(proc, kernel, host, tids) {
+            Ok(None) => process(proc, host),
+            found => found,
+        };
+        match found {
+            Ok(found) => subjects.processes.extend(found),
+            // Killed while frozen.
+            Err(_) if is_gone(&format!("/proc/{host}")) => {}
+            Err(failure) => return Err(failure),
+        }
     }
     let stops: BTreeMap<i32, Stop> = stopped.iter().map(|tracee| (tracee.tid().raw(), tracee.stop())).collect();
     for thread in subjects.processes.iter_mut().flat_map(|process| &mut process.threads) {
