@@ -25,6 +25,7 @@ pub mod ptrace;
 pub mod puppet;
 pub mod rights;
 pub mod robust_list;
+pub mod rseq;
 pub mod sched;
 pub mod scm;
 pub mod seccomp;
