@@ -99,7 +99,7 @@ fn a_shell_with_jobs_goes_on_after_a_restore() {
     screen.type_in("sleep 1000 &\r");
     screen.expect("[1]");
     screen.type_in("cat\r");
-    screen.type_in("echoed\r");
+    screen.type_in("echoed\n");
     screen.expect("echoed\r\n");
     screen.expect("echoed\r\n");
     screen.type_in("\x1a");
@@ -125,7 +125,7 @@ fn a_shell_with_jobs_goes_on_after_a_restore() {
         screen.expect("Stopped");
         screen.type_in("fg %2\r");
         screen.expect("cat");
-        screen.type_in("still\r");
+        screen.type_in("still\n");
         screen.expect("still\r\n");
         screen.expect("still\r\n");
         screen.type_in("\x1a");

@@ -287,8 +287,10 @@ impl Planner<'_> {
         if self.is_reaper(node.parent) || node.exit_signal != Some(SIGCHLD) {
             return false;
         }
-        let helper =
-            self.births.entry(node.session).or_insert(Birth { own_session: true, ..helper(node.session, node.parent) });
+        let helper = self
+            .births
+            .entry(node.session)
+            .or_insert(Birth { own_session: true, ..helper(node.session, node.parent, node.session) });
         helper.parent == node.parent
     }
 

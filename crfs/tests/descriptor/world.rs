@@ -157,6 +157,7 @@ impl World {
             Some((&state, &tasks)),
             Path::new("/proc/self/root"),
             &self.log(),
+            None,
             &mut findings,
         )
         .unwrap();
@@ -181,6 +182,7 @@ impl World {
             None,
             Path::new("/proc/self/root"),
             &self.log(),
+            None,
             &mut Findings::default(),
         )
         .unwrap()

@@ -1,6 +1,5 @@
 //! Stopping many tasks at once.
 
-use std::collections::HashMap;
 use std::time::Instant;
 
 use crfs_sys::HostPid;
@@ -22,28 +21,6 @@ pub struct StopAll {
     pub refused: Vec<(HostPid, Error)>,
 }
 
-impl StopAll {
-    /// Goes on waiting for those that are late; they come after the others.
-    pub fn wait_for_late(&mut self, deadline: Instant) {
-        let mut backoff = Backoff::new();
-        loop {
-            for tracee in std::mem::take(&mut self.late) {
-                let tid = tracee.tid();
-                match look(tracee) {
-                    Ok(Waited::Stopped(tracee)) => self.stopped.push(tracee),
-                    Ok(Waited::Gone(exit)) => self.gone.push((tid, exit)),
-                    Ok(Waited::Running(tracee)) => self.late.push(tracee),
-                    Err(error) => self.refused.push((tid, error)),
-                }
-            }
-            if self.late.is_empty() || Instant::now() >= deadline {
-                return;
-            }
-            backoff.pause();
-        }
-    }
-}
-
 /// Seizes and interrupts all tasks, and then collects their stops.
 ///
 /// Every stop is asked for before the first is awaited, so that they come in parallel. A signal that was on its way when the
@@ -56,18 +33,37 @@ impl StopAll {
 #[must_use]
 pub fn stop_all(tids: Vec<HostPid>, deadline: Instant) -> StopAll {
     let mut result = StopAll::default();
-    let places: HashMap<HostPid, usize> = tids.iter().copied().zip(0..).collect();
-    for tid in tids {
+    let mut waiting = Vec::with_capacity(tids.len());
+    for (index, tid) in tids.into_iter().enumerate() {
         let seized = Tracee::seize(tid, SeizeOptions::default()).and_then(|tracee| tracee.interrupt().map(|()| tracee));
         match seized {
-            Ok(tracee) => result.late.push(tracee),
+            Ok(tracee) => waiting.push((index, tracee)),
             Err(Error::Gone { .. }) => result.gone.push((tid, Exit::Unknown)),
             Err(error) => result.refused.push((tid, error)),
         }
     }
-    result.wait_for_late(deadline);
-    result.stopped.sort_unstable_by_key(|tracee| places.get(&tracee.tid()).copied());
-    result
+    let mut stopped: Vec<(usize, Tracee<Stopped>)> = Vec::with_capacity(waiting.len());
+    let mut backoff = Backoff::new();
+    loop {
+        let mut still = Vec::new();
+        for (index, tracee) in std::mem::take(&mut waiting) {
+            let tid = tracee.tid();
+            match look(tracee) {
+                Ok(Waited::Stopped(tracee)) => stopped.push((index, tracee)),
+                Ok(Waited::Gone(exit)) => result.gone.push((tid, exit)),
+                Ok(Waited::Running(tracee)) => still.push((index, tracee)),
+                Err(error) => result.refused.push((tid, error)),
+            }
+        }
+        waiting = still;
+        if waiting.is_empty() || Instant::now() >= deadline {
+            result.late = waiting.into_iter().map(|(_, tracee)| tracee).collect();
+            stopped.sort_unstable_by_key(|(index, _)| *index);
+            result.stopped = stopped.into_iter().map(|(_, tracee)| tracee).collect();
+            return result;
+        }
+        backoff.pause();
+    }
 }
 
 /// One look at one task, past whatever comes before its event stop.

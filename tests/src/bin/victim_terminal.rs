@@ -120,7 +120,7 @@ fn run(stage: &mut Stage) -> Result<()> {
     crfs_sys::tty::set_window_size(jobs.slave.as_fd(), &size)?;
 
     // In both directions, raw, and more than a line discipline holds.
-    let raw = Pair::new(|settings| cfmakeraw(settings))?;
+    let raw = Pair::new(cfmakeraw)?;
     let long: Vec<u8> = (0..6000u32).map(|n| u8::try_from(n % 251).unwrap_or(0)).collect();
     raw.put(&long)?;
     ensure!(write(&raw.slave, b"to the master\n")? == 14, "the terminal took less");

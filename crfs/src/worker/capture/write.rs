@@ -1,35 +1,39 @@
 //! Writes a captured tree.
 
 use super::records::Records;
-use crate::captured::{self, Writer};
+use crate::captured;
 use crate::failure::Failure;
 use crate::registry::Container;
 use image_format::text::{render_lines, render_object};
 use image_format::{Blocker, layout};
+use std::collections::BTreeMap;
 
 /// What stands in the place of `manifest` when there are obstacles.
 const BLOCKERS: &str = "blockers";
 
 /// Writes the tree, with `manifest`, or `blockers` in its place when there are any.
 pub(super) fn tree(container: &Container, records: &Records, blockers: &[Blocker]) -> Result<(), Failure> {
-    let mut writer = Writer::create(&container.image_file())?;
-    records.image.render_each(|path, bytes| writer.file(&path, &bytes));
+    let mut files = records.image.render();
     if blockers.is_empty() {
-        writer.file(layout::MANIFEST, &render_object(&records.image.manifest));
+        files.insert(layout::MANIFEST.to_owned(), render_object(&records.image.manifest));
     } else {
-        writer.file(BLOCKERS, &render_lines(blockers));
+        files.insert(BLOCKERS.to_owned(), render_lines(blockers));
+    }
+    let mut entries: BTreeMap<String, Option<&[u8]>> = BTreeMap::new();
+    for (path, bytes) in &files {
+        entries.insert(path.clone(), Some(bytes));
     }
     for (path, bytes) in &records.contents {
-        writer.file(path, bytes);
+        entries.insert(path.clone(), Some(bytes));
     }
-    writer.directory(layout::FILES);
+    entries.insert(layout::FILES.to_owned(), None);
     for (&pid, process) in &records.image.processes {
-        writer.directory(&layout::process_dir(pid));
+        entries.insert(layout::process_dir(pid), None);
         for tid in process.threads.keys() {
-            writer.directory(&layout::process_file(pid, &layout::id_name(tid.0)));
+            entries.insert(layout::process_file(pid, &layout::id_name(tid.0)), None);
         }
     }
-    writer.finish()
+    captured::write(&container.image_file(), entries.iter().map(|(path, &bytes)| (path.as_str(), bytes)))
 }
 
 /// Removes what an attempt left.
