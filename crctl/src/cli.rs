@@ -152,6 +152,25 @@ pub(crate) enum Command {
         /// The later one.
         other: PathBuf,
     },
+    /// Show a process's memory: mappings with size, protection and how much of each is stored; search it; write a part of it out.
+    #[command(
+        after_help = "Example:\n  crctl mem backup/vs1\n  crctl mem vs1 --pid 7 --find 'password='\n  crctl mem vs1 --dump 0x7ffd0000-0x7ffd2000 | xxd"
+    )]
+    Mem(Mem),
+    /// Write an ELF core file of a process, for a debugger. A frozen container stays as it is.
+    #[command(
+        after_help = "Example:\n  crctl core vs1 7 && gdb -batch -ex 'thread apply all bt' /usr/bin/python3 core.vs1.7"
+    )]
+    Core {
+        /// The directory of a checkpoint, or a frozen container.
+        what: PathBuf,
+        /// The process, by its pid in the container.
+        #[arg(default_value_t = 1)]
+        pid: u32,
+        /// The file to make; `core.NAME.PID` if not given.
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
     /// Print what a restore of a copied checkpoint would do, step by step, without doing it.
     #[command(after_help = "Example:\n  crctl plan backup/vs1")]
     Plan {
@@ -250,6 +269,29 @@ pub(crate) enum Progress {
     Json,
     /// Nothing.
     None,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Mem {
+    /// The directory of a checkpoint, or a frozen container.
+    pub(crate) what: PathBuf,
+    /// The process, by its pid in the container; all of them if not given.
+    #[arg(long)]
+    pub(crate) pid: Option<u32>,
+    /// Print where these bytes stand in stored memory.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) find: Option<OsString>,
+    /// Write the memory from one address up to another to standard output; needs --pid if there are several processes.
+    #[arg(long, value_name = "START-END", value_parser = range, conflicts_with = "find")]
+    pub(crate) dump: Option<(u64, u64)>,
+}
+
+/// Two hexadecimal addresses.
+fn range(text: &str) -> Result<(u64, u64), String> {
+    let number = |text: &str| u64::from_str_radix(text.trim_start_matches("0x"), 16).ok();
+    let pair = text.split_once('-').and_then(|(start, end)| Some((number(start)?, number(end)?)));
+    pair.filter(|(start, end)| start < end)
+        .ok_or_else(|| String::from("two hexadecimal addresses, as in 0x7f0000000000-0x7f0000001000"))
 }
 
 #[derive(Debug, Args)]

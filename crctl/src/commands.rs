@@ -4,10 +4,12 @@ mod add;
 mod attach;
 mod change;
 mod checkpoint;
+mod core;
 mod diff;
 mod exec;
 mod inspect;
 mod logs;
+mod mem;
 mod place;
 mod plan;
 mod run;
@@ -15,7 +17,7 @@ mod stream;
 mod tell;
 mod verify;
 
-use crate::cli::{Cli, Command};
+use crate::cli::{self, Cli, Command};
 use anyhow::Result;
 use crfs::failure::{Failure, Kind};
 use crfs::registry::Registry;
@@ -31,7 +33,11 @@ pub(crate) fn run(cli: Cli) -> Result<u8> {
     // A copy is plain files: whoever may read it may look at it.
     let needs_no_privilege = match &cli.command {
         Command::Plan { .. } | Command::Unpack { .. } => true,
-        Command::Verify { what } | Command::Inspect { what } | Command::Pack { what } => place::is_directory(what),
+        Command::Verify { what }
+        | Command::Inspect { what }
+        | Command::Pack { what }
+        | Command::Core { what, .. }
+        | Command::Mem(cli::Mem { what, .. }) => place::is_directory(what),
         Command::Diff { one, other } => place::is_directory(one) && place::is_directory(other),
         _ => false,
     };
@@ -59,6 +65,8 @@ pub(crate) fn run(cli: Cli) -> Result<u8> {
         Command::Verify { what } => verify::verify(&registry, &what, json),
         Command::Inspect { what } => inspect::inspect(&registry, &what, json),
         Command::Diff { one, other } => diff::diff(&registry, &one, &other, json),
+        Command::Mem(arguments) => mem::mem(&registry, &arguments, json),
+        Command::Core { what, pid, output } => core::core(&registry, &what, pid, output.as_deref(), json),
         Command::Plan { directory } => plan::plan(&directory, json),
     };
     done.map(|()| 0)

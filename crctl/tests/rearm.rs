@@ -7,6 +7,7 @@ mod world;
 use crfs::registry::{Live, LiveProcess, State, write_json};
 use image_format::files::{File, FileKind, OpenFlags, Timerfd};
 use image_format::process::Fd;
+use image_format::thread::{Frame, Registers};
 use image_format::{FileId, Hex, Pid, Timespec, layout, render_lines, render_object};
 use std::time::{Duration, Instant};
 use world::{PATIENCE, World};
@@ -50,8 +51,10 @@ fn relative_timers_count_again_and_absolute_ones_do_not() {
     let dir = world.run_dir().join("v");
     let fds: Vec<Fd> =
         numbers.iter().zip(0..).map(|(&fd, file)| Fd { fd, file: FileId(file), cloexec: false }).collect();
+    let frame = Frame { registers: Registers::default(), syscall: None };
     let files = [
         (layout::process_file(Pid(1), "fds"), render_lines(&fds)),
+        (layout::thread_file(Pid(1), Pid(1), "thread.frame"), render_object(&frame)),
         (layout::file_entry(FileId(0)), render_object(&record(0, REMAINING))),
         (layout::file_entry(FileId(1)), render_object(&record(1, REMAINING))),
     ];

@@ -3,19 +3,22 @@
 //! A container of a thousand threads has nine thousand of them. As files of their own, making them took longer than everything else
 //! that a freeze does, and removing them at the thaw as long again.
 //!
-//! Form: the line `crfs-captured 1 COUNT`; COUNT lines `SIZE PATH` (`- PATH` for a directory) in the order of their paths; the
-//! contents, one after the other in that order, up to the end of the file. It is written whole and renamed into place, and no
-//! interface: copies are taken from the mounted tree.
+//! Form: the contents, one after the other; lines `SIZE PATH` (`- PATH` for a directory) in the same order; and a last line
+//! `crfs-captured 2 COUNT OFFSET` of fixed length, which tells how many lines there are and where they begin. So it is written as
+//! records are rendered. It is renamed into place when it is whole, and no interface: copies are taken from the mounted tree.
 
 use crate::failure::{Doing, Failure, Kind};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead, BufReader, BufWriter, ErrorKind, Write};
+use std::io::{self, BufWriter, ErrorKind, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-const MAGIC: &str = "crfs-captured 1";
+const MAGIC: &str = "crfs-captured 2";
+/// Bytes of the last line.
+const LAST_LINE: u64 = 15 + 2 * 21 + 1;
 /// Writes are gathered to so many bytes: most files have a hundred.
 const GATHERED: usize = 1 << 18;
 
@@ -89,31 +92,33 @@ impl Captured {
 
 fn index(file: &File, length: u64) -> io::Result<BTreeMap<String, Entry>> {
     let damaged = |what: &str| io::Error::new(ErrorKind::InvalidData, format!("it is damaged: {what}"));
-    let mut lines = BufReader::new(file);
-    let mut line = String::new();
-    lines.read_line(&mut line)?;
-    let count = line.trim_end().strip_prefix(MAGIC).and_then(|count| count.trim_start().parse::<usize>().ok());
-    let count = count.ok_or_else(|| damaged("the first line"))?;
-    let mut at = line.len() as u64;
-    let mut sizes = Vec::new();
-    for _ in 0..count {
-        line.clear();
-        lines.read_line(&mut line)?;
-        at += line.len() as u64;
-        let (size, path) = line.trim_end_matches('\n').split_once(' ').ok_or_else(|| damaged("the index"))?;
-        let size = if size == "-" { None } else { Some(size.parse::<u64>().map_err(|_| damaged("the index"))?) };
-        sizes.push((path.to_owned(), size));
-    }
+    let read = |from: u64, to: u64| {
+        let length = to.checked_sub(from).and_then(|length| usize::try_from(length).ok());
+        let mut bytes = vec![0; length.ok_or_else(|| damaged("its length"))?];
+        file.read_exact_at(&mut bytes, from)?;
+        String::from_utf8(bytes).map_err(|_| damaged("the index"))
+    };
+    let end = length.checked_sub(LAST_LINE).ok_or_else(|| damaged("its length"))?;
+    let last = read(end, length).map_err(|_| damaged("the last line"))?;
+    let numbers = last.strip_prefix(MAGIC).and_then(|rest| rest.strip_suffix('\n'));
+    let mut numbers =
+        numbers.into_iter().flat_map(str::split_whitespace).map_while(|number| number.parse::<u64>().ok());
+    let (Some(count), Some(start)) = (numbers.next(), numbers.next()) else { return Err(damaged("the last line")) };
     let mut entries = BTreeMap::new();
-    for (path, size) in sizes {
+    let (mut at, mut lines) = (0u64, 0);
+    for line in read(start, end)?.lines() {
+        let (size, path) = line.split_once(' ').ok_or_else(|| damaged("the index"))?;
         let entry = match size {
-            None => Entry::Directory,
-            Some(size) => Entry::File { offset: at, size },
+            "-" => Entry::Directory,
+            _ => Entry::File { offset: at, size: size.parse().map_err(|_| damaged("the index"))? },
         };
-        at = at.checked_add(size.unwrap_or(0)).ok_or_else(|| damaged("the index"))?;
-        entries.insert(path, entry);
+        if let Entry::File { size, .. } = entry {
+            at = at.checked_add(size).ok_or_else(|| damaged("the index"))?;
+        }
+        entries.insert(path.to_owned(), entry);
+        lines += 1;
     }
-    if at == length { Ok(entries) } else { Err(damaged("its length")) }
+    if (at, lines) == (start, count) { Ok(entries) } else { Err(damaged("the index")) }
 }
 
 /// Where records are written before they are renamed into place.
@@ -122,32 +127,88 @@ pub fn beside(place: &Path) -> PathBuf {
     place.with_extension("new")
 }
 
-/// Writes records beside their place and renames them there. Paths in order, a directory (None) before what is in it.
+/// Records on their way to the disk, beside their place.
+#[derive(Debug)]
+pub struct Writer {
+    place: PathBuf,
+    out: BufWriter<File>,
+    /// Bytes of content so far.
+    at: u64,
+    index: String,
+    entries: u64,
+    /// The first write that failed: reported at the end.
+    failed: Option<io::Error>,
+}
+
+impl Writer {
+    /// Begins.
+    ///
+    /// # Errors
+    /// When there is no place for them.
+    pub fn create(place: &Path) -> Result<Self, Failure> {
+        let new = beside(place);
+        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new);
+        let file = file.doing(|| format!("{}: creating the captured records", new.display()))?;
+        Ok(Writer {
+            place: place.to_owned(),
+            out: BufWriter::with_capacity(GATHERED, file),
+            at: 0,
+            index: String::new(),
+            entries: 0,
+            failed: None,
+        })
+    }
+
+    /// Adds a directory.
+    pub fn directory(&mut self, path: &str) {
+        self.entry(format_args!("-"), path);
+    }
+
+    /// Adds a file.
+    pub fn file(&mut self, path: &str, content: &[u8]) {
+        self.entry(format_args!("{}", content.len()), path);
+        self.at += content.len() as u64;
+        if self.failed.is_none() {
+            self.failed = self.out.write_all(content).err();
+        }
+    }
+
+    fn entry(&mut self, size: fmt::Arguments<'_>, path: &str) {
+        // Writing into a String cannot fail.
+        let _ = fmt::Write::write_fmt(&mut self.index, format_args!("{size} {path}\n"));
+        self.entries += 1;
+    }
+
+    /// Writes the rest, and puts all in place.
+    ///
+    /// # Errors
+    /// When something could not be written; what stood at the place before stands there still.
+    pub fn finish(mut self) -> Result<(), Failure> {
+        let new = beside(&self.place);
+        let mut written = || -> io::Result<()> {
+            self.failed.take().map_or(Ok(()), Err)?;
+            self.out.write_all(self.index.as_bytes())?;
+            writeln!(self.out, "{MAGIC} {:20} {:20}", self.entries, self.at)?;
+            self.out.flush()
+        };
+        written().doing(|| format!("{}: writing the captured records", new.display()))?;
+        fs::rename(&new, &self.place).doing(|| format!("{}: renaming the captured records", self.place.display()))
+    }
+}
+
+/// Writes records that are all there already. Directories have no content.
 ///
 /// # Errors
-/// When they cannot be written; what stood there before stands there still.
-pub fn write<'a>(
-    place: &Path,
-    entries: impl Iterator<Item = (&'a str, Option<&'a [u8]>)> + Clone,
-) -> Result<(), Failure> {
-    let new = beside(place);
-    let written = || -> io::Result<()> {
-        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-        let mut out = BufWriter::with_capacity(GATHERED, file);
-        writeln!(out, "{MAGIC} {}", entries.clone().count())?;
-        for (path, bytes) in entries.clone() {
-            match bytes {
-                Some(bytes) => writeln!(out, "{} {path}", bytes.len())?,
-                None => writeln!(out, "- {path}")?,
-            }
+/// As [`Writer`].
+pub fn write<'a>(place: &Path, entries: impl Iterator<Item = (&'a str, Option<&'a [u8]>)>) -> Result<(), Failure> {
+    let mut writer = Writer::create(place)?;
+    for (path, content) in entries {
+        match content {
+            Some(content) => writer.file(path, content),
+            None => writer.directory(path),
         }
-        for bytes in entries.filter_map(|(_, bytes)| bytes) {
-            out.write_all(bytes)?;
-        }
-        out.flush()
-    };
-    written().doing(|| format!("{}: writing the captured records", new.display()))?;
-    fs::rename(&new, place).doing(|| format!("{}: renaming the captured records", place.display()))
+    }
+    writer.finish()
 }
 
 #[cfg(test)]
@@ -190,7 +251,7 @@ mod tests {
             let refused = Captured::open(&path).unwrap_err().to_string();
             assert!(refused.contains("it is damaged"), "{cut}: {refused}");
         }
-        for (from, to) in [("4 a b", "5 a b"), ("4 a b", "x a b"), ("captured 1 5", "captured 2 5")] {
+        for (from, to) in [("4 a b", "5 a b"), ("4 a b", "x a b"), ("captured 2 ", "captured 1 "), ("   5 ", "   6 ")] {
             let other = String::from_utf8(whole.clone()).unwrap().replace(from, to);
             fs::write(&path, other).unwrap();
             Captured::open(&path).unwrap_err();

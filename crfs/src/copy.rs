@@ -1,5 +1,6 @@
 //! A checkpoint read, parsed and checked as a whole.
 
+pub mod core_file;
 pub mod space;
 mod verify;
 

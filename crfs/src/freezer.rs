@@ -244,6 +244,14 @@ impl Cgroup {
         self.event("frozen")
     }
 
+    /// How long it has been frozen since it was made, microseconds; None where the kernel does not tell (`frozen_usec` of
+    /// cgroup.stat.local, since v6.18).
+    #[must_use]
+    pub fn frozen_us(&self) -> Option<u64> {
+        let text = fs::read_to_string(self.path.join("cgroup.stat.local")).ok()?;
+        text.lines().find_map(|line| line.strip_prefix("frozen_usec ")?.parse().ok())
+    }
+
     /// How long it has not been frozen; None where the kernel does not tell (`frozen_usec` of cgroup.stat.local, since v6.18).
     ///
     /// # Errors
@@ -312,20 +320,32 @@ impl Cgroup {
     /// # Errors
     /// When a cgroup.procs cannot be read. A cgroup that vanishes meanwhile is no error.
     pub fn procs(&self) -> Result<Vec<i32>, Failure> {
-        let mut pids = Vec::new();
+        self.members("cgroup.procs")
+    }
+
+    /// The threads in it and below it that have not ended, as the host numbers them, sorted.
+    ///
+    /// # Errors
+    /// When a cgroup.threads cannot be read. A cgroup that vanishes meanwhile is no error.
+    pub fn threads(&self) -> Result<Vec<i32>, Failure> {
+        self.members("cgroup.threads")
+    }
+
+    fn members(&self, list: &str) -> Result<Vec<i32>, Failure> {
+        let mut ids = Vec::new();
         for path in self.with_descendants()? {
-            let file = path.join("cgroup.procs");
+            let file = path.join(list);
             match fs::read_to_string(&file) {
-                Ok(text) => pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok())),
+                Ok(text) => ids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok())),
                 // In a threaded cgroup the processes are listed by the domain above it.
                 Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {}
                 Err(error) if is_gone(&error) => {}
                 Err(error) => return Err(error).doing(|| format!("{}: reading", file.display())),
             }
         }
-        pids.sort_unstable();
-        pids.dedup();
-        Ok(pids)
+        ids.sort_unstable();
+        ids.dedup();
+        Ok(ids)
     }
 
     /// Removes the registry's parent of it, if this was the last cgroup there.

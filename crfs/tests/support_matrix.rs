@@ -15,11 +15,16 @@ const OTHER_KINDS: [&str; 4] = ["System", "Stale", "Deadline", "WrongState"];
 const PARSERS: [&str; 4] = ["process/limits.rs", "posix_timer/listing.rs", "resource/proc/", "registers/syscalls.rs"];
 
 /// Words of the kernel's own, and steps of a system failure that stand outside of the call that reports it.
-const EXEMPT: [&str; 5] = [
+const EXEMPT: [&str; 10] = [
     "seccomp notify",
     "settime flags",
     "{}: reading pagemap",
     "/proc/{host}/smaps: malformed",
+    "{}: looking at what waits in it",
+    "{what}: looking at what waits in it",
+    "a descriptor under way: looking at it",
+    "{object}: making the connection",
+    "{object}: sending it a datagram from {}",
     "{}: comparing the targets of an epoll instance",
 ];
 

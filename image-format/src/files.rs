@@ -2,6 +2,7 @@
 
 use crate::flags;
 use crate::signal::SignalSet;
+use crate::socket::{InetSocket, UnixSocket};
 use crate::tty::Tty;
 use crate::types::{Bytes, FileId, Hex, Timespec};
 use serde::{Deserialize, Serialize};
@@ -49,6 +50,22 @@ pub enum FileKind {
     Signalfd(Signalfd),
     /// Either side of a pseudo-terminal.
     Tty(Tty),
+    /// A Unix socket.
+    UnixSocket(UnixSocket),
+    /// A TCP or UDP socket.
+    InetSocket(InetSocket),
+}
+
+impl File {
+    /// Bytes of the raw file beside a socket's entry.
+    #[must_use]
+    pub fn queue_size(&self) -> u64 {
+        match &self.kind {
+            FileKind::UnixSocket(socket) => socket.queue_size(),
+            FileKind::InetSocket(socket) => socket.queue_size(),
+            _ => 0,
+        }
+    }
 }
 
 /// A regular file and what it was at the freeze.

@@ -145,23 +145,29 @@ impl Image {
     /// The image's text files by path, but for `manifest` and `mem.sums`.
     #[must_use]
     pub fn render(&self) -> BTreeMap<String, Vec<u8>> {
-        let mut out = BTreeMap::new();
+        let mut files = BTreeMap::new();
+        self.render_each(|path, bytes| drop(files.insert(path, bytes)));
+        files
+    }
+
+    /// [`Image::render`] file by file, in no particular order: the text of all of them never lies in memory at once.
+    pub fn render_each(&self, mut out: impl FnMut(String, Vec<u8>)) {
         for name in layout::CONTAINER_ABSENT {
-            out.insert(name.to_owned(), render_lines::<Absent>(&[]));
+            out(name.to_owned(), render_lines::<Absent>(&[]));
         }
-        out.insert(layout::STDIOS.to_owned(), render_lines(&self.stdios));
-        out.insert(layout::SECCOMP.to_owned(), render_lines(&self.seccomp));
-        out.insert(layout::SYSV_SHM.to_owned(), render_lines(&self.sysv.segments));
-        out.insert(layout::SYSV_SEM.to_owned(), render_lines(&self.sysv.semaphores));
-        out.insert(layout::SYSV_MSG.to_owned(), render_lines(&self.sysv.queues));
+        out(layout::STDIOS.to_owned(), render_lines(&self.stdios));
+        out(layout::SECCOMP.to_owned(), render_lines(&self.seccomp));
+        out(layout::SYSV_SHM.to_owned(), render_lines(&self.sysv.segments));
+        out(layout::SYSV_SEM.to_owned(), render_lines(&self.sysv.semaphores));
+        out(layout::SYSV_MSG.to_owned(), render_lines(&self.sysv.queues));
         for (&id, file) in &self.files {
-            out.insert(layout::file_entry(id), render_object(file));
+            out(layout::file_entry(id), render_object(file));
         }
         for (&number, pty) in &self.ttys {
             out.insert(layout::tty_file(number), render_object(pty));
         }
         for (&pid, process) in &self.processes {
-            let mut put = |name: &str, bytes| out.insert(layout::process_file(pid, name), bytes);
+            let mut put = |name: &str, bytes| out(layout::process_file(pid, name), bytes);
             for name in layout::PROCESS_ABSENT {
                 put(name, render_lines::<Absent>(&[]));
             }
@@ -175,7 +181,7 @@ impl Image {
             put("sysv.shmcount", render_lines(&process.attached()));
             put("thread.list", render_lines(&process.thread_list()));
             for (&tid, thread) in &process.threads {
-                let mut put = |name: &str, bytes| out.insert(layout::thread_file(pid, tid, name), bytes);
+                let mut put = |name: &str, bytes| out(layout::thread_file(pid, tid, name), bytes);
                 put("attr", render_object(&thread.attr));
                 put("signal", render_object(&thread.mask));
                 put("signal.altstack", render_object(&thread.altstack));
@@ -187,7 +193,6 @@ impl Image {
                 put("wait.zombies", render_lines(&thread.zombies));
             }
         }
-        out
     }
 
     /// Every path the image has but the manifest's own, sorted: what `manifest.paths` holds.
@@ -208,7 +213,10 @@ impl Image {
                 paths.push(entry(layout::process_file(pid, &layout::id_name(tid.0)), PathKind::Directory, None));
             }
         }
-        for file in self.files.values() {
+        for (&id, file) in &self.files {
+            if file.queue_size() > 0 {
+                paths.push(entry(layout::socket_data(id), PathKind::Raw, Some(file.queue_size())));
+            }
             if let crate::files::FileKind::Pipe(pipe) = &file.kind {
                 paths.push(entry(layout::pipe_data(pipe.pipe), PathKind::Raw, Some(pipe.queued)));
             }

@@ -136,6 +136,12 @@ pub fn parse_tty(name: &str) -> Option<u32> {
     number.parse().ok().filter(|parsed: &u32| parsed.to_string() == number)
 }
 
+/// The bytes queued in the socket of an entry.
+#[must_use]
+pub fn socket_data(id: FileId) -> String {
+    format!("{FILES}/{}.queue", id_name(id.0))
+}
+
 /// What kind of path this is, if an image can have it at all. Says nothing about whether a given image does.
 #[must_use]
 pub fn kind(path: &str) -> Option<PathKind> {
@@ -148,6 +154,7 @@ pub fn kind(path: &str) -> Option<PathKind> {
         [FILES] => Some(PathKind::Directory),
         [FILES, "stdios"] => Some(PathKind::Lines),
         [FILES, name] if parse_id(name).is_some() || parse_tty(name).is_some() => Some(PathKind::Object),
+        [FILES, name] if name.strip_suffix(".queue").is_some_and(|id| parse_id(id).is_some()) => Some(PathKind::Raw),
         [FILES, name] => is_numbered(name, "pipe").then_some(PathKind::Raw),
         [name] if CONTAINER_ABSENT.contains(&name) || CONTAINER_FILES.contains(&name) => Some(PathKind::Lines),
         [name] if is_numbered(name, SYSV_SHM) || is_numbered(name, SYSV_MSG) => Some(PathKind::Raw),

@@ -14,6 +14,7 @@ pub mod memory;
 pub mod process;
 pub mod seccomp;
 pub mod signal;
+pub mod socket;
 pub mod sysv;
 pub mod text;
 pub mod thread;

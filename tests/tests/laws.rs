@@ -145,6 +145,12 @@ fn goes_on(kind: &str) {
     victim.passes();
 }
 
+#[test]
+fn sockets_of_one_machine() {
+    goes_on("unix_socket");
+    goes_on("inet_socket");
+}
+
 macro_rules! going {
     ($($kind:ident)*) => {
         mod going {
@@ -158,7 +164,7 @@ macro_rules! going {
     };
 }
 going! {
-    altstack arguments avx brk credentials data epoll eventfd family files fork_sharing itimer limits pending pipe
-    posix_timers protnone seccomp shared signalfd sparse stopped sysv_msg sysv_sem sysv_shm terminal threads timerfd tree waits
-    zombie
+    altstack arguments avx brk credentials data epoll eventfd family files fork_sharing itimer limits masks pending
+    pipe posix_timers processes protnone rseq seccomp shared signalfd sparse stopped sysv_msg sysv_sem sysv_shm
+    terminal threads timerfd tree waits zombie
 }

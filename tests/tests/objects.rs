@@ -1,6 +1,7 @@
 //! One kernel object after the other through a whole checkpoint, by plain copies: the victim checks itself before and after.
 
 use crfs_tests::world::{Method, Program, World, read_tree};
+use std::time::Duration;
 
 /// Freeze, copy out, kill, copy in, thaw: the victim goes on where it was and finds everything as it left it. Twice, so that what
 /// was restored is checkpointed too.
@@ -44,10 +45,11 @@ macro_rules! survive {
     )* };
 }
 survive! {
-    altstack arguments avx brk credentials data epoll eventfd family files fork_sharing itimer limits pending pipe
-    posix_timers protnone seccomp shared signalfd sparse stopped sysv_msg sysv_sem sysv_shm terminal threads timerfd tree waits
-    zombie
+    altstack arguments avx brk credentials data epoll eventfd family files fork_sharing itimer limits masks pending
+    pipe posix_timers processes protnone rseq seccomp shared signalfd sparse stopped sysv_msg sysv_sem sysv_shm
+    terminal threads timerfd tree waits zombie
 }
+survive! { inet_socket unix_socket }
 
 #[test]
 fn one_thread() {
@@ -80,9 +82,9 @@ fn timers_endure_freezing() {
 }
 
 /// Long waits of every kind, frozen when much of their time has passed: they end when they were to end, not a whole wait later.
-fn waits_keep_their_time(interrupt: impl Fn(&World)) {
+fn waits_keep_their_time(arguments: &[&str], interrupt: impl Fn(&World)) {
     let world = World::new();
-    let victim = Program::victim(&world, "time_limits", &[]);
+    let victim = Program::victim(&world, "time_limits", arguments);
     world.start("vs1", &victim);
     // It makes ten rounds a second, and waits for ten.
     victim.goes_on(60);
@@ -92,7 +94,7 @@ fn waits_keep_their_time(interrupt: impl Fn(&World)) {
 
 #[test]
 fn waits_keep_their_time_over_a_freeze() {
-    waits_keep_their_time(|world| {
+    waits_keep_their_time(&[], |world| {
         world.freeze("vs1");
         world.thaw("vs1");
     });
@@ -100,11 +102,23 @@ fn waits_keep_their_time_over_a_freeze() {
 
 #[test]
 fn waits_keep_their_time_over_a_restore() {
-    waits_keep_their_time(|world| {
+    waits_keep_their_time(&[], |world| {
         world.freeze("vs1");
         let copy = world.copy_out("vs1", Method::Cp);
         world.kill("vs1");
         world.restore(&copy, "vs1", Method::Cp);
+        world.thaw("vs1");
+    });
+}
+
+#[test]
+fn waits_do_not_run_out_between_restore_and_thaw() {
+    waits_keep_their_time(&["6"], |world| {
+        world.freeze("vs1");
+        let copy = world.copy_out("vs1", Method::Cp);
+        world.kill("vs1");
+        world.restore(&copy, "vs1", Method::Cp);
+        std::thread::sleep(Duration::from_secs(6));
         world.thaw("vs1");
     });
 }

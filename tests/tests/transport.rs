@@ -231,3 +231,42 @@ fn bad_arguments_are_told() {
     world.crctl(["checkpoint", "vs1", "/nowhere/below/vs1"]).expect_refusal(&["/nowhere/below"]);
     assert_eq!(world.state("vs1"), "running");
 }
+
+#[test]
+fn a_core_file_is_one_for_a_debugger() {
+    let world = World::new();
+    let victim = Program::victim(&world, "threads", &["3"]);
+    world.start("vs1", &victim);
+    let copy = checkpoint(&world, "vs1", &["--leave-frozen"]);
+    let core = world.dir().join("core");
+    world.crctl(["core", text(&copy), "1", "-o", text(&core)]).expect_success();
+    world.crctl(["core", "vs1", "-o", text(&core)]).expect_refusal(&["exists already"]);
+    world.crctl(["core", "vs1", "77", "-o", text(&world.dir().join("x"))]).expect_refusal(&["no process 77"]);
+    let program = world.dir().join("bin/threads");
+    let mut gdb = Command::new("gdb");
+    gdb.args(["-batch", "-nx", "-ex", "thread apply all bt"]).arg(&program).arg(&core).env_remove("DEBUGINFOD_URLS");
+    let said = run(&mut gdb, PATIENCE).expect_success();
+    let threads = json(&world, &["inspect", "vs1"])["processes"][0]["threads"].as_u64().unwrap();
+    assert!(threads > 3, "{threads}");
+    assert_eq!(said.stdout.lines().filter(|line| line.starts_with("Thread ")).count() as u64, threads, "{said}");
+    // The stacks are whole down to where the program and its threads begin.
+    assert!(said.stdout.contains(" in main") && said.stdout.contains("start_thread"), "{said}");
+}
+
+#[test]
+fn memory_is_shown_searched_and_written_out() {
+    let (world, _victim) = running();
+    let copy = checkpoint(&world, "vs1", &["--leave-frozen"]);
+    let shown = json(&world, &["mem", text(&copy)]);
+    assert_eq!(shown, json(&world, &["mem", "vs1", "--pid", "1"]));
+    let stored: u64 = shown.as_array().unwrap().iter().map(|mapping| mapping["stored"].as_u64().unwrap()).sum();
+    assert_eq!(stored, fs::metadata(copy.join("0x00000001/mem.pages")).unwrap().len());
+    let name = "CRFS_RUN_DIR=";
+    let found = json(&world, &["mem", "vs1", "--find", name]);
+    let address = found[0]["address"].as_str().unwrap_or_else(|| panic!("{found}")).to_owned();
+    let start = u64::from_str_radix(&address[2..], 16).unwrap();
+    let range = format!("{start:#x}-{:#x}", start + name.len() as u64);
+    assert_eq!(world.crctl(["mem", text(&copy), "--dump", &range]).expect_success().stdout, name);
+    world.crctl(["mem", "vs1", "--dump", "0x10-0x20"]).expect_refusal(&["nothing is mapped at 0x10"]);
+    world.crctl(["mem", "vs1", "--pid", "5"]).expect_refusal(&["no process 5"]);
+}

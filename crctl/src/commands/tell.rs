@@ -2,6 +2,7 @@
 
 use crate::output::{age, bytes, command, print, print_json, shortened, table, time};
 use anyhow::Result;
+use crfs::freezer::Cgroup;
 use crfs::operation::{self, Listed};
 use crfs::registry::{Record, Registry, Server, State, Status};
 use image_format::manifest::NamespaceKind;
@@ -34,6 +35,8 @@ struct One<'a> {
     name: &'a str,
     state: State,
     record: &'a Record,
+    /// Microseconds that it has stood still since it was made or restored, all freezes together; null where the kernel does not tell.
+    frozen_us: Option<u64>,
     /// The last operation.
     last: &'a Status,
     /// What of it is there to be seen, when a server runs.
@@ -48,9 +51,10 @@ pub(super) fn status(registry: &Registry, name: &str, json: bool) -> Result<()> 
         // Known from the files alone, with or without a server. What somebody is writing this moment ends too early.
         last.notes.push(crfs::copy::awaited(&container.staging_dir(), &[]));
     }
+    let frozen_us = Cgroup::at(&record.cgroup).frozen_us();
     let tree = registry.server().map(|server| server.mountpoint.join(name));
     if json {
-        return print_json(&One { name, state, record: &record, last: &last, tree });
+        return print_json(&One { name, state, record: &record, frozen_us, last: &last, tree });
     }
     let mut text = String::new();
     let mut line = |key: &str, value: &str| {
@@ -70,6 +74,9 @@ pub(super) fn status(registry: &Registry, name: &str, json: bool) -> Result<()> 
     }
     if let Some(root) = &record.root {
         line("root", &root.display().to_string());
+    }
+    if let Some(us) = frozen_us {
+        line("stood still", &format!("{} in all", time(us)));
     }
     line("namespaces", &namespaces(&record));
     line("cgroup", &record.cgroup.display().to_string());

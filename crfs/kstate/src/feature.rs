@@ -31,6 +31,8 @@ macro_rules! features {
 features! {
     /// The walk over the traced tasks; without it nothing else can be read.
     Tracees = "tracees";
+    /// What /proc tells of a thread, at the cost of one read.
+    ThreadRecord = "thread_record";
     /// Signal handlers.
     SignalActions = "signal_actions";
     /// Alternate signal stack.

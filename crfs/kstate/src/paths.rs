@@ -74,6 +74,28 @@ paths! {
     TaskFiles: Pointer, "task_struct.files";
     TaskCred: Pointer, "task_struct.cred";
 
+    // What a thread has for itself, and what it may share. 5.14 - 6.18; the shadow stack's features only where the kernel has them.
+    TaskComm: Place(16), "task_struct.comm";
+    TaskState: Number(4), "task_struct.__state";
+    TaskFlags: Number(4), "task_struct.flags";
+    TaskAtomicFlags: Number(8), "task_struct.atomic_flags";
+    TaskPersonality: Number(4), "task_struct.personality";
+    TaskSlack: Number(8), "task_struct.timer_slack_ns";
+    TaskBlocked: Number(8), "task_struct.blocked";
+    TaskPending: Number(8), "task_struct.pending.signal";
+    TaskChildren: Place(16), "task_struct.children";
+    TaskSeccompMode: Number(4), "task_struct.seccomp.mode";
+    TaskRealCred: Pointer, "task_struct.real_cred";
+    TaskFs: Pointer, "task_struct.fs";
+    TaskNsproxy: Pointer, "task_struct.nsproxy";
+    ShadowStack: Number(8), "task_struct.thread.features";
+    ThreadPid: Pointer, "task_struct.thread_pid";
+    PidLevel: Number(4), "pid.level";
+    Upid: Place(16), "upid";
+    UpidNumber: Number(4), "upid.nr";
+    ThreadCount: Number(4), "signal_struct.nr_threads";
+    FsUmask: Number(4), "fs_struct.umask";
+
     // Signals. 5.14 - 6.18.
     TaskSighand: Pointer, "task_struct.sighand";
     SighandAction: Place(64 * 32), "sighand_struct.action";
@@ -245,6 +267,36 @@ pub(crate) fn needs(feature: Feature) -> Needs {
     use Path as P;
     let (through, own): (&'static [Path], &'static [Path]) = match feature {
         Feature::Tracees => (&[], &[P::TaskPtraced, P::TaskPtraceEntry, P::TaskPid, P::TaskTgid]),
+        Feature::ThreadRecord => (
+            &[
+                P::TaskPid,
+                P::TaskSignal,
+                P::TaskFiles,
+                P::PidLevel,
+                P::PidNumbers,
+                P::Upid,
+                P::UpidNumber,
+                P::TaskSeccompFilter,
+                P::FsUmask,
+            ],
+            &[
+                P::TaskState,
+                P::TaskComm,
+                P::TaskFlags,
+                P::TaskAtomicFlags,
+                P::TaskPersonality,
+                P::TaskSlack,
+                P::TaskBlocked,
+                P::TaskPending,
+                P::TaskChildren,
+                P::TaskSeccompMode,
+                P::TaskRealCred,
+                P::TaskFs,
+                P::TaskNsproxy,
+                P::ThreadPid,
+                P::ThreadCount,
+            ],
+        ),
         Feature::SignalActions => (
             &[
                 P::TaskSighand,

@@ -1,6 +1,7 @@
 //! Opening: offsets, features and their states; and the way every getter takes to a task's memory.
 
 use std::fs;
+use std::ops::Range;
 use std::path::Path as FilePath;
 
 use crfs_sys::bpf::{KernelReader, ReadError};
@@ -12,7 +13,7 @@ use crate::error::Error;
 use crate::feature::{Disabled, Feature, Status};
 use crate::paths::{self, Path};
 use crate::restart::RestartFunctions;
-use crate::tasks::Task;
+use crate::tasks::{Copies, Kept, Task, word};
 
 /// Where the kernel describes its types.
 pub(crate) const BTF: &str = "/sys/kernel/btf/vmlinux";
@@ -55,6 +56,7 @@ pub struct KernelState {
     pub(crate) reader: KernelReader,
     pub(crate) known: Knowledge,
     pub(crate) fault: Option<Feature>,
+    pub(crate) copies: Copies,
 }
 
 impl KernelState {
@@ -86,7 +88,7 @@ impl KernelState {
             None => Knowledge::from_btf()?,
         };
         let reader = KernelReader::load().map_err(|source| Error::NoBpf { source })?;
-        Ok(Self { reader, known, fault })
+        Ok(Self { reader, known, fault, copies: Copies::default() })
     }
 
     /// [`KernelState::open`]; when nothing calibrated was in the cache, also [`KernelState::calibrate`] and [`KernelState::save`].
@@ -157,7 +159,8 @@ impl KernelState {
     /// Access to one task for the getters of one feature.
     pub(crate) fn view(&self, feature: Feature, task: &Task) -> Result<View<'_>, Error> {
         self.feature(feature)?;
-        Ok(View { state: self, feature, tid: task.tid(), task: task.address() })
+        let copy = self.copies.get(task.address());
+        Ok(View { state: self, feature, tid: task.tid(), task: task.address(), copy })
     }
 }
 
@@ -206,6 +209,17 @@ impl Knowledge {
         self.paths[path as usize].as_ref()
     }
 
+    /// From the first to behind the last member of task_struct that any path names.
+    pub(crate) fn task_members(&self) -> Range<u64> {
+        let resolved = Path::ALL.iter().filter_map(|&path| Some((path, self.path(path).ok()?)));
+        let members = resolved.filter(|(path, found)| path.names()[found.name].starts_with("task_struct."));
+        members.fold(0..0, |range, (_, found)| {
+            let (start, end) =
+                (u64::from(found.field.offset), u64::from(found.field.offset) + u64::from(found.field.size));
+            if range.is_empty() { start..end } else { range.start.min(start)..range.end.max(end) }
+        })
+    }
+
     /// Whether every list has the length that this version of the program expects: a cache could have others.
     pub(crate) fn is_complete(&self) -> bool {
         self.paths.len() == Path::ALL.len() && self.status.len() == Feature::ALL.len()
@@ -231,6 +245,7 @@ pub(crate) struct View<'a> {
     feature: Feature,
     tid: i32,
     task: u64,
+    copy: Option<Kept<'a>>,
 }
 
 impl View<'_> {
@@ -247,6 +262,20 @@ impl View<'_> {
 
     /// Reads at the end of a chain that begins at the task; returns the address.
     pub(crate) fn bytes(&self, chain: &[Path], buf: &mut [u8]) -> Result<u64, Error> {
+        if let (Some(copy), Some((&member, rest))) = (&self.copy, chain.split_first()) {
+            let offset = self.offset(member)?;
+            let length = if rest.is_empty() { buf.len() } else { 8 };
+            if let Some(kept) = copy.get(offset, length) {
+                return match (rest, word(kept, 0)) {
+                    ([], _) => {
+                        buf.copy_from_slice(kept);
+                        Ok(self.task.wrapping_add(offset))
+                    }
+                    (_, 0) => Err(Error::Gone { tid: self.tid, path: member.names().join(" or ") }),
+                    (_, pointer) => self.bytes_from(pointer, rest, buf),
+                };
+            }
+        }
         self.bytes_from(self.task, chain, buf)
     }
 
@@ -268,7 +297,9 @@ impl View<'_> {
     }
 
     pub(crate) fn u64(&self, chain: &[Path]) -> Result<u64, Error> {
-        self.u64_from(self.task, chain)
+        let mut bytes = [0; 8];
+        self.bytes(chain, &mut bytes)?;
+        Ok(u64::from_ne_bytes(bytes))
     }
 
     pub(crate) fn u64_from(&self, base: u64, chain: &[Path]) -> Result<u64, Error> {
@@ -278,7 +309,9 @@ impl View<'_> {
     }
 
     pub(crate) fn u32(&self, chain: &[Path]) -> Result<u32, Error> {
-        self.u32_from(self.task, chain)
+        let mut bytes = [0; 4];
+        self.bytes(chain, &mut bytes)?;
+        Ok(u32::from_ne_bytes(bytes))
     }
 
     pub(crate) fn u32_from(&self, base: u64, chain: &[Path]) -> Result<u32, Error> {

@@ -30,6 +30,8 @@ pub enum Action {
     Memory,
     /// Page contents.
     Fill,
+    /// Sockets of all processes; a step of the first that lives.
+    Sockets,
     /// Descriptors, pulled from the worker.
     Descriptors,
     /// Root, working directory, umask.
@@ -92,6 +94,8 @@ pub enum Of {
     JobControlled,
     /// Every process.
     All,
+    /// The first process that lives.
+    First,
 }
 
 /// (later action, whose, earlier action): the earlier one must be done before the later.
@@ -115,6 +119,10 @@ pub const AFTER: &[(Action, Of, Action)] = &[
     (Action::Memory, Of::Itself, Action::Spawn),
     (Action::Fill, Of::Itself, Action::Memory),
     (Action::Descriptors, Of::Itself, Action::Memory),
+    // Calls that leave a process's credentials in a socket are made in it, and messages name who sent them.
+    (Action::Sockets, Of::All, Action::Spawn),
+    (Action::Sockets, Of::All, Action::Memory),
+    (Action::Descriptors, Of::First, Action::Sockets),
     (Action::Directories, Of::Itself, Action::Spawn),
     // A process clones its children while it has one thread, but for those that the others clone.
     (Action::Threads, Of::Itself, Action::Fill),
@@ -178,6 +186,7 @@ fn actions(role: &Role) -> &'static [Action] {
             Action::Group,
             Action::Memory,
             Action::Fill,
+            Action::Sockets,
             Action::Descriptors,
             Action::Directories,
             Action::Threads,
@@ -217,6 +226,8 @@ pub fn sort(births: &BTreeMap<Pid, Birth>) -> Result<Vec<Step>, Failure> {
             actions.map(move |action| (birth, action))
         })
         .filter(|(birth, action)| birth.job_control || **action != Action::JobControl)
+        // One step for all of them.
+        .filter(|(birth, action)| Some(birth.pid) == first_live(births) || **action != Action::Sockets)
         .map(|(birth, &action)| Step { action, process: birth.pid })
         .collect();
     let related = Relations::new(births);
@@ -287,6 +298,11 @@ fn kahn(mut earlier: BTreeMap<Step, BTreeSet<Step>>) -> Result<Vec<Step>, Failur
     }
 }
 
+/// The process that has the steps of which one is made for all.
+fn first_live(births: &BTreeMap<Pid, Birth>) -> Option<Pid> {
+    births.values().find(|birth| birth.role == Role::Live).map(|birth| birth.pid)
+}
+
 /// Who is what to whom.
 struct Relations<'a> {
     births: &'a BTreeMap<Pid, Birth>,
@@ -295,6 +311,7 @@ struct Relations<'a> {
     sessions: BTreeMap<Pid, Vec<Pid>>,
     dead: Vec<Pid>,
     job_controlled: Vec<Pid>,
+    first: Option<Pid>,
 }
 
 impl<'a> Relations<'a> {
@@ -314,7 +331,8 @@ impl<'a> Relations<'a> {
         let all = |which: fn(&Birth) -> bool| births.values().filter(|&birth| which(birth)).map(|b| b.pid).collect();
         let dead = all(|birth| birth.role != Role::Live);
         let job_controlled = all(|birth| birth.job_control);
-        Relations { births, created, members, sessions, dead, job_controlled }
+        let first = first_live(births);
+        Relations { births, created, members, sessions, dead, job_controlled, first }
     }
 
     fn of(&self, process: Pid, of: Of) -> Vec<Pid> {
@@ -345,6 +363,7 @@ impl<'a> Relations<'a> {
             Of::Dead => self.dead.clone(),
             Of::JobControlled => self.job_controlled.clone(),
             Of::All => self.births.keys().copied().collect(),
+            Of::First => self.first.into_iter().collect(),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::Findings;
 use crate::failure::{Doing, Failure, Kind};
-use crfs_kstate::{Error, Feature, KernelState, Task};
+use crfs_kstate::{Error, Feature, KernelState, Task, ThreadRecord};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -26,12 +26,12 @@ impl Kernel {
         Ok(Kernel { state, tasks: BTreeMap::new(), off: BTreeMap::new() })
     }
 
-    /// Finds the tasks that the calling thread traces now.
+    /// Finds the tasks that the calling thread traces now, which hold still until they are let go of.
     ///
     /// # Errors
     /// When the list cannot be read.
     pub fn find_tracees(&mut self) -> Result<(), Failure> {
-        self.tasks = self.state.tracees().doing(|| "kernel state: listing the traced tasks")?;
+        self.tasks = self.state.keep_tracees().doing(|| "kernel state: listing the traced tasks")?;
         Ok(())
     }
 
@@ -65,6 +65,37 @@ impl Kernel {
         }
     }
 
+    /// The tasks by process, as the host numbers both.
+    #[must_use]
+    pub fn by_process(&self) -> BTreeMap<i32, Vec<i32>> {
+        let mut processes: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
+        for task in self.tasks.values() {
+            processes.entry(task.tgid()).or_default().push(task.tid());
+        }
+        processes
+    }
+
+    /// What a thread's task_struct says of it, and how many threads its process has. None when that feature is off, which is no
+    /// obstacle: /proc tells the same, more slowly.
+    ///
+    /// # Errors
+    /// When the task is gone or the kernel's memory is not as expected.
+    pub fn thread(&self, host: i32) -> Result<Option<(ThreadRecord, u32)>, Failure> {
+        let Some(task) = self.tasks.get(&host) else { return Ok(None) };
+        let read = || Ok((self.state.thread_record(task)?, self.state.thread_count(task)?));
+        match read() {
+            Ok(found) => Ok(Some(found)),
+            Err(Error::FeatureOff { .. }) => Ok(None),
+            Err(error) => Err(error).doing(|| format!("task {host}: reading kernel state")),
+        }
+    }
+
+    /// Whether a task neither runs nor is stopped for a tracer now. None where that cannot be told.
+    #[must_use]
+    pub fn is_at_rest(&self, host: i32) -> Option<bool> {
+        self.state.is_at_rest(self.tasks.get(&host)?).ok()
+    }
+
     /// Turns what could not be told into obstacles, one a feature.
     pub fn report(&self, findings: &mut Findings) {
         for (feature, (object, why)) in &self.off {
@@ -83,7 +114,8 @@ impl Kernel {
 }
 
 /// What is asked only where it matters (a wait with a time limit, a pipe), or not at all; all else is asked of every process or thread.
-const SOMETIMES_NEEDED: [Feature; 11] = [
+const SOMETIMES_NEEDED: [Feature; 12] = [
+    Feature::ThreadRecord,
     Feature::RestartKind,
     Feature::RestartNanosleep,
     Feature::RestartPoll,

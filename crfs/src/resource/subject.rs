@@ -1,8 +1,11 @@
 //! The tasks of a container, with what /proc says of them: what every capture and every survey starts from.
 
+use super::kernel::Kernel;
 use super::proc::{Proc, Stat, Status};
 use crate::failure::Failure;
 use crate::registry::Record;
+use crfs_kstate::ThreadRecord;
+use crfs_tracee::{Stop, Stopped, Tracee};
 use image_format::Pid;
 use std::collections::BTreeMap;
 
@@ -41,6 +44,41 @@ pub struct Thread {
     pub stat: Stat,
     /// /proc/PID/task/TID/status.
     pub status: Status,
+    /// What kernel memory says of it, where that was read: of a frozen and traced thread, on a kernel that we can read.
+    pub record: Option<ThreadRecord>,
+}
+
+impl Thread {
+    /// Whether kernel memory shows that it has credentials, descriptors, directories, namespaces and restrictions in common with another
+    /// thread. False also where that was not read.
+    #[must_use]
+    pub fn shares_all_with(&self, other: &Thread) -> bool {
+        matches!((&self.record, &other.record), (Some(own), Some(other)) if own.shared == other.shared)
+    }
+
+    /// What /proc would say of another thread of the process, if that one shares everything with this one.
+    fn sibling(&self, host: i32, record: ThreadRecord) -> Option<Thread> {
+        let levels = self.status.ns_pid.len();
+        let ids = record.ids.get(record.ids.len().checked_sub(levels)?..)?;
+        let tid = Pid(*ids.last()?);
+        if self.record.as_ref()?.shared != record.shared {
+            return None;
+        }
+        let stat = Stat { comm: record.name.clone(), flags: record.flags, exit_signal: -1, ..self.stat.clone() };
+        let (pending, blocked) = (record.pending, record.blocked);
+        let status = Status { ns_pid: ids.to_vec(), pending, blocked, ..self.status.clone() };
+        Some(Thread { tid, host, stat, status, record: Some(record) })
+    }
+}
+
+impl Subjects {
+    fn in_order(mut self, record: &Record) -> Self {
+        self.processes.sort_by_key(|process| (process.pid, process.host));
+        let threads = self.processes.iter().flat_map(|process| &process.threads);
+        self.ids = threads.map(|thread| (thread.host, thread.tid)).collect();
+        self.init = first(record, &self.processes);
+        self
+    }
 }
 
 impl Process {
@@ -69,11 +107,73 @@ pub fn collect(proc: &mut Proc, record: &Record) -> Result<Subjects, Failure> {
             Err(failure) => return Err(failure),
         }
     }
-    subjects.processes.sort_by_key(|process| (process.pid, process.host));
-    let threads = subjects.processes.iter().flat_map(|process| &process.threads);
-    subjects.ids = threads.map(|thread| (thread.host, thread.tid)).collect();
-    subjects.init = first(record, &subjects.processes);
-    Ok(subjects)
+    Ok(subjects.in_order(record))
+}
+
+/// Reads who a container's processes are, given that all their living threads are stopped and traced by us: leaders from
+/// /proc, and their threads from kernel memory, where they share with the leader whatever /proc would be asked about.
+///
+/// # Errors
+/// When a task that lives cannot be read.
+pub fn held(
+    proc: &mut Proc,
+    kernel: &Kernel,
+    record: &Record,
+    stopped: &[Tracee<Stopped>],
+) -> Result<Subjects, Failure> {
+    let mut subjects = Subjects { has_init: record.has_init(), ..Subjects::default() };
+    let by_process = kernel.by_process();
+    for host in record.processes()? {
+        let tids = by_process.get(&host).map_or(&[][..], Vec::as_slice);
+        let found = match siblings(proc, kernel, host, tids) {
+            Ok(None) => process(proc, host),
+            found => found,
+        };
+        match found {
+            Ok(found) => subjects.processes.extend(found),
+            // Killed while frozen.
+            Err(_) if is_gone(&format!("/proc/{host}")) => {}
+            Err(failure) => return Err(failure),
+        }
+    }
+    let stops: BTreeMap<i32, Stop> = stopped.iter().map(|tracee| (tracee.tid().raw(), tracee.stop())).collect();
+    for thread in subjects.processes.iter_mut().flat_map(|process| &mut process.threads) {
+        // /proc shows what we do to it: that it is traced, and by whom.
+        if let Some(stop) = stops.get(&thread.host) {
+            thread.stat.state = if stop.group_stop().is_some() { b'T' } else { b'S' };
+            thread.status.tracer = 0;
+        }
+    }
+    Ok(subjects.in_order(record))
+}
+
+/// A process with the threads `tids`, if these are all it has and kernel memory can be read.
+fn siblings(proc: &mut Proc, kernel: &Kernel, host: i32, tids: &[i32]) -> Result<Option<Process>, Failure> {
+    let Some((record, count)) = kernel.thread(host)? else { return Ok(None) };
+    let mut leader = thread(proc, host, host)?;
+    if usize::try_from(count) != Ok(tids.len()) || !agree(&record, &leader) {
+        return Ok(None);
+    }
+    leader.record = Some(record);
+    let mut others = Vec::with_capacity(tids.len());
+    for &tid in tids.iter().filter(|&&tid| tid != host) {
+        let record = kernel.thread(tid)?.map(|(record, _)| record);
+        others.push(match record.and_then(|record| leader.sibling(tid, record)) {
+            Some(sibling) => sibling,
+            None => thread(proc, host, tid)?,
+        });
+    }
+    others.sort_by_key(|thread| thread.tid);
+    let pid = leader.tid;
+    others.insert(0, leader);
+    Ok(Some(Process { pid, host, threads: others }))
+}
+
+/// Whether kernel memory and /proc say the same of a thread.
+fn agree(record: &ThreadRecord, thread: &Thread) -> bool {
+    let told = (&record.name, record.flags, record.blocked, record.pending);
+    told == (&thread.stat.comm, thread.stat.flags, thread.status.blocked, thread.status.pending)
+        && record.ids.ends_with(&thread.status.ns_pid)
 }
 
 /// The process that was written down as the first. Where it is no pid 1, the others outlive it: then it is the one with the lowest pid.
@@ -111,5 +211,5 @@ fn process(proc: &mut Proc, host: i32) -> Result<Option<Process>, Failure> {
 fn thread(proc: &mut Proc, process: i32, host: i32) -> Result<Thread, Failure> {
     let stat = Stat::read(proc, &format!("{process}/task/{host}/stat"))?;
     let status = Status::read(proc, &format!("{process}/task/{host}/status"))?;
-    Ok(Thread { tid: Pid(status.own_pid()), host, stat, status })
+    Ok(Thread { tid: Pid(status.own_pid()), host, stat, status, record: None })
 }

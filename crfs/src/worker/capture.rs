@@ -9,7 +9,7 @@ mod stop;
 mod waiting;
 mod write;
 
-use super::{Report, settle, thaw};
+use super::{Report, settle, survey, thaw};
 use crate::failure::{Failure, Kind};
 use crate::freezer::Cgroup;
 use crate::registry::{Container, Record, Registry, Timing};
@@ -97,12 +97,16 @@ fn frozen(
 ) -> Result<bool, Failure> {
     // For the thaw, however this ends.
     job.container.write_waits(&job.waits)?;
-    let mut held = stop::hold(job, end, findings, laps)?;
+    let mut held = stop::hold(job, end, laps)?;
     let moment = held.moment;
     // Even where reading fails: a thaw cannot seize what is still seized.
-    let records = match &held.tracees {
-        Some(tracees) => records::read(job, &held.subjects, tracees, &moment, findings, laps).map(Some),
-        None => Ok(None),
+    let records = match (survey::look(&job.record, &held.subjects, &mut job.proc, findings), &held.tracees) {
+        (Err(failure), _) => Err(failure),
+        (Ok(()), Some(tracees)) => {
+            laps.lap("obstacles");
+            records::read(job, &held.subjects, tracees, &moment, findings, laps).map(Some)
+        }
+        (Ok(()), None) => Ok(None),
     };
     stop::release(job, &mut held, end)?;
     laps.lap("release");

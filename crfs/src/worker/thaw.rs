@@ -11,10 +11,10 @@ use super::{Report, settle};
 use crate::failure::{Doing, Failure, Kind};
 use crate::freezer::Cgroup;
 use crate::registry::{Registry, Timing};
-use crate::resource::registers::shorten::shorten;
+use crate::resource::registers::shorten::{Place, begin_again, shorten};
 use crfs_tracee::{HostPid, UserRegs, stop_all};
 use image_format::Timespec;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 /// For frozen tasks to stop for their tracer: 0.2 ms each, and a thousand of them in parallel.
@@ -44,7 +44,13 @@ fn thaw(registry: &Registry, name: &str, report: &mut Report) -> Result<(), Fail
         // A tracer that was killed has let go of them just now: what a task waits in can be told only once it is back in the freezer.
         settle::wait(pids.iter().map(|&pid| HostPid::new(pid)))?;
     }
-    repair(&interrupted::threads(&pids), &container.waits()?, report)?;
+    let mut waits = Waits { ends_ns: container.waits()?, anew: BTreeMap::new() };
+    if let Some(init) = record.init.filter(|_| record.restored) {
+        waits.anew = rearm::waits(&container, init.pid, &pids)?;
+    }
+    let again = waits.anew.keys().map(|&tid| HostPid::new(tid));
+    let tids: BTreeSet<HostPid> = interrupted::threads(&pids).into_iter().chain(again).collect();
+    repair(tids.into_iter().collect(), &waits, report)?;
     report.timings.push(timing("repair interrupted calls", begun));
     if record.restored {
         let begun = Instant::now();
@@ -59,9 +65,9 @@ fn thaw(registry: &Registry, name: &str, report: &mut Report) -> Result<(), Fail
 
 /// Turns EINTR into "start again" in the threads whose call was interrupted, for the time that remains until the end of the wait where
 /// that is known.
-fn repair(tids: &[HostPid], waits: &BTreeMap<i32, u64>, report: &mut Report) -> Result<(), Failure> {
+fn repair(tids: Vec<HostPid>, waits: &Waits, report: &mut Report) -> Result<(), Failure> {
     let now = crfs_sys::time::clock_ns(libc::CLOCK_MONOTONIC).doing(|| "reading CLOCK_MONOTONIC")?;
-    let stopped = stop_all(tids.to_vec(), Instant::now() + STOP_DEADLINE);
+    let stopped = stop_all(tids, Instant::now() + STOP_DEADLINE);
     for (tid, error) in stopped.refused {
         report.notes.push(format!("thread {tid}: {error}; the call it waits in may return EINTR"));
     }
@@ -75,9 +81,11 @@ fn repair(tids: &[HostPid], waits: &BTreeMap<i32, u64>, report: &mut Report) -> 
             // Not negative: it is in a system call, and that is not one that a handler has just returned to.
             if regs.rax == EINTR && regs.orig_rax.cast_signed() >= 0 {
                 regs.rax = RESTART;
-                let end = waits.get(&tid.raw()).copied();
+                let end = waits.ends_ns.get(&tid.raw()).copied();
                 let left = end.map(|end| Timespec::from_ns(i128::from(end) - i128::from(now)));
-                tracee.set_regs(&left.map_or(regs, |left| shortened(tid, regs, left)))?;
+                tracee.set_regs(&left.map_or(regs, |left| shortened(tid, regs, left, shorten)))?;
+            } else if let Some(&left) = waits.anew.get(&tid.raw()) {
+                tracee.set_regs(&shortened(tid, regs, left, begin_again))?;
             }
             tracee.detach()
         });
@@ -98,10 +106,23 @@ fn repair(tids: &[HostPid], waits: &BTreeMap<i32, u64>, report: &mut Report) -> 
     ))
 }
 
-/// The registers to wait on with for so long. Where there is no room below the stack the call starts again in full.
-fn shortened(tid: HostPid, regs: UserRegs, left: Timespec) -> UserRegs {
+/// How long waits are to go on, by thread, as the host numbers it.
+struct Waits {
+    /// Until when, in nanoseconds of the host's CLOCK_MONOTONIC, where the call itself has forgotten it.
+    ends_ns: BTreeMap<i32, u64>,
+    /// For how long, after a restore: the call would count the time since the build.
+    anew: BTreeMap<i32, Timespec>,
+}
+
+/// The registers to wait on with for so long. Where there is no room below the stack the call goes on as it would.
+fn shortened(
+    tid: HostPid,
+    regs: UserRegs,
+    left: Timespec,
+    how: impl Fn(&mut UserRegs, Timespec) -> Option<Place>,
+) -> UserRegs {
     let mut shorter = regs;
-    match shorten(&mut shorter, left) {
+    match how(&mut shorter, left) {
         Some(place) if crfs_sys::memory::write(tid.pid(), place.address, &place.bytes).is_err() => regs,
         _ => shorter,
     }

@@ -27,15 +27,17 @@ pub fn sleep_until(until: Duration) -> Result<()> {
     if result == 0 { Ok(()) } else { Err(Errno::from_raw(result)) }
 }
 
-/// Waits until something is ready, and returns how many are (1 or 0). `EINTR` when a handler ran.
-pub fn epoll_pwait2(epoll: BorrowedFd<'_>, timeout: Duration) -> Result<i64> {
-    let timeout = TimeSpec::from(timeout);
+/// Waits until something is ready, with these signals blocked meanwhile (signal 1 in bit 0), and returns how many are (1 or 0). `EINTR`
+/// when a handler ran.
+pub fn epoll_pwait2(epoll: BorrowedFd<'_>, timeout: Option<Duration>, mask: Option<u64>) -> Result<i64> {
+    let timeout = timeout.map(|timeout| *TimeSpec::from(timeout).as_ref());
+    let timeout: *const libc::timespec = timeout.as_ref().map_or(null(), std::ptr::from_ref);
+    let mask: *const u64 = mask.as_ref().map_or(null(), std::ptr::from_ref);
     let mut event = libc::epoll_event { events: 0, u64: 0 };
-    let no_mask: *const u64 = null();
-    // SAFETY: reads a timespec, and writes at most the one event there is room for.
+    // SAFETY: reads a timespec and eight bytes of mask, or null, and writes at most the one event there is room for.
     Errno::result(unsafe {
         let (epoll, event) = (epoll.as_raw_fd(), &raw mut event);
-        libc::syscall(libc::SYS_epoll_pwait2, epoll, event, 1, std::ptr::from_ref(timeout.as_ref()), no_mask, 0)
+        libc::syscall(libc::SYS_epoll_pwait2, epoll, event, 1, timeout, mask, size_of::<u64>())
     })
 }
 

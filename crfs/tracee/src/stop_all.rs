@@ -1,5 +1,6 @@
 //! Stopping many tasks at once.
 
+use std::collections::HashMap;
 use std::time::Instant;
 
 use crfs_sys::HostPid;
@@ -21,6 +22,28 @@ pub struct StopAll {
     pub refused: Vec<(HostPid, Error)>,
 }
 
+impl StopAll {
+    /// Goes on waiting for those that are late; they come after the others.
+    pub fn wait_for_late(&mut self, deadline: Instant) {
+        let mut backoff = Backoff::new();
+        loop {
+            for tracee in std::mem::take(&mut self.late) {
+                let tid = tracee.tid();
+                match look(tracee) {
+                    Ok(Waited::Stopped(tracee)) => self.stopped.push(tracee),
+                    Ok(Waited::Gone(exit)) => self.gone.push((tid, exit)),
+                    Ok(Waited::Running(tracee)) => self.late.push(tracee),
+                    Err(error) => self.refused.push((tid, error)),
+                }
+            }
+            if self.late.is_empty() || Instant::now() >= deadline {
+                return;
+            }
+            backoff.pause();
+        }
+    }
+}
+
 /// Seizes and interrupts all tasks, and then collects their stops.
 ///
 /// Every stop is asked for before the first is awaited, so that they come in parallel. A signal that was on its way when the
@@ -33,37 +56,18 @@ pub struct StopAll {
 #[must_use]
 pub fn stop_all(tids: Vec<HostPid>, deadline: Instant) -> StopAll {
     let mut result = StopAll::default();
-    let mut waiting = Vec::with_capacity(tids.len());
-    for (index, tid) in tids.into_iter().enumerate() {
+    let places: HashMap<HostPid, usize> = tids.iter().copied().zip(0..).collect();
+    for tid in tids {
         let seized = Tracee::seize(tid, SeizeOptions::default()).and_then(|tracee| tracee.interrupt().map(|()| tracee));
         match seized {
-            Ok(tracee) => waiting.push((index, tracee)),
+            Ok(tracee) => result.late.push(tracee),
             Err(Error::Gone { .. }) => result.gone.push((tid, Exit::Unknown)),
             Err(error) => result.refused.push((tid, error)),
         }
     }
-    let mut stopped: Vec<(usize, Tracee<Stopped>)> = Vec::with_capacity(waiting.len());
-    let mut backoff = Backoff::new();
-    loop {
-        let mut still = Vec::new();
-        for (index, tracee) in std::mem::take(&mut waiting) {
-            let tid = tracee.tid();
-            match look(tracee) {
-                Ok(Waited::Stopped(tracee)) => stopped.push((index, tracee)),
-                Ok(Waited::Gone(exit)) => result.gone.push((tid, exit)),
-                Ok(Waited::Running(tracee)) => still.push((index, tracee)),
-                Err(error) => result.refused.push((tid, error)),
-            }
-        }
-        waiting = still;
-        if waiting.is_empty() || Instant::now() >= deadline {
-            result.late = waiting.into_iter().map(|(_, tracee)| tracee).collect();
-            stopped.sort_unstable_by_key(|(index, _)| *index);
-            result.stopped = stopped.into_iter().map(|(_, tracee)| tracee).collect();
-            return result;
-        }
-        backoff.pause();
-    }
+    result.wait_for_late(deadline);
+    result.stopped.sort_unstable_by_key(|tracee| places.get(&tracee.tid()).copied());
+    result
 }
 
 /// One look at one task, past whatever comes before its event stop.

@@ -71,6 +71,12 @@ fn references(image: &Image, findings: &mut Findings) {
             }
         }
     }
+    // Under way: in a message that waits in a socket.
+    let sockets = image.files.values().filter_map(|file| match &file.kind {
+        FileKind::UnixSocket(socket) => Some(socket),
+        _ => None,
+    });
+    held.extend(sockets.flat_map(|socket| &socket.queued).flat_map(|message| message.files.iter().copied()));
     for &id in image.files.keys().filter(|id| !held.contains(id)) {
         findings.add(&file_entry(id), "no process has it open");
     }
@@ -90,7 +96,8 @@ fn kind(kind: &FileKind) -> Vec<String> {
             // The one value that write(2) refuses (fs/eventfd.c, v6.18).
             vec![(eventfd.count.0 == u64::MAX).then(|| "count: a counter ends one below 2^64 - 1".to_owned())]
         }
-        FileKind::Epoll(_) => vec![],
+        // Sockets have a check of their own.
+        FileKind::Epoll(_) | FileKind::UnixSocket(_) | FileKind::InetSocket(_) => vec![],
         FileKind::Timerfd(timer) => timerfd(timer),
         FileKind::Signalfd(signalfd) => {
             vec![super::signals::unblockable(signalfd.mask).map(|problem| format!("mask: {problem}"))]

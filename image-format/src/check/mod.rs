@@ -13,6 +13,7 @@ mod process;
 mod seccomp;
 mod shown;
 mod signals;
+mod sockets;
 mod sysv;
 mod thread;
 mod timers;
@@ -48,6 +49,7 @@ pub fn image(image: &Image, sizes: &dyn Fn(&str) -> Option<u64>) -> Vec<ImageErr
     tree::check(&image.processes, has_init, &mut findings);
     descriptors::check(image, &mut findings);
     seccomp::check(image, &mut findings);
+    sockets::check(image, &mut findings);
     sysv::check(image, &mut findings);
     tty::check(image, &mut findings);
     memory::objects(&image.processes, &mut findings);

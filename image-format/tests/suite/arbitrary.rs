@@ -7,6 +7,7 @@ use image_format::memory::*;
 use image_format::process::*;
 use image_format::seccomp::*;
 use image_format::signal::*;
+use image_format::socket::*;
 use image_format::sysv::*;
 use image_format::thread::*;
 use image_format::timer::*;
@@ -80,6 +81,18 @@ impl Arbitrary for String {
         (0..rng.random_range(0..4)).map(|_| PIECES[rng.random_range(0..PIECES.len())]).collect()
     }
 }
+impl Arbitrary for std::net::SocketAddr {
+    fn arbitrary(rng: &mut TestRng) -> Self {
+        let port = u32::arbitrary(rng).to_le_bytes();
+        let port = u16::from_le_bytes([port[0], port[1]]);
+        if bool::arbitrary(rng) {
+            return (<[u8; 4]>::arbitrary(rng), port).into();
+        }
+        // The text has no flow information.
+        let address = <[u8; 16]>::arbitrary(rng).into();
+        std::net::SocketAddrV6::new(address, port, 0, u32::arbitrary(rng)).into()
+    }
+}
 impl Arbitrary for Bytes {
     fn arbitrary(rng: &mut TestRng) -> Self {
         let mut bytes = String::arbitrary(rng).into_bytes();
@@ -124,11 +137,15 @@ wrappers! {
 }
 
 choices! {
-    FileKind [] [Regular, Directory, Device, Pipe, Eventfd, Epoll, Timerfd, Signalfd, Tty]
+    FileKind [] [Regular, Directory, Device, Pipe, Eventfd, Epoll, Timerfd, Signalfd, Tty, UnixSocket, InetSocket]
     Stream [Log, Console] []
     TtySide [Master, Slave, Controlling] []
     SlaveState [Unopened, Open, Closed] []
     Flow [On, StoppedByKey, StoppedByCall] []
+    SocketStyle [Stream, Datagram, Seqpacket] []
+    UnixName [] [Abstract, Path, Accepted, FormerPath, FormerAbstract]
+    UnixLink [Unconnected] [Listening, Connected, Closed]
+    InetLink [Unconnected, Ended] [Listening, Directed, Connected]
     PathKind [Directory, Object, Lines, Raw] []
     NamespaceKind [Cgroup, Ipc, Mnt, Net, Pid, Uts] []
     Backing [Anonymous, Vdso, Vvar, VvarVclock, Vsyscall] [File, SharedAnonymous, SysvShm]
@@ -167,6 +184,19 @@ records! {
     WindowSize { rows, columns, x_pixels, y_pixels }
     Console { shown }
     TtyQueue { bytes, line_ends, behind }
+    UnixSocket { style, name, link, receive_shut, send_shut, peer, uid, gid, options, queued }
+    UnixPath { path, directory, file }
+    UnixFile { mode, uid, gid }
+    UnixListening { backlog, pending }
+    UnixClosed { reset }
+    SocketCredentials { pid, uid, gid }
+    UnixMessage { length, from, credentials, files }
+    InetSocket { style, ipv6, local, link, uid, gid, options, congestion, received, unsent, datagrams }
+    InetListening { backlog, pending }
+    TcpConnection { remote, peer, send_shut, receive_shut, advertised_mss, window_scale, sack, timestamps }
+    Datagram { length, from }
+    SocketOptions { numbers, receive_timeout_us, send_timeout_us, linger }
+    SocketOption { name, value }
     Manifest {
         format, generator, name, architecture, page_size, kernel, cpu, clocks, container, parent, paths,
     }

@@ -1,4 +1,6 @@
 //! Calls that wait for long, one of each kind at the same time: each must end by its time limit, when it was to end.
+//!
+//! An argument tells how many seconds it will stand between a restore and its thaw: waits for a length of time take that much longer.
 
 use anyhow::{Context, Result, ensure};
 use crfs_sys::{signal, sigqueue, waits};
@@ -21,9 +23,11 @@ const NEVER: i32 = 44;
 
 type Wait = fn() -> nix::Result<()>;
 
+const UNTIL: &str = "clock_nanosleep until a time";
+
 const WAITS: [(&str, Wait); 10] = [
     ("nanosleep", || waits::nanosleep(LIMIT)),
-    ("clock_nanosleep until a time", || {
+    (UNTIL, || {
         let now = clock_gettime(ClockId::CLOCK_MONOTONIC)?;
         waits::sleep_until(Duration::from(now) + LIMIT)
     }),
@@ -41,7 +45,7 @@ const WAITS: [(&str, Wait); 10] = [
     }),
     ("epoll_pwait2", || {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        timed_out(waits::epoll_pwait2(epoll.0.as_fd(), LIMIT)?)
+        timed_out(waits::epoll_pwait2(epoll.0.as_fd(), Some(LIMIT), None)?)
     }),
     ("rt_sigtimedwait", || match sigqueue::take(signal::bit(NEVER), Some(LIMIT)) {
         Err(Errno::EAGAIN) => Ok(()),
@@ -57,19 +61,22 @@ fn now() -> Result<Duration> {
     Ok(clock_gettime(ClockId::CLOCK_MONOTONIC)?.into())
 }
 
-fn timed(name: &str, wait: Wait) -> Result<()> {
+fn timed(name: &str, wait: Wait, standing: Duration) -> Result<()> {
     let begun = now()?;
     wait().with_context(|| name.to_owned())?;
     let taken = now()?.saturating_sub(begun);
+    let expected = if name == UNTIL { LIMIT } else { LIMIT + standing };
     // poll and epoll count whole milliseconds.
-    let least = LIMIT.saturating_sub(Duration::from_millis(1));
-    ensure!(taken >= least && taken < LIMIT + GRACE, "{name} took {taken:?} and not {LIMIT:?}");
+    let least = expected.saturating_sub(Duration::from_millis(1));
+    ensure!(taken >= least && taken < expected + GRACE, "{name} took {taken:?} and not {expected:?}");
     Ok(())
 }
 
 fn run(stage: &mut Stage) -> Result<()> {
     signal::set_mask(signal::bit(NEVER))?;
-    let threads = WAITS.map(|(name, wait)| std::thread::spawn(move || timed(name, wait)));
+    let standing = stage.arguments().first().map_or(Ok(0), |seconds| seconds.parse())?;
+    let standing = Duration::from_secs(standing);
+    let threads = WAITS.map(|(name, wait)| std::thread::spawn(move || timed(name, wait, standing)));
     loop {
         std::thread::sleep(Duration::from_millis(100));
         if !stage.end_round()? {

@@ -12,10 +12,12 @@ use crate::error::Error;
 use crate::feature::Feature;
 use crate::files::PipeEnds;
 use crate::memory::MemoryLayout;
+use crate::paths::Path;
 use crate::posix_timers::{Expiry, PosixTimer, PosixTimerStatus};
 use crate::signals::{AltStack, GroupStop, KernelSigaction};
 use crate::state::KernelState;
 use crate::tasks::Task;
+use crate::thread::ThreadRecord;
 use crate::timers::Itimer;
 use crate::waits::Sleeper;
 
@@ -23,6 +25,7 @@ type Check = fn(&KernelState, &Scene, &Roles) -> Result<(), Trouble>;
 
 /// In the order of [`Feature`], but for the walk, which is proven by finding the children at all.
 pub(super) const CHECKS: &[(Feature, Check)] = &[
+    (Feature::ThreadRecord, thread_record),
     (Feature::SignalActions, signal_actions),
     (Feature::AlternateStack, alternate_stack),
     (Feature::TidAddresses, tid_addresses),
@@ -71,6 +74,51 @@ fn within(what: &str, read: u64, least: u64, most: u64) -> Result<(), Trouble> {
         return Ok(());
     }
     Err(Trouble::Wrong(format!("{what}: {read} was read where {least} to {most} was expected")))
+}
+
+/// Compares with /proc, which shows most of it; and where two children share something, and where not.
+fn thread_record(state: &KernelState, scene: &Scene, roles: &Roles) -> Result<(), Trouble> {
+    for step in
+        ["PR_SET_NAME", "PR_SET_TIMERSLACK", "personality", "umask", "rt_sigprocmask", "tgkill", "PR_SET_SECCOMP"]
+    {
+        scene.full.outcome(step)?;
+    }
+    let unread = |error| Trouble::Wrong(format!("reading what /proc says of a child: {error}"));
+    let (full, bare) = (state.thread_record(&roles.full)?, state.thread_record(&roles.bare)?);
+    for (actor, record) in [(&scene.full, &full), (&scene.bare, &bare)] {
+        let status = actor.proc("status").map_err(unread)?;
+        let line = |key: &str| status.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_default().trim();
+        let mask = |key| u64::from_str_radix(line(key), 16).unwrap_or(u64::MAX);
+        same("the name", String::from_utf8_lossy(&record.name).as_ref(), line("Name:"))?;
+        same("the signal masks", (record.blocked, record.pending), (mask("SigBlk:"), mask("SigPnd:")))?;
+        let ids: Vec<String> = record.ids.iter().map(u32::to_string).collect();
+        same("the ids", ids.join("\t").as_str(), line("NSpid:"))?;
+        if status.contains("x86_Thread_features:") && state.known.path(Path::ShadowStack).is_err() {
+            return Err(Trouble::Wrong("shadow stacks cannot be told".to_owned()));
+        }
+        let stat = actor.stat().map_err(unread)?;
+        // Not what was set: a real-time task, and so the child of one, has none.
+        let slack = actor.proc("timerslack_ns").map_err(unread)?;
+        same("the timer slack", record.timer_slack_ns.to_string().as_str(), slack.trim())?;
+        // The ninth field of proc_pid_stat(5), and two are cut off.
+        same("the flags", Some(record.flags.to_string()).as_ref(), stat.get(6))?;
+    }
+    same("a task in a stop for its tracer at rest", state.is_at_rest(&roles.full)?, false)?;
+    same("its state", state.view(Feature::ThreadRecord, &roles.full)?.u32(&[Path::TaskState])? & 0xff, 8)?;
+    same("personalities", (full.personality, bare.personality), (scene::PERSONALITY, 0))?;
+    same("no children", (full.has_children, bare.has_children), (false, false))?;
+    same("a child with children", state.thread_record(&Task::caller(0))?.has_children, true)?;
+    let view = state.view(Feature::ThreadRecord, &roles.full)?;
+    same("the umask", u64::from(view.u32(&[Path::TaskFs, Path::FsUmask])?), scene::UMASK)?;
+    same("the number of threads", state.thread_count(&roles.full)?, 1)?;
+    let poll = state.thread_record(&roles.poll)?;
+    same("namespaces in common", poll.shared.same_namespaces(&bare.shared), true)?;
+    same("namespaces of its own", full.shared.same_namespaces(&bare.shared), false)?;
+    same("credentials", full.shared.credentials, view.u64(&[Path::TaskCred])?)?;
+    let restrictions =
+        |record: &ThreadRecord| (record.shared.seccomp.0, record.shared.seccomp.1 != 0, record.shared.atomic_flags & 1);
+    same("a filter and no_new_privs", restrictions(&full), (2, true, 1))?;
+    same("neither", restrictions(&bare), (0, false, 0))
 }
 
 fn signal_actions(state: &KernelState, scene: &Scene, roles: &Roles) -> Result<(), Trouble> {

@@ -26,6 +26,11 @@ pub(super) const INTERVALS: [(u64, u64); 3] = [(123, 456_789), (234, 567_891), (
 pub(super) const ALTSTACK: (u64, u64) = (0x6000_1234_5670, 0x5678);
 pub(super) const SS_AUTODISARM: u32 = 1 << 31;
 pub(super) const CLEAR_TID: u64 = 0x1234_5678_9ab8;
+/// ADDR_NO_RANDOMIZE
+pub(super) const PERSONALITY: u32 = 0x0004_0000;
+/// Nanoseconds.
+const SLACK: u64 = 123_456;
+pub(super) const UMASK: u64 = 0o137;
 pub(super) const BRK_GROWTH: u64 = 0x5000;
 pub(super) const DISPATCH_RANGE: (u64, u64) = (0x10_0000, 0x1000);
 pub(super) const SEMAPHORES: u16 = 3;
@@ -142,6 +147,11 @@ impl Actor {
             *word = u64::from_ne_bytes(bytes);
         }
         Ok(words)
+    }
+
+    /// A file of /proc/PID.
+    pub(super) fn proc(&self, file: &str) -> io::Result<String> {
+        std::fs::read_to_string(format!("/proc/{}/{file}", self.puppet.pid()))
     }
 
     /// The part of /proc/PID/stat from its third field on.
@@ -311,6 +321,7 @@ fn full() -> Result<(Actor, Addresses), Error> {
         let action = s.words(&action)?;
         s.call("rt_sigaction", libc::SYS_rt_sigaction, [signal, action, 0, 8]);
     }
+    identity(&mut s)?;
     let stack = s.words(&[ALTSTACK.0, u64::from(SS_AUTODISARM), ALTSTACK.1])?;
     s.call("sigaltstack", libc::SYS_sigaltstack, [stack, 0]);
     s.call("set_tid_address", libc::SYS_set_tid_address, [CLEAR_TID]);
@@ -377,6 +388,25 @@ fn posix_timers(s: &mut Script) -> Result<(), Error> {
         let value = s.words(&[seconds, micros * 1000, TIMER_SECONDS, 0])?;
         s.call(name, libc::SYS_timer_settime, [id, 0, value, 0]);
     }
+    Ok(())
+}
+
+/// What every thread has of its own, and /proc shows.
+fn identity(s: &mut Script) -> Result<(), Error> {
+    let name = s.place(b"crfs) (kstate\0")?;
+    s.prctl("PR_SET_NAME", libc::PR_SET_NAME, [name, 0, 0, 0]);
+    s.prctl("PR_SET_TIMERSLACK", libc::PR_SET_TIMERSLACK, [SLACK, 0, 0, 0]);
+    s.call("personality", libc::SYS_personality, [u64::from(PERSONALITY)]);
+    s.call("umask", libc::SYS_umask, [UMASK]);
+    let usr2 = s.words(&[1 << 11])?;
+    s.call("rt_sigprocmask", libc::SYS_rt_sigprocmask, [0, usr2, 0, 8]);
+    let own = Arg::Result { step: s.call("getpid", libc::SYS_getpid, []), plus: 0 };
+    s.step("tgkill", Step::call_with(libc::SYS_tgkill, [own, own, 12.into()]));
+    s.prctl("PR_SET_NO_NEW_PRIVS", libc::PR_SET_NO_NEW_PRIVS, [1, 0, 0, 0]);
+    // One instruction: everything is allowed.
+    let program = s.words(&[0x7fff_0000_0000_0006])?;
+    let filter = s.words(&[1, program])?;
+    s.prctl("PR_SET_SECCOMP", libc::PR_SET_SECCOMP, [2, filter, 0, 0]);
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use super::super::Findings;
 use super::super::proc::Proc;
-use super::super::subject::Subjects;
+use super::super::subject::{Subjects, Thread};
 use crate::failure::Failure;
 use crate::registry::Record;
 use image_format::layout;
@@ -41,14 +41,25 @@ pub(super) fn survey(
             );
         }
     }
+    let first = subjects.processes.iter().find(|process| process.host == init);
+    let first = first.and_then(|process| process.leader().record.as_ref());
+    let same_as_init = |thread: &Thread| match (first, &thread.record) {
+        (Some(first), Some(record)) => record.shared.same_namespaces(&first.shared),
+        _ => false,
+    };
     for process in &subjects.processes {
         for thread in &process.threads {
             let leader = thread.host == process.host;
             // A process has one pid and one user namespace for all its threads, and a single thread cannot have a time
             // namespace of its own.
-            let names: &[&str] =
-                if leader { &NAMES } else { &["cgroup", "ipc", "mnt", "net", "pid_for_children", "uts"] };
-            if thread.host == init || matches!(thread.stat.state, b'Z' | b'X') {
+            let names: &[&str] = match leader {
+                // All others hang on one pointer, and it is the same.
+                true if same_as_init(thread) => &["pid", "user"],
+                true => &NAMES,
+                false => &["cgroup", "ipc", "mnt", "net", "pid_for_children", "uts"],
+            };
+            let is_known = !leader && thread.shares_all_with(process.leader());
+            if thread.host == init || is_known || matches!(thread.stat.state, b'Z' | b'X') {
                 continue;
             }
             let path = format!("{}/task/{}", process.host, thread.host);

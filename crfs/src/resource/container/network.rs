@@ -19,9 +19,7 @@ pub(super) fn survey(init: i32, proc: &mut Proc, findings: &mut Findings) -> Res
             "Remove it, or use `crctl run --host-net`",
         );
     }
-    // Listing them walks a table of all the machine's connections, 10 ms even where the namespace has none: count first. Both
-    // versions of the protocol have their TIME_WAIT counted in the first line (`net/ipv4/proc.c`, v6.18).
-    let waiting = count(proc, init, "sockstat", "TCP:", "tw");
+    // Listing them walks a table of all the machine's connections, 10 ms even where the namespace has none: count first.
     for address in addresses(proc.text(format_args!("{init}/net/fib_trie")).unwrap_or_default()) {
         findings.block(
             "manifest",
@@ -30,7 +28,7 @@ pub(super) fn survey(init: i32, proc: &mut Proc, findings: &mut Findings) -> Res
         );
     }
     for (protocol, file, line) in TCP {
-        if waiting == Some(0) && count(proc, init, file, line, "inuse").unwrap_or(0) == 0 {
+        if count(proc, init, file, line, "inuse").unwrap_or(0) == 0 {
             continue;
         }
         // A kernel without IPv6 has no tcp6.
@@ -38,8 +36,8 @@ pub(super) fn survey(init: i32, proc: &mut Proc, findings: &mut Findings) -> Res
         for address in orphans(text) {
             findings.block(
                 "af_inet_orphan_info",
-                format!("a {protocol} connection of {address} (hexadecimal) is closed on this side and not yet ended"),
-                "Wait until it has ended (a minute at most in TIME_WAIT)",
+                format!("a {protocol} connection of {address} (hexadecimal) is closed on this side, with data still to be sent"),
+                "Wait until it has ended",
             );
         }
     }
@@ -80,13 +78,20 @@ fn addresses(text: &str) -> Vec<String> {
     found
 }
 
-/// Local addresses of connections that have no inode: nobody's descriptor leads to them.
+/// States of a connection that was closed and whose end, or data before it, is not acknowledged: FIN_WAIT1, LAST_ACK, CLOSING
+/// (include/net/tcp_states.h, v6.18).
+const ENDING: [&str; 3] = ["04", "09", "0B"];
+
+/// Local addresses of connections that have no inode (nobody's descriptor leads to them) and something left to send. One that has
+/// not, in FIN_WAIT2, is made again with its other end, and TIME_WAIT only waits for packets that a new network has not;
+/// what waits to be accepted is told with the socket that listens.
 fn orphans(text: &str) -> Vec<String> {
-    let fields = |line: &str| -> Option<(String, bool)> {
+    let ending = |line: &str| -> Option<String> {
         let fields: Vec<&str> = line.split_ascii_whitespace().collect();
-        Some(((*fields.get(1)?).to_owned(), *fields.get(9)? == "0"))
+        let orphan = *fields.get(9)? == "0" && ENDING.contains(fields.get(3)?);
+        orphan.then(|| fields[1].to_owned())
     };
-    text.lines().skip(1).filter_map(fields).filter(|(_, orphan)| *orphan).map(|(address, _)| address).collect()
+    text.lines().skip(1).filter_map(ending).collect()
 }
 
 #[cfg(test)]
@@ -114,10 +119,11 @@ mod tests {
     }
 
     #[test]
-    fn connections_without_an_owner_are_orphans() {
+    fn connections_without_an_owner_that_have_data_are_orphans() {
         let tcp = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n\
             0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4711 1 0\n\
-            1: 0100007F:1F90 0100007F:D431 06 00000000:00000000 03:00001770 00000000     0        0 0 3 0\n";
-        assert_eq!(orphans(tcp), ["0100007F:1F90"]);
+            1: 0100007F:1F90 0100007F:D431 06 00000000:00000000 03:00001770 00000000     0        0 0 3 0\n\
+            2: 0100007F:1F91 0100007F:D431 04 00000001:00000000 03:00001770 00000000     0        0 0 3 0\n";
+        assert_eq!(orphans(tcp), ["0100007F:1F91"]);
     }
 }

@@ -3,12 +3,16 @@
 use super::Descriptors;
 use super::gather::{Description, Table};
 use super::holders::{Kernel, pipes_held_by_others};
+use super::in_flight::{self, InFlight};
 use super::place::Place;
 use super::refused::{self, Refusal};
 use super::seen::{Holder, Seen};
 use crate::console::Pause;
 use crate::failure::{Failure, Kind};
-use crate::resource::{Findings, device, directory, epoll, eventfd, pipe, regular_file, signalfd, timerfd, tty};
+use crate::resource::{
+    Findings, device, directory, epoll, eventfd, inet_socket, pipe, regular_file, signalfd, socket, timerfd, tty,
+    unix_socket,
+};
 use crfs_kstate::{KernelState, Task};
 use image_format::files::{Epoll, EpollTarget, File, FileKind, OpenFlags, Pipe, Stdio, Stream};
 use image_format::layout::process_file;
@@ -47,7 +51,8 @@ pub fn capture(
         Err(_) if kernel.is_none() => return Ok(Descriptors::default()),
         other => other?,
     };
-    let table = Table::gather(&processes, kernel.as_ref())?;
+    let mut table = Table::gather(&processes, kernel.as_ref())?;
+    let in_flight = kernel.as_ref().map(|_| in_flight::gather(&mut table)).transpose()?;
     let mut pass = Pass {
         table: &table,
         kernel: kernel.as_ref(),
@@ -59,6 +64,7 @@ pub fn capture(
     pass.each(&place);
     pass.pipes(&processes)?;
     pass.ttys(&place)?;
+    pass.sockets(&processes, &place, in_flight.as_ref())?;
     pass.epolls()?;
     pass.finish(&processes, &place);
     Ok(pass.out)
@@ -69,6 +75,7 @@ enum Draft {
     Done(FileKind),
     Pipe,
     Tty,
+    Socket,
     Epoll(Vec<epoll::Target>),
     Refused,
 }
@@ -119,12 +126,15 @@ impl Pass<'_> {
                 group.push(index);
             }
         }
-        let inodes: HashSet<u64> = order.iter().map(|&(_, inode)| inode).collect();
-        let outside = match self.kernel {
-            None if !inodes.is_empty() => {
-                pipes_held_by_others(&inodes, &processes.iter().map(|&(_, host)| host).collect())
-            }
-            _ => HashSet::new(),
+        // Of pipes that no process of the container holds, and without the kernel of any, only /proc tells who else does.
+        let in_flight = |index: &usize| self.table.descriptions[*index].seen.holder.pid == in_flight::IN_FLIGHT;
+        let unknown = order.iter().filter(|inode| self.kernel.is_none() || groups[*inode].iter().all(in_flight));
+        let inodes: HashSet<u64> = unknown.map(|&(_, inode)| inode).collect();
+        let outside = if inodes.is_empty() {
+            HashSet::new()
+        } else {
+            let own = std::process::id().cast_signed();
+            pipes_held_by_others(&inodes, &processes.iter().map(|&(_, host)| host).chain([own]).collect())
         };
         let mut number = 0u32;
         for inode in order {
@@ -207,7 +217,7 @@ impl Pass<'_> {
     fn contents(&self, ends: &[&Seen], outside: bool) -> Result<Result<pipe::Contents, Refusal>, Failure> {
         match (self.kernel, pipe::check(ends)) {
             (_, Ok(Some(refusal))) => Ok(Err(refusal)),
-            (None, _) if outside => Ok(Err(pipe::held_outside(ends[0]))),
+            _ if outside => Ok(Err(pipe::held_outside(ends[0]))),
             (None, _) => Ok(Ok(pipe::Contents { capacity: 0, queued: Vec::new() })),
             (Some(_), Err(failure)) => Err(failure),
             (Some(kernel), Ok(None)) => match other_ends(kernel, ends) {
@@ -215,6 +225,59 @@ impl Pass<'_> {
                 None => pipe::capture(ends),
             },
         }
+    }
+
+    /// Captures the sockets of each family together: their records name each other.
+    fn sockets(
+        &mut self,
+        processes: &[(Pid, i32)],
+        place: &Place,
+        in_flight: Option<&InFlight>,
+    ) -> Result<(), Failure> {
+        let mut unix = Vec::new();
+        let mut inet = Vec::new();
+        for (index, Description { seen, .. }) in self.table.descriptions.iter().enumerate() {
+            if !matches!(self.drafts[index], Draft::Socket) {
+                continue;
+            }
+            match socket::capture::Socket::open(id(index), seen) {
+                Ok(socket) if unix_socket::is_one(&socket) => unix.push(socket),
+                Ok(socket) if inet_socket::is_one(&socket) => inet.push(socket),
+                Ok(_) => {
+                    self.drafts[index] = Draft::Refused;
+                    self.refuse(seen.holder, refused::by_type(seen));
+                }
+                // Closed meanwhile, by tasks that run.
+                Err(_) if self.kernel.is_none() => self.drafts[index] = Draft::Refused,
+                Err(errno) => return Err(Failure::from_error(&errno).within(object(seen.holder))),
+            }
+        }
+        let context = unix_socket::Context {
+            pids: processes.iter().map(|&(pid, host)| (host, pid)).collect(),
+            init: processes.first().map_or(0, |&(_, host)| host),
+            root: place.root(),
+            queues: in_flight.map(|in_flight| &in_flight.queues),
+        };
+        let mut usual = socket::capture::Usual::default();
+        let captured = unix_socket::capture(&unix, &context, &mut usual)?;
+        let unix = unix.iter().zip(captured);
+        let captured = inet_socket::capture(&inet, context.init, self.kernel.is_some(), &mut usual)?;
+        for (socket, captured) in unix.chain(inet.iter().zip(captured)) {
+            let index = socket.id.0 as usize;
+            match captured {
+                Ok((kind, queued)) => {
+                    self.drafts[index] = Draft::Done(kind);
+                    if !queued.is_empty() {
+                        self.out.sockets.insert(socket.id, queued);
+                    }
+                }
+                Err(refusal) => {
+                    self.drafts[index] = Draft::Refused;
+                    self.refuse(socket.seen.holder, refusal);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Finds what each epoll instance watches, among all that was found.
@@ -266,7 +329,7 @@ impl Pass<'_> {
                 Draft::Refused => Ok(None),
                 Draft::Done(kind) => epoll::check_target(target, kind).map(|events| Some(record(events))),
                 // Another instance, whose own turn is yet to come; pipes had theirs.
-                Draft::Epoll(_) | Draft::Pipe | Draft::Tty => {
+                Draft::Epoll(_) | Draft::Pipe | Draft::Tty | Draft::Socket => {
                     let kind = FileKind::Epoll(Epoll { targets: Vec::new() });
                     epoll::check_target(target, &kind).map(|events| Some(record(events)))
                 }
@@ -353,13 +416,16 @@ fn draft(seen: &Seen, place: &Place) -> Result<Draft, Refusal> {
             None => Err(refused::by_type(seen)),
         },
         libc::S_IFIFO if pipe::is_end(seen) => Ok(Draft::Pipe),
+        libc::S_IFSOCK if !seen.is_path() => Ok(Draft::Socket),
         _ => Err(refused::by_type(seen)),
     }
 }
 
 /// Whether an end of the pipe is outside, from the counts of the whole system.
 fn other_ends(kernel: &Kernel<'_>, ends: &[&Seen]) -> Option<Refusal> {
-    let Holder { host, fd, .. } = ends[0].holder;
+    // One that only messages carry was looked for in /proc.
+    let held = ends.iter().find(|end| end.holder.pid != in_flight::IN_FLIGHT)?;
+    let Holder { host, fd, .. } = held.holder;
     match kernel.pipe_ends(host, fd) {
         Ok(counts) => pipe::check_ends(ends, counts),
         Err(reason) => Some(Refusal::new(
@@ -377,12 +443,15 @@ fn flags(seen: &Seen) -> OpenFlags {
 }
 
 /// Descriptions are numbered in the order in which they were met.
-fn id(index: usize) -> FileId {
+pub(super) fn id(index: usize) -> FileId {
     FileId(u32::try_from(index).unwrap_or(u32::MAX))
 }
 
 /// A descriptor as a path in the tree.
 fn object(holder: Holder) -> String {
+    if holder.pid == in_flight::IN_FLIGHT {
+        return "files: a descriptor in a message that waits in a Unix socket".to_owned();
+    }
     format!("{}: {}", process_file(holder.pid, "fds"), holder.fd)
 }
 

@@ -84,6 +84,12 @@ impl Table {
         Ok(true)
     }
 
+    /// Adds a description that no process of the container holds, and returns its index.
+    pub(crate) fn add(&mut self, seen: Seen) -> usize {
+        self.descriptions.push(Description { seen, holders: Vec::new() });
+        self.descriptions.len() - 1
+    }
+
     /// The description that a descriptor of a process (host pid) names.
     pub(crate) fn description(&self, host: i32, fd: i32) -> Option<usize> {
         self.by_holder.get(&(host, fd)).copied()

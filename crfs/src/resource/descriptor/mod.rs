@@ -23,6 +23,7 @@ mod capture;
 mod fdinfo;
 mod gather;
 mod holders;
+pub(super) mod in_flight;
 pub mod inject;
 pub(super) mod place;
 pub(super) mod refused;
@@ -53,6 +54,8 @@ pub struct Descriptors {
     pub pipes: BTreeMap<u32, Vec<u8>>,
     /// `files/tty.N`.
     pub ttys: BTreeMap<u32, Pty>,
+    /// `files/ID.queue`: the bytes queued in each socket that has any.
+    pub sockets: BTreeMap<FileId, Vec<u8>>,
 }
 
 /// Makes the records tell what remained of timers at a moment before they were captured: the one that the clocks of the image

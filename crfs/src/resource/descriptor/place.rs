@@ -6,7 +6,7 @@ use super::seen::Seen;
 use crate::failure::{Doing, Failure};
 use image_format::Bytes;
 use std::fs::{self, File};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
@@ -29,6 +29,11 @@ impl Place {
         let prefix = fs::read_link(link).doing(|| "the container's root directory: reading its path")?;
         let log = fs::metadata(log).ok().map(|log| (log.dev(), log.ino()));
         Ok(Place { root, prefix: prefix.into_os_string().into_vec(), log })
+    }
+
+    /// An O_PATH descriptor of the root directory.
+    pub(crate) fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
     }
 
     /// What stands at a path inside the container.

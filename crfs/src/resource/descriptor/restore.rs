@@ -18,7 +18,8 @@ pub struct Opened {
     pub terminals: tty::Terminals,
 }
 
-/// Opens each description of an image once, in the calling process, close-on-exec.
+/// Opens each description of an image but sockets once, in the calling process, close-on-exec. Sockets come when the processes
+/// are there: [`crate::resource::socket::restore_all`].
 ///
 /// `staging` is a plain directory with the image's files, of which `files/pipe.N` are read. `root` is an O_PATH descriptor of the
 /// container's root directory in its mount namespace; no path leads out of it. `log` is the log of the container that is being
@@ -54,6 +55,7 @@ pub fn open_all(
                 ttys.push(tty::End { id, file, tty: record });
                 continue;
             }
+            FileKind::UnixSocket(_) | FileKind::InetSocket(_) => continue,
             _ => open_one(image, id, file, root, notes),
         };
         open.extend(refused.keep(opened)?.map(|fd| (id, fd)));
@@ -84,8 +86,8 @@ fn open_one(
         FileKind::Epoll(_) => epoll::restore(id, file),
         FileKind::Timerfd(record) => timerfd::restore(id, file, record, &image.manifest.clocks),
         FileKind::Signalfd(record) => signalfd::restore(id, file, record),
-        FileKind::Pipe(_) | FileKind::Tty(_) => {
-            Err(Failure::new(Kind::System, "pipes and terminals are opened with all their ends"))
+        FileKind::Pipe(_) | FileKind::Tty(_) | FileKind::UnixSocket(_) | FileKind::InetSocket(_) => {
+            Err(Failure::new(Kind::System, "pipes, terminals and sockets are opened with all their ends"))
         }
     }
 }

@@ -3,7 +3,8 @@
 use super::{Proc, malformed};
 use crate::failure::Failure;
 
-/// The fields of /proc/PID/stat that are used, in its order.
+/// The fields of /proc/PID/stat that are used, in its order. What threads of one process may differ in is also set by
+/// `subject::Thread::sibling`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs)] // proc_pid_stat(5) has them by these names, but for `pgrp`
 pub struct Stat {

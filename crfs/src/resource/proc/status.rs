@@ -3,7 +3,8 @@
 use super::{Proc, malformed};
 use crate::failure::Failure;
 
-/// The fields of /proc/PID/status that are used.
+/// The fields of /proc/PID/status that are used. What threads of one process may differ in without showing it in
+/// `crfs_kstate::Shared` is also set by `subject::Thread::sibling`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs)] // proc_pid_status(5) has them by these names
 pub struct Status {

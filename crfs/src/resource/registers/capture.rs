@@ -4,6 +4,7 @@ use super::super::Findings;
 use super::super::container::Moment;
 use super::super::kernel::Kernel;
 use super::resume::{self, Wait};
+use super::sequence;
 use crate::failure::{Doing, Failure};
 use crfs_kstate::RestartBlock;
 use crfs_tracee::{Stopped, Tracee, UserRegs};
@@ -62,6 +63,8 @@ pub fn capture(
         None => wait_end_ns.map(|end| left(end.into(), moment.monotonic_ns)),
     };
     let (rax, syscall) = resume::decide(number, regs.rax.cast_signed(), remaining);
+    // A section makes no system calls.
+    let abort = if regs.orig_rax.cast_signed() < 0 { sequence::abort_handler(tracee, regs.rip) } else { None };
     let registers = Registers {
         r15: Hex(regs.r15),
         r14: Hex(regs.r14),
@@ -79,7 +82,7 @@ pub fn capture(
         rsi: Hex(regs.rsi),
         rdi: Hex(regs.rdi),
         orig_rax: Hex(number.cast_unsigned()),
-        rip: Hex(regs.rip),
+        rip: Hex(abort.unwrap_or(regs.rip)),
         cs: Hex(regs.cs),
         eflags: Hex(regs.eflags),
         rsp: Hex(regs.rsp),

@@ -8,11 +8,13 @@
 //!   restart code in rax and has not yet been restarted. The time a sleep had left comes from the restart block.
 //! - **Made again:** by PTRACE_SETREGSET in the tail; a call with a restart block is entered anew with the time that
 //!   remained and interrupted at once.
+//!   A thread that is inside a restartable sequence (rseq) is recorded at its abort handler.
 //! - **Refused:** 32-bit code ("runs 32-bit code"), since every number and structure differs there.
 
 mod capture;
 pub mod restore;
 pub mod resume;
+mod sequence;
 pub mod shorten;
 pub mod syscalls;
 

@@ -67,7 +67,7 @@ pub fn survey(
     if thread.stat.flags & PF_IO_FLUSHER == PF_IO_FLUSHER {
         findings.block(&object, "is an I/O flusher (PR_SET_IO_FLUSHER), which is not carried", "Start it without");
     }
-    if thread.host != process.host {
+    if thread.host != process.host && !thread.shares_all_with(process.leader()) {
         shared_with_leader(process, thread, &object, findings)?;
     }
     Ok(())

@@ -32,15 +32,22 @@ pub fn capture(
     let host = thread.host;
     let robust = robust_list::get(Pid::from_raw(host)).doing(|| format!("{path}: reading the robust list"))?;
     let rseq = tracee.rseq().doing(|| path.clone())?;
+    // Threads other than leaders have their timer slack only under their own number.
+    let (timer_slack_ns, personality) = match &thread.record {
+        Some(record) => (record.timer_slack_ns, record.personality.into()),
+        None => (
+            proc.number(format_args!("{host}/timerslack_ns"))?,
+            proc.hex(format_args!("{process}/task/{host}/personality"))?,
+        ),
+    };
     let securebits = kernel.ask(host, &path, |state, task| state.securebits(task))?.unwrap_or(0);
     Ok(ThreadAttr {
         name: Bytes(thread.stat.comm.clone()),
         credentials: credentials(&thread.status, securebits),
         scheduling: scheduling(host, &path)?,
         affinity: affinity(host, &path)?,
-        // Threads other than leaders have it only under their own number.
-        timer_slack_ns: proc.number(format_args!("{host}/timerslack_ns"))?,
-        personality: Hex(proc.hex(format_args!("{process}/task/{host}/personality"))?),
+        timer_slack_ns,
+        personality: Hex(personality),
         tid_address: Address(kernel.ask(host, &path, |state, task| state.clear_child_tid(task))?.unwrap_or(0)),
         robust_list: RobustList { head: Address(robust.head), length: robust.len },
         rseq: rseq.map(|rseq| Rseq {

@@ -29,6 +29,9 @@ pub fn capture(
     proc: &mut Proc,
     findings: &mut Findings,
 ) -> Result<Children, Failure> {
+    if thread.record.as_ref().is_some_and(|record| !record.has_children) {
+        return Ok(Children::default());
+    }
     let text = proc.text(format_args!("{}/task/{}/children", process.host, thread.host))?;
     let children: Vec<i32> = text.split_ascii_whitespace().filter_map(|word| word.parse().ok()).collect();
     let Children { mut zombies, mut living } = Children::default();

@@ -38,12 +38,12 @@ const THREAD: i32 = libc::CLONE_VM
 
 /// The container while it is being built.
 pub(super) struct Builder<'a> {
-    copy: &'a Copy,
+    pub(super) copy: &'a Copy,
     plan: &'a Plan,
     cpu: TracerCpu,
     backings: Backings,
     directories: Directories,
-    opened: descriptor::Opened,
+    pub(super) opened: descriptor::Opened,
     registrations: Vec<epoll::Registration>,
     pages: PageFiles<'a>,
     notes: Vec<String>,
@@ -52,6 +52,8 @@ pub(super) struct Builder<'a> {
     tasks: BTreeMap<Pid, Task>,
     /// Kept until every process has attached its own.
     _segments: Vec<Attachment>,
+    pub(super) staging: PathBuf,
+    pub(super) root: File,
 }
 
 /// A process being built: its threads, the leader among them, while calls are injected; then as they stand.
@@ -127,6 +129,8 @@ impl<'a> Builder<'a> {
             own_capabilities: thread::restore::own_capabilities()?,
             tasks: BTreeMap::new(),
             _segments: sysv::restore::make(first.raw(), &image.sysv, from)?,
+            staging: container.staging_dir(),
+            root,
         };
         let pid = plan.births.values().find(|birth| birth.creator.is_none()).map(|birth| birth.pid);
         let pid = pid.ok_or_else(|| Failure::new(Kind::BadImage, "process: there is no first process"))?;
@@ -172,6 +176,7 @@ impl<'a> Builder<'a> {
             Action::Group => self.group(pid),
             Action::Memory => self.memory(pid),
             Action::Fill => self.fill(pid),
+            Action::Sockets => self.sockets(pid),
             Action::Descriptors => self.descriptors(pid),
             Action::Directories => {
                 let mut batch = Batch::new();

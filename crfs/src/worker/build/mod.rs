@@ -6,6 +6,7 @@
 mod builder;
 mod deaths;
 mod publish;
+mod sockets;
 
 use super::{Report, settle};
 use crate::console;

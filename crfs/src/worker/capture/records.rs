@@ -72,7 +72,7 @@ pub(super) fn read(
     let ids: Vec<(Pid, i32)> = subjects.processes.iter().map(|process| (process.pid, process.host)).collect();
     // What it shows must not be read meanwhile.
     let console = Pause::begin(&job.container)?;
-    let Descriptors { mut files, stdios, mut fds, pipes, mut ttys } = descriptor::capture(
+    let Descriptors { mut files, stdios, mut fds, pipes, sockets, mut ttys } = descriptor::capture(
         &ids,
         Some(job.kernel.parts()),
         place.root(),
@@ -97,6 +97,7 @@ pub(super) fn read(
     for (pid, image) in &mut processes {
         image.semadj = adjustments.remove(pid).unwrap_or_default();
     }
+    contents.extend(sockets.into_iter().map(|(id, bytes)| (layout::socket_data(id), bytes)));
     contents.extend(pipes.into_iter().map(|(pipe, bytes)| (layout::pipe_data(pipe), bytes)));
     laps.lap("ipc");
     let host = |pid: Pid| ids.iter().find(|(known, _)| *known == pid).map(|(_, host)| *host);

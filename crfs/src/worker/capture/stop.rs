@@ -1,18 +1,18 @@
 //! Stops every thread of a frozen container for reading, and lets go of them again.
 
-use super::super::survey;
 use super::{Job, Laps};
 use crate::failure::{Doing, Failure, Kind};
-use crate::resource::Findings;
 use crate::resource::container::Moment;
-use crate::resource::proc::Stat;
+use crate::resource::proc::{Stat, Status};
 use crate::resource::subject::{self, Subjects};
 use crfs_tracee::{HostPid, StopAll, Stopped, Tracee, stop_all};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// A frozen task stops for its tracer within a fraction of a millisecond, and a thousand within a few. Whatever takes longer is the
-/// parent of a vfork or waits for something in the kernel.
+/// A frozen task stops for its tracer within a fraction of a millisecond, and a thousand within a few. Whatever takes longer is looked
+/// at: it may be the parent of a vfork.
+const PROMPTLY: Duration = Duration::from_millis(20);
+/// On a busy machine it may take longer; or it waits for something in the kernel.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// For the tasks to be back in the freezer, when the deadline for the freeze leaves less.
 const SETTLE: Duration = Duration::from_secs(5);
@@ -26,67 +26,76 @@ pub(super) struct Held {
     pub(super) tracees: Option<BTreeMap<i32, Tracee<Stopped>>>,
 }
 
-/// Lists the tasks, finds the obstacles that /proc shows, and stops all threads. A parent of vfork(2) gets a short thaw, as often as
-/// the deadline allows.
-pub(super) fn hold(job: &mut Job, end: Instant, findings: &mut Findings, laps: &mut Laps) -> Result<Held, Failure> {
+/// Stops all threads, and lists them. A parent of vfork(2) gets a short thaw, as often as the deadline allows.
+pub(super) fn hold(job: &mut Job, end: Instant, laps: &mut Laps) -> Result<Held, Failure> {
     loop {
         let moment = Moment::now()?;
-        let subjects = subject::collect(&mut job.proc, &job.record)?;
-        if !subjects.processes.iter().any(|process| process.host == subjects.init) {
-            return Err(Failure::new(
-                Kind::WrongState,
-                format!("{}: its first process has ended; `crctl ls` shows the state", job.record.name),
-            ));
+        let mut tids = job.cgroup.threads()?;
+        // The stub has nothing that is captured.
+        tids.retain(|&tid| job.record.stub_init.is_none_or(|stub| stub.pid != tid));
+        let mut stopped = stop_all(tids.into_iter().map(HostPid::new).collect(), Instant::now() + PROMPTLY);
+        if !stopped.late.iter().any(|task| waits(job, task.tid().raw())) {
+            stopped.wait_for_late(Instant::now() + PATIENCE);
         }
-        laps.lap("tasks");
-        // A frozen task is S, or T by job control. D is a wait that neither freezer nor tracer ends.
-        let waiting = threads(&subjects).find(|(_, _, state)| *state == b'D');
-        if let Some((_, host, _)) = waiting {
-            let shown = describe(&subjects, host);
-            breathe(job, end, &shown)?;
-            continue;
-        }
-        let mut found = Findings::default();
-        survey::look(&job.record, &subjects, &mut job.proc, &mut found)?;
-        laps.lap("obstacles");
-        if subjects.processes.iter().flat_map(|process| &process.threads).any(|thread| thread.status.tracer != 0) {
-            merge(findings, found);
-            return Ok(Held { subjects, moment, tracees: None });
-        }
-        let tids = threads(&subjects).filter(|(_, _, state)| !matches!(state, b'Z' | b'X'));
-        let tids: Vec<HostPid> = tids.map(|(_, host, _)| HostPid::new(host)).collect();
-        let stopped = stop_all(tids, Instant::now() + PATIENCE);
+        laps.lap("seize");
         if let Some(late) = stopped.late.first().map(Tracee::tid) {
-            let shown = describe(&subjects, late.raw());
+            let shown = describe(job, late.raw());
             abandon(job, stopped, end)?;
             breathe(job, end, &shown)?;
             continue;
         }
         if let Some((tid, error)) = stopped.refused.first() {
-            let failure = Failure::from_error(error).within(format!("{}: stopping it", describe(&subjects, tid.raw())));
+            let failure = Failure::from_error(error).within(format!("{}: stopping it", describe(job, tid.raw())));
             abandon(job, stopped, end)?;
-            return Err(failure);
+            // Somebody else may trace it, which is an obstacle and is told as one.
+            let subjects = subject::collect(&mut job.proc, &job.record)?;
+            let mut threads = subjects.processes.iter().flat_map(|process| &process.threads);
+            return match threads.any(|thread| thread.status.tracer != 0) {
+                true => Ok(Held { subjects, moment, tracees: None }),
+                false => Err(failure),
+            };
         }
         if let Some((tid, exit)) = stopped.gone.first() {
             // Killed while frozen. What it leaves is listed anew.
-            let shown = format!("{} ended ({exit})", describe(&subjects, tid.raw()));
+            let shown = format!("task {tid} (as the host numbers it) ended ({exit})");
             abandon(job, stopped, end)?;
             if Instant::now() >= end {
                 return Err(Failure::new(Kind::Stale, format!("{shown} while it was to be captured; freeze again")));
             }
             continue;
         }
-        job.kernel.find_tracees()?;
-        merge(findings, found);
-        laps.lap("seize");
-        let tracees = stopped.stopped.into_iter().map(|tracee| (tracee.tid().raw(), tracee)).collect();
-        return Ok(Held { subjects, moment, tracees: Some(tracees) });
+        let listed = list(job, &stopped.stopped);
+        laps.lap("tasks");
+        return match listed {
+            Ok(subjects) => {
+                let tracees = stopped.stopped.into_iter().map(|tracee| (tracee.tid().raw(), tracee)).collect();
+                Ok(Held { subjects, moment, tracees: Some(tracees) })
+            }
+            Err(failure) => {
+                // A thaw cannot seize what is still seized.
+                abandon(job, stopped, end)?;
+                Err(failure)
+            }
+        };
     }
 }
 
-fn merge(findings: &mut Findings, found: Findings) {
-    findings.blockers.extend(found.blockers);
-    findings.notes.extend(found.notes);
+/// Who the stopped tasks are.
+fn list(job: &mut Job, stopped: &[Tracee<Stopped>]) -> Result<Subjects, Failure> {
+    job.kernel.find_tracees()?;
+    let subjects = subject::held(&mut job.proc, &job.kernel, &job.record, stopped)?;
+    if subjects.processes.iter().any(|process| process.host == subjects.init) {
+        return Ok(subjects);
+    }
+    Err(Failure::new(
+        Kind::WrongState,
+        format!("{}: its first process has ended; `crctl ls` shows the state", job.record.name),
+    ))
+}
+
+/// Whether a task is in a wait that neither freezer nor tracer ends. A frozen one is S, or T by job control.
+fn waits(job: &mut Job, tid: i32) -> bool {
+    Stat::read(&mut job.proc, &format!("{tid}/stat")).is_ok_and(|stat| stat.state == b'D')
 }
 
 /// Process, thread (both as the host numbers them) and state of every thread.
@@ -97,11 +106,10 @@ fn threads(subjects: &Subjects) -> impl Iterator<Item = (i32, i32, u8)> {
         .flat_map(|process| process.threads.iter().map(|thread| (process.host, thread.host, thread.stat.state)))
 }
 
-fn describe(subjects: &Subjects, host: i32) -> String {
-    let all = subjects.processes.iter().flat_map(|process| &process.threads);
-    let found = all.into_iter().find(|thread| thread.host == host);
-    let name = found.map_or_else(String::new, |thread| String::from_utf8_lossy(&thread.stat.comm).into_owned());
-    format!("task {} ({name}, {host} on the host)", found.map_or(0, |thread| thread.tid.0))
+fn describe(job: &mut Job, host: i32) -> String {
+    let name = Stat::read(&mut job.proc, &format!("{host}/stat")).map(|stat| stat.comm).unwrap_or_default();
+    let tid = Status::read(&mut job.proc, &format!("{host}/status")).map_or(0, |status| status.own_pid());
+    format!("task {tid} ({}, {host} on the host)", String::from_utf8_lossy(&name))
 }
 
 /// Lets the container run for a moment, so that a child of vfork(2) gets to its exec.
@@ -166,23 +174,28 @@ pub(super) fn release(job: &mut Job, held: &mut Held, end: Instant) -> Result<()
     }
     let end = end.max(Instant::now() + SETTLE);
     for (process, thread, state) in threads(&held.subjects) {
-        if matches!(state, b'Z' | b'X') {
-            continue;
-        }
-        let path = format!("{process}/task/{thread}/stat");
-        // Seen as traced or running: on its way.
-        while matches!(Stat::read(&mut job.proc, &path)?.state, b't' | b'R') {
-            wait(end, &describe(&held.subjects, thread))?;
+        while !matches!(state, b'Z' | b'X') && is_moving(job, process, thread)? {
+            wait(end, || describe(job, thread))?;
         }
     }
     while !job.cgroup.is_frozen()? {
-        wait(end, "a task of the container")?;
+        wait(end, || "a task of the container".to_owned())?;
     }
     Ok(())
 }
 
-fn wait(end: Instant, shown: &str) -> Result<(), Failure> {
+/// Whether a thread that was let go of is still on its way: traced, or running.
+fn is_moving(job: &mut Job, process: i32, thread: i32) -> Result<bool, Failure> {
+    if let Some(at_rest) = job.kernel.is_at_rest(thread) {
+        return Ok(!at_rest);
+    }
+    let stat = Stat::read(&mut job.proc, &format!("{process}/task/{thread}/stat"))?;
+    Ok(matches!(stat.state, b't' | b'R'))
+}
+
+fn wait(end: Instant, shown: impl FnOnce() -> String) -> Result<(), Failure> {
     if Instant::now() >= end {
+        let shown = shown();
         return Err(Failure::new(Kind::Deadline, format!("{shown} did not go back into the freezer")));
     }
     std::thread::sleep(PAUSE);

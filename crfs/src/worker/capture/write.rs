@@ -1,39 +1,35 @@
 //! Writes a captured tree.
 
 use super::records::Records;
-use crate::captured;
+use crate::captured::{self, Writer};
 use crate::failure::Failure;
 use crate::registry::Container;
 use image_format::text::{render_lines, render_object};
 use image_format::{Blocker, layout};
-use std::collections::BTreeMap;
 
 /// What stands in the place of `manifest` when there are obstacles.
 const BLOCKERS: &str = "blockers";
 
 /// Writes the tree, with `manifest`, or `blockers` in its place when there are any.
 pub(super) fn tree(container: &Container, records: &Records, blockers: &[Blocker]) -> Result<(), Failure> {
-    let mut files = records.image.render();
+    let mut writer = Writer::create(&container.image_file())?;
+    records.image.render_each(|path, bytes| writer.file(&path, &bytes));
     if blockers.is_empty() {
-        files.insert(layout::MANIFEST.to_owned(), render_object(&records.image.manifest));
+        writer.file(layout::MANIFEST, &render_object(&records.image.manifest));
     } else {
-        files.insert(BLOCKERS.to_owned(), render_lines(blockers));
-    }
-    let mut entries: BTreeMap<String, Option<&[u8]>> = BTreeMap::new();
-    for (path, bytes) in &files {
-        entries.insert(path.clone(), Some(bytes));
+        writer.file(BLOCKERS, &render_lines(blockers));
     }
     for (path, bytes) in &records.contents {
-        entries.insert(path.clone(), Some(bytes));
+        writer.file(path, bytes);
     }
-    entries.insert(layout::FILES.to_owned(), None);
+    writer.directory(layout::FILES);
     for (&pid, process) in &records.image.processes {
-        entries.insert(layout::process_dir(pid), None);
+        writer.directory(&layout::process_dir(pid));
         for tid in process.threads.keys() {
-            entries.insert(layout::process_file(pid, &layout::id_name(tid.0)), None);
+            writer.directory(&layout::process_file(pid, &layout::id_name(tid.0)));
         }
     }
-    captured::write(&container.image_file(), entries.iter().map(|(path, &bytes)| (path.as_str(), bytes)))
+    writer.finish()
 }
 
 /// Removes what an attempt left.

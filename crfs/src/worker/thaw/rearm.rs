@@ -1,24 +1,58 @@
 //! The first thaw after a restore: what counts relative time is set again to what remained in the image.
 //!
 //! Timers are armed when a container is built, and then it may stay frozen for days. A timerfd set to a length of time gets
-//! that again. One set to a point in time stays as it is: the point may have passed.
+//! that again, and so does a wait for a length of time. What is set to a point in time stays as it is: the point may have passed.
 
 use crate::captured::Captured;
 use crate::failure::{Doing, Failure, Kind};
 use crate::registry::Container;
+use crate::resource::proc::Proc;
+use crate::resource::subject;
 use crfs_sys::timerfd_time::set_relative;
 use crfs_sys::{pidfd, timerfd};
 use image_format::files::{File, FileKind, Timerfd};
 use image_format::process::Fd;
+use image_format::thread::{Frame, Resume};
 use image_format::{FileId, Timespec, layout, parse_lines, parse_object};
 use nix::errno::Errno;
 use nix::unistd::Pid;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
 /// `TFD_TIMER_ABSTIME`
 const ABSOLUTE: u32 = 1;
+
+/// What remained of each wait whose end the build has set, by thread, as the host numbers it.
+///
+/// # Errors
+/// When the image cannot be read.
+pub(super) fn waits(container: &Container, init: i32, pids: &[i32]) -> Result<BTreeMap<i32, Timespec>, Failure> {
+    let image = image(container)?;
+    let subjects = subject::collect(&mut Proc::open()?, init, pids)?;
+    let mut waits = BTreeMap::new();
+    for process in &subjects.processes {
+        for thread in &process.threads {
+            let path = layout::thread_file(process.pid, thread.tid, "thread.frame");
+            let text = match image.read(&path) {
+                // A stub init is of no image.
+                Err(failure) if failure.kind == Kind::NotFound => continue,
+                other => other?,
+            };
+            let frame: Frame = parse_object(&text).doing(|| path.clone())?;
+            if let Some(Resume::Remaining(remaining)) = frame.syscall.map(|call| call.resume) {
+                waits.insert(thread.host, remaining);
+            }
+        }
+    }
+    Ok(waits)
+}
+
+fn image(container: &Container) -> Result<Captured, Failure> {
+    Captured::open(&container.image_file())?.ok_or_else(|| {
+        Failure::new(Kind::System, format!("{}: image is missing although it is frozen", container.name()))
+    })
+}
 
 /// Sets the container's relative timerfds again. Call it while the container is frozen.
 ///
@@ -26,9 +60,7 @@ const ABSOLUTE: u32 = 1;
 /// When the image cannot be read, or a descriptor is not what the image says.
 pub(super) fn rearm(container: &Container) -> Result<(), Failure> {
     let Some(live) = container.live()? else { return Ok(()) };
-    let image = Captured::open(&container.image_file())?.ok_or_else(|| {
-        Failure::new(Kind::System, format!("{}: image is missing although it is frozen", container.name()))
-    })?;
+    let image = image(container)?;
     let mut done = BTreeSet::new();
     for process in live.processes {
         let path = layout::process_file(process.pid, "fds");

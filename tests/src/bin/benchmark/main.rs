@@ -1,7 +1,10 @@
 //! How fast, and how small: medians of several runs, with ratios to a plain copy in the same run. It judges nothing.
 //!
-//! `cargo run --release -p crfs-tests --bin benchmark [RUNS]`; BENCHMARK_COPY_MIB (1024) and BENCHMARK_SHOW_MIB (8192) set the sizes:
-//! the first needs three times as much memory, the second once.
+//! `cargo run --release -p crfs-tests --bin benchmark [RUNS [CRIU]]`; CRIU is a command that takes the arguments of criu(8), and is run
+//! on the same programs in turn. BENCHMARK_COPY_MIB (1024) and BENCHMARK_SHOW_MIB (8192) set the sizes: the first needs three times as
+//! much memory, the second once; 0 leaves that part out.
+
+mod restores;
 
 use anyhow::{Context, Result, ensure};
 use crfs_tests::world::{Method, PATIENCE, Program, World, copy_tree, run};
@@ -143,9 +146,20 @@ fn server_memory(mib: usize) -> Result<()> {
 }
 
 fn main() -> Result<()> {
-    let runs = std::env::args().nth(1).map_or(Ok(3), |runs| runs.parse()).context("the number of runs")?;
+    let mut arguments = std::env::args().skip(1);
+    let runs = arguments.next().map_or(Ok(3), |runs| runs.parse()).context("the number of runs")?;
+    let criu = arguments.next().map(PathBuf::from);
     freezes("1 process", "data", &["1"], runs);
     freezes("1,000 threads", "threads", &["1000"], runs);
-    copies(size("BENCHMARK_COPY_MIB", 1024)?, runs)?;
-    server_memory(size("BENCHMARK_SHOW_MIB", 8192)?)
+    freezes("100 processes", "processes", &["99", "1"], runs);
+    restores::compare("1,000 threads", "threads", &["1000"], runs, criu.as_deref())?;
+    restores::compare("100 processes of 10 MiB", "processes", &["100", "10"], runs, criu.as_deref())?;
+    match size("BENCHMARK_COPY_MIB", 1024)? {
+        0 => {}
+        mib => copies(mib, runs)?,
+    }
+    match size("BENCHMARK_SHOW_MIB", 8192)? {
+        0 => Ok(()),
+        mib => server_memory(mib),
+    }
 }

@@ -1,0 +1,138 @@
+//! A thread as its task_struct has it: what /proc tells of each thread in a dozen files, from the copy that was made of it.
+//!
+//! Threads of a process share nearly everything, and then by pointing to the same objects: where two records have the same
+//! [`Shared`], whatever /proc says about credentials, directories, descriptors, namespaces, seccomp and speculation of one thread
+//! holds for the other.
+//!
+//! Source: include/linux/sched.h, include/linux/pid.h, v6.18; `proc_pid_status` and `do_task_stat` in fs/proc/array.c show the same members.
+
+use crate::error::Error;
+use crate::feature::Feature;
+use crate::paths::Path;
+use crate::state::{KernelState, View};
+use crate::tasks::{Task, word};
+
+/// Pid namespaces cannot be nested deeper (`MAX_PID_NS_LEVEL` in include/linux/pid_namespace.h).
+const MAX_LEVEL: u32 = 32;
+
+/// In `task_struct.__state`: stopped for its tracer. A task that runs, or may, has 0 there.
+const TRACED: u64 = 8;
+
+/// What a thread has for itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ThreadRecord {
+    /// Its id in each pid namespace from the host's to its own.
+    pub ids: Vec<u32>,
+    /// Its name, without the zeros that end it.
+    pub name: Vec<u8>,
+    /// `PF_*`.
+    pub flags: u32,
+    /// personality(2).
+    pub personality: u32,
+    /// PR_SET_TIMERSLACK, nanoseconds.
+    pub timer_slack_ns: u64,
+    /// Signals it blocks, signal 1 in bit 0.
+    pub blocked: u64,
+    /// Signals that wait for it alone.
+    pub pending: u64,
+    /// Whether it made processes that are not yet reaped.
+    pub has_children: bool,
+    /// What it may have in common with other threads.
+    pub shared: Shared,
+}
+
+/// Which objects a thread uses (by where they lie in the kernel), and flags that threads mostly inherit. Only for comparing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shared {
+    pub(crate) credentials: u64,
+    directories: u64,
+    descriptors: u64,
+    namespaces: u64,
+    /// Mode and filters.
+    pub(crate) seccomp: (u32, u64),
+    /// `PFA_*`: no_new_privs, speculation.
+    pub(crate) atomic_flags: u64,
+    shadow_stack: u64,
+}
+
+impl Shared {
+    /// Whether two tasks are in the same namespaces, but for those of users (which belong to credentials) and the one of its own id.
+    #[must_use]
+    pub fn same_namespaces(&self, other: &Self) -> bool {
+        self.namespaces == other.namespaces
+    }
+}
+
+impl KernelState {
+    /// The record of a thread.
+    ///
+    /// # Errors
+    /// [`Error::FeatureOff`], [`Error::Gone`], [`Error::Read`].
+    pub fn thread_record(&self, task: &Task) -> Result<ThreadRecord, Error> {
+        let view = self.view(Feature::ThreadRecord, task)?;
+        let mut name = vec![0; 16];
+        view.bytes(&[Path::TaskComm], &mut name)?;
+        name.truncate(name.iter().position(|&byte| byte == 0).unwrap_or(name.len()));
+        let mut children = [0; 8];
+        let list = view.bytes(&[Path::TaskChildren], &mut children)?;
+        Ok(ThreadRecord {
+            ids: ids(&view)?,
+            name,
+            flags: view.u32(&[Path::TaskFlags])?,
+            personality: view.u32(&[Path::TaskPersonality])?,
+            timer_slack_ns: view.u64(&[Path::TaskSlack])?,
+            blocked: view.u64(&[Path::TaskBlocked])?,
+            pending: view.u64(&[Path::TaskPending])?,
+            // An empty list points to itself.
+            has_children: word(&children, 0) != list,
+            shared: Shared {
+                credentials: view.u64(&[Path::TaskRealCred])?,
+                directories: view.u64(&[Path::TaskFs])?,
+                descriptors: view.u64(&[Path::TaskFiles])?,
+                namespaces: view.u64(&[Path::TaskNsproxy])?,
+                seccomp: (view.u32(&[Path::TaskSeccompMode])?, view.u64(&[Path::TaskSeccompFilter])?),
+                atomic_flags: view.u64(&[Path::TaskAtomicFlags])?,
+                shadow_stack: self.known.path(Path::ShadowStack).map_or(Ok(0), |_| view.u64(&[Path::ShadowStack]))?,
+            },
+        })
+    }
+
+    /// Whether a task neither runs nor is stopped for a tracer at this moment, whatever was kept of it. One that has ended is at rest.
+    ///
+    /// # Errors
+    /// [`Error::FeatureOff`].
+    pub fn is_at_rest(&self, task: &Task) -> Result<bool, Error> {
+        let view = self.view(Feature::ThreadRecord, task)?;
+        let (state, id) = (view.offset(Path::TaskState)?, view.offset(Path::TaskPid)?);
+        let start = state.min(id);
+        let at = |offset: u64| usize::try_from(offset - start).unwrap_or(usize::MAX);
+        // Both in one read: the memory of a task that has ended may be another's.
+        let mut bytes = vec![0; at(state).max(at(id)) + 4];
+        if view.bytes_at(task.address().wrapping_add(start), Path::TaskState, &mut bytes).is_err() {
+            return Ok(true);
+        }
+        let (state, id) = (word(&bytes, at(state)) & 0xffff_ffff, word(&bytes, at(id)) & 0xffff_ffff);
+        Ok(u64::from(task.tid().unsigned_abs()) != id || (state != 0 && state & TRACED == 0))
+    }
+
+    /// How many threads its process has.
+    ///
+    /// # Errors
+    /// [`Error::FeatureOff`], [`Error::Gone`], [`Error::Read`].
+    pub fn thread_count(&self, task: &Task) -> Result<u32, Error> {
+        self.view(Feature::ThreadRecord, task)?.u32(&[Path::TaskSignal, Path::ThreadCount])
+    }
+}
+
+/// The numbers of `task->thread_pid`.
+fn ids(view: &View<'_>) -> Result<Vec<u32>, Error> {
+    let level = view.u32(&[Path::ThreadPid, Path::PidLevel])?;
+    if level > MAX_LEVEL {
+        return Err(Error::List { tid: view.tid(), list: "pid.numbers" });
+    }
+    let stride = view.resolved(Path::Upid)?.field.size as usize;
+    let number_at = usize::try_from(view.offset(Path::UpidNumber)?).unwrap_or(usize::MAX);
+    let mut numbers = vec![0; stride * (level as usize + 1)];
+    view.bytes(&[Path::ThreadPid, Path::PidNumbers], &mut numbers)?;
+    Ok(numbers.chunks(stride).map(|upid| (word(upid, number_at) & 0xffff_ffff) as u32).collect())
+}

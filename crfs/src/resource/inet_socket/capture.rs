@@ -1,0 +1,322 @@
+//! From the answers of the duplicates to the records.
+
+use super::tcp::{self, Info};
+use crate::failure::{Doing, Failure};
+use crate::resource::descriptor::refused::Refusal;
+use crate::resource::socket::address::{ip, plain};
+use crate::resource::socket::capture::{self as common, Socket, Usual};
+use crate::resource::socket::inside;
+use crfs_sys::socket_options::{get_number, own_address, peer_address, set_number};
+use crfs_sys::socket_queue::{Condition, condition, peek, receivable, unacknowledged};
+use image_format::FileId;
+use image_format::files::FileKind;
+use image_format::socket::{Datagram, InetLink, InetListening, InetSocket, SocketStyle, TcpConnection};
+use nix::errno::Errno;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::MetadataExt;
+use std::time::{Duration, Instant};
+
+/// For what is under way on the loopback interface to arrive and be acknowledged: an acknowledgement may be held back for 0.2 s
+/// (TCP_DELACK_MAX, include/net/tcp.h, v6.18).
+const SETTLING: Duration = Duration::from_millis(400);
+/// The largest datagram of UDP, with room to spare.
+const LARGEST_DATAGRAM: usize = 1 << 16;
+
+type Captured = (FileKind, Vec<u8>);
+type Point = (IpAddr, u16);
+
+/// Whether it is a TCP or UDP socket.
+pub(in crate::resource) fn is_one(socket: &Socket<'_>) -> bool {
+    matches!(socket.family, libc::AF_INET | libc::AF_INET6)
+        && matches!(
+            (socket.style, socket.protocol),
+            (Some(SocketStyle::Stream), libc::IPPROTO_TCP) | (Some(SocketStyle::Datagram), libc::IPPROTO_UDP)
+        )
+}
+
+/// Captures TCP and UDP sockets, all at once: they name each other. `init` is the container's first process as the host numbers it.
+/// Unless `frozen`, no queue is looked at.
+///
+/// # Errors
+/// When a socket cannot be asked.
+pub(in crate::resource) fn capture(
+    sockets: &[Socket<'_>],
+    init: i32,
+    frozen: bool,
+    usual: &mut Usual,
+) -> Result<Vec<Result<Captured, Refusal>>, Failure> {
+    if sockets.is_empty() {
+        return Ok(Vec::new());
+    }
+    let asked = || -> nix::Result<Vec<Asked>> { sockets.iter().map(Asked::ask).collect() };
+    let mut all = asked().doing(|| "asking TCP and UDP sockets for their addresses")?;
+    let end = Instant::now() + SETTLING;
+    while frozen && all.iter().any(Asked::is_moving) && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(1));
+        all = asked().doing(|| "asking TCP and UDP sockets for their addresses")?;
+    }
+    let world = World { sockets, all: &all, host_network: inside::shares_network(init)?, frozen };
+    let mut captured = Vec::with_capacity(sockets.len());
+    for (socket, asked) in sockets.iter().zip(&all) {
+        let what = describe(asked);
+        let refused = common::refused(socket, &what).doing(|| format!("{what}: asking for its options"))?;
+        captured.push(match refused {
+            Some(refusal) => Err(refusal),
+            None => world.one(socket, asked, &what, init, usual)?,
+        });
+    }
+    Ok(captured)
+}
+
+/// What a socket answers.
+#[derive(Clone, Debug)]
+struct Asked {
+    stream: bool,
+    local: Option<SocketAddr>,
+    remote: Option<SocketAddr>,
+    info: Option<Info>,
+    /// Bytes that the other end has not acknowledged.
+    unacknowledged: u64,
+    condition: Condition,
+}
+
+impl Asked {
+    fn ask(socket: &Socket<'_>) -> nix::Result<Self> {
+        let fd = socket.ask();
+        let stream = socket.style == Some(SocketStyle::Stream);
+        let local = ip(&own_address(fd)?).filter(|address| address.port() != 0);
+        let remote = match peer_address(fd) {
+            Err(Errno::ENOTCONN) => None,
+            other => ip(&other?),
+        };
+        let info = if stream { Some(tcp::info(fd)?) } else { None };
+        let listens = info.is_some_and(|info| info.state == tcp::LISTEN);
+        let unacknowledged = if stream && !listens { unacknowledged(fd)? } else { 0 };
+        Ok(Asked { stream, local, remote, info, unacknowledged, condition: condition(fd)? })
+    }
+
+    /// Whether it will be otherwise in a moment.
+    fn is_moving(&self) -> bool {
+        const STILL: [u8; 5] = [tcp::ESTABLISHED, tcp::FIN_WAIT2, tcp::CLOSE, tcp::CLOSE_WAIT, tcp::LISTEN];
+        self.unacknowledged > 0 || self.info.is_some_and(|info| !STILL.contains(&info.state))
+    }
+
+    fn points(&self) -> Option<(Point, Point)> {
+        Some((plain(self.local?), plain(self.remote?)))
+    }
+
+    fn is_in(&self, state: u8) -> bool {
+        self.info.is_some_and(|info| info.state == state)
+    }
+}
+
+/// What a socket is called in messages.
+fn describe(asked: &Asked) -> String {
+    let protocol = if asked.stream { "TCP" } else { "UDP" };
+    match (asked.local, asked.remote) {
+        (Some(local), _) if asked.is_in(tcp::LISTEN) => format!("a TCP socket listening on {local}"),
+        (Some(local), Some(remote)) => format!("a {protocol} connection from {local} to {remote}"),
+        (Some(local), None) => format!("a {protocol} socket bound to {local}"),
+        (None, _) => format!("a {protocol} socket that is not bound"),
+    }
+}
+
+struct World<'a> {
+    sockets: &'a [Socket<'a>],
+    all: &'a [Asked],
+    host_network: bool,
+    frozen: bool,
+}
+
+impl World<'_> {
+    fn one(
+        &self,
+        socket: &Socket<'_>,
+        asked: &Asked,
+        what: &str,
+        init: i32,
+        usual: &mut Usual,
+    ) -> Result<Result<Captured, Refusal>, Failure> {
+        if asked.condition.failed {
+            return Ok(Err(common::has_error(what)));
+        }
+        let style = if asked.stream { SocketStyle::Stream } else { SocketStyle::Datagram };
+        let link = match self.link(socket.id, asked, what) {
+            Ok(link) => link,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        let doing = || format!("{what}: looking at what waits in it");
+        let mut record = InetSocket {
+            style,
+            ipv6: socket.family == libc::AF_INET6,
+            local: asked.local,
+            link,
+            uid: socket.seen.metadata.uid(),
+            gid: socket.seen.metadata.gid(),
+            options: usual.options(socket, style, init)?,
+            congestion: asked.stream.then(|| tcp::congestion(socket.ask())).transpose().doing(doing)?,
+            received: 0,
+            unsent: 0,
+            datagrams: Vec::new(),
+        };
+        let mut queued = Vec::new();
+        if self.frozen && matches!(record.link, InetLink::Connected(_) | InetLink::Ended) {
+            queued = received(socket).doing(doing)?;
+            record.received = queued.len() as u64;
+            if record.received != receivable(socket.ask()).doing(doing)? {
+                return Ok(Err(Refusal::new(
+                    format!("{what} has urgent data (MSG_OOB) and cannot be carried"),
+                    "Try again when the program has read it.",
+                )));
+            }
+            record.unsent = asked.unacknowledged;
+            if record.unsent > 0 {
+                let length = usize::try_from(record.unsent).unwrap_or(usize::MAX);
+                let unsent = tcp::look_at_unsent(socket.ask(), length).doing(doing)?;
+                record.unsent = unsent.len() as u64;
+                queued.extend(unsent);
+            }
+        }
+        if self.frozen && !asked.stream {
+            for (datagram, bytes) in datagrams(socket).doing(doing)? {
+                record.datagrams.push(datagram);
+                queued.extend(bytes);
+            }
+            if let Some(far) = record.datagrams.iter().find(|one| self.host_network && !one.from.ip().is_loopback()) {
+                return Ok(Err(Refusal::new(
+                    format!("{what} holds a datagram from {}, outside the container, and cannot be carried", far.from),
+                    "Try again when the program has read it.",
+                )));
+            }
+        }
+        Ok(Ok((FileKind::InetSocket(record), queued)))
+    }
+
+    fn link(&self, id: FileId, asked: &Asked, what: &str) -> Result<InetLink, Refusal> {
+        let Some(info) = asked.info else {
+            return Ok(asked.remote.map_or(InetLink::Unconnected, InetLink::Directed));
+        };
+        match (info.state, asked.remote) {
+            (tcp::LISTEN, _) => self.listening(asked, info, what),
+            // The end of data has come, or it is a socket that was never connected.
+            (tcp::CLOSE, _) if asked.condition.ended => Ok(InetLink::Ended),
+            (tcp::CLOSE, _) => Ok(InetLink::Unconnected),
+            (tcp::ESTABLISHED | tcp::FIN_WAIT2 | tcp::CLOSE_WAIT, Some(remote)) => {
+                self.connection(id, asked, info, remote, what).map(InetLink::Connected)
+            }
+            _ => Err(Refusal::new(
+                format!("{what} is being opened or closed at this moment, and cannot be carried"),
+                "Try again.",
+            )),
+        }
+    }
+
+    fn connection(
+        &self,
+        id: FileId,
+        asked: &Asked,
+        info: Info,
+        remote: SocketAddr,
+        what: &str,
+    ) -> Result<TcpConnection, Refusal> {
+        let mirrored = |other: &(&Socket<'_>, &Asked)| {
+            let turned = other.1.points().map(|(local, remote)| (remote, local));
+            other.0.id != id && other.1.stream && turned == asked.points()
+        };
+        let peer = self.sockets.iter().zip(self.all).find(mirrored).map(|(socket, _)| socket.id);
+        let waits_at = || self.listener(asked).filter(|_| info.state == tcp::ESTABLISHED).map(|(socket, _)| socket.id);
+        // The other end is closed and has told so; with a network of its own nobody outside can be that end.
+        let closed = info.state == tcp::CLOSE_WAIT && asked.unacknowledged == 0 && !self.host_network;
+        let peer = peer.or_else(waits_at);
+        if peer.is_none() && !closed {
+            return Err(Refusal::new(
+                format!("{what} has its other end outside the container, and cannot be carried"),
+                "Run both sides of the connection in the container, or have the program close its connections before the freeze.",
+            ));
+        }
+        // Shut for receiving although the other end has not ended its data: by the program.
+        let receive_shut = info.state != tcp::CLOSE_WAIT && asked.condition.ended;
+        Ok(TcpConnection {
+            remote,
+            peer,
+            send_shut: info.state == tcp::FIN_WAIT2,
+            receive_shut,
+            advertised_mss: info.advertised_mss,
+            window_scale: info.window_scale,
+            sack: info.sack,
+            timestamps: info.timestamps,
+        })
+    }
+
+    /// The listening socket that a connection leads to.
+    fn listener(&self, client: &Asked) -> Option<(&Socket<'_>, &Asked)> {
+        let (_, (address, port)) = client.points()?;
+        let fits = |listener: &Asked| {
+            let local = listener.local.filter(|_| listener.is_in(tcp::LISTEN)).map(plain);
+            local.is_some_and(|(own, at)| at == port && (own == address || own.is_unspecified()))
+        };
+        self.sockets.iter().zip(self.all).find(|(_, asked)| fits(asked))
+    }
+
+    /// A listening socket, with the clients that wait for it to accept them: those whose other end nobody has.
+    fn listening(&self, asked: &Asked, info: Info, what: &str) -> Result<InetLink, Refusal> {
+        let held: BTreeMap<(Point, Point), ()> =
+            self.all.iter().filter_map(|other| other.points()).map(|points| (points, ())).collect();
+        let mut pending = Vec::new();
+        for (socket, client) in self.sockets.iter().zip(self.all) {
+            let Some((local, remote)) = client.points().filter(|_| client.is_in(tcp::ESTABLISHED)) else { continue };
+            let ours = self.listener(client).is_some_and(|(_, listener)| listener.local == asked.local);
+            if !ours || held.contains_key(&(remote, local)) {
+                continue;
+            }
+            if client.info.is_some_and(|info| info.sent_segments > 0) {
+                return Err(Refusal::new(
+                    format!(
+                        "{what} has a connection that waits to be accepted and already holds data, and cannot be carried"
+                    ),
+                    "Try again when the program has accepted its connections.",
+                ));
+            }
+            pending.push(socket.id);
+        }
+        if self.frozen && pending.len() != info.waiting as usize {
+            return Err(Refusal::new(
+                format!(
+                    "{what} has a connection that waits to be accepted and whose client is gone, or outside the container"
+                ),
+                "Try again when the program has accepted its connections.",
+            ));
+        }
+        Ok(InetLink::Listening(InetListening { backlog: info.backlog, pending }))
+    }
+}
+
+/// What a connection has received, and leaves it there.
+fn received(socket: &Socket<'_>) -> nix::Result<Vec<u8>> {
+    let length = usize::try_from(receivable(socket.ask())?).map_err(|_| Errno::EOVERFLOW)?;
+    if length == 0 {
+        return Ok(Vec::new());
+    }
+    peek(socket.ask(), length).map(|message| message.data)
+}
+
+/// Every datagram that waits, by SO_PEEK_OFF, which is as before afterwards.
+fn datagrams(socket: &Socket<'_>) -> nix::Result<Vec<(Datagram, Vec<u8>)>> {
+    let option = |value| set_number(socket.ask(), libc::SOL_SOCKET, libc::SO_PEEK_OFF, value);
+    let before = get_number(socket.ask(), libc::SOL_SOCKET, libc::SO_PEEK_OFF)?;
+    option(0)?;
+    let mut found = Vec::new();
+    let looked = loop {
+        match peek(socket.ask(), LARGEST_DATAGRAM) {
+            Ok(message) => {
+                let Some(from) = ip(&message.from) else { break Err(Errno::EPROTO) };
+                found.push((Datagram { length: message.data.len() as u64, from }, message.data));
+            }
+            Err(Errno::EAGAIN) => break Ok(()),
+            Err(errno) => break Err(errno),
+        }
+    };
+    option(before)?;
+    looked.map(|()| found)
+}

@@ -1,0 +1,139 @@
+//! What is asked of a socket whatever its family.
+
+use super::{inside, options};
+use crate::failure::{Doing, Failure};
+use crate::resource::descriptor::refused::Refusal;
+use crate::resource::descriptor::seen::{Holder, Seen};
+use crfs_sys::socket_options::get_number;
+use image_format::FileId;
+use image_format::socket::{SocketOptions, SocketStyle};
+use nix::errno::Errno;
+use nix::sys::socket::AddressFamily;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+
+const SOL_SOCKET: i32 = libc::SOL_SOCKET;
+
+/// A socket of the container, with a duplicate of it.
+#[derive(Debug)]
+pub(crate) struct Socket<'a> {
+    /// Its entry.
+    pub(crate) id: FileId,
+    /// As /proc shows it.
+    pub(crate) seen: &'a Seen,
+    /// The duplicate.
+    pub(crate) fd: OwnedFd,
+    /// SO_DOMAIN.
+    pub(crate) family: i32,
+    /// SO_TYPE; None for one that no record has (SOCK_RAW).
+    pub(crate) style: Option<SocketStyle>,
+    /// SO_PROTOCOL.
+    pub(crate) protocol: i32,
+}
+
+impl<'a> Socket<'a> {
+    /// Duplicates a socket. None when it is gone.
+    pub(crate) fn open(id: FileId, seen: &'a Seen) -> nix::Result<Self> {
+        let fd = seen.holder.duplicate()?;
+        let ask = |option| get_number(fd.as_fd(), SOL_SOCKET, option);
+        let style = style(ask(libc::SO_TYPE)?);
+        let (family, protocol) = (ask(libc::SO_DOMAIN)?, ask(libc::SO_PROTOCOL)?);
+        Ok(Socket { id, seen, fd, family, style, protocol })
+    }
+
+    /// The duplicate, for a question.
+    pub(crate) fn ask(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// Inode number of the socket.
+    pub(crate) fn inode(&self) -> u64 {
+        self.seen.metadata.ino()
+    }
+}
+
+/// SO_TYPE in the words of records.
+pub(crate) fn style(kind: i32) -> Option<SocketStyle> {
+    match kind {
+        libc::SOCK_STREAM => Some(SocketStyle::Stream),
+        libc::SOCK_DGRAM => Some(SocketStyle::Datagram),
+        libc::SOCK_SEQPACKET => Some(SocketStyle::Seqpacket),
+        _ => None,
+    }
+}
+
+/// The family of a socket that a descriptor (of a process of the host) names, with its style. None for other kinds of files.
+pub(crate) fn unix_style(holder: Holder) -> nix::Result<Option<(OwnedFd, SocketStyle)>> {
+    let fd = holder.duplicate()?;
+    if get_number(fd.as_fd(), SOL_SOCKET, libc::SO_DOMAIN)? != libc::AF_UNIX {
+        return Ok(None);
+    }
+    Ok(style(get_number(fd.as_fd(), SOL_SOCKET, libc::SO_TYPE)?).map(|style| (fd, style)))
+}
+
+/// What no socket can have, whatever its family. None: nothing stands in the way.
+pub(crate) fn refused(socket: &Socket<'_>, what: &str) -> nix::Result<Option<Refusal>> {
+    let fd = socket.ask();
+    if crfs_sys::pipe::has_owner(fd)? {
+        return Ok(Some(Refusal::new(
+            format!("{what} has an owner that is to be signalled (F_SETOWN, F_SETSIG) and cannot be carried"),
+            "Run the program without signal-driven input and output.",
+        )));
+    }
+    // One that was made from a BPF program tells no instructions, but EACCES.
+    let filtered = match crfs_sys::socket_options::filter_length(fd) {
+        Err(Errno::EACCES) => true,
+        other => other? > 0,
+    };
+    if filtered {
+        return Ok(Some(Refusal::new(
+            format!("{what} has a filter (SO_ATTACH_FILTER) and cannot be carried"),
+            "Have the program close it before the freeze.",
+        )));
+    }
+    let mut interface = [0; 16];
+    let length = crfs_sys::socket_options::get(fd, SOL_SOCKET, libc::SO_BINDTODEVICE, &mut interface);
+    if length.is_ok_and(|length| length > 0) {
+        return Ok(Some(Refusal::new(
+            format!("{what} is bound to a network interface (SO_BINDTODEVICE) and cannot be carried"),
+            "Have the program bind it to an address.",
+        )));
+    }
+    Ok(None)
+}
+
+/// The refusal of a socket whose program has an error coming.
+pub(crate) fn has_error(what: &str) -> Refusal {
+    Refusal::new(
+        format!("{what} has an error that its program has not been told yet, and cannot be carried"),
+        "Try again when the program has used it.",
+    )
+}
+
+/// New sockets to compare options with, made in the container's network.
+#[derive(Debug, Default)]
+pub(crate) struct Usual(HashMap<(i32, i32), OwnedFd>);
+
+impl Usual {
+    /// The options of a socket that differ from those of a new one. `host`: a process of the container, as the host numbers it.
+    pub(crate) fn options(
+        &mut self,
+        socket: &Socket<'_>,
+        style: SocketStyle,
+        host: i32,
+    ) -> Result<SocketOptions, Failure> {
+        let key =
+            (socket.family, get_number(socket.ask(), SOL_SOCKET, libc::SO_TYPE).doing(|| "asking a socket's type")?);
+        let new = match self.0.entry(key) {
+            Entry::Occupied(new) => new.into_mut(),
+            Entry::Vacant(place) => {
+                let family = AddressFamily::from_i32(socket.family).unwrap_or(AddressFamily::Unix);
+                let make = || options::fresh(family, style).doing(|| "making a socket to compare with");
+                place.insert(inside::in_network(host, make)?)
+            }
+        };
+        options::capture(socket.ask(), new.as_fd()).doing(|| "asking for a socket's options")
+    }
+}

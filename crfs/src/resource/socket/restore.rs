@@ -1,0 +1,102 @@
+//! Making all sockets of an image, when its processes are there and nobody has descriptors yet.
+
+use super::inside;
+use crate::failure::{Doing, Failure, Kind};
+use crate::resource::descriptor::reopen::{check_flags, set_status};
+use crate::resource::{inet_socket, unix_socket};
+use crfs_tracee::Batch;
+use image_format::files::FileKind;
+use image_format::layout::{file_entry, socket_data};
+use image_format::{FileId, Image, Pid};
+use nix::errno::Errno;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+/// The processes that are being built, as far as sockets need them.
+pub trait Processes {
+    /// Runs calls in a process, and answers what each returned.
+    ///
+    /// # Errors
+    /// When one fails, or the process is gone.
+    fn run(&mut self, process: Pid, batch: &Batch) -> Result<Vec<i64>, Failure>;
+
+    /// A process as the host numbers it; None where there is none of this id.
+    fn host(&mut self, process: Pid) -> Option<i32>;
+
+    /// The descriptor that every process has of a pidfd of this worker.
+    fn link(&self) -> u32;
+}
+
+/// Where sockets are made, and what they are made from.
+pub(in crate::resource) struct Site<'a> {
+    pub(in crate::resource) image: &'a Image,
+    /// A plain directory with the image's files, of which `files/ID.queue` are read.
+    pub(in crate::resource) staging: &'a Path,
+    /// An O_PATH descriptor of the container's root directory.
+    pub(in crate::resource) root: BorrowedFd<'a>,
+    /// The container's first process, as the host numbers it.
+    pub(in crate::resource) init: i32,
+}
+
+impl Site<'_> {
+    /// The bytes queued in the socket of an entry.
+    pub(in crate::resource) fn queue(&self, id: FileId, size: u64) -> Result<Vec<u8>, Failure> {
+        if size == 0 {
+            return Ok(Vec::new());
+        }
+        let name = socket_data(id);
+        let bad = |reason: String| Failure::new(Kind::BadImage, format!("{name}: {reason}"));
+        let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(self.staging.join(&name));
+        let file = match file {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(bad("missing".to_owned())),
+            other => other.doing(|| format!("{name}: opening it"))?,
+        };
+        let mut data = Vec::new();
+        file.take(size.saturating_add(1)).read_to_end(&mut data).doing(|| format!("{name}: reading it"))?;
+        if data.len() as u64 != size {
+            return Err(bad(format!("it has {} bytes, and the record says {size}", data.len())));
+        }
+        Ok(data)
+    }
+}
+
+/// Makes every socket of an image and adds it to `open`, which has all other descriptions: messages may carry them. `root` is an O_PATH
+/// descriptor of the container's root, `init` its first process as the host numbers it, `staging` a plain directory with the image's
+/// files.
+///
+/// The calling process must have one thread: it enters the container's network and mounts for a while.
+///
+/// # Errors
+/// [`Kind::Incompatible`] where a name or an address is taken, [`Kind::BadImage`] for records that fit nothing.
+pub fn restore_all(
+    image: &Image,
+    staging: &Path,
+    root: BorrowedFd<'_>,
+    init: i32,
+    processes: &mut dyn Processes,
+    open: &mut BTreeMap<FileId, OwnedFd>,
+) -> Result<(), Failure> {
+    let is_socket = |kind: &FileKind| matches!(kind, FileKind::UnixSocket(_) | FileKind::InetSocket(_));
+    let sockets: Vec<FileId> =
+        image.files.iter().filter(|(_, file)| is_socket(&file.kind)).map(|(&id, _)| id).collect();
+    if sockets.is_empty() {
+        return Ok(());
+    }
+    let site = Site { image, staging, root, init };
+    inside::in_network(init, || {
+        inet_socket::restore(&site, open)?;
+        unix_socket::restore(&site, processes, open)
+    })?;
+    for id in sockets {
+        let object = file_entry(id);
+        let flags = image.files[&id].flags;
+        check_flags(flags, &object)?;
+        let fd = open.get(&id).ok_or(Errno::EBADF).doing(|| format!("{object}: was not made"))?;
+        set_status(fd.as_fd(), flags).doing(|| format!("{object}: setting its flags"))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,406 @@
+//! From the records to sockets with names, peers and all that was queued.
+
+use super::calls::{Calls, at_entry};
+use super::names::{self, Former};
+use crate::failure::{Doing, Failure, Kind};
+use crate::resource::socket::address::{self, Name};
+use crate::resource::socket::options;
+use crate::resource::socket::restore::{Processes, Site};
+use crfs_sys::socket_options::{accept, connect};
+use crfs_sys::socket_queue::{Credentials, send};
+use image_format::files::FileKind;
+use image_format::layout::file_entry;
+use image_format::socket::{SocketCredentials, SocketStyle, UnixLink, UnixName, UnixSocket};
+use image_format::{FileId, Image, Pid, ProcessImage};
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, Shutdown, shutdown};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+/// Makes every Unix socket of an image, in the network of the calling thread.
+///
+/// # Errors
+/// [`Kind::Incompatible`] where a name is taken, [`Kind::BadImage`] for records that fit nothing.
+pub(in crate::resource) fn restore(
+    site: &Site<'_>,
+    processes: &mut dyn Processes,
+    open: &mut BTreeMap<FileId, OwnedFd>,
+) -> Result<(), Failure> {
+    let records: BTreeMap<FileId, &UnixSocket> = site
+        .image
+        .files
+        .iter()
+        .filter_map(|(&id, file)| match &file.kind {
+            FileKind::UnixSocket(socket) => Some((id, socket)),
+            _ => None,
+        })
+        .collect();
+    let mut making =
+        Making { site, records, calls: Calls { processes }, open, places: BTreeMap::new(), gone: BTreeMap::new() };
+    making.single()?;
+    making.pairs()?;
+    making.names()?;
+    making.listen()?;
+    making.connections()?;
+    making.each(Making::fill)?;
+    making.each(Making::pending)?;
+    making.each(Making::direct)?;
+    making.leave_closed()?;
+    making.each(Making::finish)
+}
+
+/// The address that leads to a socket file through a descriptor of it, whatever the mounts are.
+pub(super) fn through(place: BorrowedFd<'_>) -> Vec<u8> {
+    address::unix(&Name::Path(format!("/proc/self/fd/{}", place.as_raw_fd()).into_bytes()))
+}
+
+struct Making<'a> {
+    site: &'a Site<'a>,
+    records: BTreeMap<FileId, &'a UnixSocket>,
+    calls: Calls<'a>,
+    open: &'a mut BTreeMap<FileId, OwnedFd>,
+    /// The socket files of those that are bound to a path, as O_PATH descriptors.
+    places: BTreeMap<FileId, File>,
+    /// The other ends of those whose peer was closed, until that is so again.
+    gone: BTreeMap<FileId, OwnedFd>,
+}
+
+impl<'a> Making<'a> {
+    fn each(&mut self, part: fn(&mut Self, FileId, &'a UnixSocket) -> Result<(), Failure>) -> Result<(), Failure> {
+        let records: Vec<(FileId, &UnixSocket)> = self.records.iter().map(|(&id, &socket)| (id, socket)).collect();
+        records.into_iter().try_for_each(|(id, socket)| part(self, id, socket))
+    }
+
+    fn fd(&self, id: FileId) -> Result<BorrowedFd<'_>, Failure> {
+        self.open.get(&id).map(AsFd::as_fd).ok_or(Errno::EBADF).doing(|| format!("{}: was not made", file_entry(id)))
+    }
+
+    fn fresh(id: FileId, style: SocketStyle) -> Result<OwnedFd, Failure> {
+        options::fresh(AddressFamily::Unix, style).doing(|| format!("{}: making a socket", file_entry(id)))
+    }
+
+    /// The other end, where each is connected to the other.
+    fn peer(&self, id: FileId, socket: &UnixSocket) -> Option<(FileId, &'a UnixSocket)> {
+        let UnixLink::Connected(peer) = socket.link else { return None };
+        let &other = self.records.get(&peer)?;
+        (other.link == UnixLink::Connected(id)).then_some((peer, other))
+    }
+
+    /// Sockets that are made alone: those without a peer, that listen, or that are connected one way.
+    fn single(&mut self) -> Result<(), Failure> {
+        self.each(|making, id, socket| {
+            let alone = match socket.link {
+                UnixLink::Unconnected | UnixLink::Listening(_) => true,
+                UnixLink::Connected(_) => making.peer(id, socket).is_none(),
+                UnixLink::Closed(_) => false,
+            };
+            if alone {
+                making.open.insert(id, Self::fresh(id, socket.style)?);
+            }
+            Ok(())
+        })
+    }
+
+    /// Pairs of which neither end was accepted.
+    fn pairs(&mut self) -> Result<(), Failure> {
+        self.each(|making, id, socket| {
+            let peer = making.peer(id, socket);
+            let closed = matches!(socket.link, UnixLink::Closed(_));
+            if making.open.contains_key(&id) || was_accepted(socket) || peer.is_some_and(|(_, peer)| was_accepted(peer))
+            {
+                return Ok(());
+            }
+            let pair = making.calls.pair(socket.peer, socket.style);
+            let (one, two) = pair.map_err(|failure| at_entry(failure, &file_entry(id)))?;
+            match peer {
+                Some((peer, _)) => making.open.insert(peer, two),
+                None if closed => making.gone.insert(id, two),
+                None => None,
+            };
+            making.open.insert(id, one);
+            Ok(())
+        })
+    }
+
+    /// Names of those that are there, in the container's files.
+    fn names(&mut self) -> Result<(), Failure> {
+        let mut paths = Vec::new();
+        for (&id, socket) in &self.records {
+            let object = file_entry(id);
+            let Some(fd) = self.open.get(&id) else {
+                // The client of one that was accepted is bound before it connects.
+                continue;
+            };
+            match &socket.name {
+                Some(UnixName::Path(path)) => paths.push((id, fd.as_fd(), path)),
+                Some(UnixName::Abstract(name)) => names::bind_abstract(fd.as_fd(), &name.0, &object)?,
+                Some(UnixName::FormerPath(path)) => {
+                    let place = names::bind_nowhere(fd.as_fd(), &path.0, self.site.staging, &object)?;
+                    self.places.insert(id, place);
+                }
+                Some(UnixName::FormerAbstract(_) | UnixName::Accepted(_)) | None => {}
+            }
+        }
+        self.places.extend(names::bind_paths(self.site, &paths)?);
+        Ok(())
+    }
+
+    fn listen(&mut self) -> Result<(), Failure> {
+        self.each(|making, id, socket| {
+            let UnixLink::Listening(listening) = &socket.link else { return Ok(()) };
+            let backlog = i32::try_from(listening.backlog).unwrap_or(i32::MAX);
+            let fd = making.open.get(&id).ok_or(Errno::EBADF).doing(|| file_entry(id))?.as_fd();
+            making.calls.listen(socket.peer, fd, backlog).map_err(|failure| at_entry(failure, &file_entry(id)))
+        })
+    }
+
+    /// Those that were accepted, with their clients.
+    fn connections(&mut self) -> Result<(), Failure> {
+        self.each(|making, id, socket| {
+            if making.open.contains_key(&id) || !was_accepted(socket) {
+                return Ok(());
+            }
+            let peer = making.peer(id, socket);
+            let client = Self::fresh(id, socket.style)?;
+            if let Some((peer, record)) = peer {
+                making.bind_client(peer, record, client.as_fd())?;
+            }
+            let accepted = match &socket.name {
+                Some(UnixName::Accepted(listener)) => making.connect(id, socket, *listener, client.as_fd())?,
+                Some(UnixName::FormerPath(path)) => {
+                    making.accept_from(id, socket, Former::Path(&path.0), client.as_fd())?
+                }
+                Some(UnixName::FormerAbstract(name)) => {
+                    making.accept_from(id, socket, Former::Abstract(&name.0), client.as_fd())?
+                }
+                _ => return Ok(()),
+            };
+            making.open.insert(id, accepted);
+            match peer {
+                Some((peer, _)) => making.open.insert(peer, client),
+                None => making.gone.insert(id, client),
+            };
+            Ok(())
+        })
+    }
+
+    /// The name of a client, which it had before it connected.
+    fn bind_client(&mut self, id: FileId, socket: &UnixSocket, fd: BorrowedFd<'_>) -> Result<(), Failure> {
+        let object = file_entry(id);
+        match &socket.name {
+            Some(UnixName::Path(path)) => {
+                self.places.extend(names::bind_paths(self.site, &[(id, fd, path)])?);
+            }
+            Some(UnixName::Abstract(name)) => names::bind_abstract(fd, &name.0, &object)?,
+            Some(UnixName::FormerPath(path)) => {
+                names::bind_nowhere(fd, &path.0, self.site.staging, &object)?;
+            }
+            Some(UnixName::FormerAbstract(_) | UnixName::Accepted(_)) | None => {}
+        }
+        Ok(())
+    }
+
+    /// Connects a client to a listening socket of the image, and accepts it there. `id` is the accepted one.
+    fn connect(
+        &mut self,
+        id: FileId,
+        socket: &UnixSocket,
+        listener: FileId,
+        client: BorrowedFd<'_>,
+    ) -> Result<OwnedFd, Failure> {
+        let object = file_entry(id);
+        let address = self.address(listener)?;
+        let place = self.places.get(&listener).map(AsFd::as_fd);
+        let connected = self.calls.connect(socket.peer, client, &address, place);
+        connected.map_err(|failure| at_entry(failure, &object))?;
+        accept(self.fd(listener)?).doing(|| format!("{object}: accepting it"))
+    }
+
+    /// The address of a bound socket as a process of the container can use it; empty for one that only leads through its place.
+    fn address(&self, id: FileId) -> Result<Vec<u8>, Failure> {
+        let name = self.records.get(&id).and_then(|socket| socket.name.as_ref());
+        Ok(match name {
+            Some(UnixName::Path(path)) => {
+                let path = names::absolute(path);
+                let address = address::unix(&Name::Path(path.0));
+                if address.len() <= names::SOCKADDR_MAX { address } else { Vec::new() }
+            }
+            Some(UnixName::Abstract(name)) => address::unix(&Name::Abstract(name.0.clone())),
+            Some(UnixName::FormerPath(_)) => Vec::new(),
+            _ => {
+                let reason =
+                    format!("{}: name: others are connected to it, and it has none of its own", file_entry(id));
+                return Err(Failure::new(Kind::BadImage, reason));
+            }
+        })
+    }
+
+    /// Accepts from a listening socket that is made for it alone.
+    fn accept_from(
+        &mut self,
+        id: FileId,
+        socket: &UnixSocket,
+        name: Former<'_>,
+        client: BorrowedFd<'_>,
+    ) -> Result<OwnedFd, Failure> {
+        let object = file_entry(id);
+        let listener = Self::fresh(id, socket.style)?;
+        let mut address = Vec::new();
+        let place = match name {
+            Former::Path(path) => Some(names::bind_nowhere(listener.as_fd(), path, self.site.staging, &object)?),
+            Former::Abstract(name) => {
+                names::bind_abstract(listener.as_fd(), name, &object)?;
+                address = address::unix(&Name::Abstract(name.to_vec()));
+                None
+            }
+        };
+        // The client's SO_PEERCRED is that of who listened.
+        let listens = self.peer(id, socket).and_then(|(_, peer)| peer.peer);
+        let listening = self.calls.listen(listens, listener.as_fd(), 1);
+        listening
+            .and_then(|()| self.calls.connect(socket.peer, client, &address, place.as_ref().map(AsFd::as_fd)))
+            .map_err(|failure| at_entry(failure, &object))?;
+        accept(listener.as_fd()).doing(|| format!("{object}: accepting it"))
+    }
+
+    /// Puts into a socket what waited in it.
+    fn fill(&mut self, id: FileId, socket: &'a UnixSocket) -> Result<(), Failure> {
+        if socket.queued.is_empty() {
+            return Ok(());
+        }
+        let object = file_entry(id);
+        let data = self.site.queue(id, socket.queue_size())?;
+        let mut rest = data.as_slice();
+        for message in &socket.queued {
+            let length = usize::try_from(message.length).unwrap_or(usize::MAX).min(rest.len());
+            let (bytes, after) = rest.split_at(length);
+            rest = after;
+            let credentials = message.credentials.map(|who| {
+                let pid = self.calls.processes.host(who.pid).filter(|_| who.pid != Pid(0));
+                Credentials { pid: pid.unwrap_or(std::process::id().cast_signed()), uid: who.uid, gid: who.gid }
+            });
+            let files = message.files.iter().map(|&file| self.fd(file)).collect::<Result<Vec<_>, Failure>>()?;
+            let mut passing = None;
+            let (sender, to) = self.sender(id, socket, message.from, &mut passing)?;
+            let old = options::make_room(sender, libc::SO_SNDBUF, data.len() as u64).doing(|| object.clone())?;
+            let sent = send_all(sender, bytes, &files, credentials, &to, socket.style);
+            sent.doing(|| format!("{object}: putting a message into it"))?;
+            options::set_size(sender, libc::SO_SNDBUF, old).doing(|| object.clone())?;
+        }
+        Ok(())
+    }
+
+    /// Who sends a message again, and to which address: none where it is connected.
+    fn sender<'s>(
+        &'s self,
+        id: FileId,
+        socket: &UnixSocket,
+        from: Option<FileId>,
+        passing: &'s mut Option<OwnedFd>,
+    ) -> Result<(BorrowedFd<'s>, Vec<u8>), Failure> {
+        if let Some(gone) = self.gone.get(&id) {
+            return Ok((gone.as_fd(), Vec::new()));
+        }
+        if let Some((peer, _)) = self.peer(id, socket) {
+            return Ok((self.fd(peer)?, Vec::new()));
+        }
+        let to = match self.places.get(&id) {
+            Some(place) => through(place.as_fd()),
+            None => self.address(id)?,
+        };
+        match from {
+            Some(from) => Ok((self.fd(from)?, to)),
+            None => {
+                let passing: &OwnedFd = passing.insert(Self::fresh(id, socket.style)?);
+                Ok((passing.as_fd(), to))
+            }
+        }
+    }
+
+    /// The clients that nobody has accepted yet, in their order.
+    fn pending(&mut self, id: FileId, socket: &'a UnixSocket) -> Result<(), Failure> {
+        let UnixLink::Listening(listening) = &socket.link else { return Ok(()) };
+        let address = self.address(id)?;
+        for &client in &listening.pending {
+            let fd = self.open.get(&client).ok_or(Errno::EBADF).doing(|| file_entry(client))?.as_fd();
+            let place = self.places.get(&id).map(AsFd::as_fd);
+            // What it leaves at the other end is seen when that is accepted.
+            let who = holder(self.site.image, client);
+            self.calls.connect(who, fd, &address, place).map_err(|failure| at_entry(failure, &file_entry(client)))?;
+        }
+        Ok(())
+    }
+
+    /// A datagram socket that is connected to one that is not connected to it.
+    fn direct(&mut self, id: FileId, socket: &'a UnixSocket) -> Result<(), Failure> {
+        let UnixLink::Connected(to) = socket.link else { return Ok(()) };
+        if socket.style != SocketStyle::Datagram || self.peer(id, socket).is_some() {
+            return Ok(());
+        }
+        let address = match self.places.get(&to) {
+            Some(place) => through(place.as_fd()),
+            None => self.address(to)?,
+        };
+        connect(self.fd(id)?, &address).doing(|| format!("{}: connecting to {}", file_entry(id), file_entry(to)))
+    }
+
+    /// Closes the other ends that were closed.
+    fn leave_closed(&mut self) -> Result<(), Failure> {
+        for (id, other) in std::mem::take(&mut self.gone) {
+            if let Some(UnixLink::Closed(closed)) = self.records.get(&id).map(|socket| &socket.link)
+                && closed.reset
+            {
+                // Data that is not read when it is closed is what the error tells of.
+                send(self.fd(id)?, &[0], &[], None, &[]).doing(|| file_entry(id))?;
+            }
+            drop(other);
+        }
+        Ok(())
+    }
+
+    /// Shutdown, options, owner.
+    fn finish(&mut self, id: FileId, socket: &'a UnixSocket) -> Result<(), Failure> {
+        let object = file_entry(id);
+        let fd = self.fd(id)?;
+        for (shut, how) in [(socket.receive_shut, Shutdown::Read), (socket.send_shut, Shutdown::Write)] {
+            if shut {
+                shutdown(fd.as_raw_fd(), how).doing(|| format!("{object}: shutting it down"))?;
+            }
+        }
+        options::restore_first(fd, &socket.options, &object)?;
+        options::restore_last(fd, &socket.options, (socket.uid, socket.gid), &object)
+    }
+}
+
+/// The first process that holds a description, and its effective user and group.
+fn holder(image: &Image, id: FileId) -> Option<SocketCredentials> {
+    let holds = |process: &&ProcessImage| process.fds.iter().any(|fd| fd.file == id);
+    let process = image.processes.values().find(holds)?;
+    let pid = process.process.pid;
+    let credentials = &process.threads.get(&pid)?.attr.credentials;
+    Some(SocketCredentials { pid, uid: credentials.uid[1], gid: credentials.gid[1] })
+}
+
+/// Whether it came out of accept(2).
+fn was_accepted(socket: &UnixSocket) -> bool {
+    let connected = matches!(socket.link, UnixLink::Connected(_) | UnixLink::Closed(_));
+    let name =
+        matches!(socket.name, Some(UnixName::Accepted(_) | UnixName::FormerPath(_) | UnixName::FormerAbstract(_)));
+    connected && name && socket.style != SocketStyle::Datagram
+}
+
+fn send_all(
+    sender: BorrowedFd<'_>,
+    bytes: &[u8],
+    files: &[BorrowedFd<'_>],
+    credentials: Option<Credentials>,
+    to: &[u8],
+    style: SocketStyle,
+) -> nix::Result<()> {
+    let sent = send(sender, bytes, files, credentials, to)?;
+    if sent < bytes.len() && style == SocketStyle::Stream && sent > 0 {
+        return send_all(sender, &bytes[sent..], &[], credentials, to, style);
+    }
+    if sent == bytes.len() { Ok(()) } else { Err(Errno::EMSGSIZE) }
+}

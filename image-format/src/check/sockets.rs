@@ -1,0 +1,257 @@
+//! Sockets among `files/`: names and options that the kernel takes, and ends of connections that say the same.
+
+use super::Findings;
+use crate::files::FileKind;
+use crate::image::Image;
+use crate::layout::file_entry;
+use crate::socket::{
+    InetLink, InetSocket, SocketOptions, SocketStyle, TcpConnection, UnixLink, UnixName, UnixPath, UnixSocket,
+    known_option,
+};
+use crate::types::{Bytes, FileId};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+
+/// `sun_path` without the NUL behind a path or in front of an abstract name (include/uapi/linux/un.h, v6.18).
+const NAME_MAX: usize = 107;
+/// SCM_MAX_FD (include/net/scm.h, v6.18).
+const FILES_MAX: usize = 253;
+/// A datagram's length has 16 bits (udp(7)).
+const DATAGRAM_MAX: u64 = 0xffff;
+
+pub(super) fn check(image: &Image, findings: &mut Findings) {
+    let mut names = BTreeMap::new();
+    for (&id, file) in &image.files {
+        let path = file_entry(id);
+        let mut tell = |problem: String| findings.add(&path, problem);
+        match &file.kind {
+            FileKind::UnixSocket(socket) => {
+                unix(image, id, socket, &mut tell);
+                if let Some(name) = socket.name.as_ref().and_then(taken)
+                    && let Some(other) = names.insert(name.clone(), id)
+                {
+                    tell(format!("name: {:?} is that of {} too", name.1, file_entry(other)));
+                }
+            }
+            FileKind::InetSocket(socket) => inet(image, id, socket, &mut tell),
+            _ => {}
+        }
+    }
+}
+
+/// A name that no other socket can have at the same time.
+fn taken(name: &UnixName) -> Option<(bool, Bytes)> {
+    match name {
+        UnixName::Abstract(name) => Some((true, name.clone())),
+        UnixName::Path(path) => {
+            let directory = path.directory.as_ref().map_or(&[][..], |directory| &directory.0);
+            Some((false, Bytes([directory, &path.path.0].join(&b'/'))))
+        }
+        _ => None,
+    }
+}
+
+fn unix_at(image: &Image, id: FileId) -> Option<&UnixSocket> {
+    match &image.files.get(&id)?.kind {
+        FileKind::UnixSocket(socket) => Some(socket),
+        _ => None,
+    }
+}
+
+fn inet_at(image: &Image, id: FileId) -> Option<&InetSocket> {
+    match &image.files.get(&id)?.kind {
+        FileKind::InetSocket(socket) => Some(socket),
+        _ => None,
+    }
+}
+
+fn unix(image: &Image, id: FileId, socket: &UnixSocket, tell: &mut dyn FnMut(String)) {
+    options(&socket.options, tell);
+    unix_name(image, socket, tell);
+    match &socket.link {
+        UnixLink::Unconnected | UnixLink::Closed(_) => {}
+        UnixLink::Connected(peer) => unix_peer(image, id, socket, *peer, tell),
+        UnixLink::Listening(listening) => {
+            if socket.style == SocketStyle::Datagram || socket.name.is_none() {
+                tell("link: listening takes a stream or seqpacket socket with a name".to_owned());
+            }
+            for &client in &listening.pending {
+                if !unix_at(image, client).is_some_and(|client| client.link == UnixLink::Connected(id)) {
+                    tell(format!("pending: {} is no Unix socket that is connected to it", file_entry(client)));
+                }
+            }
+        }
+    }
+    for message in &socket.queued {
+        if message.files.len() > FILES_MAX {
+            tell(format!("queued: a message carries {FILES_MAX} descriptors at most"));
+        }
+        for &file in message.files.iter().filter(|file| !image.files.contains_key(file)) {
+            tell(format!("queued: there is no {}", file_entry(file)));
+        }
+        if let Some(from) = message.from
+            && !unix_at(image, from).is_some_and(|from| from.style == SocketStyle::Datagram && from.name.is_some())
+        {
+            tell(format!("queued: from: {} is no datagram socket with a name", file_entry(from)));
+        }
+        if message.length == 0 && socket.style == SocketStyle::Stream {
+            tell("queued: a stream has no message without bytes".to_owned());
+        }
+    }
+}
+
+fn unix_name(image: &Image, socket: &UnixSocket, tell: &mut dyn FnMut(String)) {
+    match &socket.name {
+        None => {}
+        Some(UnixName::Abstract(name) | UnixName::FormerAbstract(name)) => unix_abstract(name, tell),
+        Some(UnixName::Path(UnixPath { path, directory, .. })) => {
+            unix_path(path, tell);
+            match directory {
+                Some(directory) => {
+                    if let Some(problem) = super::absolute(directory) {
+                        tell(format!("name: directory: {problem}"));
+                    }
+                }
+                None if path.0.starts_with(b"/") => {}
+                None => tell(format!("name: path: {path:?} is relative, and there is no directory")),
+            }
+        }
+        Some(UnixName::FormerPath(path)) => unix_path(path, tell),
+        Some(UnixName::Accepted(listener)) => {
+            let there = unix_at(image, *listener);
+            let fits = |listener: &UnixSocket| matches!(listener.link, UnixLink::Listening(_));
+            if !there.is_some_and(|listener| fits(listener) && listener.style == socket.style) {
+                tell(format!("name: accepted: {} is no listening Unix socket of its style", file_entry(*listener)));
+            }
+        }
+    }
+}
+
+fn unix_abstract(name: &Bytes, tell: &mut dyn FnMut(String)) {
+    if name.0.len() > NAME_MAX {
+        tell(format!("name: {} bytes: the kernel takes {NAME_MAX}", name.0.len()));
+    }
+}
+
+fn unix_path(path: &Bytes, tell: &mut dyn FnMut(String)) {
+    if path.0.is_empty() || path.0.len() > NAME_MAX || path.0.contains(&0) {
+        tell(format!("name: path: {path:?} is not 1 to {NAME_MAX} bytes without NUL"));
+    }
+}
+
+fn unix_peer(image: &Image, id: FileId, socket: &UnixSocket, peer: FileId, tell: &mut dyn FnMut(String)) {
+    let other = file_entry(peer);
+    let Some(there) = unix_at(image, peer).filter(|there| there.style == socket.style) else {
+        return tell(format!("link: connected: {other} is no Unix socket of its style"));
+    };
+    match &there.link {
+        UnixLink::Listening(listening) if listening.pending.contains(&id) => {}
+        UnixLink::Listening(_) => tell(format!("link: connected: {other} does not list it as pending")),
+        UnixLink::Connected(back) if *back == id => {}
+        _ if socket.style == SocketStyle::Datagram && there.name.is_some() => {}
+        _ => tell(format!("link: connected: {other} is not connected to it")),
+    }
+}
+
+fn inet(image: &Image, id: FileId, socket: &InetSocket, tell: &mut dyn FnMut(String)) {
+    options(&socket.options, tell);
+    let stream = socket.style == SocketStyle::Stream;
+    let allowed = match &socket.link {
+        InetLink::Unconnected => true,
+        InetLink::Directed(_) => !stream,
+        InetLink::Listening(_) | InetLink::Connected(_) | InetLink::Ended => stream,
+    };
+    if socket.style == SocketStyle::Seqpacket || !allowed {
+        tell("link: TCP sockets are streams and listen or connect, UDP sockets are datagram sockets".to_owned());
+    }
+    if socket.local.is_none() && !matches!(socket.link, InetLink::Unconnected) {
+        tell("local: it is connected or listens, and has no address".to_owned());
+    }
+    let carried = matches!(socket.link, InetLink::Connected(_) | InetLink::Ended);
+    if !carried && (socket.received, socket.unsent) != (0, 0) || stream && !socket.datagrams.is_empty() {
+        tell("received, unsent, datagrams: more than a socket of this kind can hold".to_owned());
+    }
+    let remote = match &socket.link {
+        InetLink::Directed(remote) => Some(*remote),
+        InetLink::Connected(connection) => Some(connection.remote),
+        _ => None,
+    };
+    let addresses = socket.local.iter().chain(&remote).chain(socket.datagrams.iter().map(|datagram| &datagram.from));
+    for address in addresses.filter(|address| address.is_ipv6() != socket.ipv6) {
+        tell(format!("{address} is of the other version of IP"));
+    }
+    if let Some(large) = socket.datagrams.iter().find(|datagram| datagram.length > DATAGRAM_MAX) {
+        tell(format!("datagrams: {} bytes: the largest has {DATAGRAM_MAX}", large.length));
+    }
+    match &socket.link {
+        InetLink::Listening(listening) => {
+            for &client in &listening.pending {
+                let peer = inet_at(image, client).and_then(connection).and_then(|connection| connection.peer);
+                if peer != Some(id) {
+                    tell(format!("pending: {} is no TCP socket that is connected to it", file_entry(client)));
+                }
+            }
+        }
+        InetLink::Connected(connection) => {
+            if connection.window_scale.is_some_and(|scale| scale > 14) {
+                tell("window_scale: the largest is 14".to_owned());
+            }
+            if let Some(peer) = connection.peer {
+                tcp_peer(image, id, socket, connection, peer, tell);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn connection(socket: &InetSocket) -> Option<&TcpConnection> {
+    match &socket.link {
+        InetLink::Connected(connection) => Some(connection),
+        _ => None,
+    }
+}
+
+fn tcp_peer(
+    image: &Image,
+    id: FileId,
+    socket: &InetSocket,
+    own: &TcpConnection,
+    peer: FileId,
+    tell: &mut dyn FnMut(String),
+) {
+    let other = file_entry(peer);
+    let there = inet_at(image, peer);
+    match there.map(|there| &there.link) {
+        Some(InetLink::Listening(listening)) if listening.pending.contains(&id) => {}
+        Some(InetLink::Connected(back)) if back.peer == Some(id) => {
+            let local = there.and_then(|there| there.local);
+            if local.map(plain) != Some(plain(own.remote)) || socket.local.map(plain) != Some(plain(back.remote)) {
+                tell(format!("link: connected: its addresses are not those of {other}, turned round"));
+            }
+        }
+        _ => tell(format!("link: connected: {other} is not connected to it")),
+    }
+}
+
+/// An address without the wrapping that a socket of version 6 has for those of version 4.
+fn plain(address: SocketAddr) -> (IpAddr, u16) {
+    (address.ip().to_canonical(), address.port())
+}
+
+fn options(options: &SocketOptions, tell: &mut dyn FnMut(String)) {
+    let mut seen = BTreeSet::new();
+    for option in &options.numbers {
+        if known_option(&option.name).is_none() {
+            tell(format!("options: {:?} is none that is carried", option.name));
+        } else if !seen.insert(&option.name) {
+            tell(format!("options: {} stands there twice", option.name));
+        }
+    }
+    let longest = u64::try_from(i64::MAX).unwrap_or(u64::MAX);
+    if options.receive_timeout_us.max(options.send_timeout_us) > longest {
+        tell("options: a time limit is below 2^63 microseconds".to_owned());
+    }
+    if options.linger.is_some_and(|seconds| i32::try_from(seconds).is_err()) {
+        tell("options: linger: it is below 2^31 seconds".to_owned());
+    }
+}

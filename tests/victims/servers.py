@@ -1,0 +1,194 @@
+"""A server with clients beside it in the container, asked numbered questions over connections that stay open, and now and then over a new
+one. No answer may be lost, doubled or wrong.
+
+usage: servers.py PATH nginx|redis|memcached|node|asyncio
+
+Appends `N` to PATH for each round. When PATH.check appears it writes PATH.result.
+"""
+
+import asyncio
+import http.client
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+PORT = 8123
+path, kind = sys.argv[1:3]
+directory = tempfile.mkdtemp(prefix="servers-", dir=os.path.dirname(path))
+unix_path = os.path.join(directory, "socket")
+
+
+def expect(found, expected):
+    if found != expected:
+        raise AssertionError(f"{found!r} came where {expected!r} belongs")
+
+
+class Lines:
+    """A client of a protocol whose answers are lines."""
+
+    def __init__(self, family=socket.AF_INET):
+        self.socket = socket.socket(family)
+        self.socket.connect(unix_path if family == socket.AF_UNIX else ("127.0.0.1", PORT))
+        self.answers = self.socket.makefile("rb")
+
+    def ask(self, question):
+        self.socket.sendall(question + b"\r\n")
+        return self.answers.readline().rstrip()
+
+    def close(self):
+        self.answers.close()
+        self.socket.close()
+
+
+class Web:
+    def __init__(self):
+        self.connection = http.client.HTTPConnection("127.0.0.1", PORT)
+
+    def ask(self, question):
+        self.connection.request("GET", question)
+        return self.connection.getresponse().read()
+
+    def close(self):
+        self.connection.close()
+
+
+class Nginx:
+    client = Web
+
+    def command(self):
+        with open(os.path.join(directory, "page"), "w") as page:
+            page.write("page " * 20000)
+        config = os.path.join(directory, "nginx.conf")
+        with open(config, "w") as out:
+            out.write(f"""
+                daemon off; master_process {os.environ.get("NGINX_MASTER", "off")}; worker_processes 2; user root;
+                pid {directory}/pid; error_log {directory}/error; events {{}}
+                http {{ access_log off; keepalive_requests 1000000; keepalive_timeout 1h;
+                    server {{ listen 127.0.0.1:{PORT}; root {directory};
+                        location /echo/ {{ return 200 $uri; }} }} }}
+            """)
+        return ["nginx", "-c", config, "-e", os.path.join(directory, "error")]
+
+    def check(self, client, number):
+        expect(client.ask(f"/echo/{number}"), f"/echo/{number}".encode())
+        expect(len(client.ask("/page")), 100000)
+
+
+class Redis:
+    def __init__(self):
+        self.count = 0
+
+    def client(self):
+        # Every other one over TCP.
+        self.count += 1
+        return Lines(socket.AF_UNIX if self.count % 2 else socket.AF_INET)
+
+    def command(self):
+        options = f"--port {PORT} --bind 127.0.0.1 --unixsocket {unix_path} --dir {directory} --appendonly yes --save ''"
+        return ["sh", "-c", f"exec redis-server {options}"]
+
+    def check(self, client, number):
+        expect(client.ask(b"INCR counter"), b":%d" % number)
+
+
+class Memcached:
+    client = Lines
+
+    def command(self):
+        return ["memcached", "-u", "root", "-l", "127.0.0.1", "-p", str(PORT), "-U", "0", "-t", "3"]
+
+    def check(self, client, number):
+        if number == 1:
+            expect(client.ask(b"set counter 0 0 1\r\n0"), b"STORED")
+        expect(client.ask(b"incr counter 1"), str(number).encode())
+
+
+class Node:
+    client = Web
+
+    def command(self):
+        program = f"""
+            let count = 0;
+            const server = require('http').createServer((request, answer) => answer.end(`${{++count}} ${{request.url}}`));
+            server.keepAliveTimeout = 3600e3;
+            server.listen({PORT});
+        """
+        return ["/usr/bin/node", "-e", program]
+
+    def check(self, client, number):
+        expect(client.ask(f"/{number}"), f"{number} /{number}".encode())
+
+
+class Asyncio:
+    client = Lines
+
+    def command(self):
+        return [sys.executable, os.path.abspath(__file__), path, "serve"]
+
+    def check(self, client, number):
+        expect(client.ask(str(number).encode()), b"%d of %d" % (number, number))
+
+
+async def serve():
+    count = 0
+
+    async def answer(reader, writer):
+        nonlocal count
+        while line := await reader.readline():
+            count += 1
+            await asyncio.sleep(0.001)
+            writer.write(line.rstrip() + b" of %d\r\n" % count)
+            await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", PORT)
+    await server.serve_forever()
+
+
+def connected(make):
+    """A client, once the server is up."""
+    end = time.monotonic() + 20
+    while True:
+        try:
+            client = make()
+            if isinstance(client, Web):
+                client.connection.connect()
+            return client
+        except OSError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.02)
+
+
+def main():
+    server = {"nginx": Nginx, "redis": Redis, "memcached": Memcached, "node": Node, "asyncio": Asyncio}[kind]()
+    process = subprocess.Popen(server.command(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    clients = [connected(server.client) for _ in range(4)]
+    number = 0
+    with open(path, "a", buffering=1) as out:
+        while not os.path.exists(path + ".check"):
+            number += 1
+            if number % 20 == 0:
+                clients.pop(0).close()
+                clients.append(connected(server.client))
+            server.check(clients[number % len(clients)], number)
+            out.write(f"{number}\n")
+            time.sleep(0.02)
+    process.terminate()
+    process.wait(10)
+
+
+if kind == "serve":
+    asyncio.run(serve())
+    sys.exit()
+verdict = "ok"
+try:
+    main()
+except Exception as error:
+    verdict = repr(error)
+with open(path + ".result.new", "w") as result:
+    result.write(verdict)
+os.rename(path + ".result.new", path + ".result")
