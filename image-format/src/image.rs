@@ -164,7 +164,7 @@ impl Image {
             out(layout::file_entry(id), render_object(file));
         }
         for (&number, pty) in &self.ttys {
-            out.insert(layout::tty_file(number), render_object(pty));
+            out(layout::tty_file(number), render_object(pty));
         }
         for (&pid, process) in &self.processes {
             let mut put = |name: &str, bytes| out(layout::process_file(pid, name), bytes);
