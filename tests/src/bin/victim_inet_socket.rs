@@ -61,6 +61,7 @@ fn set_up() -> Result<Sockets> {
     (&left.client).write_all(b"last words")?;
     let full = Connection::open(&listener, here)?;
     setsockopt(&full.server, sockopt::RcvBuf, &20_000)?;
+    setsockopt(&full.client, sockopt::SndBuf, &100_000)?;
     let flood = flood(&full.client)?;
     let mapped = Connection::open(&dual, SocketAddr::new("127.0.0.1".parse()?, dual.local_addr()?.port()))?;
     let waiting = TcpStream::connect((Ipv6Addr::LOCALHOST, dual.local_addr()?.port()))?;

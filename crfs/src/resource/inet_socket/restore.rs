@@ -155,7 +155,7 @@ fn pair(
     let other = peer.map_or(id, |(id, _)| id);
     let their_remote = peer.map_or(local, |_| theirs.remote);
     let two = end(other, their_record, (their_local, their_remote), &their_received, begins(&received), theirs, own)?;
-    tcp::end_repair(one.as_fd()).and_then(|()| tcp::end_repair(two.as_fd())).doing(doing)?;
+    leave_repair((one.as_fd(), &received), (two.as_fd(), &their_received)).doing(doing)?;
     for (fd, unsent) in [(&one, &unsent), (&two, &their_unsent)] {
         give(fd.as_fd(), unsent).doing(|| format!("{object}: sending what had not arrived"))?;
     }
@@ -170,6 +170,17 @@ fn pair(
         }
     }
     Ok((one, two))
+}
+
+/// Tells both ends of a connection, each with what it has received, what the other takes, and lets them go.
+fn leave_repair(one: (BorrowedFd<'_>, &[u8]), two: (BorrowedFd<'_>, &[u8])) -> nix::Result<()> {
+    let length = |bytes: &[u8]| u32::try_from(bytes.len()).map_err(|_| Errno::EFBIG);
+    let (received, theirs) = (length(one.1)?, length(two.1)?);
+    let (room, their_room) = (tcp::room(one.0, received)?, tcp::room(two.0, theirs)?);
+    tcp::set_windows(one.0, FIRST_BYTE.wrapping_add(received), room, their_room)?;
+    tcp::set_windows(two.0, FIRST_BYTE.wrapping_add(theirs), their_room, room)?;
+    tcp::end_repair(one.0)?;
+    tcp::end_repair(two.0)
 }
 
 /// What was received, and what had not arrived at the other end.

@@ -12,6 +12,7 @@ const TCP_REPAIR: i32 = 19;
 const TCP_REPAIR_QUEUE: i32 = 20;
 const TCP_QUEUE_SEQ: i32 = 21;
 const TCP_REPAIR_OPTIONS: i32 = 22;
+const TCP_REPAIR_WINDOW: i32 = 29;
 /// Leaves repair without telling the other end anything.
 const QUIETLY: i32 = -1;
 const TCPOPT_MSS: u32 = 2;
@@ -123,6 +124,22 @@ pub(super) fn set_agreed(socket: BorrowedFd<'_>, agreed: Agreed) -> Result<()> {
     let bytes: Vec<u8> =
         options.iter().flat_map(|(code, value)| [code.to_ne_bytes(), value.to_ne_bytes()]).flatten().collect();
     set(socket, IPPROTO_TCP, TCP_REPAIR_OPTIONS, &bytes)
+}
+
+/// How many bytes a connection under repair would still take before its program reads, when it holds `received`.
+pub(super) fn room(socket: BorrowedFd<'_>, received: u32) -> Result<u32> {
+    // `struct tcp_repair_window`: the fourth number is the window it tells, counted from the first byte.
+    let mut bytes = [0; 20];
+    get(socket, IPPROTO_TCP, TCP_REPAIR_WINDOW, &mut bytes)?;
+    Ok(u32::from_ne_bytes([bytes[12], bytes[13], bytes[14], bytes[15]]).saturating_sub(received))
+}
+
+/// Tells a connection under repair both windows: so many bytes it takes itself, `next` being the number of the first of them, and so
+/// many the other end takes. Without that the other end's is unknown, and nothing is sent until a timer asks for it.
+pub(super) fn set_windows(socket: BorrowedFd<'_>, next: u32, own: u32, other: u32) -> Result<()> {
+    // snd_wl1 (the segment that told it, before any that comes), snd_wnd, max_window, rcv_wnd, rcv_wup
+    let window = [next.wrapping_sub(1), other, other, own, next];
+    set(socket, IPPROTO_TCP, TCP_REPAIR_WINDOW, &window.map(u32::to_ne_bytes).concat())
 }
 
 /// Bytes of the send queue, `length` of them, and leaves them there.
