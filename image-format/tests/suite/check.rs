@@ -269,6 +269,14 @@ fn parents() {
 }
 
 #[test]
+fn parents_by_thread() {
+    each_is_told(&[
+        (|i| record(i).parent_thread = Some(Pid(88)), "0x00003002/process: parent_thread: process 1 has no thread 88"),
+        (|i| record(i).parent_thread = Some(FIRST), "0x00003002/process: parent_thread: 1, which null stands for"),
+    ]);
+}
+
+#[test]
 fn job_control() {
     fn stopped_by(process: &mut Process, signal: u8) {
         process.job_control = JobControl::Stopped(Stopped { signal: Signal(signal), told: false });

@@ -117,3 +117,14 @@ fn deep_nesting_is_refused() {
     let text = format!("{}\n", "{\"a\":".repeat(1 << 16));
     assert!(parse_file("0x00000001/fds", text.as_bytes()).is_err());
 }
+
+/// A million threads named in a list, of which nothing else is there: answered at the first, without room for a million.
+#[test]
+fn a_list_of_threads_that_are_not_there_is_refused() {
+    let mut files = golden::files();
+    let mut list: String = (1..1_000_000).map(|tid| format!("{{\"tid\":{tid}}}\n")).collect();
+    list.push_str("{\"end\":true}\n");
+    files.insert("0x00000001/thread.list".to_owned(), list.into_bytes());
+    let refused = Image::parse(&files).unwrap_err().to_string();
+    assert_eq!(refused, "0x00000001/0x00000002/attr: missing");
+}
