@@ -125,14 +125,19 @@ impl Cgroup {
     /// The cgroup that a process is in; None for one that is gone.
     ///
     /// # Errors
-    /// [`Kind::Unsupported`] where cgroup v2 is not mounted.
+    /// [`Kind::Unsupported`] where cgroup v2 is not mounted, or not that part of it.
     pub fn of_process(pid: i32) -> Result<Option<Self>, Failure> {
         let (mount, mounted_root) = mount_point()?;
         let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-        let own = text.lines().find_map(|line| line.strip_prefix("0::"));
-        // Relative to what is mounted.
-        let below = own.and_then(|own| Path::new(own).strip_prefix(&mounted_root).ok().map(Path::to_owned));
-        Ok(below.map(|below| Cgroup { path: mount.join(below) }))
+        let Some(own) = text.lines().find_map(|line| line.strip_prefix("0::")) else { return Ok(None) };
+        // Above the root of the caller's cgroup namespace it begins with `/..`.
+        match Path::new(own).strip_prefix(&mounted_root) {
+            Ok(below) if !below.starts_with("..") => Ok(Some(Cgroup { path: mount.join(below) })),
+            _ => Err(Failure::new(
+                Kind::Unsupported,
+                format!("process {pid}: its cgroup {own} is outside of what is mounted on {}", mount.display()),
+            )),
+        }
     }
 
     fn create_directory(&self) -> Result<(), Failure> {

@@ -1,5 +1,6 @@
 //! Taking in what runs, `crctl add`; and running a command in what is there, `crctl exec`.
 
+use crfs_tests::compare::differences;
 use crfs_tests::world::{Leftovers, Method, Outcome, PATIENCE, Program, World, binary, python, wait_for};
 use serde_json::Value;
 use std::fs;
@@ -52,6 +53,16 @@ impl Drop for Host {
 
 fn counter(world: &World) -> Program {
     Program::script(world, python(), "counter.py", &[])
+}
+
+/// Waits until nobody has a pid of the image: who adopted its orphans may take a while to wait for them.
+#[track_caller]
+fn expect_free(copy: &Path) {
+    let names = fs::read_dir(copy).expect("a copy").flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    let pids = names.filter_map(|name| u32::from_str_radix(name.strip_prefix("0x")?, 16).ok());
+    for pid in pids.collect::<Vec<_>>() {
+        assert!(wait_for(PATIENCE, || !Path::new(&format!("/proc/{pid}")).exists()), "process {pid} is there");
+    }
 }
 
 fn init(world: &World, name: &str) -> String {
@@ -134,6 +145,34 @@ fn while_an_id_is_taken_it_comes_back_in_a_pid_namespace_of_its_own() {
     assert_eq!(init(&world, "vs1"), pid);
     world.remove("vs1");
     before.expect_again(&world);
+}
+
+/// Processes with threads, zombies and signals, none of which runs: all of them is the same in their place and elsewhere.
+#[test]
+fn the_image_taken_after_a_restore_is_the_same() {
+    let world = World::new();
+    let program = Program::script(&world, python(), "still.py", &["threads", "zombies", "signals"]);
+    let mut host = Host::program(&world, &program);
+    world.crctl(["add", "vs1", "--pid", &host.pid()]).expect_success();
+    world.freeze("vs1");
+    let copy = world.copy_out("vs1", Method::Cp);
+    world.kill("vs1");
+    for in_place in [false, true] {
+        if in_place {
+            host.reap();
+            expect_free(&copy);
+        }
+        world.restore(&copy, "vs1", Method::Cp);
+        assert_eq!(world.status("vs1")["record"]["stub_init"].is_null(), in_place);
+        world.thaw("vs1");
+        world.freeze("vs1");
+        let again = world.copy_out("vs1", Method::Cp);
+        let mut found = differences(&copy, &again);
+        // Clocks go on.
+        found.retain(|difference| !difference.place.contains("manifest:0.clocks."));
+        assert!(found.is_empty(), "in its place: {in_place}: {found:#?}");
+        world.kill("vs1");
+    }
 }
 
 #[test]
@@ -262,6 +301,7 @@ fn all_that_is_in_a_cgroup() {
     let copy = world.copy_out("vs1", Method::Tar);
     world.kill("vs1");
     hosts.iter_mut().for_each(Host::reap);
+    expect_free(&copy);
     world.restore(&copy, "vs1", Method::Tar);
     world.thaw("vs1");
     for host in &hosts {
@@ -295,9 +335,9 @@ fn what_names_somebody_outside_is_an_obstacle() {
 #[test]
 fn what_cannot_be_taken_in_is_refused_and_stays_where_it_is() {
     let world = World::new();
-    let before = Leftovers::of(&world);
     let program = counter(&world);
     let host = Host::program(&world, &program);
+    let before = Leftovers::of(&world);
     let refused = |arguments: &[&str], code: i32, words: &[&str]| {
         let outcome = world.crctl([&["add"], arguments].concat()).expect_refusal(words);
         assert_eq!(outcome.code(), Some(code), "{outcome}");
