@@ -2,7 +2,8 @@
 
 use super::Findings;
 use crate::image::{Image, ProcessImage};
-use crate::layout::{SYSV_MSG, SYSV_SEM, SYSV_SHM, process_file};
+use crate::layout::{MANIFEST, SYSV_MSG, SYSV_SEM, SYSV_SHM, process_file};
+use crate::manifest::NamespaceKind;
 use crate::memory::Backing;
 use crate::sysv::{MessageQueue, Permissions, SemaphoreAdjustment, SemaphoreSet, SharedSegment, SysV};
 use crate::types::{PAGE_SIZE, Pid};
@@ -20,6 +21,11 @@ pub(super) fn check(image: &Image, findings: &mut Findings) {
     lines(SYSV_SHM, segments, |s| (s.id, &s.permissions), segment, findings);
     lines(SYSV_SEM, semaphores, |s| (s.id, &s.permissions), set, findings);
     lines(SYSV_MSG, queues, |q| (q.id, &q.permissions), queue, findings);
+    // They would become the host's.
+    let any = !(segments.is_empty() && semaphores.is_empty() && queues.is_empty());
+    if any && image.manifest.container.shares(NamespaceKind::Ipc) {
+        findings.add(MANIFEST, "container.host_namespaces: ipc: System V objects take a namespace of their own");
+    }
     for (&pid, process) in &image.processes {
         attachments(pid, process, segments, findings);
         adjustments(pid, &process.semadj, semaphores, findings);

@@ -157,6 +157,13 @@ fn manifest_fields() {
             "manifest: container.root: \"srv\" is not an absolute path",
         ),
         (
+            |i| {
+                i.manifest.container.root = Some("/srv".into());
+                i.manifest.container.host_namespaces.insert(NamespaceKind::Mnt);
+            },
+            "manifest: container.host_namespaces: mnt: with a root of its own it must have mounts of its own",
+        ),
+        (
             |i| i.manifest.container.hostname = vec![b'h'; 65].into(),
             concat!(
                 "manifest: container.hostname: \"hhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhh\"",

@@ -2,6 +2,7 @@
 
 use crate::check::{CHILD, Defect, each_is_told, process};
 use crate::golden;
+use image_format::manifest::NamespaceKind;
 use image_format::memory::{Backing, SysvShm};
 use image_format::sysv::{AttachedCount, SemaphoreAdjustment};
 use image_format::{Address, Hex, Image, Octal, check, render_lines};
@@ -46,6 +47,10 @@ fn objects() {
         (|i| i.sysv.segments[0].destroyed = true, "sysv.shm: line 1: key 0x52e2c1: a destroyed segment has none"),
         (|i| i.sysv.semaphores[0].values[0] = 32768, "sysv.sem: line 1: values: 32768 is beyond 32767"),
         (|i| i.sysv.queues[0].messages[0].kind = 0, "sysv.msg: line 1: messages: type 0 is not from 1 to 2^63 - 1"),
+        (
+            |i| _ = i.manifest.container.host_namespaces.insert(NamespaceKind::Ipc),
+            "manifest: container.host_namespaces: ipc: System V objects take a namespace of their own",
+        ),
         (|i| i.sysv.queues[0].capacity = 7, "sysv.msg: line 1: messages: 8 bytes are more than its capacity of 7"),
     ];
     each_is_told(defects);
