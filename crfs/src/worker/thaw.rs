@@ -45,8 +45,8 @@ fn thaw(registry: &Registry, name: &str, report: &mut Report) -> Result<(), Fail
         settle::wait(pids.iter().map(|&pid| HostPid::new(pid)))?;
     }
     let mut waits = Waits { ends_ns: container.waits()?, anew: BTreeMap::new() };
-    if let Some(init) = record.init.filter(|_| record.restored) {
-        waits.anew = rearm::waits(&container, init.pid, &pids)?;
+    if record.restored {
+        waits.anew = rearm::waits(&container, &record)?;
     }
     let again = waits.anew.keys().map(|&tid| HostPid::new(tid));
     let tids: BTreeSet<HostPid> = interrupted::threads(&pids).into_iter().chain(again).collect();

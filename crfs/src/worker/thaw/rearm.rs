@@ -5,7 +5,7 @@
 
 use crate::captured::Captured;
 use crate::failure::{Doing, Failure, Kind};
-use crate::registry::Container;
+use crate::registry::{Container, Record};
 use crate::resource::proc::Proc;
 use crate::resource::subject;
 use crfs_sys::timerfd_time::set_relative;
@@ -27,9 +27,9 @@ const ABSOLUTE: u32 = 1;
 ///
 /// # Errors
 /// When the image cannot be read.
-pub(super) fn waits(container: &Container, init: i32, pids: &[i32]) -> Result<BTreeMap<i32, Timespec>, Failure> {
+pub(super) fn waits(container: &Container, record: &Record) -> Result<BTreeMap<i32, Timespec>, Failure> {
     let image = image(container)?;
-    let subjects = subject::collect(&mut Proc::open()?, init, pids)?;
+    let subjects = subject::collect(&mut Proc::open()?, record)?;
     let mut waits = BTreeMap::new();
     for process in &subjects.processes {
         for thread in &process.threads {
