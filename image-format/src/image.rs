@@ -2,6 +2,7 @@
 
 use crate::files::{File, Stdio};
 use crate::layout;
+use crate::ldt::LdtEntry;
 use crate::manifest::{Manifest, PathEntry, PathKind};
 use crate::memory::{Backing, ChunkSum, Segment};
 use crate::process::{Absent, Fd, Process, ProcessAttr, ThreadEntry, Zombie};
@@ -44,6 +45,8 @@ pub struct ProcessImage {
     pub attr: ProcessAttr,
     /// `fds`.
     pub fds: Vec<Fd>,
+    /// `ldt`.
+    pub ldt: Vec<LdtEntry>,
     /// `mem.segments`.
     pub segments: Vec<Segment>,
     /// `signal.action`.
@@ -174,6 +177,7 @@ impl Image {
             put("process", render_object(&process.process));
             put("attr", render_object(&process.attr));
             put("fds", render_lines(&process.fds));
+            put("ldt", render_lines(&process.ldt));
             put("mem.segments", render_lines(&process.segments));
             put("signal.action", render_lines(&process.actions));
             put("signal.pending", render_lines(&process.pending));
@@ -376,6 +380,7 @@ fn process_image(source: &dyn TextSource, pid: Pid) -> Result<ProcessImage, Imag
         process: object(source, &path("process"))?,
         attr: object(source, &path("attr"))?,
         fds: lines(source, &path("fds"))?,
+        ldt: lines(source, &path("ldt"))?,
         segments: lines(source, &path("mem.segments"))?,
         actions: lines(source, &path("signal.action"))?,
         pending: lines(source, &path("signal.pending"))?,
@@ -418,6 +423,7 @@ pub fn parse_file(path: &str, bytes: &[u8]) -> Result<(), ImageError> {
         [layout::FILES, _] => object::<File>,
         [_, "attr"] => object::<ProcessAttr>,
         [_, "fds"] => lines::<Fd>,
+        [_, "ldt"] => lines::<LdtEntry>,
         [_, "mem.segments"] => lines::<Segment>,
         [_, layout::MEM_SUMS] => lines::<ChunkSum>,
         [_, "process"] => object::<Process>,

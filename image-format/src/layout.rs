@@ -31,12 +31,13 @@ pub const SYSV_MSG: &str = "sysv.msg";
 pub const CONTAINER_FILES: [&str; 3] = [SYSV_MSG, SYSV_SEM, SYSV_SHM];
 
 /// Files of a process that version 1 knows only as empty.
-pub const PROCESS_ABSENT: [&str; 3] = ["aio", "ldt", "numa"];
+pub const PROCESS_ABSENT: [&str; 2] = ["aio", "numa"];
 
 /// Files of a process that hold content, but for the page contents.
-pub const PROCESS_FILES: [(&str, PathKind); 10] = [
+pub const PROCESS_FILES: [(&str, PathKind); 11] = [
     ("attr", PathKind::Object),
     ("fds", PathKind::Lines),
+    ("ldt", PathKind::Lines),
     ("mem.segments", PathKind::Lines),
     (MEM_SUMS, PathKind::Lines),
     ("process", PathKind::Object),

@@ -6,9 +6,11 @@
 
 pub mod blocker;
 pub mod check;
+pub mod controls;
 pub mod files;
 pub mod image;
 pub mod layout;
+pub mod ldt;
 pub mod manifest;
 pub mod memory;
 pub mod process;

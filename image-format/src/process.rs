@@ -1,5 +1,6 @@
 //! The files of a process that are neither memory nor descriptors.
 
+use crate::controls::MemoryPolicy;
 use crate::signal::Signal;
 use crate::types::{Address, Blob, Bytes, FileId, Hex, Octal, Pid};
 use serde::de::{Error as _, MapAccess, Visitor};
@@ -132,6 +133,10 @@ pub struct ProcessAttr {
     pub oom_score_adj: i32,
     /// /proc/PID/coredump_filter.
     pub coredump_filter: Hex,
+    /// What holds for all its memory.
+    pub memory: MemoryPolicy,
+    /// /proc/PID/autogroup: the nice value of its session as a whole; null where the kernel groups none.
+    pub autogroup_nice: Option<i32>,
 }
 
 /// A line of `fds`.

@@ -1,5 +1,6 @@
 //! The files of a thread.
 
+use crate::controls::ThreadControls;
 use crate::flags;
 use crate::seccomp::Seccomp;
 use crate::signal::Signal;
@@ -34,6 +35,10 @@ pub struct ThreadAttr {
     pub no_new_privs: bool,
     /// Which system calls it may make.
     pub seccomp: Seccomp,
+    /// What else it told the kernel by prctl(2).
+    pub controls: ThreadControls,
+    /// /proc/PID/loginuid; null for a user that never logged in.
+    pub login_uid: Option<u32>,
 }
 
 /// Credentials, as /proc/PID/status shows them.

@@ -44,6 +44,29 @@ fn names_limits_and_places_take_effect() {
     assert_eq!(made, format!("{}:600", elsewhere.join("here").display()));
 }
 
+/// What this machine's root may not do is told, and the container comes back.
+#[test]
+fn what_cannot_be_set_is_told() {
+    const CAP_SYS_RESOURCE: u64 = 1 << 24;
+    let world = World::new();
+    let victim = Program::victim(&world, "data", &["1"]);
+    world.start("vs1", &victim);
+    world.freeze("vs1");
+    let copy = world.copy_out("vs1", Method::Cp);
+    world.kill("vs1");
+    edit_object(&copy.join(PROCESS).join("0x00000001/attr"), |attr| attr["controls"]["io_flusher"] = json!(true));
+    world.restore(&copy, "vs1", Method::Cp);
+    let status = fs::read_to_string("/proc/self/status").expect("our own status");
+    let own = status.lines().find_map(|line| line.strip_prefix("CapEff:\t"));
+    let own = own.and_then(|mask| u64::from_str_radix(mask, 16).ok()).expect("our capabilities");
+    if own & CAP_SYS_RESOURCE == 0 {
+        world.status_says("vs1", &["io_flusher could not be set"]);
+    }
+    world.thaw("vs1");
+    victim.goes_on(2);
+    victim.passes();
+}
+
 /// An edit that must be refused: which file, how it is changed, what the reason says.
 struct Broken {
     what: &'static str,

@@ -121,6 +121,7 @@ still! {
     mapped_files: "files";
     shared_memory: "shared";
     attributes: "attributes" "root_directory" "realtime";
+    controls: "controls";
     credentials: "nobody" "ambient" "weak_root" "half_changed";
     signals: "signals";
     threads: "threads";
@@ -164,7 +165,7 @@ macro_rules! going {
     };
 }
 going! {
-    altstack arguments avx brk credentials data epoll eventfd family files fork_sharing itimer limits masks pending
-    pipe posix_timers processes protnone rseq seccomp shared signalfd sparse stopped sysv_msg sysv_sem sysv_shm
-    terminal threads timerfd tree waits zombie
+    altstack arguments avx brk controls credentials data epoll eventfd family files fork_sharing itimer limits masks
+    pending pipe posix_timers processes protnone rseq seccomp shared signalfd sparse stopped sysv_msg sysv_sem
+    sysv_shm terminal threads timerfd tree waits zombie
 }

@@ -249,6 +249,21 @@ def attributes(_):
     syscall(251, 1, 0, 2 << 13 | 5)  # ioprio_set
 
 
+def controls(_):
+    """What prctl sets for an address space and a thread, with other values than victim_controls has."""
+    prctl(41, 1)  # PR_SET_THP_DISABLE
+    prctl(67, 1)  # PR_SET_MEMORY_MERGE
+    prctl(33, 1, 0)  # PR_MCE_KILL, late
+    call("mlockall", 6)  # MCL_FUTURE | MCL_ONFAULT
+    prctl(65, 3)  # PR_SET_MDWE, PR_MDWE_NO_INHERIT
+
+    def check():
+        found = prctl(42), prctl(68), prctl(34), prctl(66)
+        assert found == (1, 1, 0, 3), found
+
+    return check
+
+
 def root_directory(_):
     os.mkdir(path + ".root")
     os.mkdir(path + ".root/inside")

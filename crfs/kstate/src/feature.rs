@@ -81,6 +81,14 @@ features! {
     SyscallDispatch = "syscall_dispatch";
     /// set_thread_area(2) entries of the GDT.
     TlsArray = "tls_array";
+    /// PR_SET_MDWE, PR_SET_THP_DISABLE but for advised memory, mlockall(2) of future mappings.
+    MemoryFlags = "memory_flags";
+    /// PR_SET_TSC and ARCH_SET_CPUID.
+    ThreadFlags = "thread_flags";
+    /// Keyrings of thread, process and session.
+    Keyrings = "keyrings";
+    /// Whether a task is in a Landlock domain.
+    Landlock = "landlock";
     /// System call filters, and who listens to them.
     Seccomp = "seccomp";
     /// The descriptor table and the identity of open file descriptions.

@@ -212,6 +212,17 @@ paths! {
     SyscallWork: Number(8), "task_struct.thread_info.syscall_work";
     TlsArray: Place(24), "task_struct.thread.tls_array";
 
+    // Flags whose bits are learned. 5.14 - 6.18.
+    MmDefFlags: Number(8), "mm_struct.def_flags";
+    ThreadInfoFlags: Number(8), "task_struct.thread_info.flags";
+
+    // Security. 5.14 - 6.18.
+    ThreadKeyring: Pointer, "cred.thread_keyring";
+    ProcessKeyring: Pointer, "cred.process_keyring";
+    SessionKeyring: Pointer, "cred.session_keyring";
+    KeyringKeys: Number(8), "key.keys.nr_leaves_on_tree";
+    CredSecurity: Pointer, "cred.security";
+
     // System call filters. 5.14 - 6.18.
     TaskSeccompFilter: Pointer, "task_struct.seccomp.filter";
     FilterPrev: Pointer, "seccomp_filter.prev";
@@ -382,6 +393,12 @@ pub(crate) fn needs(feature: Feature) -> Needs {
         Feature::Subreaper => (&[P::TaskSignal], &[P::Subreaper]),
         Feature::SyscallDispatch => (&[], &[P::DispatchSelector, P::DispatchOffset, P::DispatchLength, P::SyscallWork]),
         Feature::TlsArray => (&[], &[P::TlsArray]),
+        Feature::MemoryFlags => (&[P::TaskMm, P::MmFlags], &[P::MmDefFlags]),
+        Feature::ThreadFlags => (&[], &[P::ThreadInfoFlags]),
+        Feature::Keyrings => {
+            (&[P::TaskCred, P::KeyringKeys], &[P::ThreadKeyring, P::ProcessKeyring, P::SessionKeyring])
+        }
+        Feature::Landlock => (&[P::TaskCred], &[P::CredSecurity]),
         Feature::Seccomp => (&[P::FilterPrev, P::FilterNotif], &[P::TaskSeccompFilter]),
         Feature::Files => (&[P::TaskFiles, P::FdtMax, P::FdtFd], &[P::FilesFdt]),
         Feature::FileCount => (&[P::TaskFiles, P::FilesFdt, P::FdtMax, P::FdtFd], &[P::FileRef]),

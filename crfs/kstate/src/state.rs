@@ -11,6 +11,7 @@ use crate::btf::{Btf, Field, PathError};
 use crate::cache;
 use crate::error::Error;
 use crate::feature::{Disabled, Feature, Status};
+use crate::flags::LearnedBits;
 use crate::paths::{self, Path};
 use crate::restart::RestartFunctions;
 use crate::tasks::{Copies, Kept, Task, word};
@@ -44,6 +45,7 @@ pub(crate) struct Knowledge {
     pub(crate) restart: RestartFunctions,
     /// What a timer on a kernel stack calls that wakes a thread, learned in calibration.
     pub(crate) wakeup: u64,
+    pub(crate) bits: LearnedBits,
 }
 
 /// Reads what the kernel keeps about tasks and has no interface for.
@@ -181,6 +183,7 @@ impl Knowledge {
             status: Vec::new(),
             restart: RestartFunctions::default(),
             wakeup: 0,
+            bits: LearnedBits::default(),
         };
         known.status = known.initial_status("not calibrated yet");
         Ok(known)

@@ -42,7 +42,7 @@ pub enum Action {
     Threads,
     /// Adjustments of System V semaphores.
     Adjustments,
-    /// What keeps children from inheriting a mapping, and locked memory.
+    /// What keeps children from inheriting a mapping, locked memory, policies for all memory, segments.
     Advice,
     /// A zombie dies again.
     Die,

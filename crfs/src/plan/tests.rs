@@ -2,6 +2,7 @@
 
 use super::order::{AFTER, Action};
 use super::*;
+use image_format::controls::{MemoryPolicy, ThreadControls};
 use image_format::manifest::{Clocks, Container, Cpu, Kernel, Manifest};
 use image_format::memory::{Backing, PageRange, Protection, Segment, SegmentFlags, Source};
 use image_format::process::{JobControl, MemoryLayout, Process, ProcessAttr, Zombie};
@@ -68,8 +69,16 @@ fn process(pid: u32, parent: u32, group: u32, session: u32) -> ProcessImage {
             environment: vec![],
             layout: MemoryLayout::default(),
         },
-        attr: ProcessAttr { dumpable: 1, child_subreaper: false, oom_score_adj: 0, coredump_filter: Hex(0x33) },
+        attr: ProcessAttr {
+            dumpable: 1,
+            child_subreaper: false,
+            oom_score_adj: 0,
+            coredump_filter: Hex(0x33),
+            memory: MemoryPolicy::default(),
+            autogroup_nice: None,
+        },
         fds: vec![],
+        ldt: vec![],
         segments: vec![],
         actions: vec![],
         pending: vec![],
@@ -113,6 +122,8 @@ fn thread() -> ThreadImage {
             pdeath_signal: None,
             no_new_privs: false,
             seccomp: Seccomp::None,
+            controls: ThreadControls::default(),
+            login_uid: None,
         },
         mask: SignalMask { blocked: SignalSet(0) },
         altstack: AltStack { sp: Address(0), size: 0, flags: AltStackFlags(2) },

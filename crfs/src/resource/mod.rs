@@ -3,6 +3,7 @@
 //! A module knows nothing of how records travel. What cannot be carried is collected in [`Findings`], all of it, so that
 //! one attempt tells a user every obstacle.
 
+pub mod autogroup;
 pub mod container;
 pub mod contents;
 pub mod descriptor;
@@ -14,7 +15,10 @@ mod inet_socket;
 pub mod interval_timer;
 pub mod job_control;
 pub mod kernel;
+pub mod ldt;
+pub mod login_uid;
 pub mod memory;
+pub mod memory_policy;
 mod pipe;
 pub mod posix_timer;
 pub mod proc;
@@ -22,12 +26,14 @@ pub mod process;
 pub mod registers;
 mod regular_file;
 pub mod seccomp;
+pub mod security;
 pub mod signal;
 mod signalfd;
 pub mod socket;
 pub mod subject;
 pub mod sysv;
 pub mod thread;
+pub mod thread_controls;
 mod timerfd;
 pub mod tty;
 mod unix_socket;

@@ -10,7 +10,7 @@ use crate::resource::container::{self, Place};
 use crate::resource::kernel::Kernel;
 use crate::resource::proc::{Proc, Status};
 use crate::resource::subject::{self, Subjects};
-use crate::resource::{Findings, descriptor, memory, process, thread, zombie};
+use crate::resource::{Findings, descriptor, memory, process, security, thread, zombie};
 use image_format::{Pid, layout};
 use std::path::Path;
 
@@ -49,6 +49,7 @@ fn survey(registry: &Registry, name: &str, findings: &mut Findings) -> Result<()
             // A thread that ends takes only its own obstacles with it.
             let mut found = Findings::default();
             let looked = thread::survey(subject, thread, &ours, &mut found)
+                .and_then(|()| security::survey(subject, thread, &mut proc, &mut found))
                 .and_then(|()| zombie::capture(subject, thread, &subjects, &mut proc, &mut found).map(drop));
             // What has let go of its files and memory on its way out looks as if it had its own.
             if !subject::is_gone(&format!("/proc/{}/task/{}", subject.host, thread.host)) {
@@ -92,6 +93,7 @@ pub(super) fn look(
         process::survey(subject, subjects, proc, findings)?;
         for thread in &subject.threads {
             thread::survey(subject, thread, &ours, findings)?;
+            security::survey(subject, thread, proc, findings)?;
         }
     }
     Ok(())

@@ -24,6 +24,10 @@ pub type SigInfo = [u8; 128];
 
 const SECCOMP_GET_FILTER: c_uint = 0x420c;
 const SECCOMP_GET_METADATA: c_uint = 0x420d;
+const SET_SYSCALL_USER_DISPATCH_CONFIG: c_uint = 0x4210;
+/// linux/prctl.h
+const PR_SYS_DISPATCH_ON: u64 = 1;
+const PR_SYS_DISPATCH_INCLUSIVE_ON: u64 = 2;
 const NT_X86_XSTATE: usize = 0x202;
 
 const _: () = assert!(size_of::<UserRegs>() == 216);
@@ -217,6 +221,42 @@ pub fn seccomp_filter_flags(tid: Pid, index: usize) -> Result<u64> {
     // SAFETY: reads and writes the size that `address` announces.
     unsafe { request(SECCOMP_GET_METADATA, tid, size_of::<SeccompMetadata>(), from_mut(&mut metadata).cast()) }?;
     Ok(metadata.flags)
+}
+
+/// `struct ptrace_sud_config`
+#[repr(C)]
+struct SudConfig {
+    mode: u64,
+    selector: u64,
+    offset: u64,
+    len: u64,
+}
+const _: () = assert!(size_of::<SudConfig>() == 32);
+
+/// System calls of a thread that become signals, as the kernel keeps it (`struct syscall_user_dispatch`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SyscallDispatch {
+    /// The byte that allows or blocks, 0 for none.
+    pub selector: u64,
+    /// Where the range begins in which calls are always allowed.
+    pub offset: u64,
+    /// Its length; a range that wraps around the end of the address space is the rest of one that is blocked.
+    pub length: u64,
+}
+
+/// Sets and switches on syscall user dispatch. `EINVAL` for a range that cannot be, `EFAULT` for a selector of the kernel's.
+pub fn set_syscall_dispatch(tid: Pid, dispatch: SyscallDispatch) -> Result<()> {
+    let SyscallDispatch { selector, offset, length } = dispatch;
+    let config = if offset != 0 && offset.checked_add(length).is_none() {
+        // The kernel takes it only as it was asked for: the range that is blocked.
+        let (offset, len) = (offset.wrapping_add(length), length.wrapping_neg());
+        SudConfig { mode: PR_SYS_DISPATCH_INCLUSIVE_ON, selector, offset, len }
+    } else {
+        SudConfig { mode: PR_SYS_DISPATCH_ON, selector, offset, len: length }
+    };
+    let config = from_ref(&config).cast_mut().cast();
+    // SAFETY: the kernel reads the 32 bytes that `address` announces.
+    unsafe { request(SET_SYSCALL_USER_DISPATCH_CONFIG, tid, size_of::<SudConfig>(), config) }.map(drop)
 }
 
 /// Which system call stop the tracee is in.

@@ -81,6 +81,20 @@ pub fn set_affinity(tid: Pid, words: &[u64]) -> Result<()> {
     Errno::result(result).map(drop)
 }
 
+/// The core scheduling cookie of a thread, a hash of it, 0 for none. `EINVAL` on a kernel without core scheduling, `ENODEV` on a
+/// machine whose cores have one thread.
+pub fn core_cookie(tid: Pid) -> Result<u64> {
+    // linux/prctl.h; PIDTYPE_PID
+    const PR_SCHED_CORE: i32 = 62;
+    const PR_SCHED_CORE_GET: i32 = 0;
+    const ONE_THREAD: i32 = 0;
+    let mut cookie = 0u64;
+    // SAFETY: the kernel writes 8 bytes at `cookie`.
+    let result = unsafe { libc::prctl(PR_SCHED_CORE, PR_SCHED_CORE_GET, tid.as_raw(), ONE_THREAD, &raw mut cookie) };
+    Errno::result(result)?;
+    Ok(cookie)
+}
+
 const IOPRIO_WHO_PROCESS: i32 = 1;
 
 /// The I/O priority of a thread: class in bits 13 to 15, level below; 0 follows the nice value.

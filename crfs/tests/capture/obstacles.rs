@@ -36,7 +36,6 @@ deleted = mmap.mmap(f.fileno(), P)
 os.unlink(f.name)
 guard = mmap.mmap(-1, 4 * P, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 assert libc.madvise(ctypes.c_void_p(address(guard)), P, 102) == 0
-libc.prctl(41, 1, 0, 0, 0)
 threads = [threading.Thread(target=lambda: (libc.unshare(0x200), libc.pause()), daemon=True)]
 for t in threads: t.start()
 mq = libc.mq_open(b'/crfs-queue', os.O_CREAT | os.O_RDWR, 0o600, None)
@@ -52,6 +51,17 @@ if os.fork() == 0:
     assert libc.syscall(317, 1, 8, ctypes.byref(program)) > 0
     libc.pause()
 if os.fork() == 0:
+    # a Landlock domain: landlock_create_ruleset, landlock_restrict_self
+    rules = libc.syscall(444, ctypes.byref(ctypes.c_ulong(1 << 9)), ctypes.c_size_t(8), 0)
+    assert libc.syscall(446, rules, 0) == 0
+    os.close(rules)
+    libc.pause()
+if os.fork() == 0:
+    # a session keyring with a key: KEYCTL_JOIN_SESSION_KEYRING, add_key
+    assert libc.syscall(250, 1, None) > 0
+    assert libc.syscall(248, b'user', b'crfs-test', b'x', ctypes.c_size_t(1), -3) > 0
+    libc.pause()
+if os.fork() == 0:
     libc.unshare(0x04000000)  # another uts namespace
     libc.pause()
 libc.mount(b'none', b'/mnt', b'tmpfs', 0, None)
@@ -64,18 +74,19 @@ while True:
     time.sleep(0.01)
 ";
 
-const SEEN_FROM_OUTSIDE: [(&str, &str); 7] = [
+const SEEN_FROM_OUTSIDE: [(&str, &str); 6] = [
     ("0x00000001/0x00000001/timers", "POSIX timer (id 0) on clock -8"),
     ("0x00000001/mem.segments", "memfd"),
     ("0x00000001/mem.segments", "deleted"),
-    ("0x00000001/attr", "huge pages switched off"),
     ("/attr", "of its own, unlike the rest of its process"),
     ("/attr", "kind uts"),
     ("manifest", "mounted on /mnt"),
 ];
 
-const SEEN_FROZEN: [(&str, &str); 3] = [
+const SEEN_FROZEN: [(&str, &str); 5] = [
     ("/attr", "asks a supervisor about its system calls"),
+    ("/attr", "is confined by Landlock"),
+    ("/attr", "has keys in a session keyring of its own"),
     ("files", "POSIX message queue /crfs-queue"),
     ("0x00000001/mem.segments", "guard pages"),
 ];

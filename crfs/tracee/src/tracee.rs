@@ -310,6 +310,11 @@ impl Tracee<Stopped> {
         Ok(filters)
     }
 
+    /// Turns system calls into signals.
+    pub fn set_syscall_dispatch(&self, dispatch: sys::SyscallDispatch) -> Result<(), Error> {
+        sys::set_syscall_dispatch(self.tid.pid(), dispatch).map_err(self.error("set the syscall user dispatch of"))
+    }
+
     /// Replaces the options.
     pub fn set_options(&self, options: SeizeOptions) -> Result<(), Error> {
         nix_ptrace::setoptions(self.tid.pid(), options.bits()).map_err(self.error("set the options of"))

@@ -1,7 +1,9 @@
 //! Any value of any record: the numbers at their edges and the strings with everything that needs escaping.
 
+use image_format::controls::*;
 use image_format::files::*;
 use image_format::image::{Image, ProcessImage, ThreadImage};
+use image_format::ldt::*;
 use image_format::manifest::*;
 use image_format::memory::*;
 use image_format::process::*;
@@ -133,7 +135,7 @@ impl<T: Arbitrary + Ord> Arbitrary for BTreeSet<T> {
 
 wrappers! {
     Pid, FileId, Address, Hex, Octal, Blob, Fixed, SignalSet,
-    OpenFlags, Protection, SegmentFlags, AltStackFlags, ActionFlags, SecureBits, SeccompFlags,
+    OpenFlags, Protection, SegmentFlags, AltStackFlags, ActionFlags, SecureBits, SeccompFlags, Mdwe, LockFuture, LdtFlags,
 }
 
 choices! {
@@ -153,6 +155,8 @@ choices! {
     Resume [Again, Ended] [Remaining]
     JobControl [Running, Continued] [Stopped]
     Seccomp [None, Strict] [Filter]
+    HugePages [Default, Advised, Never] []
+    MemoryErrors [Default, Early, Late] []
     IntervalTimerKind [ITIMER_REAL, ITIMER_VIRTUAL, ITIMER_PROF] []
     Timer [] [Interval, Posix]
     TimerClock [CLOCK_REALTIME, CLOCK_MONOTONIC, CLOCK_BOOTTIME, CLOCK_TAI, CLOCK_PROCESS_CPUTIME_ID]
@@ -227,7 +231,11 @@ records! {
         start_code, end_code, start_data, end_data, start_brk, brk, start_stack, arg_start, arg_end, env_start, env_end,
         auxv,
     }
-    ProcessAttr { dumpable, child_subreaper, oom_score_adj, coredump_filter }
+    ProcessAttr { dumpable, child_subreaper, oom_score_adj, coredump_filter, memory, autogroup_nice }
+    MemoryPolicy { huge_pages, merge, mdwe, lock_future }
+    ThreadControls { no_tsc, no_cpuid, memory_errors, io_flusher, syscall_dispatch }
+    SyscallDispatch { selector, start, length }
+    LdtEntry { entry, base, limit, contents, flags }
     Fd { fd, file, cloexec }
     ThreadEntry { tid }
     Zombie { pid, group, session, name, uid, gid, exit_signal, status }
@@ -237,7 +245,7 @@ records! {
     PendingSignal { signal, code, siginfo }
     ThreadAttr {
         name, credentials, scheduling, affinity, timer_slack_ns, personality, tid_address, robust_list, rseq,
-        pdeath_signal, no_new_privs, seccomp,
+        pdeath_signal, no_new_privs, seccomp, controls, login_uid,
     }
     Credentials { uid, gid, groups, inheritable, permitted, effective, bounding, ambient, securebits }
     Scheduling { policy, flags, nice, priority, runtime_ns, deadline_ns, period_ns, io_priority }
@@ -255,7 +263,7 @@ records! {
     NotifyThread { signal, thread }
     Tls { fs_base, gs_base }
     ThreadImage { attr, mask, altstack, pending, fpu, frame, timers, tls, zombies }
-    ProcessImage { process, attr, fds, segments, actions, pending, semadj, threads }
+    ProcessImage { process, attr, fds, ldt, segments, actions, pending, semadj, threads }
     SeccompFilter { filter, after, flags, program }
     Image { manifest, processes, files, stdios, seccomp, sysv, ttys }
 }

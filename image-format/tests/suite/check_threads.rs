@@ -2,6 +2,8 @@
 
 use crate::check::{CHILD, FIRST, THREAD, attr, each_is_told, process, registers, thread};
 use crate::golden;
+use image_format::controls::{LockFuture, Mdwe, MemoryPolicy, SyscallDispatch};
+use image_format::ldt::{LdtEntry, LdtFlags};
 use image_format::seccomp::{Seccomp, SeccompFilter, SeccompFlags};
 use image_format::signal::{AltStackFlags, Signal, SignalSet};
 use image_format::thread::{InterruptedSyscall, Resume};
@@ -382,4 +384,67 @@ fn posix_timer(image: &mut Image) -> &mut PosixTimer {
         Timer::Posix(timer) => timer,
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn controls_and_segments() {
+    fn dispatch(i: &mut image_format::Image) -> &mut SyscallDispatch {
+        let thread = process(i, CHILD).threads.get_mut(&THREAD).unwrap();
+        thread.attr.controls.syscall_dispatch.as_mut().unwrap()
+    }
+    fn memory(i: &mut image_format::Image) -> &mut MemoryPolicy {
+        &mut process(i, FIRST).attr.memory
+    }
+    fn segment(i: &mut image_format::Image) -> &mut LdtEntry {
+        &mut process(i, CHILD).ldt[0]
+    }
+    each_is_told(&[
+        (|i| memory(i).mdwe = Mdwe(4), "0x00000001/attr: memory.mdwe: 0x4 is not known here"),
+        (
+            |i| memory(i).mdwe = Mdwe(2),
+            "0x00000001/attr: memory.mdwe: PR_MDWE_NO_INHERIT goes with PR_MDWE_REFUSE_EXEC_GAIN",
+        ),
+        (|i| memory(i).lock_future = LockFuture(1), "0x00000001/attr: memory.lock_future: 0x1 is not known here"),
+        (
+            |i| memory(i).lock_future = LockFuture::MCL_ONFAULT,
+            "0x00000001/attr: memory.lock_future: MCL_ONFAULT goes with MCL_FUTURE",
+        ),
+        (|i| process(i, FIRST).attr.autogroup_nice = Some(20), "0x00000001/attr: autogroup_nice 20: it is -20 to 19"),
+        (
+            |i| attr(i).login_uid = Some(u32::MAX),
+            "0x00000001/0x00000001/attr: login_uid: 4294967295 is no user; null is none",
+        ),
+        (
+            |i| dispatch(i).selector = Address(u64::MAX),
+            "0x00003002/0x00003003/attr: controls.syscall_dispatch: selector: 0xffffffffffffffff is no user space address",
+        ),
+        (
+            |i| dispatch(i).length = Hex(0),
+            "0x00003002/0x00003003/attr: controls.syscall_dispatch: length: no range begins at 0x401000",
+        ),
+        (|i| segment(i).entry = 8192, "0x00003002/ldt: line 1: entry 8192: a table has 8192"),
+        (
+            |i| {
+                let copy = segment(i).clone();
+                process(i, CHILD).ldt.push(copy);
+            },
+            "0x00003002/ldt: line 2: entry 0: not in ascending order",
+        ),
+        (|i| segment(i).base = Hex(1 << 32), "0x00003002/ldt: line 1: base: 0x100000000 has more than 32 bits"),
+        (|i| segment(i).limit = Hex(1 << 20), "0x00003002/ldt: line 1: limit: 0x100000 has more than 20 bits"),
+        (|i| segment(i).contents = 4, "0x00003002/ldt: line 1: contents 4: it is 0 to 3"),
+        (|i| segment(i).contents = 3, "0x00003002/ldt: line 1: contents 3: conforming code must be seg_not_present"),
+        (|i| segment(i).flags = LdtFlags(0x80), "0x00003002/ldt: line 1: flags: 0x80 is not known here"),
+    ]);
+}
+
+#[test]
+fn segments_are_read_from_their_descriptors() {
+    // What fill_ldt of arch/x86/include/asm/desc.h makes of a 32-bit data segment in pages, and of code that may not be read.
+    let data = LdtEntry::from_descriptor(3, 0x12da_f334_5678_bcde).unwrap();
+    assert_eq!((data.entry, data.base, data.limit, data.contents), (3, Hex(0x1234_5678), Hex(0xa_bcde), 0));
+    assert_eq!(data.flags.0, 0x51);
+    let code = LdtEntry::from_descriptor(0, 0x0000_7900_0000_0fff).unwrap();
+    assert_eq!((code.contents, code.flags), (2, LdtFlags(0x8 | 0x20)));
+    assert_eq!(LdtEntry::from_descriptor(0, 0), None);
 }

@@ -11,9 +11,11 @@ use super::scene::{self, Actor, Roles, Scene};
 use crate::error::Error;
 use crate::feature::Feature;
 use crate::files::PipeEnds;
+use crate::flags::{MemoryFlags, ThreadFlags};
 use crate::memory::MemoryLayout;
 use crate::paths::Path;
 use crate::posix_timers::{Expiry, PosixTimer, PosixTimerStatus};
+use crate::security::Keyrings;
 use crate::signals::{AltStack, GroupStop, KernelSigaction};
 use crate::state::KernelState;
 use crate::tasks::Task;
@@ -49,6 +51,10 @@ pub(super) const CHECKS: &[(Feature, Check)] = &[
     (Feature::Subreaper, subreaper),
     (Feature::SyscallDispatch, syscall_dispatch),
     (Feature::TlsArray, tls_array),
+    (Feature::MemoryFlags, memory_flags),
+    (Feature::ThreadFlags, thread_flags),
+    (Feature::Keyrings, keyrings),
+    (Feature::Landlock, landlock),
     (Feature::Seccomp, seccomp),
     (Feature::Files, files),
     (Feature::FileCount, file_count),
@@ -400,6 +406,47 @@ fn tls_array(state: &KernelState, scene: &Scene, roles: &Roles) -> Result<(), Tr
     }
     same("an entry", state.tls_array(&roles.full)?, [descriptor(), 0, 0])?;
     same("no entry", state.tls_array(&roles.bare)?, [0; 3])
+}
+
+fn memory_flags(state: &KernelState, scene: &Scene, roles: &Roles) -> Result<(), Trouble> {
+    for actor in [&scene.full, &scene.poll] {
+        actor.outcome("mlockall")?;
+    }
+    let locks = |task| -> Result<_, Error> {
+        let flags = state.memory_flags(task)?;
+        Ok((flags.mdwe, flags.lock_future, flags.lock_on_fault))
+    };
+    same("locked at once", locks(&roles.full)?, (true, true, false))?;
+    same("locked on fault", locks(&roles.poll)?, (true, true, true))?;
+    same("nothing", state.memory_flags(&roles.bare)?, MemoryFlags::default())
+}
+
+fn thread_flags(state: &KernelState, _: &Scene, roles: &Roles) -> Result<(), Trouble> {
+    same("no time stamp counter", state.thread_flags(&roles.full)?, ThreadFlags { no_tsc: true, no_cpuid: false })?;
+    same("nothing", state.thread_flags(&roles.bare)?, ThreadFlags::default())
+}
+
+fn keyrings(state: &KernelState, scene: &Scene, roles: &Roles) -> Result<(), Trouble> {
+    for actor in [&scene.full, &scene.poll, &scene.futex] {
+        actor.outcome("keyctl")?;
+    }
+    scene.full.outcome("add_key")?;
+    let keys = |task| -> Result<_, Error> {
+        let Keyrings { thread, process, session } = state.keyrings(task)?;
+        Ok((thread.map(|ring| ring.keys), process.map(|ring| ring.keys), session.map(|ring| ring.address)))
+    };
+    let inherited = state.own_keyrings()?.session.map(|ring| ring.address);
+    same("a key in the session keyring", state.keyrings(&roles.full)?.session.map(|ring| ring.keys), Some(1))?;
+    same("a process keyring", keys(&roles.poll)?, (None, Some(0), inherited))?;
+    same("a thread keyring", keys(&roles.futex)?, (Some(0), None, inherited))?;
+    same("neither", keys(&roles.bare)?, (None, None, inherited))
+}
+
+fn landlock(state: &KernelState, _: &Scene, roles: &Roles) -> Result<(), Trouble> {
+    for (task, confined) in [(&roles.full, true), (&roles.poll, true), (&roles.bare, false), (&roles.futex, false)] {
+        same("a domain", state.in_landlock_domain(task)?, confined)?;
+    }
+    Ok(())
 }
 
 /// A caller that is under filters itself has handed them on to all children.

@@ -4,6 +4,7 @@
 //! one that always answers "no"; three more wait in the other calls that leave a restart block.
 
 mod checks;
+mod learn;
 mod scene;
 
 use crate::error::Error;
@@ -58,6 +59,7 @@ impl KernelState {
         match scene.find(self) {
             Ok(roles) => {
                 self.learn_restart_functions(&roles);
+                self.judge_learned(&scene, &roles);
                 for &(feature, check) in checks::CHECKS {
                     self.judge(feature, check(self, &scene, &roles));
                 }
@@ -76,8 +78,8 @@ impl KernelState {
     }
 
     fn judge(&mut self, feature: Feature, outcome: Result<(), Trouble>) {
-        // What is already off has its reason.
-        if self.feature(feature).is_ok() {
+        // What is already off, or absent, has its reason.
+        if *self.status(feature) == Status::On {
             match outcome {
                 Ok(()) => {}
                 Err(Trouble::Absent(why)) => self.set_status(feature, Status::Absent { why }),
@@ -91,6 +93,16 @@ impl KernelState {
         let sleepers = checks::sleepers(self, &scene.bare)?;
         self.known.wakeup = sleepers.first().map_or(0, |sleeper| sleeper.function);
         checks::wait_end(self, scene)
+    }
+
+    /// What was not learned leaves its feature off, which is not checked then.
+    fn judge_learned(&mut self, scene: &Scene, roles: &Roles) {
+        let learned = self.learn_memory_bits(scene, roles);
+        self.judge(Feature::MemoryFlags, learned);
+        let learned = self.learn_thread_bits(scene, roles);
+        self.judge(Feature::ThreadFlags, learned);
+        let learned = self.learn_landlock_offset(scene, roles);
+        self.judge(Feature::Landlock, learned);
     }
 
     /// Nothing tells which function a restart block points to; the children wait in calls that we know.

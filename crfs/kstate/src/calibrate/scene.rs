@@ -59,6 +59,11 @@ pub(super) const PROCESS_CLOCK: i32 = -6;
 
 /// linux/prctl.h
 const PR_SET_SYSCALL_USER_DISPATCH: i32 = 59;
+const PR_SET_MDWE: i32 = 65;
+const PR_TSC_SIGSEGV: u64 = 2;
+const PR_THP_DISABLE_EXCEPT_ADVISED: u64 = 2;
+/// asm/prctl.h
+const ARCH_SET_CPUID: u64 = 0x1012;
 const DEADLINE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_micros(50);
 
@@ -369,6 +374,15 @@ fn full() -> Result<(Actor, Addresses), Error> {
     let (start, length) = DISPATCH_RANGE;
     s.prctl("PR_SET_SYSCALL_USER_DISPATCH", PR_SET_SYSCALL_USER_DISPATCH, [1, start, length, selector]);
     s.prctl("PR_SET_DUMPABLE", libc::PR_SET_DUMPABLE, [0; 4]);
+    // KEYCTL_JOIN_SESSION_KEYRING, of no name; then a key in KEY_SPEC_SESSION_KEYRING.
+    s.call("keyctl", libc::SYS_keyctl, [1, 0]);
+    let (kind, name, payload) = (s.place(b"user\0")?, s.place(b"crfs-calibration\0")?, s.place(b"1")?);
+    s.call("add_key", libc::SYS_add_key, [kind, name, payload, 1, 3u64.wrapping_neg()]);
+    // MCL_FUTURE
+    s.call("mlockall", libc::SYS_mlockall, [2]);
+    s.prctl("PR_SET_MDWE", PR_SET_MDWE, [1, 0, 0, 0]);
+    s.prctl("PR_SET_TSC", libc::PR_SET_TSC, [PR_TSC_SIGSEGV, 0, 0, 0]);
+    landlock(&mut s)?;
     let time = s.words(&[WAIT_SECONDS, 0])?;
     let rmtp = s.words(&[0, 0])?;
     s.call("clock_nanosleep", libc::SYS_clock_nanosleep, [1, 0, time, rmtp]);
@@ -410,6 +424,16 @@ fn identity(s: &mut Script) -> Result<(), Error> {
     Ok(())
 }
 
+/// A domain that forbids to make sockets in the file system.
+fn landlock(s: &mut Script) -> Result<(), Error> {
+    let attributes = s.words(&[1 << 9])?;
+    let ruleset = s.call("landlock_create_ruleset", libc::SYS_landlock_create_ruleset, [attributes, 8, 0]);
+    let ruleset = Arg::Result { step: ruleset, plus: 0 };
+    s.step("landlock_restrict_self", Step::call_with(libc::SYS_landlock_restrict_self, [ruleset]));
+    s.step("close of the ruleset", Step::call_with(libc::SYS_close, [ruleset]));
+    Ok(())
+}
+
 fn pipe(s: &mut Script) -> Result<(), Error> {
     let ends = s.words(&[0])?;
     s.call("pipe2", libc::SYS_pipe2, [ends, 0]);
@@ -447,8 +471,17 @@ fn poll(seconds: Option<u64>) -> Result<(Actor, u64), Error> {
     let program = s.words(&[1, filter])?;
     let install = u64::from(libc::SECCOMP_SET_MODE_FILTER);
     s.call("seccomp", libc::SYS_seccomp, [install, SPEC_ALLOW, program]);
+    s.prctl("PR_SET_THP_DISABLE", libc::PR_SET_THP_DISABLE, [1, PR_THP_DISABLE_EXCEPT_ADVISED, 0, 0]);
     if seconds.is_some() {
         s.call("seccomp with a listener", libc::SYS_seccomp, [install, SPEC_ALLOW | NEW_LISTENER, program]);
+        // KEYCTL_GET_KEYRING_ID of KEY_SPEC_PROCESS_KEYRING, made if there is none.
+        s.call("keyctl", libc::SYS_keyctl, [0, 2u64.wrapping_neg(), 1]);
+        // MCL_FUTURE and MCL_ONFAULT
+        s.call("mlockall", libc::SYS_mlockall, [6]);
+        s.prctl("PR_SET_MDWE", PR_SET_MDWE, [1, 0, 0, 0]);
+        s.prctl("PR_SET_TSC", libc::PR_SET_TSC, [PR_TSC_SIGSEGV, 0, 0, 0]);
+        s.call("ARCH_SET_CPUID", libc::SYS_arch_prctl, [ARCH_SET_CPUID, 0]);
+        landlock(&mut s)?;
     }
     let fds = s.words(&[0xffff_ffff; 2])?;
     let limit = seconds.map_or(0xffff_ffff, |seconds| seconds * 1000);
@@ -460,6 +493,11 @@ fn futex() -> Result<(Actor, u64), Error> {
     let mut s = Script::new()?;
     s.prctl("PR_SET_PDEATHSIG", libc::PR_SET_PDEATHSIG, [9, 0, 0, 0]);
     pipe(&mut s)?;
+    // KEYCTL_GET_KEYRING_ID of KEY_SPEC_THREAD_KEYRING.
+    s.call("keyctl", libc::SYS_keyctl, [0, 1u64.wrapping_neg(), 1]);
+    // With PR_MDWE_NO_INHERIT.
+    s.prctl("PR_SET_MDWE", PR_SET_MDWE, [3, 0, 0, 0]);
+    s.call("ARCH_SET_CPUID", libc::SYS_arch_prctl, [ARCH_SET_CPUID, 0]);
     let word = s.words(&[u64::from(FUTEX_VALUE)])?;
     let time = s.words(&[WAIT_SECONDS, 0])?;
     // FUTEX_WAIT_PRIVATE

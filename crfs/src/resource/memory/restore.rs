@@ -338,7 +338,13 @@ pub fn advise_late(batch: &mut Batch, process: &ProcessImage) {
         }
         if segment.flags.contains(SegmentFlags::locked) {
             let length = segment.end.0 - segment.start.0;
-            batch.call(libc::SYS_mlock2, &[segment.start.0.into(), length.into(), 0u64.into()], "mlock2");
+            let args = [segment.start.0.into(), length.into(), 0u64.into()];
+            if segment.protection.0 == 0 {
+                // It is locked nevertheless; ENOMEM is for the pages, which nobody may touch and which are not made present.
+                batch.attempt(libc::SYS_mlock2, &args, "mlock2");
+            } else {
+                batch.call(libc::SYS_mlock2, &args, "mlock2");
+            }
         }
     }
 }

@@ -32,27 +32,8 @@ pub fn survey(process: &Process, subjects: &Subjects, proc: &mut Proc, findings:
             "Start it under setsid",
         );
     }
-    if !leader.status.thp_enabled {
-        findings.block(
-            layout::process_file(process.pid, "attr"),
-            "has huge pages switched off (PR_SET_THP_DISABLE), which is not carried yet",
-            "Start it without",
-        );
-    }
     posix_timer::survey(process, proc, findings)?;
-    // There only where the kernel can merge pages.
-    if proc.read(format_args!("{host}/ksm_stat")).is_ok_and(|text| contains(text, b"ksm_merge_any: yes")) {
-        findings.block(
-            layout::process_file(process.pid, "attr"),
-            "merges its pages with others' (PR_SET_MEMORY_MERGE), which is not carried yet",
-            "Start it without",
-        );
-    }
     Ok(())
-}
-
-fn contains(text: &[u8], words: &[u8]) -> bool {
-    text.windows(words.len()).any(|window| window == words)
 }
 
 /// Obstacles that only kernel memory tells, of a frozen and traced process.
@@ -62,13 +43,6 @@ fn contains(text: &[u8], words: &[u8]) -> bool {
 pub fn kernel_blockers(process: &Process, kernel: &mut Kernel, findings: &mut Findings) -> Result<(), Failure> {
     let file = |name| layout::process_file(process.pid, name);
     let host = process.host;
-    if kernel.ask(host, &file("ldt"), |state, task| state.has_ldt(task))?.unwrap_or(false) {
-        findings.block(
-            file("ldt"),
-            "has a local descriptor table (modify_ldt)",
-            "Start it without; it is not carried yet",
-        );
-    }
     if kernel.ask(host, &file("aio"), |state, task| state.has_aio(task))?.unwrap_or(false) {
         findings.block(
             file("aio"),

@@ -4,8 +4,8 @@ use super::super::Findings;
 use super::super::container::Place;
 use super::super::kernel::Kernel;
 use super::super::proc::Proc;
-use super::super::signal;
 use super::super::subject::{self, Subjects};
+use super::super::{autogroup, memory_policy, signal};
 use crate::failure::{Failure, Kind};
 use image_format::layout;
 use image_format::process::{JobControl, MemoryLayout, Process, ProcessAttr};
@@ -58,6 +58,8 @@ pub fn capture(
         child_subreaper: kernel.ask(host, &path, |state, task| state.is_child_subreaper(task))?.unwrap_or(false),
         oom_score_adj: proc.number(format_args!("{host}/oom_score_adj"))?,
         coredump_filter: Hex(proc.hex(format_args!("{host}/coredump_filter"))?),
+        memory: memory_policy::capture(process, proc, kernel)?,
+        autogroup_nice: autogroup::capture(proc, host),
     };
     Ok((record, attr))
 }

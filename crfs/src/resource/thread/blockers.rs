@@ -8,11 +8,6 @@ use crfs_sys::kcmp::{self, Comparison, Object};
 use image_format::layout;
 use nix::unistd::Pid;
 
-/// `PF_MCE_PROCESS` and `PF_MCE_EARLY` (prctl PR_MCE_KILL), `PF_MEMALLOC_NOIO` with `PF_LOCAL_THROTTLE` (PR_SET_IO_FLUSHER):
-/// `include/linux/sched.h`, v6.18.
-const PF_MCE: u32 = 0x80 | 0x0800_0000;
-const PF_IO_FLUSHER: u32 = 0x0008_0000 | 0x0010_0000;
-
 /// Obstacles that /proc tells, of a running thread too. `ours` is the surveying task itself, for what has a default of the machine.
 ///
 /// # Errors
@@ -57,16 +52,6 @@ pub fn survey(
             "Start it with GLIBC_TUNABLES=glibc.cpu.x86_shstk=off",
         );
     }
-    if thread.stat.flags & PF_MCE != 0 {
-        findings.block(
-            &object,
-            "has a policy for memory errors (PR_MCE_KILL), which is not carried",
-            "Start it without",
-        );
-    }
-    if thread.stat.flags & PF_IO_FLUSHER == PF_IO_FLUSHER {
-        findings.block(&object, "is an I/O flusher (PR_SET_IO_FLUSHER), which is not carried", "Start it without");
-    }
     if thread.host != process.host && !thread.shares_all_with(process.leader()) {
         shared_with_leader(process, thread, &object, findings)?;
     }
@@ -101,9 +86,6 @@ fn shared_with_leader(
 pub fn kernel_blockers(host: i32, object: &str, kernel: &mut Kernel, findings: &mut Findings) -> Result<(), Failure> {
     let path = format!("{object}/attr");
     let absent = "Start it without; it is not carried yet";
-    if kernel.ask(host, &path, |state, task| state.syscall_dispatch(task))?.is_some_and(|dispatch| dispatch.on) {
-        findings.block(&path, "uses syscall user dispatch (as Wine does)", absent);
-    }
     if kernel.ask(host, &path, |state, task| state.tls_array(task))?.is_some_and(|array| array != [0; 3]) {
         findings.block(&path, "has segments in the GDT (set_thread_area)", absent);
     }

@@ -4,6 +4,7 @@ use super::super::kernel::Kernel;
 use super::super::proc::{Proc, Status};
 use super::super::signal;
 use super::super::subject::Thread;
+use super::super::{login_uid, thread_controls};
 use crate::failure::{Doing, Failure};
 use crfs_sys::{robust_list, sched};
 use crfs_tracee::{Stopped, Tracee};
@@ -61,6 +62,8 @@ pub fn capture(
         ),
         no_new_privs: thread.status.no_new_privs,
         seccomp,
+        controls: thread_controls::capture(thread, &path, kernel)?,
+        login_uid: login_uid::capture(proc, &format!("{process}/task/{host}")),
     })
 }
 

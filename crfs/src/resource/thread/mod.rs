@@ -5,7 +5,7 @@
 //! - **Read:** /proc/PID/task/TID/status and its neighbours, sched_getattr, ioprio_get, get_robust_list, ptrace for rseq;
 //!   tid address, parent death signal and securebits from kernel memory.
 //! - **Made again:** by injected calls, credentials in the tail: they clear what was allowed before.
-//! - **Refused:** syscall user dispatch, I/O ports, GDT entries, shadow stacks, speculation controls
+//! - **Refused:** I/O ports, GDT entries, shadow stacks, speculation controls
 //!   of its own, and threads that left their process's descriptor table, directories or namespaces.
 
 mod blockers;

@@ -7,7 +7,8 @@ use crate::registry::Container;
 use crate::resource::memory::restore::{self as memory, Backings, PageFiles};
 use crate::resource::process::restore::{self as process, Directories};
 use crate::resource::{
-    descriptor, epoll, interval_timer, job_control, posix_timer, registers, seccomp, signal, sysv, thread, tty,
+    autogroup, descriptor, epoll, interval_timer, job_control, ldt, login_uid, memory_policy, posix_timer, registers,
+    seccomp, signal, sysv, thread, thread_controls, tty,
 };
 use crfs_sys::HostPid;
 use crfs_sys::sysv::Attachment;
@@ -192,7 +193,10 @@ impl<'a> Builder<'a> {
             }
             Action::Advice => {
                 let mut batch = Batch::new();
-                memory::advise_late(&mut batch, self.image(pid)?);
+                let image = self.image(pid)?;
+                memory::advise_late(&mut batch, image);
+                ldt::restore::restore(&mut batch, &image.ldt);
+                memory_policy::restore::restore(&mut batch, &image.attr.memory);
                 self.inject(pid, &batch)
             }
             Action::Die => self.die(pid),
@@ -201,6 +205,8 @@ impl<'a> Builder<'a> {
             Action::Limits => {
                 let (host, image) = (self.host(pid)?, self.image(pid)?);
                 process::attributes(host, image, &mut self.notes)?;
+                let path = layout::process_file(pid, "attr");
+                autogroup::restore(host, &path, image.attr.autogroup_nice, &mut self.notes)?;
                 process::limits(host, image, &mut self.notes)
             }
             Action::Signals => self.signals(pid),
@@ -491,6 +497,9 @@ impl<'a> Builder<'a> {
             let mut batch = Batch::new();
             thread::restore::registrations(&mut batch, thread);
             injector.run(&batch).doing(|| path.clone())?;
+            thread_controls::restore::restore(injector, &path, &thread.attr.controls, &mut builder.notes)?;
+            let (link, login_uid) = (builder.plan.link_fd, thread.attr.login_uid);
+            login_uid::restore(injector, link, &path, login_uid, &mut builder.notes)?;
             thread::restore::scheduling(injector.tid(), &path, &thread.attr, &mut builder.notes)?;
             let tracee = injector.tracee().doing(|| path.clone())?;
             let size = tracee.xstate().doing(|| path.clone())?.len();
@@ -544,6 +553,7 @@ impl<'a> Builder<'a> {
             }
             tracee.set_regs(&regs).doing(path)?;
             tracee.set_sigmask(thread.mask.blocked.0).doing(path)?;
+            thread_controls::restore::dispatch(&tracee, &thread::restore::path(pid, tid), &thread.attr.controls)?;
             finished.push(tracee);
         }
         if let Some(leader) = finished.last() {

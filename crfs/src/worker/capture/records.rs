@@ -9,7 +9,8 @@ use crate::resource::descriptor::{self, Descriptors};
 use crate::resource::subject::{Process, Subjects, Thread};
 use crate::resource::sysv::{self, Contents};
 use crate::resource::{
-    Findings, interval_timer, job_control, memory, posix_timer, process, registers, signal, thread, tty, zombie,
+    Findings, interval_timer, job_control, ldt, memory, posix_timer, process, registers, security, signal, thread, tty,
+    zombie,
 };
 use crfs_tracee::{Stopped, Tracee};
 use image_format::manifest::NamespaceKind;
@@ -124,6 +125,7 @@ fn process_image(
     let object = layout::process_dir(subject.pid);
     let (mut record, attr) = process::capture(subject, subjects, place, &mut job.proc, &mut job.kernel, findings)?;
     process::kernel_blockers(subject, &mut job.kernel, findings)?;
+    let ldt = ldt::capture(subject, &mut job.kernel)?;
     let mut threads = BTreeMap::new();
     let mut children = Vec::new();
     for thread in subject.threads.iter().filter(|thread| tracees.contains_key(&thread.host)) {
@@ -161,6 +163,7 @@ fn process_image(
         process: record,
         attr,
         fds: Vec::new(),
+        ldt,
         segments: Vec::new(),
         actions,
         pending,
@@ -186,6 +189,7 @@ fn thread_image(
     let seccomp = job.filters.capture(tracee, subject, &path, &mut job.kernel, findings)?;
     let attr = thread::capture(tracee, process.host, subject, &object, seccomp, &mut job.proc, &mut job.kernel)?;
     thread::kernel_blockers(subject.host, &object, &mut job.kernel, findings)?;
+    security::kernel_blockers(subject.host, &path, &mut job.kernel, findings)?;
     let signals = signal::thread(tracee, &subject.status, &object, &mut job.kernel)?;
     let wait_end = job.waits.get(&subject.host).copied();
     let registers = registers::capture(tracee, &object, &mut job.kernel, moment, wait_end, findings)?;
