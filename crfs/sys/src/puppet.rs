@@ -17,7 +17,7 @@ use nix::unistd::Pid;
 /// Bytes of the shared memory that [`Stage::place`] hands out.
 const SPACE: usize = 16 * 1024;
 /// The longest list of steps.
-pub const MAX_STEPS: usize = 64;
+pub const MAX_STEPS: usize = 96;
 
 /// An argument of a call.
 #[derive(Debug, Clone, Copy)]

@@ -17,7 +17,7 @@ impl KernelState {
     /// Bits of `mm_struct.flags`: PR_SET_MDWE of three children, not inherited by the children of one of them, and huge pages where
     /// advised for two.
     pub(super) fn learn_memory_bits(&mut self, scene: &Scene, roles: &Roles) -> Result<(), Trouble> {
-        let Roles { full, bare, poll, poll_forever, futex } = roles;
+        let Roles { full, bare, poll, poll_forever, futex, .. } = roles;
         let bit = |with: &[&Task], without: &[&Task]| {
             only_bit(with, without, |task| self.memory_flag_words(task).map(|(own, _)| own))
         };
@@ -37,7 +37,7 @@ impl KernelState {
 
     /// Bits of `thread_info.flags`: two children without the time stamp counter, two without cpuid where the processor can do that.
     pub(super) fn learn_thread_bits(&mut self, scene: &Scene, roles: &Roles) -> Result<(), Trouble> {
-        let Roles { full, bare, poll, poll_forever, futex } = roles;
+        let Roles { full, bare, poll, poll_forever, futex, .. } = roles;
         let bit = |with: &[&Task], without: &[&Task]| {
             only_bit(with, without, |task| Ok(self.thread_flag_word(task)? & !RESTLESS_BITS))
         };
