@@ -147,8 +147,8 @@ fn goes_on(kind: &str) {
 }
 
 #[test]
-fn sockets_of_one_machine() {
-    goes_on("unix_socket");
+#[ignore = "a TCP end that is half closed has its FIN still to send just after a restore, and to freeze it at once is refused"]
+fn inet_socket() {
     goes_on("inet_socket");
 }
 
@@ -167,5 +167,5 @@ macro_rules! going {
 going! {
     altstack arguments avx brk controls credentials data epoll eventfd family files fork_sharing itimer limits masks
     pending pipe posix_timers processes protnone rseq seccomp shared signalfd sparse stopped sysv_msg sysv_sem
-    sysv_shm terminal threads timerfd tree waits zombie
+    sysv_shm terminal threads timerfd tree unix_socket waits zombie
 }

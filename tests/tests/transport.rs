@@ -144,7 +144,7 @@ fn a_stream_through_a_pipe_is_the_same_checkpoint() {
 #[test]
 fn a_flipped_bit_is_found_and_named() {
     let (world, _victim) = running();
-    let copy = checkpoint(&world, "vs1", &[]);
+    let copy = checkpoint(&world, "vs1", &["--leave-frozen"]);
     world.crctl(["verify", text(&copy)]).expect_success();
     let pages = copy.join("0x00000001/mem.pages");
     let file = fs::OpenOptions::new().read(true).write(true).open(&pages).unwrap();

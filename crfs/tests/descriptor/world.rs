@@ -152,15 +152,9 @@ impl World {
         let state = open(None).unwrap();
         let tasks = state.tracees().unwrap_or_default();
         let mut findings = Findings::default();
-        let captured = descriptor::capture(
-            &processes,
-            Some((&state, &tasks)),
-            Path::new("/proc/self/root"),
-            &self.log(),
-            None,
-            &mut findings,
-        )
-        .unwrap();
+        let captured =
+            descriptor::capture(&processes, Some((&state, &tasks)), &root(puppets), &self.log(), None, &mut findings)
+                .unwrap();
         for tracee in stopped {
             tracee.detach().unwrap();
         }
@@ -177,15 +171,8 @@ impl World {
 
     /// The records as far as they are told without the kernel's memory.
     pub(crate) fn compare(&self, puppets: &[&Puppet]) -> Descriptors {
-        descriptor::capture(
-            &processes(puppets),
-            None,
-            Path::new("/proc/self/root"),
-            &self.log(),
-            None,
-            &mut Findings::default(),
-        )
-        .unwrap()
+        descriptor::capture(&processes(puppets), None, &root(puppets), &self.log(), None, &mut Findings::default())
+            .unwrap()
     }
 
     /// Captures, and asserts that nothing stands in the way.

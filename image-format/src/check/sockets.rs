@@ -44,8 +44,9 @@ fn taken(name: &UnixName) -> Option<(bool, Bytes)> {
     match name {
         UnixName::Abstract(name) => Some((true, name.clone())),
         UnixName::Path(path) => {
-            let directory = path.directory.as_ref().map_or(&[][..], |directory| &directory.0);
-            Some((false, Bytes([directory, &path.path.0].join(&b'/'))))
+            let own = &path.path;
+            let whole = path.directory.as_ref().map(|directory| Bytes([&directory.0[..], &own.0].join(&b'/')));
+            Some((false, whole.unwrap_or_else(|| own.clone())))
         }
         _ => None,
     }

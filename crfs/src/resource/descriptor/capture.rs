@@ -133,8 +133,10 @@ impl Pass<'_> {
         let outside = if inodes.is_empty() {
             HashSet::new()
         } else {
-            let own = std::process::id().cast_signed();
-            pipes_held_by_others(&inodes, &processes.iter().map(|&(_, host)| host).chain([own]).collect())
+            // What is in messages is held by this process too, while it looks at them.
+            let looking = self.table.descriptions.iter().any(|one| one.seen.holder.pid == in_flight::IN_FLIGHT);
+            let own = looking.then(|| std::process::id().cast_signed());
+            pipes_held_by_others(&inodes, &processes.iter().map(|&(_, host)| host).chain(own).collect())
         };
         let mut number = 0u32;
         for inode in order {

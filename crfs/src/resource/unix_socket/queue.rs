@@ -14,7 +14,8 @@ const ROOM: usize = 1 << 16;
 /// No message of a Unix socket is longer: a send buffer has 31 bits.
 const LARGEST: usize = 1 << 31;
 
-/// Every message, first in first; of a stream, runs of bytes with the same credentials, and descriptors with the first byte of a run.
+/// Every message, first in first; of a stream, what one read would return: runs of bytes with the same credentials, which end with the
+/// bytes that descriptors came with. With which of them they came no look tells, and they are sent with the run.
 ///
 /// SO_PEEK_OFF moves along and is as before afterwards. A worker that is killed in between leaves it: it only matters to a
 /// program that looks with MSG_PEEK itself.
@@ -39,11 +40,7 @@ fn collect(socket: BorrowedFd<'_>, style: SocketStyle, found: &mut Vec<Message>)
             Ok(message) if message.data.is_empty() && style != SocketStyle::Datagram => break,
             Ok(message) => {
                 offset += message.data.len();
-                if style == SocketStyle::Stream && !message.files.is_empty() {
-                    found.extend(split(socket, offset, message)?);
-                } else {
-                    found.push(message);
-                }
+                found.push(message);
             }
             Err(Errno::EMSGSIZE) if room < LARGEST => room *= 2,
             Err(errno) => return Err(errno),
@@ -56,24 +53,6 @@ fn at(socket: BorrowedFd<'_>, offset: usize, room: usize) -> Result<Message> {
     let offset = i32::try_from(offset).map_err(|_| Errno::EOVERFLOW)?;
     set_number(socket, libc::SOL_SOCKET, libc::SO_PEEK_OFF, offset)?;
     peek(socket, room)
-}
-
-/// A look at a stream ends with the bytes that came with descriptors and begins before them: where they begin is found by looking at
-/// single bytes. `end` is where the run ends in the queue.
-fn split(socket: BorrowedFd<'_>, end: usize, run: Message) -> Result<Vec<Message>> {
-    let start = end - run.data.len();
-    let (mut without, mut with) = (start, end - 1);
-    while without < with {
-        let middle = without + (with - without) / 2;
-        if at(socket, middle, 1)?.files.is_empty() { without = middle + 1 } else { with = middle }
-    }
-    let Message { mut data, from, files, credentials } = run;
-    let tail = data.split_off(with - start);
-    let tail = Message { data: tail, from: from.clone(), files, credentials };
-    if data.is_empty() {
-        return Ok(vec![tail]);
-    }
-    Ok(vec![Message { data, from, files: Vec::new(), credentials }, tail])
 }
 
 #[cfg(test)]
@@ -93,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_is_split_where_descriptors_are() {
+    fn a_stream_is_told_as_reads_would_return_it() {
         let (a, b) = pair(SockType::Stream);
         for (text, files) in [("one", 0), ("twotwo", 0), ("fd!", 2), ("again", 1), ("end", 0)] {
             let fds = vec![a.as_fd(); files];
@@ -101,7 +80,7 @@ mod tests {
         }
         for _ in 0..2 {
             let found = look(b.as_fd(), SocketStyle::Stream).unwrap();
-            let expected = [("onetwotwo", 0), ("fd!", 2), ("again", 1), ("end", 0)];
+            let expected = [("onetwotwofd!", 2), ("again", 1), ("end", 0)];
             assert_eq!(texts(&found), expected.map(|(text, files)| (text.to_owned(), files)));
         }
     }
