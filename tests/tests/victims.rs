@@ -151,5 +151,6 @@ fn bytes_taken_from_the_pipe_are_seen() {
         .find(|fd| nix::unistd::read(fd, &mut [0; 10]) == Ok(10));
     assert!(pipe.is_some(), "the victim has no pipe");
     let verdict = victim.verdict();
-    assert!(verdict.contains("of the stream is wrong"), "{verdict}");
+    // Whichever is seen first: other bytes than were written, or fewer.
+    assert!(verdict.contains("of the stream is wrong") || verdict.contains("bytes and not"), "{verdict}");
 }
