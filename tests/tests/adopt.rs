@@ -27,7 +27,11 @@ impl Host {
 
     /// A program that shows progress.
     fn program(world: &World, program: &Program) -> Self {
-        let host = Host::start(world, &[], &program.command);
+        Host::program_under(world, &[], program)
+    }
+
+    fn program_under(world: &World, wrapper: &[&str], program: &Program) -> Self {
+        let host = Host::start(world, wrapper, &program.command);
         assert!(wait_for(PATIENCE, || program.progress() > 0), "{:?} does not start", program.command);
         host
     }
@@ -263,8 +267,11 @@ impl Cgroup {
         Cgroup(path)
     }
 
-    fn take(&self, host: &Host) {
-        fs::write(self.0.join("cgroup.procs"), host.pid()).expect("moving a process");
+    /// A program that is in it from before its first instruction on, as are its children.
+    fn start(&self, world: &World, program: &Program) -> Host {
+        let members = self.0.join("cgroup.procs");
+        let wrapper = ["sh", "-c", "echo $$ > \"$0\" && exec \"$@\"", &members.to_string_lossy()];
+        Host::program_under(world, &wrapper, program)
     }
 
     fn add(&self, world: &World, name: &str) -> Outcome {
@@ -283,18 +290,7 @@ fn all_that_is_in_a_cgroup() {
     let world = World::new();
     let (one, two) = (counter(&world), Program::script(&world, "/bin/bash", "pipeline.sh", &[]));
     let cgroup = Cgroup::new(&world, "service");
-    let mut hosts = [Host::program(&world, &one), Host::program(&world, &two)];
-    for host in &hosts {
-        cgroup.take(host);
-    }
-    // The pipeline's own children were not moved with it.
-    for entry in fs::read_dir("/proc").expect("/proc").flatten() {
-        let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
-        let parent = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1));
-        if parent == Some(&hosts[1].pid()) {
-            fs::write(cgroup.0.join("cgroup.procs"), entry.file_name().to_string_lossy().as_bytes()).expect("moving");
-        }
-    }
+    let mut hosts = [cgroup.start(&world, &one), cgroup.start(&world, &two)];
     cgroup.add(&world, "vs1").expect_success();
     assert_eq!(fs::read_to_string(cgroup.0.join("cgroup.procs")).expect("a cgroup"), "");
     world.freeze("vs1");
@@ -357,8 +353,9 @@ fn what_cannot_be_taken_in_is_refused_and_stays_where_it_is() {
     // One that may be moved beside one that may not: neither is.
     let server = world.server_pid().to_string();
     let home = fs::read_to_string(format!("/proc/{server}/cgroup")).expect("its cgroup");
-    cgroup.take(&host);
-    fs::write(cgroup.0.join("cgroup.procs"), &server).expect("moving the server");
+    for pid in [&host.pid(), &server] {
+        fs::write(cgroup.0.join("cgroup.procs"), pid).expect("moving a process");
+    }
     refused(&["vs1", "--cgroup", &cgroup.0.to_string_lossy()], 1, &["the server of the mount"]);
     assert!(fs::read_to_string(cgroup.0.join("cgroup.procs")).expect("a cgroup").contains(&host.pid()));
     let home = home.lines().find_map(|line| line.strip_prefix("0::/")).expect("cgroup v2");

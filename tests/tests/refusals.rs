@@ -1,7 +1,6 @@
 //! What cannot be: obstacles, bad names, wrong states, no room. Each is refused with its reason, and nothing is harmed.
 
-use crfs_tests::world::{Leftovers, Method, Outcome, PATIENCE, Program, World, copy_tree, read_tree, run};
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use crfs_tests::world::{Leftovers, Method, Outcome, PATIENCE, Program, SmallDisk, World, copy_tree, read_tree, run};
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -158,30 +157,12 @@ fn writing_into_a_frozen_tree_is_refused() {
     victim.passes();
 }
 
-/// A small tmpfs, gone when it is dropped.
-struct Small(PathBuf);
-
-impl Small {
-    fn new(at: PathBuf, size: &str) -> Self {
-        fs::create_dir_all(&at).expect("a mount point");
-        let options = format!("size={size},mode=700");
-        mount(Some("tmpfs"), &at, Some("tmpfs"), MsFlags::empty(), Some(options.as_str())).expect("mounting a tmpfs");
-        Small(at)
-    }
-}
-
-impl Drop for Small {
-    fn drop(&mut self) {
-        let _ = umount2(&self.0, MntFlags::MNT_DETACH);
-    }
-}
-
 #[test]
 fn a_full_disk_while_copying_out() {
     let (world, victim) = running("data", &["16"]);
     world.freeze("vs1");
-    let small = Small::new(world.dir().join("small"), "4m");
-    let copy = copy_tree(&world.tree("vs1"), &small.0.join("vs1"), Method::Cp);
+    let small = SmallDisk::new(world.dir().join("small"), "4m");
+    let copy = copy_tree(&world.tree("vs1"), &small.path().join("vs1"), Method::Cp);
     assert!(!copy.success() && copy.stderr.contains("No space left"), "{copy}");
     drop(small);
     let copy = world.copy_out("vs1", Method::Cp);
@@ -195,12 +176,12 @@ fn a_full_disk_while_copying_out() {
 #[test]
 fn a_full_run_directory() {
     let run_dir = tempfile::Builder::new().prefix("crfs-run-").tempdir().expect("a directory");
-    let small = Small::new(run_dir.path().join("run"), "2m");
+    let small = SmallDisk::new(run_dir.path().join("run"), "2m");
     {
-        let world = World::with_run_dir(&small.0);
+        let world = World::with_run_dir(small.path());
         let victim = Program::victim(&world, "threads", &["20"]);
         world.start("vs1", &victim);
-        let filler = small.0.join("filler");
+        let filler = small.path().join("filler");
         // Until nothing more goes in.
         run(Command::new("dd").args(["if=/dev/zero", "bs=4k", &format!("of={}", filler.display())]), PATIENCE);
         let refused = world.crctl(["freeze", "vs1"]).expect_refusal(&[]);
@@ -225,14 +206,14 @@ fn no_room_for_staged_pages() {
     let copy = world.copy_out("vs1", Method::Cp);
     world.remove("vs1");
     world.stop_server(nix::sys::signal::Signal::SIGTERM);
-    let small = Small::new(world.dir().join("small"), "4m");
-    world.set_environment("CRFS_STAGING_DIR", &small.0.to_string_lossy());
+    let small = SmallDisk::new(world.dir().join("small"), "4m");
+    world.set_environment("CRFS_STAGING_DIR", &small.path().to_string_lossy());
     world.start_server();
     let outcome = world.copy_in(&copy, "vs2", Method::Cp);
     assert!(!outcome.success() && outcome.stderr.contains("No space left"), "{outcome}");
     victim.stands_still();
     run(Command::new("rm").arg("-r").arg(world.tree("vs2")), PATIENCE).expect_success();
-    assert_eq!(fs::read_dir(&small.0).map(Iterator::count).unwrap_or_default(), 0, "something stays staged");
+    assert_eq!(fs::read_dir(small.path()).map(Iterator::count).unwrap_or_default(), 0, "something stays staged");
     world.stop_server(nix::sys::signal::Signal::SIGTERM);
     drop(small);
 }

@@ -1,7 +1,7 @@
 //! The ways past the mount: `crctl checkpoint` and `restore`, `pack` and `unpack`, and what looks at a checkpoint: `verify`, `inspect`,
 //! `diff`.
 
-use crfs_tests::world::{Method, PATIENCE, Program, World, copy_tree, read_tree, run, wait_for};
+use crfs_tests::world::{Method, PATIENCE, Program, SmallDisk, World, copy_tree, read_tree, run, wait_for};
 use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::FileExt;
@@ -87,13 +87,9 @@ fn progress_is_told_to_programs() {
 #[test]
 fn a_disk_that_is_full_leaves_nothing_and_the_container_runs_on() {
     let (world, victim) = running();
-    let disk = world.dir().join("small");
-    fs::create_dir(&disk).unwrap();
-    let mount = |arguments: &[&str]| run(Command::new(arguments[0]).args(&arguments[1..]), PATIENCE).expect_success();
-    mount(&["mount", "-t", "tmpfs", "-o", "size=2m", "crfs-test", text(&disk)]);
-    let outcome = world.crctl(["checkpoint", "vs1", text(&disk.join("copy"))]);
-    let left: Vec<_> = fs::read_dir(&disk).unwrap().collect();
-    mount(&["umount", text(&disk)]);
+    let disk = SmallDisk::new(world.dir().join("small"), "2m");
+    let outcome = world.crctl(["checkpoint", "vs1", text(&disk.path().join("copy"))]);
+    let left: Vec<_> = fs::read_dir(disk.path()).unwrap().collect();
     assert_eq!(outcome.code(), Some(12), "{outcome}");
     assert!(left.is_empty(), "{left:?}");
     assert_eq!(world.state("vs1"), "running");
@@ -155,7 +151,7 @@ fn a_flipped_bit_is_found_and_named() {
     let outcome = world.crctl(["verify", text(&copy)]).expect_refusal(&words);
     assert_eq!(outcome.code(), Some(9));
     world.kill("vs1");
-    // And nothing of it is restored.
+    // And nothing of it is restored: no new name, and one that exists keeps its state.
     world.crctl(["restore", text(&copy)]).expect_refusal(&["chunk 5"]);
     assert_eq!(world.state("vs1"), "exited");
     assert_eq!(world.crctl(["restore", text(&copy), "--name", "vs2"]).code(), Some(9));

@@ -25,7 +25,7 @@ struct Taken {
     name: String,
     directory: PathBuf,
     bytes: u64,
-    /// Microseconds that the container stood still for it; null when it was frozen before or stays so.
+    /// Microseconds that the container stood still for it, at most; null when it was frozen before or stays so.
     frozen_us: Option<u64>,
     us: u64,
 }
@@ -41,23 +41,25 @@ pub(super) fn checkpoint(registry: &Registry, arguments: &Checkpoint, json: bool
     }
     let begun = Instant::now();
     let runs = state == State::Running;
+    // From before it stands still until after it runs again: never less than it stood.
+    let frozen = Instant::now();
     if runs {
         let options = FreezeOptions { deadline: arguments.deadline, inspect: false };
         operation::freeze(registry, name, options).map_err(|failure| refused(registry, name, failure))?;
     }
-    let frozen = Instant::now();
     let copied = copy(registry, name, &target, arguments);
     let thaw = runs && (copied.is_err() || !arguments.leave_frozen);
     let thawed = if thaw { operation::thaw(registry, name).map(drop) } else { Ok(()) };
+    let frozen = frozen.elapsed();
     let copied = copied?;
     thawed?;
-    let us = |since: Instant| u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
+    let us = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
     let taken = Taken {
         name: name.clone(),
         directory: target,
         bytes: copied,
         frozen_us: thaw.then(|| us(frozen)),
-        us: us(begun),
+        us: us(begun.elapsed()),
     };
     if json {
         return print_json(&taken);

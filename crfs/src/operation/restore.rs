@@ -83,17 +83,22 @@ pub fn restore(registry: &Registry, name: &str, directory: &Path) -> Result<Stat
     let begun = Instant::now();
     let container = registry.container(name)?;
     let from = fs::canonicalize(directory).doing(|| directory.display().to_string())?;
-    let before = container.record()?;
     let _lock = hold(&container, PATIENCE)?;
-    let record = fresh(registry, &container)?;
-    let report = build_from(registry, &container, record, &from)?;
-    let Some(failure) = report.failure else { return conclude(&container, "restore", begun, report) };
+    let before = container.record()?;
+    let built = fresh(registry, &container).and_then(|record| build_from(registry, &container, record, &from));
+    let failure = match built {
+        Err(failure) => failure,
+        Ok(report) => match report.failure {
+            None => return conclude(&container, "restore", begun, report),
+            Some(failure) => failure.within(format!("{name}: restore")),
+        },
+    };
     // The failure that counts is the first.
     let _ = match &before {
         Some(before) => container.write_record(before),
         None => fs::remove_dir_all(container.dir()).doing(|| "removing what is left"),
     };
-    Err(failure.within(format!("{name}: restore")))
+    Err(failure)
 }
 
 /// Builds it, and writes down what came of it: frozen, or failed with nothing of it left.

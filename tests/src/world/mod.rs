@@ -7,12 +7,14 @@ mod command;
 mod copy;
 mod leftovers;
 mod program;
+mod small_disk;
 mod steps;
 
 pub use command::{Outcome, run, wait_for};
 pub use copy::{Method, copy_tree, edit_line, edit_object, files_of, read_tree};
 pub use leftovers::Leftovers;
 pub use program::{Program, python};
+pub use small_disk::SmallDisk;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
