@@ -17,6 +17,7 @@ pub mod job_control;
 pub mod kernel;
 pub mod ldt;
 pub mod login_uid;
+mod loopback;
 pub mod memory;
 pub mod memory_policy;
 mod pipe;

@@ -1,6 +1,7 @@
 //! What a network namespace of the container's own holds beside the sockets that descriptors name.
 
 use super::super::Findings;
+use super::super::loopback::settle;
 use super::super::proc::Proc;
 use crate::failure::Failure;
 
@@ -31,9 +32,9 @@ pub(super) fn survey(init: i32, proc: &mut Proc, findings: &mut Findings) -> Res
         if count(proc, init, file, line, "inuse").unwrap_or(0) == 0 {
             continue;
         }
-        // A kernel without IPv6 has no tcp6.
-        let Ok(text) = proc.text(format_args!("{init}/net/{protocol}")) else { continue };
-        for address in orphans(text) {
+        // A kernel without IPv6 has no tcp6. Those that have just been closed are done in a moment.
+        let ask = || proc.text(format_args!("{init}/net/{protocol}")).map(orphans);
+        for address in settle(ask, Vec::is_empty).unwrap_or_default() {
             findings.block(
                 "af_inet_orphan_info",
                 format!("a {protocol} connection of {address} (hexadecimal) is closed on this side, with data still to be sent"),

@@ -3,6 +3,7 @@
 use super::tcp::{self, Info};
 use crate::failure::{Doing, Failure};
 use crate::resource::descriptor::refused::Refusal;
+use crate::resource::loopback::settle;
 use crate::resource::socket::address::{ip, plain};
 use crate::resource::socket::capture::{self as common, Socket, Usual};
 use crate::resource::socket::inside;
@@ -15,13 +16,17 @@ use nix::errno::Errno;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::MetadataExt;
-use std::time::{Duration, Instant};
 
-/// For what is under way on the loopback interface to arrive and be acknowledged: an acknowledgement may be held back for 0.2 s
-/// (TCP_DELACK_MAX, include/net/tcp.h, v6.18).
-const SETTLING: Duration = Duration::from_millis(400);
 /// The largest datagram of UDP, with room to spare.
 const LARGEST_DATAGRAM: usize = 1 << 16;
+
+/// A connection, whose ends may have told each other that no more comes.
+const CONNECTED: [u8; 6] =
+    [tcp::ESTABLISHED, tcp::FIN_WAIT1, tcp::FIN_WAIT2, tcp::CLOSING, tcp::CLOSE_WAIT, tcp::LAST_ACK];
+/// The program has ended what it sends. The other end may not have heard of it yet: its window is closed, or it is just being told.
+const SEND_SHUT: [u8; 4] = [tcp::FIN_WAIT1, tcp::FIN_WAIT2, tcp::CLOSING, tcp::LAST_ACK];
+/// The other end has told that no more comes.
+const HEARD_THE_END: [u8; 3] = [tcp::CLOSING, tcp::CLOSE_WAIT, tcp::LAST_ACK];
 
 type Captured = (FileKind, Vec<u8>);
 type Point = (IpAddr, u16);
@@ -50,12 +55,8 @@ pub(in crate::resource) fn capture(
         return Ok(Vec::new());
     }
     let asked = || -> nix::Result<Vec<Asked>> { sockets.iter().map(Asked::ask).collect() };
-    let mut all = asked().doing(|| "asking TCP and UDP sockets for their addresses")?;
-    let end = Instant::now() + SETTLING;
-    while frozen && all.iter().any(Asked::is_moving) && Instant::now() < end {
-        std::thread::sleep(Duration::from_millis(1));
-        all = asked().doing(|| "asking TCP and UDP sockets for their addresses")?;
-    }
+    let still = |all: &Vec<Asked>| !frozen || !all.iter().any(Asked::is_moving);
+    let all = settle(asked, still).doing(|| "asking TCP and UDP sockets for their addresses")?;
     let world = World { sockets, all: &all, host_network: inside::shares_network(init)?, frozen };
     let mut captured = Vec::with_capacity(sockets.len());
     for (socket, asked) in sockets.iter().zip(&all) {
@@ -202,7 +203,7 @@ impl World<'_> {
             // The end of data has come, or it is a socket that was never connected.
             (tcp::CLOSE, _) if asked.condition.ended => Ok(InetLink::Ended),
             (tcp::CLOSE, _) => Ok(InetLink::Unconnected),
-            (tcp::ESTABLISHED | tcp::FIN_WAIT2 | tcp::CLOSE_WAIT, Some(remote)) => {
+            (state, Some(remote)) if CONNECTED.contains(&state) => {
                 self.connection(id, asked, info, remote, what).map(InetLink::Connected)
             }
             _ => Err(Refusal::new(
@@ -236,11 +237,11 @@ impl World<'_> {
             ));
         }
         // Shut for receiving although the other end has not ended its data: by the program.
-        let receive_shut = info.state != tcp::CLOSE_WAIT && asked.condition.ended;
+        let receive_shut = asked.condition.ended && !HEARD_THE_END.contains(&info.state);
         Ok(TcpConnection {
             remote,
             peer,
-            send_shut: info.state == tcp::FIN_WAIT2,
+            send_shut: SEND_SHUT.contains(&info.state),
             receive_shut,
             advertised_mss: info.advertised_mss,
             window_scale: info.window_scale,

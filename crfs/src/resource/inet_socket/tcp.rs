@@ -25,10 +25,13 @@ const TCPI_OPT_WSCALE: u8 = 4;
 
 /// The states of a connection (include/net/tcp_states.h, v6.18).
 pub(super) const ESTABLISHED: u8 = 1;
+pub(super) const FIN_WAIT1: u8 = 4;
 pub(super) const FIN_WAIT2: u8 = 5;
 pub(super) const CLOSE: u8 = 7;
 pub(super) const CLOSE_WAIT: u8 = 8;
+pub(super) const LAST_ACK: u8 = 9;
 pub(super) const LISTEN: u8 = 10;
+pub(super) const CLOSING: u8 = 11;
 
 /// What TCP_INFO says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
