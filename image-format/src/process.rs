@@ -24,6 +24,8 @@ pub struct Process {
     pub session: Pid,
     /// The signal its parent gets when it ends; null when none (clone with exit signal 0).
     pub exit_signal: Option<Signal>,
+    /// What it has in common with another process although it is no thread of it.
+    pub shares: Shares,
     /// Whether job control has stopped it, and what its parent has not been told of that.
     pub job_control: JobControl,
     /// The controlling terminal, by its number in the container's /dev/pts.
@@ -45,6 +47,21 @@ pub struct Process {
     pub environment: Vec<Bytes>,
     /// Where the kernel thinks the parts of the address space are.
     pub layout: MemoryLayout,
+}
+
+/// What a process shares with another (clone(2) with single flags), by the pid of the process whose files tell of it; null where it
+/// has its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Shares {
+    /// CLONE_VM: `mem.segments` and `mem.pages` are empty here.
+    pub memory: Option<Pid>,
+    /// CLONE_FILES: `fds` is empty here.
+    pub descriptors: Option<Pid>,
+    /// CLONE_FS: `cwd`, `root` and `umask`, which are the same in both.
+    pub directories: Option<Pid>,
+    /// CLONE_SIGHAND: `signal.action` is empty here.
+    pub signal_actions: Option<Pid>,
 }
 
 /// What the signals of job control made of a process (signal(7)), as waitpid(2) tells its parent.

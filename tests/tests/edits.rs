@@ -129,6 +129,22 @@ fn broken_edits() -> Vec<Broken> {
             &["0x00000001/process", "colour"],
         ),
         broken("another pid", process("process"), object(|p| p["pid"] = json!(77)), &["0x00000001/process", "77"]),
+        broken(
+            "a parent that is not there",
+            process("process"),
+            object(|p| p["parent"] = json!(78)),
+            &["no process 78"],
+        ),
+        broken("its own parent", process("process"), object(|p| p["parent"] = json!(1)), &["its own ancestor"]),
+        broken(
+            "a thread that is not there",
+            process("thread.list"),
+            |path| {
+                let text = fs::read_to_string(path).expect("a list of threads");
+                fs::write(path, text.replace("{\"end\"", "{\"tid\":99}\n{\"end\"")).expect("writing it");
+            },
+            &["0x00000063"],
+        ),
         broken("arguments", process("process"), object(|p| p["arguments"][0] = json!("x")), &["argument"]),
         broken("environment", process("process"), object(|p| p["environment"] = json!(["A=B"])), &["environment"]),
         broken("cwd", process("process"), object(|p| p["cwd"] = json!("/nonexistent/place")), &["/nonexistent/place"]),

@@ -45,9 +45,9 @@ macro_rules! survive {
     )* };
 }
 survive! {
-    altstack arguments avx brk controls credentials data epoll eventfd family files fork_sharing itimer limits masks
-    pending pipe posix_timers processes protnone rseq seccomp shared signalfd sparse stopped sysv_msg sysv_sem
-    sysv_shm terminal threads timerfd tree waits zombie
+    altstack arguments avx brk clones controls credentials data epoll eventfd family files fork_sharing itimer limits
+    masks pending pipe posix_timers processes protnone rseq seccomp shared signalfd sparse stopped storm sysv_msg
+    sysv_sem sysv_shm terminal threads timerfd tree waits zombie
 }
 survive! { inet_socket unix_socket }
 

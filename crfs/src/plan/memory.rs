@@ -89,10 +89,11 @@ pub fn objects(image: &Image) -> BTreeMap<u32, Object> {
     objects
 }
 
-/// Computes the memory plan of every process of the image.
+/// Computes the memory plan of every process of the image that has memory of its own.
 #[must_use]
 pub fn plan(image: &Image, births: &BTreeMap<Pid, Birth>) -> BTreeMap<Pid, MemoryPlan> {
-    image.processes.keys().map(|&pid| (pid, process(image, pid, memory_parent(births, pid)))).collect()
+    let own = image.processes.iter().filter(|(_, process)| process.process.shares.memory.is_none());
+    own.map(|(&pid, _)| (pid, process(image, pid, memory_parent(births, pid)))).collect()
 }
 
 fn process(image: &Image, pid: Pid, inherited_from: Option<Pid>) -> MemoryPlan {

@@ -3,6 +3,7 @@
 use super::tree::{Birth, Role, Terminal};
 use crate::failure::{Failure, Kind};
 use image_format::Pid;
+use image_format::process::Shares;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -88,6 +89,10 @@ pub enum Of {
     GroupMembers,
     /// Every member of its session.
     SessionMembers,
+    /// Every process that has something of its own from it.
+    Sharers,
+    /// Every process that those cloned.
+    CreatedBySharers,
     /// Every zombie and helper, and the stub.
     Dead,
     /// Every process that job control has stopped or continued.
@@ -133,6 +138,7 @@ pub const AFTER: &[(Action, Of, Action)] = &[
     (Action::Credentials, Of::Itself, Action::Adjustments),
     (Action::Advice, Of::Itself, Action::Fill),
     (Action::Advice, Of::Created, Action::Spawn),
+    (Action::Advice, Of::CreatedBySharers, Action::Spawn),
     // Whoever joins its group must have done so; whoever it cloned must be there.
     (Action::Die, Of::Itself, Action::Group),
     (Action::Die, Of::Itself, Action::Spawn),
@@ -171,6 +177,9 @@ pub const AFTER: &[(Action, Of, Action)] = &[
     (Action::Credentials, Of::Itself, Action::ThreadState),
     (Action::Credentials, Of::Itself, Action::Descriptors),
     (Action::Credentials, Of::Itself, Action::Foreground),
+    // Whose descriptors and memory they are closes the way back to the worker, and unmaps the scratch.
+    (Action::Credentials, Of::Sharers, Action::Credentials),
+    (Action::Resume, Of::Sharers, Action::Resume),
     // Nothing sends a signal to, or reaps in, a process that has its final registers.
     (Action::Resume, Of::Itself, Action::Credentials),
     (Action::Resume, Of::Created, Action::Spawn),
@@ -206,6 +215,17 @@ fn actions(role: &Role) -> &'static [Action] {
     }
 }
 
+/// Whether a process of its role needs the step: what it has from another is that one's affair.
+fn is_needed(birth: &Birth, action: Action) -> bool {
+    match action {
+        Action::JobControl => birth.job_control,
+        Action::Memory | Action::Fill | Action::Advice => birth.shares.memory.is_none(),
+        Action::Descriptors => birth.shares.descriptors.is_none(),
+        Action::Directories => birth.shares.directories.is_none(),
+        _ => true,
+    }
+}
+
 fn terminal_actions(terminal: Terminal) -> &'static [Action] {
     match terminal {
         Terminal::Inherited => &[],
@@ -225,7 +245,7 @@ pub fn sort(births: &BTreeMap<Pid, Birth>) -> Result<Vec<Step>, Failure> {
             let actions = actions(&birth.role).iter().chain(terminal_actions(birth.terminal));
             actions.map(move |action| (birth, action))
         })
-        .filter(|(birth, action)| birth.job_control || **action != Action::JobControl)
+        .filter(|(birth, action)| is_needed(birth, **action))
         // One step for all of them.
         .filter(|(birth, action)| Some(birth.pid) == first_live(births) || **action != Action::Sockets)
         .map(|(birth, &action)| Step { action, process: birth.pid })
@@ -309,6 +329,7 @@ struct Relations<'a> {
     created: BTreeMap<Pid, Vec<Pid>>,
     members: BTreeMap<Pid, Vec<Pid>>,
     sessions: BTreeMap<Pid, Vec<Pid>>,
+    sharers: BTreeMap<Pid, Vec<Pid>>,
     dead: Vec<Pid>,
     job_controlled: Vec<Pid>,
     first: Option<Pid>,
@@ -319,9 +340,16 @@ impl<'a> Relations<'a> {
         let mut created: BTreeMap<Pid, Vec<Pid>> = BTreeMap::new();
         let mut members: BTreeMap<Pid, Vec<Pid>> = BTreeMap::new();
         let mut sessions: BTreeMap<Pid, Vec<Pid>> = BTreeMap::new();
+        let mut sharers: BTreeMap<Pid, Vec<Pid>> = BTreeMap::new();
         for birth in births.values() {
             if let Some(creator) = birth.creator {
                 created.entry(creator).or_default().push(birth.pid);
+            }
+            let Shares { memory, descriptors, directories, signal_actions } = birth.shares;
+            let owners: BTreeSet<Pid> =
+                [memory, descriptors, directories, signal_actions].into_iter().flatten().collect();
+            for owner in owners {
+                sharers.entry(owner).or_default().push(birth.pid);
             }
             if let Some(group) = birth.group {
                 members.entry(group).or_default().push(birth.pid);
@@ -332,7 +360,7 @@ impl<'a> Relations<'a> {
         let dead = all(|birth| birth.role != Role::Live);
         let job_controlled = all(|birth| birth.job_control);
         let first = first_live(births);
-        Relations { births, created, members, sessions, dead, job_controlled, first }
+        Relations { births, created, members, sessions, sharers, dead, job_controlled, first }
     }
 
     fn of(&self, process: Pid, of: Of) -> Vec<Pid> {
@@ -360,6 +388,10 @@ impl<'a> Relations<'a> {
                 .and_then(|session| self.sessions.get(&session))
                 .cloned()
                 .unwrap_or_default(),
+            Of::Sharers => list(&self.sharers),
+            Of::CreatedBySharers => {
+                list(&self.sharers).iter().flat_map(|sharer| self.of(*sharer, Of::Created)).collect()
+            }
             Of::Dead => self.dead.clone(),
             Of::JobControlled => self.job_controlled.clone(),
             Of::All => self.births.keys().copied().collect(),

@@ -5,7 +5,7 @@ use super::*;
 use image_format::controls::{MemoryPolicy, ThreadControls};
 use image_format::manifest::{Clocks, Container, Cpu, Kernel, Manifest};
 use image_format::memory::{Backing, PageRange, Protection, Segment, SegmentFlags, Source};
-use image_format::process::{JobControl, MemoryLayout, Process, ProcessAttr, Zombie};
+use image_format::process::{JobControl, MemoryLayout, Process, ProcessAttr, Shares, Zombie};
 use image_format::seccomp::{Seccomp, SeccompFilter, SeccompFlags};
 use image_format::signal::{AltStack, AltStackFlags, Signal, SignalMask, SignalSet};
 use image_format::sysv::SysV;
@@ -58,6 +58,7 @@ fn process(pid: u32, parent: u32, group: u32, session: u32) -> ProcessImage {
             group: Pid(group),
             session: Pid(session),
             exit_signal: Some(Signal(17)),
+            shares: Shares::default(),
             job_control: JobControl::Running,
             tty: None,
             exe: "/bin/true".into(),
@@ -296,6 +297,33 @@ fn siblings_made_by_clone_parent() {
     // By a session leader that lives, and by one that is dead.
     simulate(&image(&[(1, 0, 1, 1), (5, 1, 5, 5), (6, 5, 6, 6), (7, 5, 6, 6), (8, 5, 8, 6)]));
     simulate(&image(&[(1, 0, 1, 1), (5, 1, 5, 5), (7, 5, 6, 6), (8, 5, 8, 6)]));
+}
+
+#[test]
+fn who_shares_is_done_before_whose_it_is() {
+    let mut tree = image(&[(1, 0, 1, 1), (5, 1, 1, 1), (6, 5, 1, 1)]);
+    let all = Shares {
+        memory: Some(Pid(1)),
+        descriptors: Some(Pid(1)),
+        directories: Some(Pid(1)),
+        signal_actions: Some(Pid(1)),
+    };
+    tree.processes.get_mut(&Pid(5)).expect("5").process.shares = all;
+    tree.processes.get_mut(&Pid(1)).expect("1").segments =
+        vec![anonymous(0x10000, 0x20000, &[(0x10000, 4, Source::Own(0))])];
+    let child = anonymous(0x10000, 0x20000, &[(0x10000, 4, Source::Process(Pid(1)))]);
+    tree.processes.get_mut(&Pid(6)).expect("6").segments = vec![child];
+    let plan = compute(&tree, &Home::Own).expect("a plan");
+    let at = |action, pid| plan.steps.iter().position(|step| *step == Step { action, process: Pid(pid) });
+    for action in [Action::Memory, Action::Fill, Action::Advice, Action::Descriptors, Action::Directories] {
+        assert_eq!(at(action, 5), None, "{action} is the first one's");
+    }
+    assert!(at(Action::Fill, 1) < at(Action::Spawn, 5) && at(Action::Spawn, 6) < at(Action::Advice, 1));
+    for action in [Action::Credentials, Action::Resume] {
+        assert!(at(action, 5) < at(action, 1), "{action}");
+    }
+    let memory = &plan.memory[&Pid(6)];
+    assert_eq!((memory.inherited_from, memory.keep.as_slice(), memory.fill.len()), (Some(Pid(1)), [0].as_slice(), 0));
 }
 
 #[test]

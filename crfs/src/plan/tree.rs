@@ -9,7 +9,7 @@
 //! exits then, so that they go to the host's reaper; in a pid namespace made for them it stays as pid 1.
 
 use crate::failure::{Failure, Kind};
-use image_format::process::JobControl;
+use image_format::process::{JobControl, Shares};
 use image_format::seccomp::Seccomp;
 use image_format::signal::Signal;
 use image_format::{Image, Pid, ThreadImage, layout};
@@ -51,6 +51,8 @@ pub struct Birth {
     pub before_creators_session: bool,
     /// The group it joins or founds; None where it is born into the right one or setsid makes it.
     pub group: Option<Pid>,
+    /// What it has from its creator rather than for itself.
+    pub shares: Shares,
     /// Job control has stopped it, or continued it with its parent yet to be told.
     pub job_control: bool,
     /// The session it is in.
@@ -103,6 +105,7 @@ impl Birth {
             own_session: true,
             before_creators_session: false,
             group: None,
+            shares: node.shares,
             job_control: node.job_control,
             session: node.session,
             terminal,
@@ -137,6 +140,7 @@ struct Node {
     parent: Pid,
     parent_thread: Option<Pid>,
     exit_signal: Option<Signal>,
+    shares: Shares,
     group: Pid,
     session: Pid,
     job_control: bool,
@@ -161,6 +165,7 @@ pub fn births(image: &Image, home: &Home) -> Result<BTreeMap<Pid, Birth>, Failur
             parent: OUTSIDE,
             parent_thread: None,
             exit_signal: None,
+            shares: Shares::default(),
             group: OUTSIDE,
             session: OUTSIDE,
             job_control: false,
@@ -188,6 +193,7 @@ fn nodes(image: &Image) -> BTreeMap<Pid, Node> {
             parent: record.parent,
             parent_thread: record.parent_thread,
             exit_signal: record.exit_signal,
+            shares: record.shares,
             group: record.group,
             session: record.session,
             job_control,
@@ -200,6 +206,7 @@ fn nodes(image: &Image) -> BTreeMap<Pid, Node> {
                 parent: pid,
                 parent_thread: (tid != pid).then_some(tid),
                 exit_signal: zombie.exit_signal,
+                shares: Shares::default(),
                 group: zombie.group,
                 session: zombie.session,
                 job_control: false,
@@ -222,6 +229,7 @@ fn helper(pid: Pid, creator: Pid, session: Pid) -> Birth {
         own_session: false,
         before_creators_session: false,
         group: None,
+        shares: Shares::default(),
         job_control: false,
         session,
         terminal: Terminal::Inherited,
@@ -254,6 +262,7 @@ impl Planner<'_> {
             own_session,
             before_creators_session: false,
             group: (!own_session).then_some(node.group),
+            shares: node.shares,
             job_control: node.job_control,
             session: node.session,
             terminal: self.terminal(pid, node.session),
@@ -269,6 +278,10 @@ impl Planner<'_> {
                 let creator = if birth.clone_parent { node.session } else { self.dead_parent(nodes, pid, node)? };
                 birth.creator = Some(creator);
             }
+        }
+        if birth.shares != Shares::default() && birth.creator != Some(node.parent) {
+            let why = "process: shares: it cannot have these from its parent, into whose session it was not born";
+            return Err(Failure::new(Kind::BadImage, format!("{}/{why}", layout::process_dir(pid))));
         }
         self.births.insert(pid, birth);
         Ok(())
@@ -363,13 +376,13 @@ impl Planner<'_> {
 }
 
 /// The process of the image whose memory a new process is born with: its creator's, or, as helpers keep what they were
-/// born with, that of the first creator that is no helper.
+/// born with, that of the first creator that is no helper; told by the process that has the record of that memory.
 #[must_use]
 pub fn memory_parent(births: &BTreeMap<Pid, Birth>, pid: Pid) -> Option<Pid> {
     let mut creator = births.get(&pid)?.creator?;
     while let Some(birth) = births.get(&creator) {
         if birth.role == Role::Live {
-            return Some(creator);
+            return Some(birth.shares.memory.unwrap_or(creator));
         }
         creator = birth.creator?;
     }

@@ -9,6 +9,7 @@ use crate::registry::{Record, Registry};
 use crate::resource::container::{self, Place};
 use crate::resource::kernel::Kernel;
 use crate::resource::proc::{Proc, Status};
+use crate::resource::process::Sharing;
 use crate::resource::subject::{self, Subjects};
 use crate::resource::{Findings, descriptor, memory, process, security, thread, zombie};
 use image_format::{Pid, layout};
@@ -41,7 +42,7 @@ fn survey(registry: &Registry, name: &str, findings: &mut Findings) -> Result<()
     let found = attempt(init, findings, |found| container::survey(&record, &subjects, &mut proc, found));
     let ours = Status::read(&mut proc, "self/status")?;
     found?;
-    attempt(init, findings, |found| process::survey_sharing(&subjects, found))?;
+    attempt(init, findings, |found| process::sharing(&subjects, found).map(drop))?;
     process::survey_outsiders(&record, &subjects, &mut proc, findings)?;
     for subject in &subjects.processes {
         attempt(subject.host, findings, |found| process::survey(subject, &subjects, &mut proc, found))?;
@@ -75,7 +76,7 @@ fn descriptors(subjects: &Subjects, root: &Path, log: &Path, findings: &mut Find
     Ok(())
 }
 
-/// The obstacles that /proc shows of a frozen container, but for those of memory and descriptors, which are found with their records.
+/// What processes share, and the obstacles that /proc shows of a frozen container, but for those of memory and descriptors, which are found with their records.
 ///
 /// # Errors
 /// When a task is gone.
@@ -84,9 +85,9 @@ pub(super) fn look(
     subjects: &Subjects,
     proc: &mut Proc,
     findings: &mut Findings,
-) -> Result<(), Failure> {
+) -> Result<Sharing, Failure> {
     container::survey(record, subjects, proc, findings)?;
-    process::survey_sharing(subjects, findings)?;
+    let sharing = process::sharing(subjects, findings)?;
     process::survey_outsiders(record, subjects, proc, findings)?;
     let ours = Status::read(proc, "self/status")?;
     for subject in &subjects.processes {
@@ -96,7 +97,7 @@ pub(super) fn look(
             security::survey(subject, thread, proc, findings)?;
         }
     }
-    Ok(())
+    Ok(sharing)
 }
 
 /// Looks, again if it fails while the process lives: its mappings and files change. What still fails then is left to a freeze.

@@ -30,3 +30,10 @@ pub fn keep(kept: &OwnedFd, number: i32, program: &OwnedFd) -> Result<()> {
     }
     Ok(())
 }
+
+/// Whether the number is an open descriptor of the calling process.
+#[must_use]
+pub fn is_open(number: i32) -> bool {
+    // SAFETY: takes a number and reads a flag; one that is not open is an error.
+    (unsafe { libc::fcntl(number, libc::F_GETFD) }) >= 0
+}

@@ -6,6 +6,7 @@
 pub mod anonymous;
 pub mod bpf;
 pub mod clone;
+pub mod clone_fn;
 pub mod close_range;
 pub mod controls;
 pub mod dispatch;

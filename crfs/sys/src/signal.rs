@@ -34,6 +34,15 @@ pub const fn bit(signal: i32) -> u64 {
     if signal >= 1 && signal <= COUNT { 1 << (signal - 1) } else { 0 }
 }
 
+/// Ignores a signal, or sets its default action again.
+pub fn ignore(signal: i32, ignored: bool) -> Result<()> {
+    let action = KernelSigaction { handler: u64::from(ignored), ..KernelSigaction::default() };
+    let no_old: *mut KernelSigaction = null_mut();
+    // SAFETY: the kernel reads one structure, and no code of ours can be called by it.
+    let result = unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, &raw const action, no_old, size_of::<u64>()) };
+    Errno::result(result).map(drop)
+}
+
 /// Sets the disposition of every signal of the calling process to `SIG_DFL`: exec resets handlers but keeps what is ignored.
 pub fn reset_all() -> Result<()> {
     let default = KernelSigaction::default();

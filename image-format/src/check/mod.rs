@@ -12,6 +12,7 @@ mod pages;
 mod paths;
 mod process;
 mod seccomp;
+mod sharing;
 mod shown;
 mod signals;
 mod sockets;
@@ -48,6 +49,7 @@ pub fn image(image: &Image, sizes: &dyn Fn(&str) -> Option<u64>) -> Vec<ImageErr
     paths::check(image, sizes, &mut findings);
     let has_init = !image.manifest.container.shares(NamespaceKind::Pid);
     tree::check(&image.processes, has_init, &mut findings);
+    sharing::check(&image.processes, &mut findings);
     descriptors::check(image, &mut findings);
     seccomp::check(image, &mut findings);
     sockets::check(image, &mut findings);

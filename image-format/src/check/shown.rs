@@ -19,7 +19,8 @@ pub fn shown(image: &Image, pid: Pid, page: &dyn Fn(Pid, u64) -> Option<Vec<u8>>
     let Some(process) = image.processes.get(&pid) else { return findings.0 };
     let record = &process.process;
     let layout = &record.layout;
-    let read = |start: Address, end: Address| read(image, pid, start.0, end.0, page);
+    let holder = record.shares.memory.unwrap_or(pid);
+    let read = |start: Address, end: Address| read(image, holder, start.0, end.0, page);
     let mut compare = |name: &str, shown: &[Bytes], bytes: Option<Vec<u8>>| {
         if bytes.is_some_and(|bytes| strings(&bytes) != shown) {
             let reason = format!("{name}: not as in memory, where it lies: it is shown here and cannot be edited");

@@ -223,8 +223,9 @@ records! {
     PageRange { start, count, source }
     ChunkSum { chunk, xxh3 }
     Process {
-        pid, parent, parent_thread, group, session, exit_signal, job_control, tty, exe, cwd, root, umask, limits, arguments, environment, layout,
+        pid, parent, parent_thread, group, session, exit_signal, shares, job_control, tty, exe, cwd, root, umask, limits, arguments, environment, layout,
     }
+    Shares { memory, descriptors, directories, signal_actions }
     Stopped { signal, told }
     Limit { soft, hard }
     MemoryLayout {

@@ -5,7 +5,7 @@ use image_format::files::{File, FileKind, OpenFlags, RegularFile, Stdio, Stream}
 use image_format::image::ImageError;
 use image_format::manifest::{NamespaceKind, PathEntry, PathKind};
 use image_format::memory::{CHUNK_SIZE, ChunkSum, Fixed};
-use image_format::process::{JobControl, Limit, Process, Stopped, Zombie};
+use image_format::process::{JobControl, Limit, Process, Shares, Stopped, Zombie};
 use image_format::signal::Signal;
 use image_format::thread::{Registers, ThreadAttr};
 use image_format::{Address, Blob, FileId, Image, Octal, Pid, ProcessImage, ThreadImage, Timespec, check};
@@ -281,6 +281,47 @@ fn parents_by_thread() {
         (|i| record(i).parent_thread = Some(Pid(88)), "0x00003002/process: parent_thread: process 1 has no thread 88"),
         (|i| record(i).parent_thread = Some(FIRST), "0x00003002/process: parent_thread: 1, which null stands for"),
     ]);
+}
+
+#[test]
+fn sharing() {
+    fn sharer(image: &mut Image) -> &mut ProcessImage {
+        let first = image.processes[&FIRST].process.clone();
+        let child = process(image, CHILD);
+        let all = Some(FIRST);
+        child.process.shares = Shares { memory: all, descriptors: all, directories: all, signal_actions: all };
+        (child.process.exe, child.process.layout) = (first.exe, first.layout);
+        (child.process.cwd, child.process.root, child.process.umask) = (first.cwd, first.root, first.umask);
+        (child.segments, child.fds, child.actions) = (vec![], vec![], vec![]);
+        child
+    }
+    let told = |edit: fn(&mut Image)| {
+        let mut image = golden::image();
+        edit(&mut image);
+        image.manifest.paths = image.paths();
+        let told = check::image(&image, &golden::sizes(&image));
+        told.iter().map(ToString::to_string).filter(|told| told.contains("0x00003002")).collect::<Vec<_>>()
+    };
+    let right = |image: &mut Image| {
+        sharer(image);
+    };
+    assert_eq!(told(right), [""; 0]);
+    let umask = "0x00003002/process: umask: process 1 has another, and they share it";
+    assert_eq!(told(|i| sharer(i).process.umask = Octal(0o11)), [umask]);
+    let missing = "0x00003002/process: shares.memory: there is no process 9";
+    assert_eq!(told(|i| sharer(i).process.shares.memory = Some(Pid(9))), [missing]);
+    let own = "0x00003002/process: shares.memory: process 12290 says itself that it is another's";
+    assert_eq!(told(|i| sharer(i).process.shares.memory = Some(CHILD)), [own]);
+    let without = "0x00003002/process: shares.signal_actions: only processes with the same memory share them";
+    assert_eq!(told(|i| sharer(i).process.shares.memory = None), [without]);
+    let lines = "0x00003002/fds: has lines, which stand with process 1";
+    assert_eq!(
+        told(|i| {
+            let fds = process(i, CHILD).fds.clone();
+            sharer(i).fds = fds;
+        }),
+        [lines]
+    );
 }
 
 #[test]

@@ -27,7 +27,7 @@ mod smaps;
 use super::Findings;
 use super::container::Place;
 use super::proc::Proc;
-use super::subject::{Process, Subjects};
+use super::subject::Process;
 use crate::failure::Failure;
 use backing::Backings;
 use image_format::memory::{Backing, PageRange, Segment, Source};
@@ -52,12 +52,12 @@ pub fn survey(process: &Process, place: &Place, proc: &mut Proc, findings: &mut 
     numa::survey(process, proc, findings)
 }
 
-/// `mem.segments` of every process.
+/// `mem.segments` of the processes, each of which has memory of its own. A parent is one of them, or not of the container.
 ///
 /// # Errors
 /// When a process is gone, or the kernel cannot say which pages are there.
 pub fn capture(
-    subjects: &Subjects,
+    processes: &[&Process],
     parents: &BTreeMap<Pid, Pid>,
     place: &Place,
     proc: &mut Proc,
@@ -65,7 +65,7 @@ pub fn capture(
 ) -> Result<BTreeMap<Pid, Vec<Segment>>, Failure> {
     let mut backings = Backings::new(place);
     let mut spaces = BTreeMap::new();
-    for process in &subjects.processes {
+    for &process in processes {
         let segments = segments(process, proc, &mut backings, findings)?;
         numa::survey(process, proc, findings)?;
         let private = pages::private(process, &segments, proc, findings)?;
@@ -73,10 +73,10 @@ pub fn capture(
     }
     let mut objects = backings.into_objects();
     let mut placed = BTreeMap::new();
-    for process in &subjects.processes {
+    for &process in processes {
         let Some(space) = spaces.get(&process.pid) else { continue };
         let parent = parents.get(&process.pid).and_then(|pid| {
-            let parent = subjects.processes.iter().find(|process| process.pid == *pid)?;
+            let parent = processes.iter().find(|process| process.pid == *pid)?;
             Some((parent, spaces.get(pid)?))
         });
         let inherited = match parent {

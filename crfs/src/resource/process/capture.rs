@@ -8,7 +8,7 @@ use super::super::subject::{self, Subjects};
 use super::super::{autogroup, memory_policy, signal};
 use crate::failure::{Failure, Kind};
 use image_format::layout;
-use image_format::process::{JobControl, MemoryLayout, Process, ProcessAttr};
+use image_format::process::{JobControl, MemoryLayout, Process, ProcessAttr, Shares};
 use image_format::types::{Address, Blob, Bytes, Hex, Octal, Pid};
 
 /// Reads both records.
@@ -40,6 +40,8 @@ pub fn capture(
         group: id(&leader.status.ns_pgid),
         session: id(&leader.status.ns_sid),
         exit_signal: signal::from_number(leader.stat.exit_signal),
+        // Found by comparing with all others; the caller sets it.
+        shares: Shares::default(),
         // Only a traced task tells; the caller sets it.
         job_control: JobControl::Running,
         tty: None,

@@ -8,7 +8,7 @@
 //! - **Made again:** parents before children with the same ids; groups and sessions by setsid and setpgid while their leaders
 //!   live; layout and executable by PR_SET_MM_MAP once memory is in place; limits and dumpable in the tail.
 //! - **Refused:** a controlling terminal, an LDT, asynchronous I/O, namespaces of its own, objects shared with
-//!   another process that is no thread, a parent outside the container, a group or session that others outside are in too; each with its
+//!   another process that is neither thread nor parent, a parent outside the container, a group or session that others outside are in too; each with its
 //!   words in `blockers.rs`, `sharing.rs` and `outsiders.rs`.
 
 mod blockers;
@@ -21,4 +21,4 @@ mod sharing;
 pub use blockers::{kernel_blockers, survey};
 pub use capture::capture;
 pub use outsiders::survey as survey_outsiders;
-pub use sharing::survey as survey_sharing;
+pub use sharing::{Sharing, sharing};

@@ -2,7 +2,7 @@
 
 use crate::failure::{Doing, Failure, Kind};
 use crfs_tracee::{Arg, Batch, HostPid};
-use image_format::process::{Limit, ProcessAttr};
+use image_format::process::{Limit, ProcessAttr, Shares};
 use image_format::{Bytes, Image, Octal, ProcessImage, layout};
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use std::collections::BTreeMap;
@@ -78,6 +78,20 @@ impl Directories {
         batch.call(libc::SYS_umask, &[u64::from(umask).into()], "umask");
         Ok(())
     }
+}
+
+/// The flags of clone(2) by which a process has these from its maker, and becomes its sibling rather than its child.
+#[must_use]
+pub fn clone_flags(shares: Shares, sibling: bool) -> u64 {
+    let Shares { memory, descriptors, directories, signal_actions } = shares;
+    let flags = [
+        (memory.is_some(), libc::CLONE_VM),
+        (descriptors.is_some(), libc::CLONE_FILES),
+        (directories.is_some(), libc::CLONE_FS),
+        (signal_actions.is_some(), libc::CLONE_SIGHAND),
+        (sibling, libc::CLONE_PARENT),
+    ];
+    flags.into_iter().filter(|(set, _)| *set).fold(0, |flags, (_, flag)| flags | u64::from(flag.cast_unsigned()))
 }
 
 /// The kernel's numbers of the limits (include/uapi/asm-generic/resource.h, v6.18).

@@ -1,61 +1,101 @@
-//! Objects that processes share without being threads of each other: made by clone(2) with single flags. Not carried yet.
+//! Objects that processes share without being threads of each other: made by clone(2) with single flags.
+//!
+//! A child has them from its parent, so one that shares with somebody else (its parent died, or called unshare or exec) cannot be
+//! made again.
 
 use super::super::Findings;
 use super::super::subject::{self, Process, Subjects};
 use crate::failure::{Doing, Failure};
 use crfs_sys::kcmp::{self, Comparison, Object};
-use image_format::layout;
+use image_format::process::Shares;
+use image_format::{Pid, layout};
 use nix::errno::Errno;
-use nix::unistd::Pid;
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 
-const PARTS: [(Object, &str); 4] = [
-    (Object::Vm, "its memory"),
-    (Object::Files, "its descriptor table"),
-    (Object::Fs, "its working directory, root and umask"),
-    (Object::Sighand, "its signal actions"),
+/// A kind of object, how it is called, and where it stands in the record.
+type Part = (Object, &'static str, fn(&mut Shares) -> &mut Option<Pid>);
+
+const PARTS: [Part; 4] = [
+    (Object::Vm, "its memory", |shares| &mut shares.memory),
+    (Object::Files, "its descriptor table", |shares| &mut shares.descriptors),
+    (Object::Fs, "its working directory, root and umask", |shares| &mut shares.directories),
+    (Object::Sighand, "its signal actions", |shares| &mut shares.signal_actions),
 ];
+
+/// What each process has from another; those that have nothing are left out.
+pub type Sharing = BTreeMap<Pid, Shares>;
 
 /// Finds them by sorting the processes by the kernel's order of each object, where equals come to stand side by side.
 ///
 /// # Errors
 /// When the kernel refuses to compare; a process that is gone compares as different.
-pub fn survey(subjects: &Subjects, findings: &mut Findings) -> Result<(), Failure> {
-    for (part, words) in PARTS {
-        let mut failed = None;
-        let mut compare = |a: &Process, b: &Process| {
-            match kcmp::compare(part, Pid::from_raw(a.host), Pid::from_raw(b.host)) {
-                // Vanished, or half gone: what is not there is not shared.
-                Err(Errno::ESRCH) => a.host.cmp(&b.host),
-                Err(errno) => {
-                    failed = failed.or(Some((a.pid, errno)));
-                    a.host.cmp(&b.host)
-                }
-                Ok(comparison) => comparison.ordering().unwrap_or(Ordering::Less),
-            }
-        };
-        let mut sorted: Vec<&Process> = subjects.processes.iter().collect();
-        // A merge sort of our own kind of order: the standard sort may panic when tasks end meanwhile and the order breaks.
-        merge_sort(&mut sorted, &mut compare);
-        for pair in sorted.windows(2) {
-            let same = kcmp::compare(part, Pid::from_raw(pair[0].host), Pid::from_raw(pair[1].host));
-            // Of two that are on their way out neither has any.
-            let gone = |process: &Process| subject::is_gone(&format!("/proc/{}", process.host));
-            if same == Ok(Comparison::Equal) && !gone(pair[0]) && !gone(pair[1]) {
-                let (first, second) = (pair[0].pid.min(pair[1].pid), pair[0].pid.max(pair[1].pid));
+pub fn sharing(subjects: &Subjects, findings: &mut Findings) -> Result<Sharing, Failure> {
+    let mut sharing = Sharing::new();
+    for (part, words, field) in PARTS {
+        for members in groups(part, subjects)? {
+            let is_root = |process: &&Process| !given_by_parent(process, &members, subjects);
+            let roots: Vec<Pid> = members.iter().copied().filter(is_root).map(|process| process.pid).collect();
+            let Some((&owner, others)) = roots.split_first() else { continue };
+            for &other in others {
                 findings.block(
-                    layout::process_file(second, "process"),
-                    format!("shares {words} with process {first} without being a thread of it (clone, vfork)"),
+                    layout::process_file(other, "process"),
+                    format!("shares {words} with process {owner} without being a thread or a child of it (clone)"),
                     "Use fork or threads",
                 );
             }
-        }
-        if let Some((pid, errno)) = failed {
-            let object = layout::process_file(pid, "process");
-            return Err(errno).doing(|| format!("{object}: comparing {part:?} with other processes"));
+            for member in members.iter().filter(|member| !roots.contains(&member.pid)) {
+                *field(sharing.entry(member.pid).or_default()) = Some(owner);
+            }
         }
     }
-    Ok(())
+    Ok(sharing)
+}
+
+/// Whether a process can have come to share with these by its birth: its parent is among them, and it was born into its session or
+/// began one.
+fn given_by_parent(process: &Process, members: &[&Process], subjects: &Subjects) -> bool {
+    let parent = subjects.ids.get(&process.leader().stat.ppid);
+    let session = |process: &Process| process.leader().status.ns_sid.last().copied();
+    let parent = parent.and_then(|parent| members.iter().find(|member| member.pid == *parent));
+    parent.is_some_and(|parent| session(process) == session(parent) || session(process) == Some(process.pid.0))
+}
+
+/// The processes that have the same object, two or more, ascending by pid.
+fn groups(part: Object, subjects: &Subjects) -> Result<Vec<Vec<&Process>>, Failure> {
+    let raw = |process: &Process| nix::unistd::Pid::from_raw(process.host);
+    let mut failed = None;
+    let mut compare = |a: &Process, b: &Process| {
+        match kcmp::compare(part, raw(a), raw(b)) {
+            // Vanished, or half gone: what is not there is not shared.
+            Err(Errno::ESRCH) => a.host.cmp(&b.host),
+            Err(errno) => {
+                failed = failed.or(Some((a.pid, errno)));
+                a.host.cmp(&b.host)
+            }
+            Ok(comparison) => comparison.ordering().unwrap_or(Ordering::Less),
+        }
+    };
+    let mut sorted: Vec<&Process> = subjects.processes.iter().collect();
+    // A merge sort of our own kind of order: the standard sort may panic when tasks end meanwhile and the order breaks.
+    merge_sort(&mut sorted, &mut compare);
+    if let Some((pid, errno)) = failed {
+        let object = layout::process_file(pid, "process");
+        return Err(errno).doing(|| format!("{object}: comparing {part:?} with other processes"));
+    }
+    // Of two that are on their way out neither has any.
+    let gone = |process: &Process| subject::is_gone(&format!("/proc/{}", process.host));
+    let same = |a: &&Process, b: &&Process| {
+        kcmp::compare(part, raw(a), raw(b)) == Ok(Comparison::Equal) && !gone(a) && !gone(b)
+    };
+    let runs = sorted.chunk_by(same).filter(|run| run.len() > 1);
+    Ok(runs
+        .map(|run| {
+            let mut members = run.to_vec();
+            members.sort_by_key(|process| process.pid);
+            members
+        })
+        .collect())
 }
 
 fn merge_sort<T: Copy>(items: &mut [T], compare: &mut impl FnMut(T, T) -> Ordering) {

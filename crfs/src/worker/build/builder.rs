@@ -254,9 +254,9 @@ impl<'a> Builder<'a> {
                 _ => libc::SIGCHLD,
             };
             let set_tid = vec![i32::try_from(pid.0).map_err(|_| Failure::new(Kind::BadImage, "a pid is too large"))?];
+            let flags = process::clone_flags(birth.shares, birth.clone_parent);
             // A sibling has its maker's exit signal, and clone3 takes no other.
-            let (flags, exit_signal) =
-                if birth.clone_parent { (u64::from(libc::CLONE_PARENT.cast_unsigned()), 0) } else { (0, exit_signal) };
+            let exit_signal = if birth.clone_parent { 0 } else { exit_signal };
             let spawn = Spawn { flags, exit_signal, set_tid, ..Spawn::default() };
             let scratch = Scratch { base: RemoteAddress(self.plan.scratch.0), len: SCRATCH_SIZE };
             let child = self
@@ -449,6 +449,7 @@ impl<'a> Builder<'a> {
         let deaths = self.tasks.get(&pid).map_or(0, |task| task.deaths);
         let mut batch = Batch::new();
         signal::restore::forget_children(&mut batch, deaths);
+        // Listed with the process that they are shared with, if they are.
         signal::restore::actions(&mut batch, &image.actions);
         let timers = image.timers();
         let clocks = &self.copy.image.manifest.clocks;
@@ -522,8 +523,10 @@ impl<'a> Builder<'a> {
         })?;
         let mut batch = Batch::new();
         thread::restore::dumpable(&mut batch, self.image(pid)?.attr.dumpable);
-        // Nothing pulls descriptors any more.
-        batch.call(libc::SYS_close, &[self.plan.link_fd.into()], "close the link");
+        if self.image(pid)?.process.shares.descriptors.is_none() {
+            // Nothing pulls descriptors any more.
+            batch.call(libc::SYS_close, &[self.plan.link_fd.into()], "close the link");
+        }
         self.inject(pid, &batch)
     }
 
@@ -544,7 +547,8 @@ impl<'a> Builder<'a> {
             let thread = image.threads.get(&tid).ok_or_else(|| Failure::new(Kind::System, path()))?;
             let _ = self.cpu.follow(injector.tid());
             let rax = registers::restore::reenter(&mut injector, thread).doing(path)?;
-            let tracee = if tid == pid { injector.unmap_scratch_and_stop() } else { injector.release() }.doing(path)?;
+            let last = tid == pid && image.process.shares.memory.is_none();
+            let tracee = if last { injector.unmap_scratch_and_stop() } else { injector.release() }.doing(path)?;
             let mut regs = registers::restore::user_regs(&thread.frame.registers, &thread.tls);
             regs.rax = rax;
             let resume = thread.frame.syscall.as_ref().map(|call| &call.resume);
@@ -556,7 +560,7 @@ impl<'a> Builder<'a> {
             thread_controls::restore::dispatch(&tracee, &thread::restore::path(pid, tid), &thread.attr.controls)?;
             finished.push(tracee);
         }
-        if let Some(leader) = finished.last() {
+        if let Some(leader) = finished.last().filter(|_| image.process.shares.memory.is_none()) {
             memory::verify(leader.tid(), image)?;
         }
         if let Some(task) = self.tasks.get_mut(&pid) {

@@ -6,6 +6,7 @@ use crate::failure::Doing;
 use crate::failure::{Failure, Kind};
 use crate::resource::container::{Environment, Moment, Place, manifest};
 use crate::resource::descriptor::{self, Descriptors};
+use crate::resource::process::Sharing;
 use crate::resource::subject::{Process, Subjects, Thread};
 use crate::resource::sysv::{self, Contents};
 use crate::resource::{
@@ -32,8 +33,9 @@ type Tracees = BTreeMap<i32, Tracee<Stopped>>;
 pub(super) fn read(
     job: &mut Job,
     subjects: &Subjects,
-    tracees: &Tracees,
+    sharing: &Sharing,
     moment: &Moment,
+    tracees: &Tracees,
     findings: &mut Findings,
     laps: &mut Laps,
 ) -> Result<Records, Failure> {
@@ -43,8 +45,12 @@ pub(super) fn read(
     let mut processes = BTreeMap::new();
     let mut made_by: BTreeMap<i32, Pid> = BTreeMap::new();
     for process in &subjects.processes {
-        let (image, children) = process_image(job, subjects, process, tracees, moment, &place, findings)?;
+        let (mut image, children) = process_image(job, subjects, process, tracees, moment, &place, findings)?;
         made_by.extend(children);
+        image.process.shares = sharing.get(&process.pid).copied().unwrap_or_default();
+        if image.process.shares.signal_actions.is_some() {
+            image.actions.clear();
+        }
         if processes.insert(process.pid, image).is_some() {
             return Err(Failure::new(
                 Kind::Unsupported,
@@ -62,8 +68,15 @@ pub(super) fn read(
         }
     }
     laps.lap("threads");
-    let parents = processes.iter().map(|(&pid, image): (_, &ProcessImage)| (pid, image.process.parent)).collect();
-    let segments: BTreeMap<Pid, Vec<Segment>> = memory::capture(subjects, &parents, &place, &mut job.proc, findings)?;
+    let shares = |pid: Pid| sharing.get(&pid).copied().unwrap_or_default();
+    let parents = processes.iter().map(|(&pid, image): (_, &ProcessImage)| {
+        let parent = image.process.parent;
+        (pid, shares(parent).memory.unwrap_or(parent))
+    });
+    let with_memory: Vec<&Process> =
+        subjects.processes.iter().filter(|process| shares(process.pid).memory.is_none()).collect();
+    let segments: BTreeMap<Pid, Vec<Segment>> =
+        memory::capture(&with_memory, &parents.collect(), &place, &mut job.proc, findings)?;
     for (pid, segments) in segments {
         if let Some(image) = processes.get_mut(&pid) {
             image.segments = segments;
@@ -71,10 +84,11 @@ pub(super) fn read(
     }
     laps.lap("memory");
     let ids: Vec<(Pid, i32)> = subjects.processes.iter().map(|process| (process.pid, process.host)).collect();
+    let tables: Vec<(Pid, i32)> = ids.iter().copied().filter(|&(pid, _)| shares(pid).descriptors.is_none()).collect();
     // What it shows must not be read meanwhile.
     let console = Pause::begin(&job.container)?;
     let Descriptors { mut files, stdios, mut fds, pipes, sockets, mut ttys } = descriptor::capture(
-        &ids,
+        &tables,
         Some(job.kernel.parts()),
         place.root(),
         &job.container.log_file(),
