@@ -145,6 +145,18 @@ impl TextSource for BTreeMap<String, Vec<u8>> {
 }
 
 impl Image {
+    /// The process that has the record of a process's memory: itself, or the one it shares the memory with.
+    #[must_use]
+    pub fn memory_holder(&self, pid: Pid) -> Pid {
+        self.processes.get(&pid).and_then(|process| process.process.shares.memory).unwrap_or(pid)
+    }
+
+    /// What a process has mapped, its own or shared; nothing when there is no such process.
+    #[must_use]
+    pub fn segments(&self, pid: Pid) -> &[Segment] {
+        self.processes.get(&self.memory_holder(pid)).map(|process| process.segments.as_slice()).unwrap_or_default()
+    }
+
     /// The image's text files by path, but for `manifest` and `mem.sums`.
     #[must_use]
     pub fn render(&self) -> BTreeMap<String, Vec<u8>> {

@@ -54,7 +54,7 @@ pub(super) fn mem(registry: &Registry, arguments: &Mem, json: bool) -> Result<()
     let mut mappings = Vec::new();
     for pid in pids {
         let stored = space::stored(&image, pid)?;
-        let segments = image.processes.get(&pid).map(|process| process.segments.as_slice()).unwrap_or_default();
+        let segments = image.segments(pid);
         mappings.extend(segments.iter().map(|segment| mapping(pid, segment, &stored)));
     }
     if json {
@@ -137,7 +137,7 @@ fn find(source: &dyn Source, image: &Image, pids: &[Pid], text: &[u8], json: boo
     }
     let mut found = Vec::new();
     for &pid in pids {
-        let segments = image.processes.get(&pid).map(|process| process.segments.as_slice()).unwrap_or_default();
+        let segments = image.segments(pid);
         let mut tell = |address: u64| {
             let segment = segments.iter().find(|segment| segment.start.0 <= address && address < segment.end.0);
             let kind = segment.map(|segment| kind(&segment.backing)).unwrap_or_default();
@@ -173,7 +173,7 @@ fn find(source: &dyn Source, image: &Image, pids: &[Pid], text: &[u8], json: boo
 
 fn dump(source: &dyn Source, image: &Image, pid: Pid, start: u64, end: u64) -> Result<()> {
     let stored = space::stored(image, pid)?;
-    let segments = image.processes.get(&pid).map(|process| process.segments.as_slice()).unwrap_or_default();
+    let segments = image.segments(pid);
     let mut at = start;
     let mut buffer = Vec::new();
     while at < end {

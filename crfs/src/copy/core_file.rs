@@ -63,7 +63,7 @@ pub fn write_core(
         }
         other => other.doing(|| format!("{}: making it", target.display()))?,
     };
-    write(source, process, &stored, &file, progress).inspect_err(|_| {
+    write(source, process, copy.image.segments(pid), &stored, &file, progress).inspect_err(|_| {
         // The first failure is the one that counts.
         let _ = std::fs::remove_file(target);
     })
@@ -72,13 +72,14 @@ pub fn write_core(
 fn write(
     source: &dyn Source,
     process: &ProcessImage,
+    segments: &[Segment],
     stored: &[Stored],
     file: &File,
     progress: &Progress,
 ) -> Result<(), Failure> {
     let put = |bytes: &[u8], at: u64| file.write_all_at(bytes, at).doing(|| "writing the core file");
-    let loads: Vec<Load> = process.segments.iter().flat_map(|segment| loads(segment, stored)).collect();
-    let notes = notes(process);
+    let loads: Vec<Load> = segments.iter().flat_map(|segment| loads(segment, stored)).collect();
+    let notes = notes(process, segments);
     let count = loads.len() as u64 + 1;
     let sections = u64::from(count >= PN_XNUM);
     let notes_at = HEADER + count * PROGRAM_HEADER + sections * SECTION_HEADER;
@@ -196,7 +197,7 @@ fn program_header(
 }
 
 /// All notes: of the process, and of each thread, the leader first.
-fn notes(process: &ProcessImage) -> Vec<u8> {
+fn notes(process: &ProcessImage, segments: &[Segment]) -> Vec<u8> {
     let mut bytes = Vec::new();
     let leader = process.process.pid;
     let others = process.threads.keys().filter(|&&tid| tid != leader);
@@ -206,7 +207,7 @@ fn notes(process: &ProcessImage) -> Vec<u8> {
         if index == 0 {
             note(&mut bytes, "CORE", NT_PRPSINFO, &information(process, thread));
             note(&mut bytes, "CORE", NT_AUXV, &process.process.layout.auxv.0);
-            note(&mut bytes, "CORE", NT_FILE, &files(process));
+            note(&mut bytes, "CORE", NT_FILE, &files(segments));
         }
         let xstate = &thread.fpu.xstate.0;
         if let Some(fxsave) = xstate.get(..FXSAVE) {
@@ -276,8 +277,8 @@ fn information(process: &ProcessImage, leader: &ThreadImage) -> Vec<u8> {
 }
 
 /// Which file is mapped where, `fill_files_note` in `fs/binfmt_elf.c`.
-fn files(process: &ProcessImage) -> Vec<u8> {
-    let mapped = process.segments.iter().filter_map(|segment| match &segment.backing {
+fn files(segments: &[Segment]) -> Vec<u8> {
+    let mapped = segments.iter().filter_map(|segment| match &segment.backing {
         Backing::File(file) => Some((segment, file)),
         _ => None,
     });

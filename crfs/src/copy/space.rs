@@ -24,11 +24,13 @@ pub struct Stored {
 /// # Errors
 /// [`Kind::NotFound`] when the image has no such process.
 pub fn stored(image: &Image, pid: Pid) -> Result<Vec<Stored>, Failure> {
-    let process = image.processes.get(&pid);
-    let missing = || Failure::new(Kind::NotFound, format!("there is no process {pid} in it"));
+    if !image.processes.contains_key(&pid) {
+        return Err(Failure::new(Kind::NotFound, format!("there is no process {pid} in it")));
+    }
     let mut found = Vec::new();
-    for range in process.ok_or_else(missing)?.segments.iter().flat_map(|segment| &segment.pages) {
-        resolve(image, pid, range.start.0, range.end(), range, 0, &mut found);
+    let holder = image.memory_holder(pid);
+    for range in image.segments(holder).iter().flat_map(|segment| &segment.pages) {
+        resolve(image, holder, range.start.0, range.end(), range, 0, &mut found);
     }
     found.sort_unstable_by_key(|stored| stored.start);
     Ok(found)
@@ -42,8 +44,7 @@ fn resolve(image: &Image, pid: Pid, start: u64, end: u64, range: &PageRange, dep
             found.push(Stored { start, end, holder: pid, offset });
         }
         memory::Source::Process(from) if depth < image.processes.len() => {
-            let segments = image.processes.get(&from).map(|process| process.segments.as_slice()).unwrap_or_default();
-            for theirs in segments.iter().flat_map(|segment| &segment.pages) {
+            for theirs in image.segments(from).iter().flat_map(|segment| &segment.pages) {
                 let (start, end) = (start.max(theirs.start.0), end.min(theirs.end()));
                 if start < end {
                     resolve(image, from, start, end, theirs, depth + 1, found);

@@ -32,6 +32,7 @@ pub(super) fn check(processes: &Processes, findings: &mut Findings) {
         empty("fds", shares.descriptors, process.fds.is_empty());
         empty("signal.action", shares.signal_actions, process.actions.is_empty());
         same(processes, process, &path, findings);
+        same_of_memory(processes, process, findings);
     }
 }
 
@@ -53,6 +54,23 @@ fn impossible(processes: &Processes, process: &ProcessImage, owner: Pid, of: Kin
     let theirs = processes.get(&parent).and_then(|parent| of(&parent.process.shares));
     let given = parent == owner || theirs == Some(owner);
     (!given).then(|| format!("that of process {owner}, which its parent {parent} has not and so cannot have given it"))
+}
+
+/// What belongs to shared memory and stands in other files of both.
+fn same_of_memory(processes: &Processes, process: &ProcessImage, findings: &mut Findings) {
+    let owner = process.process.shares.memory.and_then(|owner| processes.get(&owner));
+    let Some(owner) = owner else { return };
+    let pid = owner.process.pid;
+    let mut differs = |file: &str, name: &str| {
+        let path = process_file(process.process.pid, file);
+        findings.add(&path, format!("{name}process {pid} has another, and they share memory"));
+    };
+    if process.ldt != owner.ldt {
+        differs("ldt", "");
+    }
+    if process.attr.memory != owner.attr.memory {
+        differs("attr", "memory: ");
+    }
 }
 
 /// What is shared and stands in both records.

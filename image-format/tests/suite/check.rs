@@ -286,8 +286,9 @@ fn parents_by_thread() {
 #[test]
 fn sharing() {
     fn sharer(image: &mut Image) -> &mut ProcessImage {
-        let first = image.processes[&FIRST].process.clone();
+        let ProcessImage { process: first, ldt, attr, .. } = image.processes[&FIRST].clone();
         let child = process(image, CHILD);
+        (child.ldt, child.attr.memory) = (ldt, attr.memory);
         let all = Some(FIRST);
         child.process.shares = Shares { memory: all, descriptors: all, directories: all, signal_actions: all };
         (child.process.exe, child.process.layout) = (first.exe, first.layout);
@@ -314,6 +315,8 @@ fn sharing() {
     assert_eq!(told(|i| sharer(i).process.shares.memory = Some(CHILD)), [own]);
     let without = "0x00003002/process: shares.signal_actions: only processes with the same memory share them";
     assert_eq!(told(|i| sharer(i).process.shares.memory = None), [without]);
+    let policy = "0x00003002/attr: memory: process 1 has another, and they share memory";
+    assert_eq!(told(|i| sharer(i).attr.memory.merge ^= true), [policy]);
     let lines = "0x00003002/fds: has lines, which stand with process 1";
     assert_eq!(
         told(|i| {

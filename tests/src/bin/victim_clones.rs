@@ -107,6 +107,8 @@ fn ignores(pid: Pid, signal: i32) -> Result<bool> {
 fn run(stage: &mut Stage) -> Result<()> {
     let region = REGION.get_or_init(|| Region::new(4096, Kind { shared: true, noreserve: false }).expect("memory"));
     let all = libc::CLONE_FILES | libc::CLONE_FS | libc::CLONE_SIGHAND;
+    // The exit signal of one of them, which would end this process.
+    crfs_sys::signal::ignore(libc::SIGUSR1, true)?;
     let children = [
         sharing_memory(all, libc::SIGCHLD, answer_and_fork, 0)?,
         sharing_memory(0, libc::SIGUSR1, answer, 2)?,
