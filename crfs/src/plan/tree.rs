@@ -280,8 +280,9 @@ impl Planner<'_> {
             }
         }
         if birth.shares != Shares::default() && birth.creator != Some(node.parent) {
-            let why = "process: shares: it cannot have these from its parent, into whose session it was not born";
-            return Err(Failure::new(Kind::BadImage, format!("{}/{why}", layout::process_dir(pid))));
+            let path = layout::process_file(pid, "process");
+            let why = "shares: it cannot have these from its parent, into whose session it was not born";
+            return Err(Failure::new(Kind::BadImage, format!("{path}: {why}")));
         }
         self.births.insert(pid, birth);
         Ok(())
