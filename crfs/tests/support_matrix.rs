@@ -85,9 +85,9 @@ fn source() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src/resource")
 }
 
-/// Steps of a build that are no resource's have notes of their own.
-fn build() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("src/worker/build")
+/// Steps of a build that are no resource's have notes of their own, and a plan has its refusals.
+fn build() -> [PathBuf; 2] {
+    ["src/worker/build", "src/plan"].map(|part| Path::new(env!("CARGO_MANIFEST_DIR")).join(part))
 }
 
 fn rust_files(directory: &Path, found: &mut Vec<PathBuf>) {
@@ -221,7 +221,7 @@ fn every_text_has_its_row() {
 #[test]
 fn every_row_is_said_by_somebody() {
     let mut all = all_told(&source());
-    all.extend(all_told(&build()));
+    all.extend(build().iter().flat_map(|part| all_told(part)));
     let matrix = matrix();
     // Rows of the tables of messages: | object | `message` | remedy |
     let rows = matrix.lines().filter(|line| line.starts_with("| ") && line.contains("| `"));
