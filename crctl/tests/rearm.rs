@@ -35,7 +35,7 @@ time.sleep(1000)
 fn record(settime_flags: u32, remaining: Duration) -> File {
     let remaining = Timespec { sec: 0, nsec: remaining.subsec_nanos() };
     let timer = Timerfd { clock: 1, settime_flags, remaining, interval: Timespec::default(), ticks: Hex(0) };
-    File { flags: OpenFlags(2), position: 0, kind: FileKind::Timerfd(timer) }
+    File { flags: OpenFlags(2), position: 0, owner: None, kind: FileKind::Timerfd(timer) }
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! `files/`: open file descriptions, and which of them are the standard streams.
 
 use crate::flags;
-use crate::signal::SignalSet;
+use crate::signal::{Signal, SignalSet};
 use crate::socket::{InetSocket, UnixSocket};
 use crate::tty::Tty;
-use crate::types::{Bytes, FileId, Hex, Timespec};
+use crate::types::{Bytes, FileId, Hex, Pid, Timespec};
 use serde::{Deserialize, Serialize};
 
 /// One entry of `files/`: an open file description.
@@ -15,8 +15,39 @@ pub struct File {
     pub flags: OpenFlags,
     /// The offset, where the kind has one.
     pub position: u64,
+    /// Who is signalled about it, where that was ever said.
+    pub owner: Option<Owner>,
     /// What is open.
     pub kind: FileKind,
+}
+
+/// Who is signalled about a description: with FASYNC among its flags whenever it becomes ready, otherwise for what a socket has
+/// urgently.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Owner {
+    /// What `id` names.
+    pub kind: OwnerKind,
+    /// Who; 0 for nobody, as when it has ended.
+    pub id: Pid,
+    /// Real user id of who set it, which decides whom it may signal. 0 where nobody is signalled.
+    pub uid: u32,
+    /// Effective user id of who set it.
+    pub euid: u32,
+    /// The signal in the place of SIGIO (F_SETSIG), which then tells descriptor and events.
+    pub signal: Option<Signal>,
+}
+
+/// Kinds of owners, as F_SETOWN_EX has them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OwnerKind {
+    /// A thread.
+    Thread,
+    /// A process.
+    Process,
+    /// A process group.
+    Group,
 }
 
 flags! {

@@ -46,7 +46,7 @@ macro_rules! survive {
 }
 survive! {
     altstack arguments avx brk clones controls credentials data epoll eventfd family files fork_sharing itimer limits
-    masks pending pipe posix_timers processes protnone rseq seccomp shared signalfd sparse stopped storm sysv_msg
+    masks owner pending pipe posix_timers processes protnone rseq seccomp shared signalfd sparse stopped storm sysv_msg
     sysv_sem sysv_shm terminal threads timerfd tree waits zombie
 }
 survive! { inet_socket unix_socket }

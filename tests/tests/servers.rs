@@ -38,6 +38,11 @@ fn nginx() {
 }
 
 #[test]
+fn nginx_with_a_master() {
+    goes_on("nginx-master");
+}
+
+#[test]
 fn redis_over_tcp_and_unix_sockets() {
     goes_on("redis");
 }

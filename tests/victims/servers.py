@@ -1,7 +1,7 @@
 """A server with clients beside it in the container, asked numbered questions over connections that stay open, and now and then over a new
 one. No answer may be lost, doubled or wrong.
 
-usage: servers.py PATH nginx|redis|memcached|node|asyncio
+usage: servers.py PATH nginx|nginx-master|redis|memcached|node|asyncio
 
 Appends `N` to PATH for each round. When PATH.check appears it writes PATH.result.
 """
@@ -57,6 +57,7 @@ class Web:
 
 class Nginx:
     client = Web
+    master = "off"
 
     def command(self):
         with open(os.path.join(directory, "page"), "w") as page:
@@ -64,7 +65,7 @@ class Nginx:
         config = os.path.join(directory, "nginx.conf")
         with open(config, "w") as out:
             out.write(f"""
-                daemon off; master_process {os.environ.get("NGINX_MASTER", "off")}; worker_processes 2; user root;
+                daemon off; master_process {self.master}; worker_processes 2; user root;
                 pid {directory}/pid; error_log {directory}/error; events {{}}
                 http {{ access_log off; keepalive_requests 1000000; keepalive_timeout 1h;
                     server {{ listen 127.0.0.1:{PORT}; root {directory};
@@ -75,6 +76,12 @@ class Nginx:
     def check(self, client, number):
         expect(client.ask(f"/echo/{number}"), f"/echo/{number}".encode())
         expect(len(client.ask("/page")), 100000)
+
+
+class NginxWithMaster(Nginx):
+    """Its workers and it talk over socket pairs that signal."""
+
+    master = "on"
 
 
 class Redis:
@@ -164,7 +171,7 @@ def connected(make):
 
 
 def main():
-    server = {"nginx": Nginx, "redis": Redis, "memcached": Memcached, "node": Node, "asyncio": Asyncio}[kind]()
+    server = {"nginx": Nginx, "nginx-master": NginxWithMaster, "redis": Redis, "memcached": Memcached, "node": Node, "asyncio": Asyncio}[kind]()
     process = subprocess.Popen(server.command(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     clients = [connected(server.client) for _ in range(4)]
     number = 0

@@ -57,6 +57,8 @@ pub enum Action {
     Signals,
     /// Extended registers, rseq, robust list, alternate stack, name, scheduling of each thread.
     ThreadState,
+    /// Whom descriptions signal, of all processes; a step of the first that lives.
+    Owners,
     /// User and group ids, capabilities, and what setting them clears: dumpable, parent-death signal.
     Credentials,
     /// Interrupted calls entered again, the scratch unmapped, masks, registers.
@@ -180,6 +182,13 @@ pub const AFTER: &[(Action, Of, Action)] = &[
     // Whose descriptors and memory they are closes the way back to the worker, and unmaps the scratch.
     (Action::Credentials, Of::Sharers, Action::Credentials),
     (Action::Resume, Of::Sharers, Action::Resume),
+    // Everybody who is to be signalled must be there, and nothing may signal them that happens while they are built. What says so
+    // becomes the user who once did.
+    (Action::Owners, Of::All, Action::Group),
+    (Action::Owners, Of::All, Action::Threads),
+    (Action::Owners, Of::All, Action::Descriptors),
+    (Action::Owners, Of::All, Action::Signals),
+    (Action::Credentials, Of::First, Action::Owners),
     // Nothing sends a signal to, or reaps in, a process that has its final registers.
     (Action::Resume, Of::Itself, Action::Credentials),
     (Action::Resume, Of::Created, Action::Spawn),
@@ -205,6 +214,7 @@ fn actions(role: &Role) -> &'static [Action] {
             Action::Limits,
             Action::Signals,
             Action::ThreadState,
+            Action::Owners,
             Action::Credentials,
             Action::Resume,
         ],
@@ -247,7 +257,9 @@ pub fn sort(births: &BTreeMap<Pid, Birth>) -> Result<Vec<Step>, Failure> {
         })
         .filter(|(birth, action)| is_needed(birth, **action))
         // One step for all of them.
-        .filter(|(birth, action)| Some(birth.pid) == first_live(births) || **action != Action::Sockets)
+        .filter(|(birth, action)| {
+            Some(birth.pid) == first_live(births) || !matches!(action, Action::Sockets | Action::Owners)
+        })
         .map(|(birth, &action)| Step { action, process: birth.pid })
         .collect();
     let related = Relations::new(births);

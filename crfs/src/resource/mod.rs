@@ -20,6 +20,7 @@ pub mod login_uid;
 mod loopback;
 pub mod memory;
 pub mod memory_policy;
+pub mod owner;
 mod pipe;
 pub mod posix_timer;
 pub mod proc;

@@ -20,6 +20,7 @@ pub mod limits;
 pub mod memory;
 pub mod mqueue;
 pub mod namespaces;
+pub mod owner;
 pub mod personality;
 pub mod pid;
 pub mod pidfd;

@@ -143,6 +143,7 @@ fn state_that_is_not_carried() {
     let lock = [1u16.to_ne_bytes().as_slice(), &[0; 6], &[0; 8], &4u64.to_ne_bytes(), &[0; 8]].concat();
     let lock = script.place(&lock);
     let set_own = [libc::F_SETOWN.unsigned_abs().into(), std::process::id().into()];
+    let set_signal = [10, 40];
     let asynchronous = [libc::F_SETFL.unsigned_abs().into(), 0o20_000];
     script
         .open(&flock, libc::O_RDONLY)
@@ -156,8 +157,10 @@ fn state_that_is_not_carried() {
         .call(libc::SYS_fcntl, [5, set_own[0], set_own[1]])
         .call(libc::SYS_pipe2, [pair, 0])
         .call(libc::SYS_fcntl, [7, asynchronous[0], asynchronous[1]])
+        .call(libc::SYS_fcntl, [7, set_signal[0], set_signal[1]])
         .open("/proc/self".as_ref(), libc::O_RDONLY | libc::O_DIRECTORY)
-        .open("/dev/kmsg".as_ref(), libc::O_RDONLY);
+        .open("/dev/kmsg".as_ref(), libc::O_RDONLY)
+        .call(libc::SYS_dup, [7]);
     let puppet = script.start();
     let (_, findings) = world.capture(&[&puppet]);
     assert_named(
@@ -167,8 +170,8 @@ fn state_that_is_not_carried() {
             (1, "is locked (POSIX lock)"),
             (2, "was read in part"),
             (3, "keeps packets apart"),
-            (5, "has an owner that is to be signalled"),
-            (7, "signals when it is ready"),
+            (5, "of the host, which is outside the container"),
+            (7, "tells its number with a signal"),
             (9, "of the proc file system"),
             (10, "device /dev/kmsg (1:11)"),
         ],

@@ -26,11 +26,11 @@ fn regular(path: &Path, flags: u64) -> File {
     let modified = metadata.modified().unwrap().duration_since(SystemTime::UNIX_EPOCH).unwrap();
     let modified = Timespec::from_ns(modified.as_nanos().try_into().unwrap());
     let record = RegularFile { path: bytes(path), size: metadata.len(), modified };
-    File { flags: OpenFlags(flags), position: 3, kind: FileKind::Regular(record) }
+    File { flags: OpenFlags(flags), position: 3, owner: None, kind: FileKind::Regular(record) }
 }
 
 fn pipe(flags: u64, pipe: Pipe) -> File {
-    File { flags: OpenFlags(flags), position: 0, kind: FileKind::Pipe(pipe) }
+    File { flags: OpenFlags(flags), position: 0, owner: None, kind: FileKind::Pipe(pipe) }
 }
 
 /// Opens an image of these files, numbered from 0.
@@ -112,7 +112,7 @@ fn a_file_that_has_grown_under_a_writer_is_a_note() {
 fn directories_and_devices_that_are_something_else() {
     let world = World::new();
     let plain = world.file("plain", b"");
-    let file = |kind| File { flags: OpenFlags(0), position: 0, kind };
+    let file = |kind| File { flags: OpenFlags(0), position: 0, owner: None, kind };
     let directory = |path: &Path| file(FileKind::Directory(Directory { path: bytes(path) }));
     let device = |path: &str, major, minor| file(FileKind::Device(Device { path: path.into(), major, minor }));
     let failure = refused(
@@ -194,17 +194,21 @@ fn records_that_cannot_be_true() {
     let data = world.file("data", b"0123456789");
     let time = |sec| Timespec { sec, nsec: 0 };
     let timer = Timerfd { clock: 1, settime_flags: 0, remaining: time(0), interval: time(0), ticks: Hex(0) };
-    let timerfd = |record| File { flags: OpenFlags(RDWR), position: 0, kind: FileKind::Timerfd(record) };
+    let timerfd = |record| File { flags: OpenFlags(RDWR), position: 0, owner: None, kind: FileKind::Timerfd(record) };
     let full = Eventfd { count: Hex(u64::MAX), semaphore: false };
     let mut far = regular(&data, 0);
     far.position = u64::MAX;
-    let mut read_in_part =
-        File { flags: OpenFlags(0), position: 9, kind: FileKind::Directory(Directory { path: "/".into() }) };
+    let mut read_in_part = File {
+        flags: OpenFlags(0),
+        position: 9,
+        owner: None,
+        kind: FileKind::Directory(Directory { path: "/".into() }),
+    };
     let files = [
         timerfd(Timerfd { clock: 3, ..timer.clone() }),
         timerfd(Timerfd { settime_flags: 4, ..timer.clone() }),
         timerfd(Timerfd { remaining: time(-1), ..timer }),
-        File { flags: OpenFlags(RDWR), position: 0, kind: FileKind::Eventfd(full) },
+        File { flags: OpenFlags(RDWR), position: 0, owner: None, kind: FileKind::Eventfd(full) },
         far,
         read_in_part.clone(),
         regular(&data, 0o100),
@@ -220,7 +224,7 @@ fn an_epoll_target_nobody_has() {
     let world = World::new();
     let target = EpollTarget { fd: 7, file: FileId(0), events: Hex(1), data: Hex(0) };
     let epoll = FileKind::Epoll(Epoll { targets: vec![target] });
-    let files = BTreeMap::from([(FileId(0), File { flags: OpenFlags(RDWR), position: 0, kind: epoll })]);
+    let files = BTreeMap::from([(FileId(0), File { flags: OpenFlags(RDWR), position: 0, owner: None, kind: epoll })]);
     let image = world.image(&Descriptors { files, ..Descriptors::default() });
     let failure = crfs::resource::epoll::registrations(&image).unwrap_err();
     assert_eq!(failure.kind, Kind::BadImage);

@@ -8,6 +8,7 @@ mod controls;
 mod descriptors;
 mod manifest;
 mod memory;
+mod owners;
 mod pages;
 mod paths;
 mod process;
@@ -51,6 +52,7 @@ pub fn image(image: &Image, sizes: &dyn Fn(&str) -> Option<u64>) -> Vec<ImageErr
     tree::check(&image.processes, has_init, &mut findings);
     sharing::check(&image.processes, &mut findings);
     descriptors::check(image, &mut findings);
+    owners::check(image, &mut findings);
     seccomp::check(image, &mut findings);
     sockets::check(image, &mut findings);
     sysv::check(image, &mut findings);

@@ -144,6 +144,7 @@ choices! {
     TtySide [Master, Slave, Controlling] []
     SlaveState [Unopened, Open, Closed] []
     Flow [On, StoppedByKey, StoppedByCall] []
+    OwnerKind [Thread, Process, Group] []
     SocketStyle [Stream, Datagram, Seqpacket] []
     UnixName [] [Abstract, Path, Accepted, FormerPath, FormerAbstract]
     UnixLink [Unconnected] [Listening, Connected, Closed]
@@ -168,7 +169,8 @@ choices! {
 records! {
     Blocker { object, reason, remedy }
     Timespec { sec, nsec }
-    File { flags, position, kind }
+    File { flags, position, owner, kind }
+    Owner { kind, id, uid, euid, signal }
     RegularFile { path, size, modified }
     image_format::files::Directory { path }
     Device { path, major, minor }

@@ -2,9 +2,9 @@
 
 use crate::check::{CHILD, FIRST, each_is_told, file, process};
 use crate::golden;
-use image_format::files::{EpollTarget, FileKind, Stdio, Stream};
+use image_format::files::{EpollTarget, FileKind, Owner, OwnerKind, Stdio, Stream};
 use image_format::process::Fd;
-use image_format::{Bytes, FileId, Hex, check};
+use image_format::{Bytes, FileId, Hex, Image, Pid, check};
 
 macro_rules! kind {
     ($image:expr, $id:literal, $kind:ident) => {
@@ -13,6 +13,28 @@ macro_rules! kind {
             other => panic!("{other:?}"),
         }
     };
+}
+
+#[test]
+fn owners() {
+    fn owner(image: &mut Image) -> &mut Owner {
+        file(image, 5).owner.as_mut().unwrap()
+    }
+    each_is_told(&[
+        (|i| owner(i).id = Pid(77), "files/0x00000005: owner: there is no process 77"),
+        (
+            |i| *owner(i) = Owner { kind: OwnerKind::Thread, id: Pid(77), ..owner(i).clone() },
+            "files/0x00000005: owner: there is no thread 77",
+        ),
+        (
+            |i| *owner(i) = Owner { kind: OwnerKind::Group, id: Pid(77), ..owner(i).clone() },
+            "files/0x00000005: owner: there is no process group 77",
+        ),
+        (
+            |i| *owner(i) = Owner { id: Pid(0), euid: 33, ..owner(i).clone() },
+            "files/0x00000005: owner: nobody is signalled, so nobody said so: uid and euid are 0",
+        ),
+    ]);
 }
 
 #[test]

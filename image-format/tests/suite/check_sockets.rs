@@ -79,7 +79,7 @@ fn image() -> Image {
         (INET[2], FileKind::InetSocket(inet("127.0.0.1:4000", connected("127.0.0.1:80", INET[1])))),
     ];
     for (fd, (id, kind)) in (40..).zip(kinds) {
-        image.files.insert(id, File { flags: OpenFlags(2), position: 0, kind });
+        image.files.insert(id, File { flags: OpenFlags(2), position: 0, owner: None, kind });
         process(&mut image, FIRST).fds.push(Fd { fd, file: id, cloexec: false });
     }
     image.manifest.paths = image.paths();

@@ -12,7 +12,7 @@ const SLAVE: u32 = 0x21;
 
 fn side(path: &str, side: TtySide) -> File {
     let kind = FileKind::Tty(Tty { path: path.into(), number: 3, side, hung_up: false });
-    File { flags: OpenFlags(2), position: 0, kind }
+    File { flags: OpenFlags(2), position: 0, owner: None, kind }
 }
 
 fn queue(bytes: &[u8], line_ends: &[u32]) -> TtyQueue {

@@ -99,7 +99,7 @@ fn bad_flag_names_are_told_with_their_line() {
     }
     let path = "files/0x00000009";
     let edited = String::from_utf8(files()[path].clone()).unwrap().replace("SIG34", "SIG65");
-    assert!(told(parse_object::<File>(edited.as_bytes())).starts_with("line 10: unknown signal \"SIG65\""));
+    assert!(told(parse_object::<File>(edited.as_bytes())).starts_with("line 11: unknown signal \"SIG65\""));
 }
 
 #[test]

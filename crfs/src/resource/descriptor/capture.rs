@@ -10,11 +10,11 @@ use super::seen::{Holder, Seen};
 use crate::console::Pause;
 use crate::failure::{Failure, Kind};
 use crate::resource::{
-    Findings, device, directory, epoll, eventfd, inet_socket, pipe, regular_file, signalfd, socket, timerfd, tty,
-    unix_socket,
+    Findings, device, directory, epoll, eventfd, inet_socket, owner, pipe, regular_file, signalfd, socket, timerfd,
+    tty, unix_socket,
 };
 use crfs_kstate::{KernelState, Task};
-use image_format::files::{Epoll, EpollTarget, File, FileKind, OpenFlags, Pipe, Stdio, Stream};
+use image_format::files::{Epoll, EpollTarget, File, FileKind, OpenFlags, Owner, Pipe, Stdio, Stream};
 use image_format::layout::process_file;
 use image_format::process::Fd;
 use image_format::tty::Tty;
@@ -59,9 +59,11 @@ pub fn capture(
         console,
         findings,
         drafts: Vec::new(),
+        owners: BTreeMap::new(),
         out: Descriptors::default(),
     };
     pass.each(&place);
+    pass.owners(&processes)?;
     pass.pipes(&processes)?;
     pass.ttys(&place)?;
     pass.sockets(&processes, &place, in_flight.as_ref())?;
@@ -87,6 +89,7 @@ struct Pass<'a> {
     findings: &'a mut Findings,
     /// One for each description of the table.
     drafts: Vec<Draft>,
+    owners: BTreeMap<usize, Owner>,
     out: Descriptors,
 }
 
@@ -111,6 +114,26 @@ impl Pass<'_> {
                 self.refuse(seen.holder, refusal);
             }
         }
+    }
+
+    /// Who is signalled about what is carried.
+    fn owners(&mut self, processes: &[(Pid, i32)]) -> Result<(), Failure> {
+        for (index, Description { seen, holders }) in self.table.descriptions.iter().enumerate() {
+            if matches!(self.drafts[index], Draft::Refused) {
+                continue;
+            }
+            match owner::capture(seen, holders, processes) {
+                Ok(Ok(owner)) => self.owners.extend(owner.map(|owner| (index, owner))),
+                Ok(Err(refusal)) => {
+                    self.drafts[index] = Draft::Refused;
+                    self.refuse(seen.holder, refusal);
+                }
+                // Closed meanwhile, by tasks that run.
+                Err(_) if self.kernel.is_none() => {}
+                Err(failure) => return Err(failure.within(object(seen.holder))),
+            }
+        }
+        Ok(())
     }
 
     /// Puts the ends of each pipe together, in the order in which the pipes were met.
@@ -353,7 +376,8 @@ impl Pass<'_> {
             if matches!(&kind, FileKind::Tty(tty) if self.is_console(tty)) {
                 self.out.stdios.push(Stdio { file: id(index), stream: Stream::Console });
             }
-            self.out.files.insert(id(index), File { flags: flags(seen), position, kind });
+            let owner = self.owners.remove(&index);
+            self.out.files.insert(id(index), File { flags: flags(seen), position, owner, kind });
         }
         self.out.fds = processes.iter().map(|&(pid, _)| (pid, Vec::new())).collect();
         for &(holder, cloexec, index) in &self.table.entries {
@@ -382,12 +406,6 @@ fn general(seen: &Seen) -> Vec<Refusal> {
         refusals.push(Refusal::new(
             format!("{} is locked ({kind} lock), and locks cannot be carried", seen.name()),
             "Try again when the program has let go of the lock.",
-        ));
-    }
-    if seen.flags().contains(OpenFlags::FASYNC) {
-        refusals.push(Refusal::new(
-            format!("{} signals when it is ready (O_ASYNC) and cannot be carried", seen.name()),
-            "Run the program without signal-driven input and output.",
         ));
     }
     refusals

@@ -16,8 +16,7 @@
 //! as a whole, with all their ends; what an epoll instance watches is registered by the
 //! processes themselves, once their descriptors are in place, since the kernel remembers the number it was added under.
 //!
-//! **What is refused.** Every kind without a module of its own, by its name (`refused.rs`); locks, and owners that are
-//! signalled; files that are not to be found again under their path; pipes whose other end is outside.
+//! **What is refused.** Every kind without a module of its own, by its name (`refused.rs`); locks; files that are not to be found again under their path; pipes whose other end is outside.
 
 mod capture;
 mod fdinfo;

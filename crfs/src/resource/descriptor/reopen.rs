@@ -25,6 +25,9 @@ const OPENABLE: u64 = SETTABLE
     | OpenFlags::__O_SYNC.0
     | OpenFlags::O_PATH.0;
 
+/// Set when all processes are there ([`crate::resource::owner`]); of what nothing signals about, a flag of open(2).
+const ASYNCHRONOUS: u64 = OpenFlags::FASYNC.0;
+
 /// Flags that change what O_PATH opens.
 const WITH_PATH: u64 = OpenFlags::O_PATH.0 | OpenFlags::O_DIRECTORY.0 | OpenFlags::O_NOFOLLOW.0;
 
@@ -76,6 +79,8 @@ pub(crate) fn open(
     }
     let wanted = if flags.contains(OpenFlags::O_PATH) {
         flags.0 & WITH_PATH
+    } else if mode == libc::S_IFCHR {
+        flags.0 & !ASYNCHRONOUS | OpenFlags::O_NONBLOCK.0 | NOCTTY
     } else {
         // Should a FIFO take the place meanwhile, opening it must not wait, and a terminal must not become ours.
         flags.0 | OpenFlags::O_NONBLOCK.0 | NOCTTY
@@ -97,7 +102,7 @@ pub(crate) fn open(
 /// Refuses flags that cannot be those of an open file: an image may have been edited.
 pub(crate) fn check_flags(flags: OpenFlags, object: &str) -> Result<(), Failure> {
     let refuse = |reason: String| Err(Failure::new(Kind::BadImage, format!("{object}: flags: {reason}")));
-    let unknown = flags.0 & !OPENABLE;
+    let unknown = flags.0 & !OPENABLE & !ASYNCHRONOUS;
     if unknown != 0 {
         return refuse(format!("{:?} cannot be restored", OpenFlags(unknown)));
     }

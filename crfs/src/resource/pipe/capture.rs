@@ -39,15 +39,6 @@ pub(in crate::resource) fn check(ends: &[&Seen]) -> Result<Option<Refusal>, Fail
             "Use a pipe without O_DIRECT, and mark the boundaries in the data.",
         )));
     }
-    for end in ends {
-        let owned = end.holder.duplicate().and_then(|fd| crfs_sys::pipe::has_owner(fd.as_fd()));
-        if owned.doing(|| format!("{name}: asking for its owner"))? {
-            return Ok(Some(Refusal::new(
-                format!("{name} has an owner that is to be signalled (F_SETOWN, F_SETSIG) and cannot be carried"),
-                "Run the program without signal-driven input and output.",
-            )));
-        }
-    }
     Ok(None)
 }
 

@@ -76,12 +76,6 @@ pub(crate) fn unix_style(holder: Holder) -> nix::Result<Option<(OwnedFd, SocketS
 /// What no socket can have, whatever its family. None: nothing stands in the way.
 pub(crate) fn refused(socket: &Socket<'_>, what: &str) -> nix::Result<Option<Refusal>> {
     let fd = socket.ask();
-    if crfs_sys::pipe::has_owner(fd)? {
-        return Ok(Some(Refusal::new(
-            format!("{what} has an owner that is to be signalled (F_SETOWN, F_SETSIG) and cannot be carried"),
-            "Run the program without signal-driven input and output.",
-        )));
-    }
     // One that was made from a BPF program tells no instructions, but EACCES.
     let filtered = match crfs_sys::socket_options::filter_length(fd) {
         Err(Errno::EACCES) => true,

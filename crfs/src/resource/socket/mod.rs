@@ -10,7 +10,7 @@
 //! **How it is made again.** In the worker, which enters the container's network for it ([`inside`]). All processes are there by then, so that
 //! calls which leave a process's credentials behind can be made in it ([`Processes`]).
 //!
-//! **What is refused.** Owners that are to be signalled, filters, bindings to an interface, errors that a program has not been told yet
+//! **What is refused.** Filters, bindings to an interface, errors that a program has not been told yet
 //! ([`capture::refused`]).
 
 pub(crate) mod address;

@@ -7,8 +7,8 @@ use crate::registry::Container;
 use crate::resource::memory::restore::{self as memory, Backings, PageFiles};
 use crate::resource::process::restore::{self as process, Directories};
 use crate::resource::{
-    autogroup, descriptor, epoll, interval_timer, job_control, ldt, login_uid, memory_policy, posix_timer, registers,
-    seccomp, signal, sysv, thread, thread_controls, tty,
+    autogroup, descriptor, epoll, interval_timer, job_control, ldt, login_uid, memory_policy, owner, posix_timer,
+    registers, seccomp, signal, sysv, thread, thread_controls, tty,
 };
 use crfs_sys::HostPid;
 use crfs_sys::sysv::Attachment;
@@ -211,6 +211,7 @@ impl<'a> Builder<'a> {
             }
             Action::Signals => self.signals(pid),
             Action::ThreadState => self.thread_state(pid),
+            Action::Owners => self.owners(),
             Action::Credentials => self.credentials(pid),
             Action::Resume => self.resume(pid),
         }
@@ -388,6 +389,16 @@ impl<'a> Builder<'a> {
             descriptor::inject::register(&mut batch, registration);
         }
         self.inject(pid, &batch)
+    }
+
+    /// Says again whom descriptions signal.
+    fn owners(&mut self) -> Result<(), Failure> {
+        for setting in owner::settings(&self.copy.image)? {
+            let mut batch = Batch::new();
+            owner::apply(&mut batch, &setting);
+            self.inject(setting.process, &batch)?;
+        }
+        Ok(())
     }
 
     fn threads(&mut self, pid: Pid) -> Result<(), Failure> {

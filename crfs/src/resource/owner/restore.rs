@@ -1,0 +1,83 @@
+//! The calls that say again who is signalled.
+
+use crate::failure::{Failure, Kind};
+use crfs_sys::owner::{F_OWNER_PGRP, F_OWNER_PID, F_OWNER_TID, F_SETOWN_EX, F_SETSIG};
+use crfs_tracee::Batch;
+use image_format::files::{FileKind, OpenFlags, Owner, OwnerKind};
+use image_format::layout::file_entry;
+use image_format::{FileId, Image, Pid};
+use std::collections::BTreeMap;
+
+/// What one process says about one of its descriptors.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// The process.
+    pub process: Pid,
+    /// Its descriptor.
+    pub fd: u32,
+    /// Status flags as F_SETFL takes them, where O_ASYNC is among them.
+    pub flags: Option<u64>,
+    /// Who is signalled.
+    pub owner: Option<Owner>,
+}
+
+/// Everything that is to be said, each by the first process that has the description.
+///
+/// # Errors
+/// When no process has it, which the checks of an image refuse.
+pub fn settings(image: &Image) -> Result<Vec<Setting>, Failure> {
+    let mut holders: BTreeMap<FileId, (Pid, u32)> = BTreeMap::new();
+    for (&pid, process) in &image.processes {
+        for fd in &process.fds {
+            holders.entry(fd.file).or_insert((pid, fd.fd));
+        }
+    }
+    let mut settings = Vec::new();
+    for (&id, file) in &image.files {
+        // Of these it is a flag of open(2), which signals nobody.
+        let is_opened = matches!(file.kind, FileKind::Regular(_) | FileKind::Directory(_));
+        let asynchronous = file.flags.contains(OpenFlags::FASYNC) && !is_opened;
+        if !asynchronous && file.owner.is_none() {
+            continue;
+        }
+        let nobody = || Failure::new(Kind::System, format!("{}: owner: no process has it open", file_entry(id)));
+        let &(process, fd) = holders.get(&id).ok_or_else(nobody)?;
+        let flags = asynchronous.then_some(file.flags.0);
+        settings.push(Setting { process, fd, flags, owner: file.owner.clone() });
+    }
+    Ok(settings)
+}
+
+/// The calls of one setting, in a process that is root.
+pub fn apply(batch: &mut Batch, setting: &Setting) {
+    let fd = setting.fd;
+    let fcntl = |batch: &mut Batch, command: i32, argument, label| {
+        batch.call(libc::SYS_fcntl, &[fd.into(), command.into(), argument], label);
+    };
+    if let Some(flags) = setting.flags {
+        fcntl(batch, libc::F_SETFL, flags.into(), "fcntl(F_SETFL)");
+    }
+    // A terminal takes an owner of its own choice with O_ASYNC.
+    let nobody = Owner { kind: OwnerKind::Thread, id: Pid(0), uid: 0, euid: 0, signal: None };
+    let owner = setting.owner.as_ref().unwrap_or(&nobody);
+    let kind = match owner.kind {
+        OwnerKind::Thread => F_OWNER_TID,
+        OwnerKind::Process => F_OWNER_PID,
+        OwnerKind::Group => F_OWNER_PGRP,
+    };
+    let mut pair = kind.to_ne_bytes().to_vec();
+    pair.extend_from_slice(&owner.id.0.to_ne_bytes());
+    let pair = batch.data(&pair);
+    let user = |batch: &mut Batch, uid: u32, euid: u32| {
+        if (owner.uid, owner.euid) != (0, 0) {
+            // The saved id stays root's, which leads back.
+            batch.call(libc::SYS_setresuid, &[uid.into(), euid.into(), 0.into()], "setresuid");
+        }
+    };
+    user(batch, owner.uid, owner.euid);
+    fcntl(batch, F_SETOWN_EX, pair.into(), "fcntl(F_SETOWN_EX)");
+    user(batch, 0, 0);
+    if let Some(signal) = owner.signal {
+        fcntl(batch, F_SETSIG, i32::from(signal.0).into(), "fcntl(F_SETSIG)");
+    }
+}
