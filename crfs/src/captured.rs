@@ -68,6 +68,12 @@ impl Captured {
         self.entries.iter().map(|(path, &entry)| (path.as_str(), entry))
     }
 
+    /// Whether there is a file of this path.
+    #[must_use]
+    pub fn contains(&self, path: &str) -> bool {
+        matches!(self.entries.get(path), Some(Entry::File { .. }))
+    }
+
     /// The content of a file.
     ///
     /// # Errors

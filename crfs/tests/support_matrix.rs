@@ -85,9 +85,9 @@ fn source() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src/resource")
 }
 
-/// Steps of a build that are no resource's have notes of their own, and a plan has its refusals.
-fn build() -> [PathBuf; 2] {
-    ["src/worker/build", "src/plan"].map(|part| Path::new(env!("CARGO_MANIFEST_DIR")).join(part))
+/// Steps of a build and of a thaw that are no resource's have notes of their own, and a plan has its refusals.
+fn build() -> [PathBuf; 3] {
+    ["src/worker/build", "src/worker/thaw", "src/plan"].map(|part| Path::new(env!("CARGO_MANIFEST_DIR")).join(part))
 }
 
 fn rust_files(directory: &Path, found: &mut Vec<PathBuf>) {

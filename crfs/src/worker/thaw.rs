@@ -2,16 +2,21 @@
 //!
 //! Stopping a task interrupts the system call it waits in. Most calls then start again by themselves; some answer EINTR, and
 //! programs that were never interrupted before may not be written for that. Where this has happened the answer in the task's
-//! registers is turned into "start again", while everything is still frozen. This is the one write a thaw makes.
+//! registers is turned into "start again", while everything is still frozen. This is the one write a thaw makes; the first after a
+//! restore sets timers again too.
 
 mod interrupted;
 mod rearm;
+mod timers;
 
 use super::{Report, settle};
+use crate::captured::Captured;
 use crate::failure::{Doing, Failure, Kind};
 use crate::freezer::Cgroup;
-use crate::registry::{Registry, Timing};
+use crate::registry::{Container, Record, Registry, Timing};
+use crate::resource::proc::Proc;
 use crate::resource::registers::shorten::{Place, begin_again, shorten};
+use crate::resource::subject::{self, Subjects};
 use crfs_tracee::{HostPid, UserRegs, stop_all};
 use image_format::Timespec;
 use std::collections::{BTreeMap, BTreeSet};
@@ -45,22 +50,38 @@ fn thaw(registry: &Registry, name: &str, report: &mut Report) -> Result<(), Fail
         settle::wait(pids.iter().map(|&pid| HostPid::new(pid)))?;
     }
     let mut waits = Waits { ends_ns: container.waits()?, anew: BTreeMap::new() };
-    if record.restored {
-        waits.anew = rearm::waits(&container, &record)?;
+    let first = if record.restored { Some(First::read(&container, &record)?) } else { None };
+    if let Some(First { image, subjects }) = &first {
+        waits.anew = rearm::waits(image, subjects)?;
     }
     let again = waits.anew.keys().map(|&tid| HostPid::new(tid));
     let tids: BTreeSet<HostPid> = interrupted::threads(&pids).into_iter().chain(again).collect();
     repair(tids.into_iter().collect(), &waits, report)?;
     report.timings.push(timing("repair interrupted calls", begun));
-    if record.restored {
+    let mut held = Vec::new();
+    if let Some(First { image, subjects }) = &first {
         let begun = Instant::now();
-        rearm::rearm(&container)?;
+        rearm::rearm(&container, image)?;
+        held = timers::hold(image, subjects, &mut report.notes)?;
         report.timings.push(timing("set timers again", begun));
     }
     let begun = Instant::now();
     cgroup.thaw()?;
+    timers::set(held, &mut report.notes);
     report.timings.push(timing("thaw", begun));
     Ok(())
+}
+
+/// What the first thaw after a restore looks at.
+struct First {
+    image: Captured,
+    subjects: Subjects,
+}
+
+impl First {
+    fn read(container: &Container, record: &Record) -> Result<Self, Failure> {
+        Ok(First { image: rearm::image(container)?, subjects: subject::collect(&mut Proc::open()?, record)? })
+    }
 }
 
 /// Turns EINTR into "start again" in the threads whose call was interrupted, for the time that remains until the end of the wait where

@@ -7,6 +7,7 @@ use std::ops::Range;
 use libc::c_long;
 
 use crate::code::Entry;
+use crate::single::Plain;
 use crate::{InjectError, RemoteAddress};
 
 /// A call of a batch, by which later calls can take its result.
@@ -291,6 +292,23 @@ impl Batch {
                 slot.copy_from_slice(&target.0.to_ne_bytes());
             }
         }
+    }
+
+    /// A call as it is made by itself, when the data lies at `data`.
+    pub(crate) fn plain(&self, index: usize, data: RemoteAddress, earlier: &[i64]) -> Result<Plain, InjectError> {
+        let call = &self.calls[index];
+        let bad = || InjectError::Reference { label: call.label.clone() };
+        let mut args = [0; 6];
+        for (value, arg) in args.iter_mut().zip(&call.args) {
+            *value = match *arg {
+                Arg::Value(value) => value,
+                Arg::Result(CallId(call)) => earlier.get(call).ok_or_else(bad)?.cast_unsigned(),
+                Arg::Data(reference) => (data + reference.offset as u64).0,
+                // What calls write is not read back.
+                Arg::Data32(_) | Arg::Data64(_) => return Err(bad()),
+            };
+        }
+        Ok(Plain { nr: call.nr, args, must_succeed: call.must_succeed })
     }
 
     /// The calls of a chunk as the loop reads them.

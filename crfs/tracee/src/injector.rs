@@ -115,7 +115,7 @@ impl Injector {
         Ok(injector)
     }
 
-    fn begin(tracee: Tracee<Stopped>, scratch: Scratch, gadget: Gadget) -> Result<Self, InjectError> {
+    pub(crate) fn begin(tracee: Tracee<Stopped>, scratch: Scratch, gadget: Gadget) -> Result<Self, InjectError> {
         let label = Cow::Borrowed("save registers and signal mask");
         let regs = ptrace(tracee.regs(), &label)?;
         let sigmask = ptrace(tracee.sigmask(), &label)?;
@@ -383,6 +383,11 @@ impl Injector {
         self.timeout
     }
 
+    /// The program's own stack pointer.
+    pub(crate) fn stack_pointer(&self) -> u64 {
+        self.regs.rsp
+    }
+
     /// The registers to begin with: the program's own, but not in a system call, so that the kernel does not restart one.
     fn clean_regs(&self) -> UserRegs {
         UserRegs { orig_rax: u64::MAX, eflags: 0x202, ..self.regs }
@@ -484,7 +489,7 @@ impl Injector {
         ptrace(tracee.regs(), label)
     }
 
-    fn write(&self, address: RemoteAddress, bytes: &[u8]) -> Result<(), InjectError> {
+    pub(crate) fn write(&self, address: RemoteAddress, bytes: &[u8]) -> Result<(), InjectError> {
         // The id of a task that is lost may be another's by now.
         self.stopped("write scratch memory")?;
         let range = RemoteRange { start: address.0, len: bytes.len() };
@@ -496,7 +501,7 @@ impl Injector {
         })
     }
 
-    fn read(&self, address: RemoteAddress, bytes: &mut [u8]) -> Result<(), InjectError> {
+    pub(crate) fn read(&self, address: RemoteAddress, bytes: &mut [u8]) -> Result<(), InjectError> {
         self.stopped("read scratch memory")?;
         memory::read(self.tid.pid(), address.0, bytes).map_err(|source| InjectError::Memory {
             tid: self.tid,

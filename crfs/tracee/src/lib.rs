@@ -14,6 +14,7 @@ mod error;
 mod group_stop;
 mod injector;
 mod scratch;
+mod single;
 mod spawn;
 mod stop;
 mod stop_all;

@@ -1,8 +1,10 @@
-//! Calls that wait for long, one of each kind at the same time: each must end by its time limit, when it was to end.
+//! Calls that wait for long, and for timers, one of each kind at the same time: each must end by its time limit, when it was to end.
 //!
 //! An argument tells how many seconds it will stand between a restore and its thaw: waits for a length of time take that much longer.
 
 use anyhow::{Context, Result, ensure};
+use crfs_sys::itimer::{self, Which};
+use crfs_sys::posix_timer::{self, Notify};
 use crfs_sys::{signal, sigqueue, waits};
 use crfs_tests::victim::{self, Stage};
 use nix::errno::Errno;
@@ -10,6 +12,7 @@ use nix::poll::{PollTimeout, poll, ppoll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollTimeout};
 use nix::sys::select::{pselect, select};
 use nix::sys::time::{TimeSpec, TimeVal, TimeValLike};
+use nix::sys::timerfd::{self, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use nix::time::{ClockId, clock_gettime};
 use std::os::fd::AsFd;
 use std::process::ExitCode;
@@ -20,12 +23,14 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// Of lateness, on a machine that is busy, and before a restored program is thawed. Below what has passed when it is frozen.
 const GRACE: Duration = Duration::from_secs(5);
 const NEVER: i32 = 44;
+const OF_MONOTONIC: i32 = 45;
+const OF_REALTIME: i32 = 46;
 
 type Wait = fn() -> nix::Result<()>;
 
 const UNTIL: &str = "clock_nanosleep until a time";
 
-const WAITS: [(&str, Wait); 10] = [
+const WAITS: [(&str, Wait); 14] = [
     ("nanosleep", || waits::nanosleep(LIMIT)),
     (UNTIL, || {
         let now = clock_gettime(ClockId::CLOCK_MONOTONIC)?;
@@ -51,7 +56,29 @@ const WAITS: [(&str, Wait); 10] = [
         Err(Errno::EAGAIN) => Ok(()),
         other => other.and(Err(Errno::EPROTO)),
     }),
+    ("setitimer", || {
+        itimer::set(Which::Real, LIMIT, Duration::ZERO)?;
+        by_signal(libc::SIGALRM)
+    }),
+    ("timer_create", || by_timer(libc::CLOCK_MONOTONIC, OF_MONOTONIC)),
+    ("timer_create on the wall clock", || by_timer(libc::CLOCK_REALTIME, OF_REALTIME)),
+    ("timerfd", || {
+        let timer = TimerFd::new(timerfd::ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC)?;
+        timer.set(Expiration::OneShot(TimeSpec::from(LIMIT)), TimerSetTimeFlags::empty())?;
+        timer.wait()
+    }),
 ];
+
+/// Sets a POSIX timer, and waits for its signal.
+fn by_timer(clock: i32, signal: i32) -> nix::Result<()> {
+    let timer = posix_timer::create(clock, Notify::Process(signal), 0)?;
+    posix_timer::set(timer, false, LIMIT, Duration::ZERO)?;
+    by_signal(signal)
+}
+
+fn by_signal(signal: i32) -> nix::Result<()> {
+    sigqueue::take(signal::bit(signal), Some(6 * LIMIT)).map(drop)
+}
 
 fn timed_out<T: Default + PartialEq>(ready: T) -> nix::Result<()> {
     if ready == T::default() { Ok(()) } else { Err(Errno::EPROTO) }
@@ -73,7 +100,7 @@ fn timed(name: &str, wait: Wait, standing: Duration) -> Result<()> {
 }
 
 fn run(stage: &mut Stage) -> Result<()> {
-    signal::set_mask(signal::bit(NEVER))?;
+    signal::set_mask([NEVER, OF_MONOTONIC, OF_REALTIME, libc::SIGALRM].map(signal::bit).iter().sum())?;
     let standing = stage.arguments().first().map_or(Ok(0), |seconds| seconds.parse())?;
     let standing = Duration::from_secs(standing);
     let threads = WAITS.map(|(name, wait)| std::thread::spawn(move || timed(name, wait, standing)));

@@ -144,6 +144,43 @@ fn overrun(batch: &mut Batch, timer: &PosixTimer, leader: Pid, clocks: &Clocks) 
     batch.call(libc::SYS_rt_sigtimedwait, &args, "rt_sigtimedwait for a timer's signal");
 }
 
+/// Whether it runs, and was set to a length of time that passes while its process stands still.
+#[must_use]
+pub fn counts_time(timer: &PosixTimer) -> bool {
+    let clock = match timer.clock {
+        TimerClock::CLOCK_MONOTONIC | TimerClock::CLOCK_BOOTTIME => true,
+        TimerClock::CLOCK_REALTIME | TimerClock::CLOCK_TAI => !timer.absolute,
+        TimerClock::CLOCK_PROCESS_CPUTIME_ID | TimerClock::CLOCK_THREAD_CPUTIME_ID(_) => false,
+    };
+    clock && timer.state != TimerState::Disarmed
+}
+
+/// The calls that set timers which have run since the build to what the image says, as if that were now. `queued` tells of which
+/// signals others wait to be taken: then the overrun told last is 0, since who takes one cannot choose.
+pub fn set_again(
+    batch: &mut Batch,
+    timers: &[PosixTimer],
+    leader: Pid,
+    now: &Clocks,
+    queued: &impl Fn(Signal) -> bool,
+) {
+    for timer in timers {
+        let signal = match timer.notify {
+            Notify::SIGEV_SIGNAL(signal) | Notify::SIGEV_THREAD(signal) => Some(signal),
+            Notify::SIGEV_THREAD_ID(to) => Some(to.signal),
+            Notify::SIGEV_NONE => None,
+        };
+        match timer.state {
+            TimerState::Remaining(_) if timer.overrun > 0 && !signal.is_some_and(queued) => {
+                overrun(batch, timer, leader, now);
+            }
+            TimerState::Remaining(_) => arm(batch, timer, now),
+            TimerState::Expired(_) => expire(batch, &[timer], now),
+            TimerState::Disarmed => {}
+        }
+    }
+}
+
 /// The calls that let the timers expire again whose signals were not taken.
 pub fn expire(batch: &mut Batch, timers: &[&PosixTimer], clocks: &Clocks) {
     for timer in timers {

@@ -2,7 +2,7 @@
 
 use crfs_tracee::{Arg, Batch};
 use image_format::Pid;
-use image_format::signal::{PendingSignal, SignalAction};
+use image_format::signal::{PendingSignal, Signal, SignalAction};
 
 /// `sizeof(sigset_t)` of the kernel.
 const SIGSET_SIZE: u64 = 8;
@@ -13,9 +13,18 @@ const MOST_DEATHS: usize = 256;
 /// Forgets the signals that zombies and helpers sent while they died, whichever they were made with: queued signals of the image come
 /// afterwards. The calls fail with EAGAIN once the queue is empty, which is what they are made for.
 pub fn forget_children(batch: &mut Batch, deaths: usize) {
-    let set = batch.data(&u64::MAX.to_ne_bytes());
+    take_of(batch, u64::MAX, deaths.min(MOST_DEATHS));
+}
+
+/// The calls that take a signal off the queues, if it is there, so many times.
+pub fn take(batch: &mut Batch, signal: Signal, times: usize) {
+    take_of(batch, crfs_sys::signal::bit(signal.0.into()), times);
+}
+
+fn take_of(batch: &mut Batch, set: u64, times: usize) {
+    let set = batch.data(&set.to_ne_bytes());
     let at_once = batch.data(&[0; 16]);
-    for _ in 0..deaths.min(MOST_DEATHS) {
+    for _ in 0..times {
         let args = [set.into(), 0u64.into(), at_once.into(), SIGSET_SIZE.into()];
         batch.attempt(libc::SYS_rt_sigtimedwait, &args, "rt_sigtimedwait");
     }

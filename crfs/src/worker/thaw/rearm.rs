@@ -1,13 +1,13 @@
 //! The first thaw after a restore: what counts relative time is set again to what remained in the image.
 //!
 //! Timers are armed when a container is built, and then it may stay frozen for days. A timerfd set to a length of time gets
-//! that again, and so does a wait for a length of time. What is set to a point in time stays as it is: the point may have passed.
+//! that again, and so does a wait for a length of time (`timers.rs` has the other timers). What is set to a point in time stays as it
+//! is: the point may have passed.
 
 use crate::captured::Captured;
 use crate::failure::{Doing, Failure, Kind};
-use crate::registry::{Container, Record};
-use crate::resource::proc::Proc;
-use crate::resource::subject;
+use crate::registry::Container;
+use crate::resource::subject::Subjects;
 use crfs_sys::timerfd_time::set_relative;
 use crfs_sys::{pidfd, timerfd};
 use image_format::files::{File, FileKind, Timerfd};
@@ -27,9 +27,7 @@ const ABSOLUTE: u32 = 1;
 ///
 /// # Errors
 /// When the image cannot be read.
-pub(super) fn waits(container: &Container, record: &Record) -> Result<BTreeMap<i32, Timespec>, Failure> {
-    let image = image(container)?;
-    let subjects = subject::collect(&mut Proc::open()?, record)?;
+pub(super) fn waits(image: &Captured, subjects: &Subjects) -> Result<BTreeMap<i32, Timespec>, Failure> {
     let mut waits = BTreeMap::new();
     for process in &subjects.processes {
         for thread in &process.threads {
@@ -48,7 +46,11 @@ pub(super) fn waits(container: &Container, record: &Record) -> Result<BTreeMap<i
     Ok(waits)
 }
 
-fn image(container: &Container) -> Result<Captured, Failure> {
+/// The image that the container was restored from.
+///
+/// # Errors
+/// When it cannot be read.
+pub(super) fn image(container: &Container) -> Result<Captured, Failure> {
     Captured::open(&container.image_file())?.ok_or_else(|| {
         Failure::new(Kind::System, format!("{}: image is missing although it is frozen", container.name()))
     })
@@ -58,9 +60,8 @@ fn image(container: &Container) -> Result<Captured, Failure> {
 ///
 /// # Errors
 /// When the image cannot be read, or a descriptor is not what the image says.
-pub(super) fn rearm(container: &Container) -> Result<(), Failure> {
+pub(super) fn rearm(container: &Container, image: &Captured) -> Result<(), Failure> {
     let Some(live) = container.live()? else { return Ok(()) };
-    let image = image(container)?;
     let mut done = BTreeSet::new();
     for process in live.processes {
         let path = layout::process_file(process.pid, "fds");
@@ -69,7 +70,7 @@ pub(super) fn rearm(container: &Container) -> Result<(), Failure> {
             if !done.insert(fd.file) {
                 continue;
             }
-            if let Some(timer) = relative_timer(&image, fd.file)? {
+            if let Some(timer) = relative_timer(image, fd.file)? {
                 set(process.host_pid, fd.fd, &timer)
                     .doing(|| format!("{path}: {}: setting the timerfd again", fd.fd))?;
             }

@@ -1,0 +1,172 @@
+//! The first thaw after a restore: timers that count a length of time are set again to what remained in the image.
+//!
+//! They were armed by the build, and the container may have stood still for long. Nobody can set another process's timers, so the
+//! calls are made in its first thread, while all its threads stand in ptrace stops and the container's cgroup is thawed already: nothing
+//! runs in a frozen one. What the build's timers sent meanwhile is taken back: the kernel drops the signals of a POSIX timer that is set
+//! again, and SIGALRM is taken off the queue unless it was there at the freeze.
+//!
+//! setitimer(2) always counts a length of time. Of POSIX timers on CLOCK_MONOTONIC and CLOCK_BOOTTIME the kernel does not keep how they
+//! were set, and they are taken to; a date of CLOCK_REALTIME or CLOCK_TAI stays a date.
+//!
+//! Left as they are, which a note tells: timers of a process that job control has stopped, of one whose first thread has ended or hands
+//! its system calls to itself (PR_SET_SYSCALL_USER_DISPATCH), or where the calls cannot be made.
+
+use super::STOP_DEADLINE;
+use crate::captured::Captured;
+use crate::failure::{Doing, Failure};
+use crate::resource::container::Moment;
+use crate::resource::proc::Proc;
+use crate::resource::subject::{Process, Subjects};
+use crate::resource::{interval_timer, posix_timer, signal};
+use crfs_tracee::{Batch, Gadget, InjectError, Injector, SeizeOptions, Stopped, Tracee, stop_all};
+use image_format::manifest::Clocks;
+use image_format::seccomp::Seccomp;
+use image_format::signal::{PendingSignal, Signal};
+use image_format::thread::ThreadAttr;
+use image_format::timer::{IntervalTimer, PosixTimer, Timer};
+use image_format::{Pid, layout, parse_lines, parse_object};
+use std::time::Instant;
+
+/// A process whose threads all stand still for its timers to be set.
+pub(super) struct Held {
+    pid: Pid,
+    /// The first thread first.
+    threads: Vec<Tracee<Stopped>>,
+    timers: Recorded,
+}
+
+/// What the image says of a process that has such timers.
+struct Recorded {
+    interval: Vec<IntervalTimer>,
+    posix: Vec<PosixTimer>,
+    pending: Vec<PendingSignal>,
+    /// Of the first thread alone.
+    own_pending: Vec<PendingSignal>,
+    attr: ThreadAttr,
+}
+
+/// Stops the processes that have timers to be set. Call it while the container is frozen.
+///
+/// # Errors
+/// When the image cannot be read.
+pub(super) fn hold(image: &Captured, subjects: &Subjects, notes: &mut Vec<String>) -> Result<Vec<Held>, Failure> {
+    let mut all = Vec::new();
+    for process in &subjects.processes {
+        let Some(timers) = recorded(image, process.pid)? else { continue };
+        match stop(process, &timers.attr) {
+            Ok(threads) => all.push(Held { pid: process.pid, threads, timers }),
+            Err(reason) => notes.push(left(process.pid, &reason)),
+        }
+    }
+    Ok(all)
+}
+
+fn left(pid: Pid, reason: &str) -> String {
+    format!("process {pid}: its timers have counted since the restore: {reason}")
+}
+
+/// None for a process that has none, and for a stub init, which is in no image.
+fn recorded(image: &Captured, pid: Pid) -> Result<Option<Recorded>, Failure> {
+    let path = layout::thread_file(pid, pid, "timers");
+    if !image.contains(&path) {
+        return Ok(None);
+    }
+    let timers: Vec<Timer> = parse_lines(&image.read(&path)?).doing(|| path.clone())?;
+    let (mut interval, mut posix) = (Vec::new(), Vec::new());
+    for timer in timers {
+        match timer {
+            Timer::Interval(timer) if interval_timer::restore::counts_time(&timer) => interval.push(timer),
+            Timer::Posix(timer) if posix_timer::restore::counts_time(&timer) => posix.push(timer),
+            Timer::Interval(_) | Timer::Posix(_) => {}
+        }
+    }
+    if interval.is_empty() && posix.is_empty() {
+        return Ok(None);
+    }
+    let signals = |path: String| parse_lines(&image.read(&path)?).doing(|| path.clone());
+    let attr = layout::thread_file(pid, pid, "attr");
+    Ok(Some(Recorded {
+        interval,
+        posix,
+        pending: signals(layout::process_file(pid, "signal.pending"))?,
+        own_pending: signals(layout::thread_file(pid, pid, "signal.pending"))?,
+        attr: parse_object(&image.read(&attr)?).doing(|| attr)?,
+    }))
+}
+
+/// Stops all threads of a process, or says why it has to be left alone; those that were stopped go on then.
+fn stop(process: &Process, attr: &ThreadAttr) -> Result<Vec<Tracee<Stopped>>, String> {
+    if attr.controls.syscall_dispatch.is_some() {
+        return Err("its first thread handles its own system calls".to_owned());
+    }
+    let tids = process.threads.iter().map(|thread| crfs_sys::HostPid::new(thread.host)).collect();
+    let stopped = stop_all(tids, Instant::now() + STOP_DEADLINE);
+    let whole = stopped.stopped.len() == process.threads.len();
+    let first = stopped.stopped.first().filter(|first| whole && first.tid().raw() == process.host);
+    let Some(first) = first else { return Err("not all of its threads could be stopped".to_owned()) };
+    if first.stop().group_stop().is_some() {
+        return Err("job control has stopped it".to_owned());
+    }
+    if attr.seccomp != Seccomp::None {
+        let options = SeizeOptions { suspend_seccomp: true, ..SeizeOptions::default() };
+        first.set_options(options).map_err(|error| error.to_string())?;
+    }
+    Ok(stopped.stopped)
+}
+
+/// Sets the timers and lets the processes go. Call it when the container's cgroup has been thawed.
+pub(super) fn set(held: Vec<Held>, notes: &mut Vec<String>) {
+    for Held { pid, threads, timers } in held {
+        let mut threads = threads.into_iter();
+        let Some(first) = threads.next() else { continue };
+        if let Err(reason) = set_in(first, pid, &timers) {
+            notes.push(left(pid, &reason));
+        }
+        for thread in threads {
+            // One that was killed meanwhile is gone.
+            let _ = thread.detach();
+        }
+    }
+}
+
+fn set_in(first: Tracee<Stopped>, pid: Pid, timers: &Recorded) -> Result<(), String> {
+    let Some(gadget) = Gadget::of_program(&first) else { return Err("it has no vDSO".to_owned()) };
+    let host = first.tid();
+    let clocks = now(host.raw()).map_err(|failure| failure.to_string())?;
+    let told = |error: InjectError| error.to_string();
+    let mut injector = Injector::without_scratch(first, gadget).map_err(told)?;
+    let ran = injector.run_singly(&calls(pid, timers, &clocks)).map_err(told);
+    // Nothing else comes while every signal is blocked: one that cannot be blocked, and is sent just now.
+    let held: Vec<i32> = injector.held().iter().map(|signal| signal.number).collect();
+    let released = injector.release().map_err(told).map(|first| drop(first.detach()));
+    for number in held {
+        if let Ok(signal) = nix::sys::signal::Signal::try_from(number) {
+            let _ = nix::sys::signal::kill(host.pid(), signal);
+        }
+    }
+    ran.and(released)
+}
+
+/// What the clocks show inside.
+fn now(host: i32) -> Result<Clocks, Failure> {
+    Moment::now()?.inside(host, &mut Proc::open()?)
+}
+
+fn calls(pid: Pid, timers: &Recorded, now: &Clocks) -> Batch {
+    let mut batch = Batch::new();
+    let alarm = Signal(u8::try_from(libc::SIGALRM).unwrap_or_default());
+    let waits = |signals: &[PendingSignal], signal: Signal| signals.iter().any(|pending| pending.signal == signal);
+    for timer in &timers.interval {
+        interval_timer::restore::disarm(&mut batch, timer.which);
+        if !waits(&timers.pending, alarm) {
+            // The thread's own, which is taken first, is queued again.
+            signal::restore::take(&mut batch, alarm, 2);
+            let own = timers.own_pending.iter().filter(|pending| pending.signal == alarm);
+            signal::restore::pending(&mut batch, own, pid, Some(pid));
+        }
+        interval_timer::restore::arm(&mut batch, &[timer]);
+    }
+    let queued = |signal| waits(&timers.pending, signal) || waits(&timers.own_pending, signal);
+    posix_timer::restore::set_again(&mut batch, &timers.posix, pid, now, &queued);
+    batch
+}
