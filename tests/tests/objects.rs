@@ -44,6 +44,7 @@ macro_rules! survive {
         }
     )* };
 }
+survive! { debug_registers }
 survive! {
     altstack arguments avx brk clones controls credentials data epoll eventfd family files fork_sharing itimer limits
     masks owner pending pipe posix_timers processes protnone rseq seccomp shared signalfd sparse stopped storm sysv_msg

@@ -31,6 +31,19 @@ pub fn queue(pid: Pid, signal: i32, value: usize) -> Result<()> {
     Errno::result(unsafe { libc::sigqueue(pid.as_raw(), signal, value) }).map(drop)
 }
 
+/// Queues to the calling process what the kernel sends for a fault: a code of `SEGV_*` and the like, and an address. The siginfo of
+/// anybody may be queued to oneself.
+pub fn queue_fault(signal: i32, code: i32, address: u64) -> Result<()> {
+    // struct siginfo of 64 bits: si_signo, si_errno, si_code, padding, si_addr.
+    let mut info = [0u64; 16];
+    info[0] = u64::from(signal.cast_unsigned());
+    info[1] = u64::from(code.cast_unsigned());
+    info[2] = address;
+    // SAFETY: reads the 128 bytes of a siginfo_t.
+    let result = unsafe { libc::syscall(libc::SYS_rt_sigqueueinfo, libc::getpid(), signal, info.as_ptr()) };
+    Errno::result(result).map(drop)
+}
+
 /// Waits for one of the blocked signals of `mask` (signal 1 in bit 0) and takes it. `EAGAIN` when none came in time.
 pub fn take(mask: u64, timeout: Option<Duration>) -> Result<Taken> {
     let timeout = timeout.map(|timeout| *TimeSpec::from(timeout).as_ref());
