@@ -4,6 +4,7 @@ use crfs_tests::world::{Method, Program, World, edit_object, files_of, python};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 /// Every line starts with its number: none lost, none doubled.
 fn assert_numbered(path: &Path) {
@@ -18,7 +19,11 @@ fn assert_numbered(path: &Path) {
 fn three_generations(interpreter: &str, script: &str, methods: [Method; 3]) {
     let world = World::new();
     let program = Program::script(&world, interpreter, script, &[]);
-    world.start("vs1", &program);
+    generations(&world, &program, methods);
+}
+
+fn generations(world: &World, program: &Program, methods: [Method; 3]) {
+    world.start("vs1", program);
     for method in methods {
         world.freeze("vs1");
         program.stands_still();
@@ -52,6 +57,30 @@ fn bash_pipeline_with_a_background_job() {
 #[test]
 fn node_timers_and_file_writes() {
     three_generations("/usr/bin/node", "timers.js", PLAIN);
+}
+
+/// The runtime preempts its threads by signals, and has timers, an epoll and a collector of its own.
+#[test]
+fn go_preempts_by_signals() {
+    let world = World::new();
+    let mut program = Program::script(&world, "/usr/bin/go", "preempt.go", &[]);
+    let built = world.dir().join("bin/preempt");
+    let mut go = Command::new("/usr/bin/go");
+    go.args(["build", "-o"]).arg(&built).arg(world.dir().join("bin/preempt.go"));
+    let status = go.env("GOCACHE", world.dir().join("go-cache")).status().expect("the Go compiler");
+    assert!(status.success(), "go build: {status}");
+    program.command.splice(..2, [built.to_string_lossy().into_owned()]);
+    generations(&world, &program, PLAIN);
+}
+
+/// Some thirty threads, two kinds of timers, compiler and collector at work.
+#[test]
+fn java_timers_and_garbage_collector() {
+    let world = World::new();
+    let mut program = Program::script(&world, "/usr/bin/java", "Timers.java", &[]);
+    // Its statistics are a file that it deletes when it ends.
+    program.command.splice(1..1, ["-Xmx64m", "-XX:-UsePerfData"].map(str::to_owned));
+    generations(&world, &program, PLAIN);
 }
 
 #[test]
