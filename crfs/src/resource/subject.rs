@@ -73,10 +73,16 @@ impl Thread {
 
 impl Subjects {
     fn in_order(mut self, record: &Record) -> Self {
-        self.processes.sort_by_key(|process| (process.pid, process.host));
+        let order = |process: &Process| (process.pid, process.host);
+        self.processes.sort_by_key(order);
+        self.init = first(record, &self.processes);
+        let init = self.processes.iter().find(|process| process.host == self.init);
+        if let Some(levels) = init.map(|init| init.leader().status.ns_pid.len()) {
+            self.processes.iter_mut().for_each(|process| process.number_from(levels));
+            self.processes.sort_by_key(order);
+        }
         let threads = self.processes.iter().flat_map(|process| &process.threads);
         self.ids = threads.map(|thread| (thread.host, thread.tid)).collect();
-        self.init = first(record, &self.processes);
         self
     }
 }
@@ -89,6 +95,25 @@ impl Process {
     #[must_use]
     pub fn leader(&self) -> &Thread {
         &self.threads[0]
+    }
+
+    /// Whether its first thread has ended while others go on: then /proc shows nothing of its memory and descriptors.
+    #[must_use]
+    pub fn is_leaderless(&self) -> bool {
+        matches!(self.leader().stat.state, b'Z' | b'X')
+    }
+
+    /// Takes the ids of so many levels of pid namespaces: a task of one inside the container's has an id in each, and the container's
+    /// counts.
+    fn number_from(&mut self, levels: usize) {
+        for thread in &mut self.threads {
+            let status = &mut thread.status;
+            for ids in [&mut status.ns_pid, &mut status.ns_pgid, &mut status.ns_sid] {
+                ids.truncate(levels);
+            }
+            thread.tid = Pid(thread.status.own_pid());
+        }
+        self.pid = self.leader().tid;
     }
 }
 

@@ -102,11 +102,11 @@ fn frozen(
     // Even where reading fails: a thaw cannot seize what is still seized.
     let records = match (survey::look(&job.record, &held.subjects, &mut job.proc, findings), &held.tracees) {
         (Err(failure), _) => Err(failure),
-        (Ok(sharing), Some(tracees)) => {
+        (Ok(sharing), Some(tracees)) if held.subjects.processes.iter().all(|process| !process.is_leaderless()) => {
             laps.lap("obstacles");
             records::read(job, &held.subjects, &sharing, &moment, tracees, findings, laps).map(Some)
         }
-        (Ok(_), None) => Ok(None),
+        (Ok(_), _) => Ok(None),
     };
     stop::release(job, &mut held, end)?;
     laps.lap("release");

@@ -52,8 +52,11 @@ fn survey(registry: &Registry, name: &str, findings: &mut Findings) -> Result<()
             let looked = thread::survey(subject, thread, &ours, &mut found)
                 .and_then(|()| security::survey(subject, thread, &mut proc, &mut found))
                 .and_then(|()| zombie::capture(subject, thread, &subjects, &mut proc, &mut found).map(drop));
-            // What has let go of its files and memory on its way out looks as if it had its own.
-            if !subject::is_gone(&format!("/proc/{}/task/{}", subject.host, thread.host)) {
+            if subject.is_leaderless() && thread.host == subject.host {
+                // Nothing but that can be told of it.
+                merge(findings, found);
+            } else if !subject::is_gone(&format!("/proc/{}/task/{}", subject.host, thread.host)) {
+                // What has let go of its files and memory on its way out looks as if it had its own.
                 looked?;
                 merge(findings, found);
             }
@@ -94,7 +97,9 @@ pub(super) fn look(
         process::survey(subject, subjects, proc, findings)?;
         for thread in &subject.threads {
             thread::survey(subject, thread, &ours, findings)?;
-            security::survey(subject, thread, proc, findings)?;
+            if !(subject.is_leaderless() && thread.host == subject.host) {
+                security::survey(subject, thread, proc, findings)?;
+            }
         }
     }
     Ok(sharing)

@@ -157,3 +157,97 @@ libc.pause()
     assert_told(&report, &[("/attr", "is traced by process")]);
     assert!(!world.is_frozen());
 }
+
+/// Whoever leaves what the container shares, a process each; what only old programs have.
+const APART: &str = "
+import struct
+def child(body):
+    if os.fork() == 0:
+        body()
+        libc.pause()
+        os._exit(0)
+def left(flag):
+    assert libc.unshare(flag) == 0
+def nested():
+    left(0x20000000)
+    child(lambda: None)
+def own_descriptors():
+    threading.Thread(target=lambda: (left(0x400), libc.pause())).start()
+def segment():
+    # set_thread_area by the entry of 32-bit programs, with memory that it can name
+    low = mmap.mmap(-1, 4096, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x40, 7)
+    low[:16] = struct.pack('4I', 0xffffffff, 0x1000, 0xfffff, 0x51)
+    low[64:76] = bytes.fromhex('53b8f300000089fbcd805bc3')
+    address = ctypes.addressof(ctypes.c_char.from_buffer(low))
+    assert ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)(address + 64)(address) == 0
+def old_program():
+    # mov eax, 29; int 0x80; jmp: pause for ever
+    code = bytes.fromhex('b81d000000cd80ebf7')
+    start = 0x08048000
+    elf = struct.pack('<4s12B', bytes([127]) + b'ELF', 1, 1, 1, *[0] * 9)
+    elf += struct.pack('<2H5I6H', 2, 3, 1, start + 84, 52, 0, 0, 52, 32, 1, 40, 0, 0)
+    elf += struct.pack('<8I', 1, 0, start, start, 84 + len(code), 84 + len(code), 5, 4096)
+    with open('/dev/shm/crfs-test-old-program', 'wb') as file:
+        file.write(elf + code)
+    os.chmod(file.name, 0o700)
+    if os.fork() == 0:
+        os.execv(file.name, ['old'])
+    time.sleep(0.2)
+    os.unlink(file.name)
+for flag in (0x02000000, 0x08000000, 0x00020000, 0x40000000, 0x10000000):
+    child(lambda: left(flag))
+for body in (nested, own_descriptors, lambda: libc.ioperm(0x80, 1, 1), segment, old_program):
+    child(body)
+time.sleep(0.5)
+ready()
+libc.pause()
+";
+
+#[test]
+fn who_left_what_the_container_shares_is_told() {
+    let world = World::python("apart", APART);
+    std::fs::create_dir(world.cgroup().join("inside")).unwrap();
+    let seen = [
+        ("/attr", "in another namespace of kind cgroup"),
+        ("/attr", "in another namespace of kind ipc"),
+        ("/attr", "in another namespace of kind mnt"),
+        ("/attr", "in another namespace of kind net"),
+        ("/attr", "in another namespace of kind user"),
+        ("/attr", "in another namespace of kind pid "),
+        ("/attr", "a descriptor table of its own"),
+        ("manifest", "a cgroup \"inside\" inside"),
+    ];
+    let survey = world.survey();
+    assert_eq!(survey.failure, None);
+    assert_told(&survey, &seen);
+    let first = told(&survey).into_iter().find(|text| text.starts_with("0x00000001/"));
+    assert_eq!(first, None, "it is the first of another namespace that is meant");
+    let report = world.try_capture(false);
+    assert_eq!(report.failure, None);
+    assert_told(&report, &seen);
+    let of_kernel = [("/attr", "I/O ports"), ("/attr", "segments in the GDT"), ("/thread.frame", "runs 32-bit code")];
+    assert_told(&report, &of_kernel);
+    assert!(!world.is_frozen());
+    std::fs::remove_dir(world.cgroup().join("inside")).unwrap();
+}
+
+#[test]
+fn threads_without_a_first_one_are_told() {
+    let program = "
+if os.fork() == 0:
+    threading.Thread(target=libc.pause).start()
+    libc.syscall(60, 0)
+time.sleep(0.3)
+ready()
+libc.pause()
+";
+    let world = World::python("leaderless", program);
+    let seen = [("/attr", "the first thread has ended")];
+    let survey = world.survey();
+    assert_eq!((survey.failure.clone(), told(&survey).len()), (None, 1), "{:?}", told(&survey));
+    assert_told(&survey, &seen);
+    let report = world.try_capture(false);
+    assert_eq!(report.failure, None);
+    assert_told(&report, &seen);
+    assert!(!world.is_frozen());
+}

@@ -27,13 +27,12 @@ pub fn survey(
             "End the tracer",
         );
     }
-    match thread.stat.state {
-        b'Z' | b'X' if thread.host == process.host => findings.block(
+    if process.is_leaderless() && thread.host == process.host {
+        findings.block(
             &object,
             "the first thread has ended while others go on",
             "Let the program end, or keep its first thread waiting for the others",
-        ),
-        _ => {}
+        );
     }
     if status.store_bypass != ours.store_bypass || status.indirect_branch != ours.indirect_branch {
         findings.block(
@@ -52,7 +51,8 @@ pub fn survey(
             "Start it with GLIBC_TUNABLES=glibc.cpu.x86_shstk=off",
         );
     }
-    if thread.host != process.host && !thread.shares_all_with(process.leader()) {
+    let comparable = thread.host != process.host && !process.is_leaderless();
+    if comparable && !thread.shares_all_with(process.leader()) {
         shared_with_leader(process, thread, &object, findings)?;
     }
     Ok(())
