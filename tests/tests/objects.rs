@@ -112,9 +112,8 @@ fn waits_keep_their_time_over_a_restore() {
     });
 }
 
-#[test]
-fn waits_do_not_run_out_between_restore_and_thaw() {
-    waits_keep_their_time(&["6"], |world| {
+fn stand_between_restore_and_thaw(arguments: &[&str]) {
+    waits_keep_their_time(arguments, |world| {
         world.freeze("vs1");
         let copy = world.copy_out("vs1", Method::Cp);
         world.kill("vs1");
@@ -122,4 +121,14 @@ fn waits_do_not_run_out_between_restore_and_thaw() {
         std::thread::sleep(Duration::from_secs(6));
         world.thaw("vs1");
     });
+}
+
+#[test]
+fn waits_do_not_run_out_between_restore_and_thaw() {
+    stand_between_restore_and_thaw(&["6"]);
+}
+
+#[test]
+fn timers_of_a_confined_program_do_not_run_out() {
+    stand_between_restore_and_thaw(&["6", "confined"]);
 }

@@ -1,11 +1,12 @@
 //! Calls that wait for long, and for timers, one of each kind at the same time: each must end by its time limit, when it was to end.
 //!
 //! An argument tells how many seconds it will stand between a restore and its thaw: waits for a length of time take that much longer.
+//! With the argument `confined` after it the first thread computes, and may no longer set a timer.
 
 use anyhow::{Context, Result, ensure};
 use crfs_sys::itimer::{self, Which};
 use crfs_sys::posix_timer::{self, Notify};
-use crfs_sys::{signal, sigqueue, waits};
+use crfs_sys::{seccomp, signal, sigqueue, waits};
 use crfs_tests::victim::{self, Stage};
 use nix::errno::Errno;
 use nix::poll::{PollTimeout, poll, ppoll};
@@ -17,7 +18,7 @@ use nix::time::{ClockId, clock_gettime};
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::sync::atomic::AtomicU32;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const LIMIT: Duration = Duration::from_secs(10);
 /// Of lateness, on a machine that is busy, and before a restored program is thawed. Below what has passed when it is frozen.
@@ -103,9 +104,23 @@ fn run(stage: &mut Stage) -> Result<()> {
     signal::set_mask([NEVER, OF_MONOTONIC, OF_REALTIME, libc::SIGALRM].map(signal::bit).iter().sum())?;
     let standing = stage.arguments().first().map_or(Ok(0), |seconds| seconds.parse())?;
     let standing = Duration::from_secs(standing);
+    let confined = stage.arguments().get(1).is_some_and(|argument| argument == "confined");
     let threads = WAITS.map(|(name, wait)| std::thread::spawn(move || timed(name, wait, standing)));
+    if confined {
+        // Of this thread alone: the others were made before.
+        for call in [libc::SYS_setitimer, libc::SYS_timer_settime, libc::SYS_rt_sigtimedwait] {
+            seccomp::install(&seccomp::deny(call, u16::try_from(libc::EPERM)?), 0)?;
+        }
+    }
     loop {
-        std::thread::sleep(Duration::from_millis(100));
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_millis(100) {
+            if confined {
+                std::hint::spin_loop();
+            } else {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        }
         if !stage.end_round()? {
             break;
         }
