@@ -196,7 +196,10 @@ def old_program():
     os.unlink(file.name)
 for flag in (0x02000000, 0x08000000, 0x00020000, 0x40000000, 0x10000000):
     child(lambda: left(flag))
-for body in (nested, own_descriptors, lambda: libc.ioperm(0x80, 1, 1), segment, old_program):
+def ports():
+    # not every kernel has them (CONFIG_X86_IOPL_IOPERM)
+    if libc.ioperm(0x80, 1, 1) == 0: print('has ports', flush=True)
+for body in (nested, own_descriptors, ports, segment, old_program):
     child(body)
 time.sleep(0.5)
 ready()
@@ -225,8 +228,10 @@ fn who_left_what_the_container_shares_is_told() {
     let report = world.try_capture(false);
     assert_eq!(report.failure, None);
     assert_told(&report, &seen);
-    let of_kernel = [("/attr", "I/O ports"), ("/attr", "segments in the GDT"), ("/thread.frame", "runs 32-bit code")];
-    assert_told(&report, &of_kernel);
+    assert_told(&report, &[("/attr", "segments in the GDT"), ("/thread.frame", "runs 32-bit code")]);
+    if world.log().contains("has ports") {
+        assert_told(&report, &[("/attr", "I/O ports")]);
+    }
     assert!(!world.is_frozen());
     std::fs::remove_dir(world.cgroup().join("inside")).unwrap();
 }
