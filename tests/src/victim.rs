@@ -1,11 +1,12 @@
 //! What every victim does: progress into a file, checks without end, a verdict.
 //!
 //! A victim is started as `victim_KIND PATH [ARGUMENT...]`. It sets its state up, then works in rounds, each of which checks the
-//! state and replaces PATH with the number of rounds so far. When PATH.check appears (or after VICTIM_ROUNDS rounds) it makes its
-//! final check and writes `ok`, or what is wrong, to PATH.result. A check that fails in between ends it at once.
+//! state and writes the number of rounds so far to PATH. When PATH.check appears (or after VICTIM_ROUNDS rounds) it makes one round
+//! more and its final check, and writes `ok`, or what is wrong, to PATH.result. A check that fails in between ends it at once.
 
 use anyhow::{Context, Result};
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -44,8 +45,15 @@ impl Stage {
     /// When the progress cannot be written.
     pub fn end_round(&mut self) -> Result<bool> {
         self.round += 1;
-        replace(&self.path, &self.round.to_string())?;
-        Ok(self.last != Some(self.round) && !suffixed(&self.path, "check").exists())
+        show(&self.path, self.round)?;
+        if self.last == Some(self.round) {
+            return Ok(false);
+        }
+        if suffixed(&self.path, "check").exists() {
+            // Whoever asked wants to know how it is now, not how it was a moment ago.
+            self.last = Some(self.round + 1);
+        }
+        Ok(true)
     }
 
     /// Completes a round and rests a little, so that most freezes meet the victim asleep.
@@ -66,6 +74,14 @@ pub fn suffixed(path: &Path, suffix: &str) -> PathBuf {
     name.push(".");
     name.push(suffix);
     name.into()
+}
+
+/// Writes a number over the one before: by one call and always as long, so that nobody sees a part of it. The file stays the same one,
+/// and a checkpoint that meets it open can be restored although the program ran on.
+fn show(path: &Path, round: u64) -> Result<()> {
+    let file = fs::File::options().write(true).create(true).truncate(false).open(path);
+    let written = file.and_then(|mut file| file.write_all(format!("{round:020}").as_bytes()));
+    written.with_context(|| format!("writing {}", path.display()))
 }
 
 /// Replaces a file as a whole: whoever reads it sees the old or the new.

@@ -211,3 +211,42 @@ fn without_a_terminal_there_is_nothing_to_attach_to() {
     world.crctl(["attach", "vs1"]).expect_refusal(&["it has no terminal to attach to", "crctl run -t"]);
     world.crctl(["attach", "vs2"]).expect_refusal(&["no such container"]);
 }
+
+#[test]
+fn tmux_with_an_editor_a_monitor_and_a_shell() {
+    let world = World::new();
+    let socket = world.dir().join("tmux");
+    let text = world.dir().join("text");
+    let tmux = ["tmux", "-S", &socket.to_string_lossy(), "-f", "/dev/null", "new-session"].map(str::to_owned);
+    let run = ["run", "-it", "vs1", "--"].map(str::to_owned);
+    let mut screen = Screen::open(&world, &run.iter().chain(&tmux).map(String::as_str).collect::<Vec<_>>());
+    screen.expect("[0]");
+    screen.type_in("PS1='>> '; x=forty; clear\r");
+    screen.expect(">> ");
+    let socket = socket.to_string_lossy();
+    let tmux = |words: &[&str]| world.crctl([&["exec", "vs1", "--", "tmux", "-S", &socket], words].concat()).expect_success();
+    tmux(&["new-window", &format!("vim.tiny -u NONE -n {}", text.display())]);
+    screen.expect("1:vim.tiny*");
+    screen.type_in("ibefore");
+    screen.expect("before");
+    tmux(&["new-window", "top"]);
+    screen.expect("2:top*");
+    screen.expect("load average");
+    screen.type_in(DETACH);
+    screen.expect("detached");
+    screen.ends();
+    through_a_copy(&world);
+    let mut screen = Screen::open(&world, &["attach", "vs1"]);
+    screen.expect("load average");
+    screen.type_in("\x021");
+    screen.expect("1:vim.tiny*");
+    screen.type_in(" and after\x1b:wq\r");
+    assert!(wait_for(PATIENCE, || std::fs::read_to_string(&text).is_ok_and(|text| text == "before and after\n")));
+    screen.type_in("\x020");
+    screen.expect("0:bash*");
+    screen.type_in("echo $x-two\r");
+    screen.expect("forty-two");
+    tmux(&["kill-server"]);
+    screen.expect("server exited");
+    assert_eq!(screen.ends().code(), Some(1));
+}
