@@ -79,6 +79,8 @@ pub enum FileKind {
     Timerfd(Timerfd),
     /// signalfd(2).
     Signalfd(Signalfd),
+    /// A file of /proc.
+    Proc(ProcFile),
     /// Either side of a pseudo-terminal.
     Tty(Tty),
     /// A Unix socket.
@@ -109,6 +111,14 @@ pub struct RegularFile {
     pub size: u64,
     /// Last modification.
     pub modified: Timespec,
+}
+
+/// A file of /proc, whose content is made while it is read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProcFile {
+    /// Its path inside the container.
+    pub path: Bytes,
 }
 
 /// A directory.

@@ -224,7 +224,8 @@ fn tmux_with_an_editor_a_monitor_and_a_shell() {
     screen.type_in("PS1='>> '; x=forty; clear\r");
     screen.expect(">> ");
     let socket = socket.to_string_lossy();
-    let tmux = |words: &[&str]| world.crctl([&["exec", "vs1", "--", "tmux", "-S", &socket], words].concat()).expect_success();
+    let tmux =
+        |words: &[&str]| world.crctl([&["exec", "vs1", "--", "tmux", "-S", &socket], words].concat()).expect_success();
     tmux(&["new-window", &format!("vim.tiny -u NONE -n {}", text.display())]);
     screen.expect("1:vim.tiny*");
     screen.type_in("ibefore");

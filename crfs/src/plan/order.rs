@@ -31,8 +31,8 @@ pub enum Action {
     Memory,
     /// Page contents.
     Fill,
-    /// Sockets of all processes; a step of the first that lives.
-    Sockets,
+    /// What of all processes is opened when they are there: sockets, files of /proc. A step of the first that lives.
+    OpenLate,
     /// Descriptors, pulled from the worker.
     Descriptors,
     /// Root, working directory, umask.
@@ -127,9 +127,9 @@ pub const AFTER: &[(Action, Of, Action)] = &[
     (Action::Fill, Of::Itself, Action::Memory),
     (Action::Descriptors, Of::Itself, Action::Memory),
     // Calls that leave a process's credentials in a socket are made in it, and messages name who sent them.
-    (Action::Sockets, Of::All, Action::Spawn),
-    (Action::Sockets, Of::All, Action::Memory),
-    (Action::Descriptors, Of::First, Action::Sockets),
+    (Action::OpenLate, Of::All, Action::Spawn),
+    (Action::OpenLate, Of::All, Action::Memory),
+    (Action::Descriptors, Of::First, Action::OpenLate),
     (Action::Directories, Of::Itself, Action::Spawn),
     // A process clones its children while it has one thread, but for those that the others clone.
     (Action::Threads, Of::Itself, Action::Fill),
@@ -204,7 +204,7 @@ fn actions(role: &Role) -> &'static [Action] {
             Action::Group,
             Action::Memory,
             Action::Fill,
-            Action::Sockets,
+            Action::OpenLate,
             Action::Descriptors,
             Action::Directories,
             Action::Threads,
@@ -258,7 +258,7 @@ pub fn sort(births: &BTreeMap<Pid, Birth>) -> Result<Vec<Step>, Failure> {
         .filter(|(birth, action)| is_needed(birth, **action))
         // One step for all of them.
         .filter(|(birth, action)| {
-            Some(birth.pid) == first_live(births) || !matches!(action, Action::Sockets | Action::Owners)
+            Some(birth.pid) == first_live(births) || !matches!(action, Action::OpenLate | Action::Owners)
         })
         .map(|(birth, &action)| Step { action, process: birth.pid })
         .collect();

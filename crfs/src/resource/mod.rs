@@ -24,6 +24,7 @@ pub mod owner;
 mod pipe;
 pub mod posix_timer;
 pub mod proc;
+mod proc_file;
 pub mod process;
 pub mod registers;
 mod regular_file;

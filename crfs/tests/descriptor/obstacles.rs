@@ -43,8 +43,10 @@ fn anonymous_files_and_files_in_memory() {
         .open("/proc/self/ns/net".as_ref(), libc::O_RDONLY)
         .call(libc::SYS_mq_open, [queue, rdwr_create, 0o600, 0])
         .call(libc::SYS_mq_unlink, [queue])
-        .open("/proc/self/stat".as_ref(), libc::O_RDONLY)
-        .open("/sys/kernel/mm/transparent_hugepage/enabled".as_ref(), libc::O_RDONLY);
+        .open("/proc/self/maps".as_ref(), libc::O_RDONLY)
+        .open("/sys/kernel/mm/transparent_hugepage/enabled".as_ref(), libc::O_RDONLY)
+        .open("/proc/self/comm".as_ref(), libc::O_RDWR)
+        .open("/proc/thread-self/stat".as_ref(), libc::O_RDONLY);
     let puppet = script.start();
     let (captured, findings) = world.capture(&[&puppet]);
     assert_named(
@@ -57,8 +59,10 @@ fn anonymous_files_and_files_in_memory() {
             (4, "a file system context (fsopen)"),
             (5, "a descriptor of a namespace (net:["),
             (6, "a POSIX message queue"),
-            (7, "of the proc file system"),
+            (7, "the address space that the process had when it was opened"),
             (8, "of the sysfs file system"),
+            (9, "open for writing"),
+            (10, "that of a single thread"),
         ],
     );
     assert_eq!(captured.files.len(), 0, "what is refused has no record");

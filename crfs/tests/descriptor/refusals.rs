@@ -4,8 +4,8 @@ use crate::world::World;
 use crfs::failure::{Failure, Kind};
 use crfs::resource::descriptor::Descriptors;
 use image_format::files::{
-    Device, Directory, Epoll, EpollTarget, Eventfd, File, FileKind, OpenFlags, Pipe, RegularFile, Stdio, Stream,
-    Timerfd,
+    Device, Directory, Epoll, EpollTarget, Eventfd, File, FileKind, OpenFlags, Pipe, ProcFile, RegularFile, Stdio,
+    Stream, Timerfd,
 };
 use image_format::{Bytes, FileId, Hex, Timespec};
 use std::collections::BTreeMap;
@@ -134,6 +134,25 @@ fn directories_and_devices_that_are_something_else() {
     // A device whose opening can do something is not even looked at.
     let failure = refused(&world, &[device("/dev/watchdog", 10, 130)]);
     assert_eq!(failure.kind, Kind::BadImage);
+}
+
+#[test]
+fn files_of_proc_that_are_none_here() {
+    let world = World::new();
+    let plain = world.file("plain", b"");
+    for (path, words) in
+        [(plain.as_path(), "it is no file of the proc file system here"), ("/proc/nothing".as_ref(), "not found")]
+    {
+        let kind = FileKind::Proc(ProcFile { path: bytes(path) });
+        let files = BTreeMap::from([(FileId(0), File { flags: OpenFlags(0), position: 0, owner: None, kind })]);
+        let image = world.image(&Descriptors { files, ..Descriptors::default() });
+        let root = std::fs::File::open("/").unwrap();
+        let mut open = BTreeMap::new();
+        let root = std::os::fd::AsFd::as_fd(&root);
+        let failure = crfs::resource::descriptor::open_proc_files(&image, root, &mut open).unwrap_err();
+        assert_eq!(failure.kind, Kind::Incompatible);
+        assert!(failure.chain[0].contains(words), "{failure:?}");
+    }
 }
 
 #[test]

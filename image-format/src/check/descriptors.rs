@@ -90,6 +90,7 @@ fn kind(kind: &FileKind) -> Vec<String> {
             vec![path(&file.path), time(file.modified).map(|problem| format!("modified: {problem}"))]
         }
         FileKind::Directory(directory) => vec![path(&directory.path)],
+        FileKind::Proc(file) => vec![path(&file.path)],
         FileKind::Device(device) => vec![path(&device.path)],
         FileKind::Pipe(one) => vec![pipe(one)],
         FileKind::Eventfd(eventfd) => {

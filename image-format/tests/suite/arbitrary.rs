@@ -139,7 +139,7 @@ wrappers! {
 }
 
 choices! {
-    FileKind [] [Regular, Directory, Device, Pipe, Eventfd, Epoll, Timerfd, Signalfd, Tty, UnixSocket, InetSocket]
+    FileKind [] [Regular, Directory, Device, Pipe, Eventfd, Epoll, Timerfd, Signalfd, Proc, Tty, UnixSocket, InetSocket]
     Stream [Log, Console] []
     TtySide [Master, Slave, Controlling] []
     SlaveState [Unopened, Open, Closed] []
@@ -173,6 +173,7 @@ records! {
     Owner { kind, id, uid, euid, signal }
     RegularFile { path, size, modified }
     image_format::files::Directory { path }
+    image_format::files::ProcFile { path }
     Device { path, major, minor }
     Pipe { pipe, capacity, queued }
     Eventfd { count, semaphore }

@@ -10,8 +10,8 @@ use super::seen::{Holder, Seen};
 use crate::console::Pause;
 use crate::failure::{Failure, Kind};
 use crate::resource::{
-    Findings, device, directory, epoll, eventfd, inet_socket, owner, pipe, regular_file, signalfd, socket, timerfd,
-    tty, unix_socket,
+    Findings, device, directory, epoll, eventfd, inet_socket, owner, pipe, proc_file, regular_file, signalfd, socket,
+    timerfd, tty, unix_socket,
 };
 use crfs_kstate::{KernelState, Task};
 use image_format::files::{Epoll, EpollTarget, File, FileKind, OpenFlags, Owner, Pipe, Stdio, Stream};
@@ -368,8 +368,11 @@ impl Pass<'_> {
         for (index, draft) in std::mem::take(&mut self.drafts).into_iter().enumerate() {
             let Draft::Done(kind) = draft else { continue };
             let seen = &self.table.descriptions[index].seen;
-            let position =
-                if matches!(kind, FileKind::Regular(_) | FileKind::Directory(_)) { seen.info.position } else { 0 };
+            let position = if matches!(kind, FileKind::Regular(_) | FileKind::Directory(_) | FileKind::Proc(_)) {
+                seen.info.position
+            } else {
+                0
+            };
             if matches!(kind, FileKind::Regular(_)) && place.is_log(seen) {
                 self.out.stdios.push(Stdio { file: id(index), stream: Stream::Log });
             }
@@ -424,6 +427,9 @@ fn draft(seen: &Seen, place: &Place) -> Result<Draft, Refusal> {
     }
     let magic = || statfs(&seen.holder.path()).map_or(0, |found| found.filesystem_type().0);
     match seen.file_type() {
+        libc::S_IFREG if magic() == refused::PROC => {
+            proc_file::capture(seen, place).map(|record| Draft::Done(FileKind::Proc(record)))
+        }
         libc::S_IFREG => {
             regular_file::capture(seen, magic(), place).map(|record| Draft::Done(FileKind::Regular(record)))
         }

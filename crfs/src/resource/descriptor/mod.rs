@@ -32,7 +32,7 @@ pub(super) mod seen;
 mod socket;
 
 pub use capture::capture;
-pub use restore::{Opened, open_all};
+pub use restore::{Opened, open_all, open_proc_files};
 
 use image_format::files::{File, FileKind, Stdio};
 use image_format::process::Fd;

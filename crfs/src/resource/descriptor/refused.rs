@@ -59,9 +59,12 @@ pub(crate) fn anonymous(name: &str) -> Refusal {
     }
 }
 
+/// PROC_SUPER_MAGIC (include/uapi/linux/magic.h, v6.18).
+pub(crate) const PROC: i64 = 0x9fa0;
+
 /// File systems whose files are windows into the kernel, by the magic number of statfs(2).
 const PSEUDO: [(i64, &str); 8] = [
-    (0x9fa0, "proc"),
+    (PROC, "proc"),
     (0x6265_6572, "sysfs"),
     (0x6367_7270, "cgroup2"),
     (0x0027_e0eb, "cgroup"),

@@ -1,7 +1,7 @@
 //! Opening everything an image has open.
 
 use crate::failure::{Doing, Failure, Kind};
-use crate::resource::{device, directory, epoll, eventfd, pipe, regular_file, signalfd, timerfd, tty};
+use crate::resource::{device, directory, epoll, eventfd, pipe, proc_file, regular_file, signalfd, timerfd, tty};
 use image_format::files::{File, FileKind, OpenFlags, Stream};
 use image_format::{FileId, Image};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -18,8 +18,8 @@ pub struct Opened {
     pub terminals: tty::Terminals,
 }
 
-/// Opens each description of an image but sockets once, in the calling process, close-on-exec. Sockets come when the processes
-/// are there: [`crate::resource::socket::restore_all`].
+/// Opens each description of an image but sockets and files of /proc once, in the calling process, close-on-exec. These come when the
+/// processes are there: [`crate::resource::socket::restore_all`], [`open_proc_files`].
 ///
 /// `staging` is a plain directory with the image's files, of which `files/pipe.N` are read. `root` is an O_PATH descriptor of the
 /// container's root directory in its mount namespace; no path leads out of it. `log` is the log of the container that is being
@@ -55,7 +55,7 @@ pub fn open_all(
                 ttys.push(tty::End { id, file, tty: record });
                 continue;
             }
-            FileKind::UnixSocket(_) | FileKind::InetSocket(_) => continue,
+            FileKind::UnixSocket(_) | FileKind::InetSocket(_) | FileKind::Proc(_) => continue,
             _ => open_one(image, id, file, root, notes),
         };
         open.extend(refused.keep(opened)?.map(|fd| (id, fd)));
@@ -86,10 +86,26 @@ fn open_one(
         FileKind::Epoll(_) => epoll::restore(id, file),
         FileKind::Timerfd(record) => timerfd::restore(id, file, record, &image.manifest.clocks),
         FileKind::Signalfd(record) => signalfd::restore(id, file, record),
-        FileKind::Pipe(_) | FileKind::Tty(_) | FileKind::UnixSocket(_) | FileKind::InetSocket(_) => {
-            Err(Failure::new(Kind::System, "pipes, terminals and sockets are opened with all their ends"))
+        FileKind::Pipe(_)
+        | FileKind::Tty(_)
+        | FileKind::UnixSocket(_)
+        | FileKind::InetSocket(_)
+        | FileKind::Proc(_) => {
+            Err(Failure::new(Kind::System, "pipes, terminals, sockets and files of /proc are opened together"))
         }
     }
+}
+
+/// Opens the files of /proc of an image below `root`, when its processes are there.
+///
+/// # Errors
+/// [`Kind::Incompatible`] when one is not there.
+pub fn open_proc_files(
+    image: &Image,
+    root: BorrowedFd<'_>,
+    open: &mut BTreeMap<FileId, OwnedFd>,
+) -> Result<(), Failure> {
+    proc_file::restore_all(image, root, open)
 }
 
 /// The descriptions that are the container's log.

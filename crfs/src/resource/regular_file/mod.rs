@@ -14,7 +14,7 @@
 //! the log of the container it is restored as, always appending.
 //!
 //! **What is refused.** At capture: files without a name ("was deleted or replaced while it is open"), files in memory (memfd),
-//! namespaces, message queues, files of proc and its like, locked files. At restore: a file that is not there, is shorter than it was, or
+//! namespaces, message queues, files of sysfs and its like, locked files. At restore: a file that is not there, is shorter than it was, or
 //! was changed although the program reads it; each with what differs, all in one report. A file open for writing only may have
 //! changed, and one open for writing may have grown: that is told in a note.
 

@@ -177,7 +177,7 @@ impl<'a> Builder<'a> {
             Action::Group => self.group(pid),
             Action::Memory => self.memory(pid),
             Action::Fill => self.fill(pid),
-            Action::Sockets => self.sockets(pid),
+            Action::OpenLate => self.open_late(pid),
             Action::Descriptors => self.descriptors(pid),
             Action::Directories => {
                 let mut batch = Batch::new();

@@ -5,8 +5,8 @@
 
 mod builder;
 mod deaths;
+mod open_late;
 mod publish;
-mod sockets;
 
 use super::{Report, settle};
 use crate::console;

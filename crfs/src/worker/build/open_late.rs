@@ -1,20 +1,23 @@
-//! The sockets of all processes, in one step: they are connected to each other across processes.
+//! What is opened only when all processes are there, in one step: sockets, which are connected to each other across processes, and
+//! files of /proc.
 
 use super::builder::Builder;
 use crate::failure::{Doing, Failure};
+use crate::resource::descriptor;
 use crate::resource::socket::{self, Processes};
 use crfs_tracee::Batch;
 use image_format::{Pid, layout};
 use std::os::fd::AsFd;
 
 impl Builder<'_> {
-    /// Makes every socket; `first` is a process that lives, whose network and mounts are the container's.
-    pub(super) fn sockets(&mut self, first: Pid) -> Result<(), Failure> {
+    /// Makes every socket, and opens every file of /proc; `first` is a process that lives, whose network and mounts are the container's.
+    pub(super) fn open_late(&mut self, first: Pid) -> Result<(), Failure> {
         let mut open = std::mem::take(&mut self.opened.files);
         let (image, staging) = (&self.copy.image, self.staging.clone());
         let root = self.root.try_clone().doing(|| "duplicating the container's root")?;
         let host = Builder::host(self, first)?.raw();
-        let made = socket::restore_all(image, &staging, root.as_fd(), host, self, &mut open);
+        let opened = descriptor::open_proc_files(image, root.as_fd(), &mut open);
+        let made = opened.and_then(|()| socket::restore_all(image, &staging, root.as_fd(), host, self, &mut open));
         self.opened.files = open;
         made
     }
