@@ -53,6 +53,11 @@ fn memcached() {
 }
 
 #[test]
+fn postgresql() {
+    goes_on("postgresql");
+}
+
+#[test]
 fn node() {
     goes_on("node");
 }

@@ -1,14 +1,16 @@
 """A server with clients beside it in the container, asked numbered questions over connections that stay open, and now and then over a new
 one. No answer may be lost, doubled or wrong.
 
-usage: servers.py PATH nginx|nginx-master|redis|memcached|node|asyncio
+usage: servers.py PATH nginx|nginx-master|redis|memcached|node|asyncio|postgresql
 
 Appends `N` to PATH for each round. When PATH.check appears it writes PATH.result.
 """
 
 import asyncio
+import glob
 import http.client
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -55,6 +57,36 @@ class Web:
         self.connection.close()
 
 
+class Psql:
+    """The client of PostgreSQL, over its Unix socket. Transactions stay open from one question to the next."""
+
+    def __init__(self):
+        command = ["psql", "-X", "-q", "-A", "-t", "-h", directory, "-p", str(PORT), "-U", "postgres", "postgres"]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        self.process = subprocess.Popen(command, **pipes, text=True, bufsize=1)
+        self.added = []
+        if self.ask("SELECT 'here'") != ["here"]:
+            self.process.wait(10)
+            raise ConnectionError("the server is not up")
+
+    def ask(self, question):
+        try:
+            self.process.stdin.write(f"{question};\n\\echo done\n")
+        except BrokenPipeError:
+            return []
+        lines = iter(lambda: self.process.stdout.readline().rstrip("\n"), "done")
+        answer = []
+        for line in lines:
+            if not line and self.process.poll() is not None:
+                break
+            answer.append(line)
+        return answer
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait(10)
+
+
 class Nginx:
     client = Web
     master = "off"
@@ -99,6 +131,38 @@ class Redis:
 
     def check(self, client, number):
         expect(client.ask(b"INCR counter"), b":%d" % number)
+
+
+class Postgresql:
+    """Each client adds a number and leaves its transaction open; its next turn adds another and commits both."""
+
+    client = Psql
+    user = "postgres"
+
+    def __init__(self):
+        self.committed = set()
+
+    def command(self):
+        programs = max(glob.glob("/usr/lib/postgresql/*/bin"))
+        shutil.chown(directory, self.user, self.user)
+        data = os.path.join(directory, "data")
+        initdb = [os.path.join(programs, "initdb"), "-D", data, "-U", "postgres", "-A", "trust", "--no-sync"]
+        subprocess.run(initdb, user=self.user, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=True)
+        server = os.path.join(programs, "postgres")
+        return [server, "-D", data, "-k", directory, "-p", str(PORT), "-c", "listen_addresses="]
+
+    def check(self, client, number):
+        if number == 1:
+            expect(client.ask("CREATE TABLE numbers (number int PRIMARY KEY)"), [])
+        if client.added:
+            expect(client.ask(f"INSERT INTO numbers VALUES ({number}); COMMIT"), [])
+            self.committed.update(client.added, [number])
+            client.added = []
+        else:
+            expect(client.ask(f"BEGIN; INSERT INTO numbers VALUES ({number})"), [])
+            client.added = [number]
+        seen = self.committed.union(client.added)
+        expect(client.ask("SELECT count(*), sum(number) FROM numbers"), [f"{len(seen)}|{sum(seen)}"])
 
 
 class Memcached:
@@ -171,8 +235,17 @@ def connected(make):
 
 
 def main():
-    server = {"nginx": Nginx, "nginx-master": NginxWithMaster, "redis": Redis, "memcached": Memcached, "node": Node, "asyncio": Asyncio}[kind]()
-    process = subprocess.Popen(server.command(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    server = {
+        "nginx": Nginx,
+        "nginx-master": NginxWithMaster,
+        "redis": Redis,
+        "memcached": Memcached,
+        "node": Node,
+        "asyncio": Asyncio,
+        "postgresql": Postgresql,
+    }[kind]()
+    user = getattr(server, "user", None)
+    process = subprocess.Popen(server.command(), user=user, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     clients = [connected(server.client) for _ in range(4)]
     number = 0
     with open(path, "a", buffering=1) as out:
@@ -184,6 +257,8 @@ def main():
             server.check(clients[number % len(clients)], number)
             out.write(f"{number}\n")
             time.sleep(0.02)
+    for client in clients:
+        client.close()
     process.terminate()
     process.wait(10)
 
