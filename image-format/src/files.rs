@@ -65,6 +65,8 @@ flags! {
 pub enum FileKind {
     /// A regular file.
     Regular(RegularFile),
+    /// A file that no path leads to.
+    Unnamed(Unnamed),
     /// A directory.
     Directory(Directory),
     /// A character device that keeps no state: null, zero, full, random, urandom.
@@ -119,6 +121,14 @@ pub struct RegularFile {
 pub struct ProcFile {
     /// Its path inside the container.
     pub path: Bytes,
+}
+
+/// A file that the image itself holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Unnamed {
+    /// Its number: a line of `files/unnamed`.
+    pub file: u32,
 }
 
 /// A directory.

@@ -3,6 +3,7 @@
 use crate::files::{File, Stdio};
 use crate::layout;
 use crate::ldt::LdtEntry;
+use crate::locks::Lock;
 use crate::manifest::{Manifest, PathEntry, PathKind};
 use crate::memory::{Backing, ChunkSum, Segment};
 use crate::process::{Absent, Fd, Process, ProcessAttr, ThreadEntry, Zombie};
@@ -14,6 +15,7 @@ use crate::thread::{FpuState, Frame, ThreadAttr, Tls};
 use crate::timer::{Timer, Timers};
 use crate::tty::Pty;
 use crate::types::{FileId, Pid};
+use crate::unnamed::UnnamedFile;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 
@@ -28,6 +30,10 @@ pub struct Image {
     pub files: BTreeMap<FileId, File>,
     /// `files/stdios`.
     pub stdios: Vec<Stdio>,
+    /// `files/locks`.
+    pub locks: Vec<Lock>,
+    /// `files/unnamed`.
+    pub unnamed: Vec<UnnamedFile>,
     /// `seccomp`.
     pub seccomp: Vec<SeccompFilter>,
     /// `sysv.shm`, `sysv.sem`, `sysv.msg`.
@@ -175,6 +181,8 @@ impl Image {
         out(layout::SYSV_SHM.to_owned(), render_lines(&self.sysv.segments));
         out(layout::SYSV_SEM.to_owned(), render_lines(&self.sysv.semaphores));
         out(layout::SYSV_MSG.to_owned(), render_lines(&self.sysv.queues));
+        out(layout::LOCKS.to_owned(), render_lines(&self.locks));
+        out(layout::UNNAMED.to_owned(), render_lines(&self.unnamed));
         for (&id, file) in &self.files {
             out(layout::file_entry(id), render_object(file));
         }
@@ -237,6 +245,9 @@ impl Image {
                 paths.push(entry(layout::pipe_data(pipe.pipe), PathKind::Raw, Some(pipe.queued)));
             }
         }
+        for file in &self.unnamed {
+            paths.push(entry(layout::unnamed_data(file.number), PathKind::Raw, Some(file.size)));
+        }
         for segment in &self.sysv.segments {
             paths.push(entry(layout::segment_data(segment.id), PathKind::Raw, Some(segment.size)));
         }
@@ -253,6 +264,7 @@ impl Image {
     fn render_names(&self) -> Vec<String> {
         let mut names: Vec<String> = layout::CONTAINER_ABSENT.iter().map(|&name| name.to_owned()).collect();
         names.extend([layout::STDIOS, layout::SECCOMP].map(str::to_owned));
+        names.extend([layout::LOCKS, layout::UNNAMED].map(str::to_owned));
         names.extend(layout::CONTAINER_FILES.map(str::to_owned));
         names.extend(self.files.keys().map(|&id| layout::file_entry(id)));
         names.extend(self.ttys.keys().map(|&number| layout::tty_file(number)));
@@ -281,6 +293,8 @@ impl Image {
             processes: BTreeMap::new(),
             files: BTreeMap::new(),
             stdios: lines(source, layout::STDIOS)?,
+            locks: lines(source, layout::LOCKS)?,
+            unnamed: lines(source, layout::UNNAMED)?,
             seccomp: lines(source, layout::SECCOMP)?,
             sysv: SysV {
                 segments: lines(source, layout::SYSV_SHM)?,
@@ -431,6 +445,8 @@ pub fn parse_file(path: &str, bytes: &[u8]) -> Result<(), ImageError> {
         [layout::SYSV_MSG] => lines::<MessageQueue>,
         [_] => lines::<Absent>,
         [layout::FILES, "stdios"] => lines::<Stdio>,
+        [layout::FILES, "locks"] => lines::<Lock>,
+        [layout::FILES, "unnamed"] => lines::<UnnamedFile>,
         [layout::FILES, name] if layout::parse_tty(name).is_some() => object::<Pty>,
         [layout::FILES, _] => object::<File>,
         [_, "attr"] => object::<ProcessAttr>,

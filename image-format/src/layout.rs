@@ -11,6 +11,10 @@ pub const FILES: &str = "files";
 pub const STDIOS: &str = "files/stdios";
 /// The system call filters of all threads.
 pub const SECCOMP: &str = "seccomp";
+/// Locks that are held.
+pub const LOCKS: &str = "files/locks";
+/// Files that no path leads to.
+pub const UNNAMED: &str = "files/unnamed";
 /// A process's page contents.
 pub const MEM_PAGES: &str = "mem.pages";
 /// Checksums of a process's page contents.
@@ -106,6 +110,12 @@ pub fn pipe_data(pipe: u32) -> String {
     format!("{FILES}/pipe.{pipe}")
 }
 
+/// The content of a file that no path leads to.
+#[must_use]
+pub fn unnamed_data(number: u32) -> String {
+    format!("{UNNAMED}.{number}")
+}
+
 /// The contents of a System V shared memory segment.
 #[must_use]
 pub fn segment_data(id: u32) -> String {
@@ -153,10 +163,10 @@ pub fn kind(path: &str) -> Option<PathKind> {
         [MANIFEST] => Some(PathKind::Object),
         [SECCOMP] => Some(PathKind::Lines),
         [FILES] => Some(PathKind::Directory),
-        [FILES, "stdios"] => Some(PathKind::Lines),
+        [FILES, "locks" | "stdios" | "unnamed"] => Some(PathKind::Lines),
         [FILES, name] if parse_id(name).is_some() || parse_tty(name).is_some() => Some(PathKind::Object),
         [FILES, name] if name.strip_suffix(".queue").is_some_and(|id| parse_id(id).is_some()) => Some(PathKind::Raw),
-        [FILES, name] => is_numbered(name, "pipe").then_some(PathKind::Raw),
+        [FILES, name] => (is_numbered(name, "pipe") || is_numbered(name, "unnamed")).then_some(PathKind::Raw),
         [name] if CONTAINER_ABSENT.contains(&name) || CONTAINER_FILES.contains(&name) => Some(PathKind::Lines),
         [name] if is_numbered(name, SYSV_SHM) || is_numbered(name, SYSV_MSG) => Some(PathKind::Raw),
         [name] => parse_id(name).map(|_| PathKind::Directory),

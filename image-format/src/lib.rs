@@ -11,6 +11,7 @@ pub mod files;
 pub mod image;
 pub mod layout;
 pub mod ldt;
+pub mod locks;
 pub mod manifest;
 pub mod memory;
 pub mod process;
@@ -23,6 +24,7 @@ pub mod thread;
 pub mod timer;
 pub mod tty;
 pub mod types;
+pub mod unnamed;
 
 pub use blocker::Blocker;
 pub use image::{Image, ProcessImage, ThreadImage};

@@ -59,6 +59,8 @@ pub enum Backing {
     Anonymous,
     /// A file.
     File(MappedFile),
+    /// A file that no path leads to.
+    Unnamed(MappedUnnamed),
     /// MAP_SHARED | MAP_ANONYMOUS: an object that all its mappings name alike.
     SharedAnonymous(SharedAnonymous),
     /// A System V shared memory segment, attached by shmat(2).
@@ -86,6 +88,18 @@ pub struct MappedFile {
     /// Last modification.
     pub modified: Timespec,
     /// Opened for writing too: a shared mapping that may be made writable.
+    pub writable: bool,
+}
+
+/// A mapped file that the image itself holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MappedUnnamed {
+    /// Its number: a line of `files/unnamed`.
+    pub file: u32,
+    /// Bytes into the file where the mapping starts.
+    pub offset: u64,
+    /// A shared mapping that may be made writable.
     pub writable: bool,
 }
 

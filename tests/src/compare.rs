@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 const PAGE: u64 = 4096;
 
 /// How the names of raw files begin, but for pages.
-const RAW: [&str; 3] = ["pipe.", "sysv.shm.", "sysv.msg."];
+const RAW: [&str; 4] = ["pipe.", "sysv.shm.", "sysv.msg.", "unnamed."];
 
 /// A field that differs between two images.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -100,7 +100,7 @@ fn mappings(lines: &[Value]) -> Map<String, Value> {
             rest.as_object_mut().and_then(|rest| rest.remove(moved));
         }
         // Told from address 0, the offset of two neighbours in one file is the same.
-        for kind in ["file", "shared_anonymous", "sysv_shm"] {
+        for kind in ["file", "shared_anonymous", "sysv_shm", "unnamed"] {
             if let Some(offset) = rest["backing"].get_mut(kind).and_then(|backing| backing.get_mut("offset")) {
                 *offset = Value::String(format!("{:#x} less the address", number(offset).wrapping_sub(start)));
             }

@@ -43,6 +43,8 @@ fn image(processes: &[(u32, u32, u32, u32)]) -> Image {
         processes: processes.collect(),
         files: BTreeMap::new(),
         stdios: vec![],
+        locks: vec![],
+        unnamed: vec![],
         sysv: SysV::default(),
         seccomp: vec![],
         ttys: BTreeMap::new(),

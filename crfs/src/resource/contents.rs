@@ -4,8 +4,9 @@
 //! owner stands still, and so does the content.
 
 use crate::failure::{Doing, Failure};
-use image_format::memory::Backing;
-use image_format::{Image, Pid, layout};
+use image_format::files::FileKind;
+use image_format::memory::{Backing, Segment};
+use image_format::{FileId, Image, Pid, layout};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::PathBuf;
@@ -28,6 +29,15 @@ pub struct Elsewhere {
 /// When a process is gone.
 pub fn elsewhere(image: &Image, host: impl Fn(Pid) -> Option<i32>) -> Result<Vec<Elsewhere>, Failure> {
     let mut found = Vec::new();
+    for file in &image.unnamed {
+        let path = layout::unnamed_data(file.number);
+        let link = match holder(image, file.number, &host) {
+            Some(Holder::Descriptor(host, fd)) => PathBuf::from(format!("/proc/{host}/fd/{fd}")),
+            Some(Holder::Mapping(host, address)) => mapped_at(host, address).doing(|| format!("{path}: finding it"))?,
+            None => continue,
+        };
+        found.push(Elsewhere { path, link, size: file.size });
+    }
     for segment in &image.sysv.segments {
         let attached = image.processes.iter().find_map(|(&pid, process)| {
             let mapped = process
@@ -43,6 +53,29 @@ pub fn elsewhere(image: &Image, host: impl Fn(Pid) -> Option<i32>) -> Result<Vec
         }
     }
     Ok(found)
+}
+
+/// Where a process has a file.
+enum Holder {
+    /// Host pid and descriptor.
+    Descriptor(i32, u32),
+    /// Host pid and address.
+    Mapping(i32, u64),
+}
+
+/// Who has a file that no path leads to.
+fn holder(image: &Image, number: u32, host: impl Fn(Pid) -> Option<i32>) -> Option<Holder> {
+    let opened = |file: FileId| {
+        let file = image.files.get(&file).map(|file| &file.kind);
+        matches!(file, Some(FileKind::Unnamed(unnamed)) if unnamed.file == number)
+    };
+    let maps = |segment: &Segment| matches!(&segment.backing, Backing::Unnamed(mapped) if mapped.file == number);
+    image.processes.iter().find_map(|(&pid, process)| {
+        let host = host(pid)?;
+        let fd = process.fds.iter().find(|fd| opened(fd.file));
+        let fd = fd.map(|fd| Holder::Descriptor(host, fd.fd));
+        fd.or_else(|| process.segments.iter().find(|s| maps(s)).map(|s| Holder::Mapping(host, s.start.0)))
+    })
 }
 
 /// The link to what a process maps at an address. Neighbours that a record keeps apart may be one mapping.

@@ -16,6 +16,7 @@ pub mod interval_timer;
 pub mod job_control;
 pub mod kernel;
 pub mod ldt;
+pub mod lock;
 pub mod login_uid;
 mod loopback;
 pub mod memory;
@@ -40,6 +41,7 @@ pub mod thread_controls;
 mod timerfd;
 pub mod tty;
 mod unix_socket;
+pub mod unnamed;
 pub mod zombie;
 
 use image_format::Blocker;

@@ -50,9 +50,9 @@ pub(super) fn is_allowed(path: &str, directory: bool) -> bool {
     }
 }
 
-/// Whether a file is page contents or shared memory, which may be as large as memory, or becomes that by a rename.
+/// Whether a file is page contents, shared memory or a file of the image's own, which may be as large as memory, or becomes that by a rename.
 pub(super) fn is_bulk(path: &str) -> bool {
-    const BULK: [&str; 2] = [layout::MEM_PAGES, "sysv.shm."];
+    const BULK: [&str; 3] = [layout::MEM_PAGES, "sysv.shm.", "unnamed."];
     path.rsplit('/').next().is_some_and(|name| BULK.iter().any(|bulk| name.contains(bulk)))
 }
 

@@ -11,6 +11,7 @@ use crate::resource::kernel::Kernel;
 use crate::resource::proc::{Proc, Status};
 use crate::resource::process::Sharing;
 use crate::resource::subject::{self, Subjects};
+use crate::resource::unnamed::Unnamed;
 use crate::resource::{Findings, descriptor, memory, process, security, thread, zombie};
 use image_format::{Pid, layout};
 use std::path::Path;
@@ -74,7 +75,7 @@ fn survey(registry: &Registry, name: &str, findings: &mut Findings) -> Result<()
 fn descriptors(subjects: &Subjects, root: &Path, log: &Path, findings: &mut Findings) -> Result<(), Failure> {
     let ids: Vec<_> = subjects.processes.iter().map(|process| (process.pid, process.host)).collect();
     let mut found = Findings::default();
-    descriptor::capture(&ids, None, root, log, None, &mut found)?;
+    descriptor::capture(&ids, None, root, log, None, &mut Unnamed::new(), &mut found)?;
     merge(findings, found);
     Ok(())
 }

@@ -2,6 +2,7 @@
 //!
 //! Source: mmap(2), mprotect(2).
 
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::{NonNull, null_mut};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -40,6 +41,18 @@ impl Region {
         let flags = libc::MAP_ANONYMOUS | sharing | reserve;
         // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
         let start = unsafe { libc::mmap(null_mut(), words * 8, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
+        if start == libc::MAP_FAILED {
+            return Err(Errno::last());
+        }
+        Ok(Region { start: NonNull::new(start.cast()).ok_or(Errno::EFAULT)?, words })
+    }
+
+    /// Maps the first `bytes` of a file that is open for reading and writing, shared.
+    pub fn of_file(file: BorrowedFd<'_>, bytes: usize) -> Result<Self> {
+        let words = bytes.div_ceil(8);
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
+        let start = unsafe { libc::mmap(null_mut(), words * 8, protection, libc::MAP_SHARED, file.as_raw_fd(), 0) };
         if start == libc::MAP_FAILED {
             return Err(Errno::last());
         }

@@ -17,6 +17,7 @@ pub mod itimer;
 pub mod kcmp;
 pub mod ldt;
 pub mod limits;
+pub mod lock;
 pub mod memory;
 pub mod mqueue;
 pub mod namespaces;

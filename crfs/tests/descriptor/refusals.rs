@@ -174,6 +174,7 @@ fn no_path_leads_out_of_the_root() {
             world.dir.path(),
             std::os::fd::AsFd::as_fd(&root),
             &world.log(),
+            &crfs::resource::unnamed::Made::default(),
             &mut Vec::new(),
         );
         let failure = failure.unwrap_err();

@@ -352,8 +352,14 @@ fn a_container_with_a_root_of_its_own() {
     let image = world.image(&captured);
     let link = format!("/proc/{}/root", puppet.pid());
     let here = std::fs::File::options().read(true).custom_flags(libc::O_PATH).open(link).unwrap();
-    let open =
-        crfs::resource::descriptor::open_all(&image, world.dir.path(), here.as_fd(), &world.log(), &mut Vec::new());
+    let open = crfs::resource::descriptor::open_all(
+        &image,
+        world.dir.path(),
+        here.as_fd(),
+        &world.log(),
+        &Default::default(),
+        &mut Vec::new(),
+    );
     let opened = std::fs::File::from(open.unwrap().files.remove(&FileId(1)).unwrap());
     assert_eq!(opened.metadata().unwrap().ino(), std::fs::metadata(root.join("data")).unwrap().ino());
 }

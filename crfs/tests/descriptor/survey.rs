@@ -3,6 +3,7 @@
 use crate::world::{FIRST, Script, World};
 use crfs::resource::Findings;
 use crfs::resource::descriptor;
+use crfs::resource::unnamed::Unnamed;
 use image_format::Pid;
 use std::path::Path;
 
@@ -35,12 +36,28 @@ fn a_process_that_ended_is_passed_over() {
     let gone = Script::new().start().pid().as_raw();
     let mut findings = Findings::default();
     let processes = [(FIRST, puppet.pid().as_raw()), (Pid(9), gone)];
-    descriptor::capture(&processes, None, Path::new("/proc/self/root"), &world.log(), None, &mut findings).unwrap();
+    descriptor::capture(
+        &processes,
+        None,
+        Path::new("/proc/self/root"),
+        &world.log(),
+        None,
+        &mut Unnamed::new(),
+        &mut findings,
+    )
+    .unwrap();
     assert_eq!(findings.blockers.len(), 1);
 
     let mut findings = Findings::default();
-    let nobody =
-        descriptor::capture(&[(FIRST, gone)], None, Path::new("/proc/self/root"), &world.log(), None, &mut findings)
-            .unwrap();
+    let nobody = descriptor::capture(
+        &[(FIRST, gone)],
+        None,
+        Path::new("/proc/self/root"),
+        &world.log(),
+        None,
+        &mut Unnamed::new(),
+        &mut findings,
+    )
+    .unwrap();
     assert_eq!((nobody.files.len(), findings), (0, Findings::default()));
 }

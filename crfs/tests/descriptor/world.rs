@@ -3,6 +3,7 @@
 use crfs::freezer::Cgroup;
 use crfs::resource::Findings;
 use crfs::resource::descriptor::{self, Descriptors};
+use crfs::resource::unnamed::{Made, Unnamed};
 use crfs_kstate::KernelState;
 use crfs_sys::HostPid;
 use crfs_sys::puppet::{Arg, Puppet, Stage, Step};
@@ -152,9 +153,16 @@ impl World {
         let state = open(None).unwrap();
         let tasks = state.tracees().unwrap_or_default();
         let mut findings = Findings::default();
-        let captured =
-            descriptor::capture(&processes, Some((&state, &tasks)), &root(puppets), &self.log(), None, &mut findings)
-                .unwrap();
+        let captured = descriptor::capture(
+            &processes,
+            Some((&state, &tasks)),
+            &root(puppets),
+            &self.log(),
+            None,
+            &mut Unnamed::new(),
+            &mut findings,
+        )
+        .unwrap();
         for tracee in stopped {
             tracee.detach().unwrap();
         }
@@ -165,14 +173,31 @@ impl World {
     /// What stands in the way of running puppets.
     pub(crate) fn survey(&self, puppets: &[&Puppet]) -> Findings {
         let mut findings = Findings::default();
-        descriptor::capture(&processes(puppets), None, &root(puppets), &self.log(), None, &mut findings).unwrap();
+        descriptor::capture(
+            &processes(puppets),
+            None,
+            &root(puppets),
+            &self.log(),
+            None,
+            &mut Unnamed::new(),
+            &mut findings,
+        )
+        .unwrap();
         findings
     }
 
     /// The records as far as they are told without the kernel's memory.
     pub(crate) fn compare(&self, puppets: &[&Puppet]) -> Descriptors {
-        descriptor::capture(&processes(puppets), None, &root(puppets), &self.log(), None, &mut Findings::default())
-            .unwrap()
+        descriptor::capture(
+            &processes(puppets),
+            None,
+            &root(puppets),
+            &self.log(),
+            None,
+            &mut Unnamed::new(),
+            &mut Findings::default(),
+        )
+        .unwrap()
     }
 
     /// Captures, and asserts that nothing stands in the way.
@@ -188,6 +213,7 @@ impl World {
         let mut image = Image::parse(&Directory(golden)).unwrap();
         image.files = captured.files.clone();
         image.stdios = captured.stdios.clone();
+        image.locks = captured.locks.clone();
         for (pid, process) in &mut image.processes {
             process.fds = captured.fds.get(pid).cloned().unwrap_or_default();
         }
@@ -209,7 +235,8 @@ impl World {
         notes: &mut Vec<String>,
     ) -> Result<BTreeMap<FileId, OwnedFd>, crfs::failure::Failure> {
         let root = fs::File::open("/").unwrap();
-        descriptor::open_all(image, self.dir.path(), root.as_fd(), &self.log(), notes).map(|opened| opened.files)
+        descriptor::open_all(image, self.dir.path(), root.as_fd(), &self.log(), &Made::default(), notes)
+            .map(|opened| opened.files)
     }
 
     /// Restores into a puppet and captures that: the records under the ids of the first capture.

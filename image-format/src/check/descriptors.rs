@@ -89,6 +89,8 @@ fn kind(kind: &FileKind) -> Vec<String> {
         FileKind::Regular(file) => {
             vec![path(&file.path), time(file.modified).map(|problem| format!("modified: {problem}"))]
         }
+        // Whether it is there, `unnamed` looks.
+        FileKind::Unnamed(_) => vec![],
         FileKind::Directory(directory) => vec![path(&directory.path)],
         FileKind::Proc(file) => vec![path(&file.path)],
         FileKind::Device(device) => vec![path(&device.path)],

@@ -97,7 +97,11 @@ fn kernel_mapping(segment: &Segment) -> Option<&'static str> {
         Backing::Vvar => Some("vvar"),
         Backing::VvarVclock => Some("vvar_vclock"),
         Backing::Vsyscall => Some("vsyscall"),
-        Backing::Anonymous | Backing::File(_) | Backing::SharedAnonymous(_) | Backing::SysvShm(_) => None,
+        Backing::Anonymous
+        | Backing::File(_)
+        | Backing::Unnamed(_)
+        | Backing::SharedAnonymous(_)
+        | Backing::SysvShm(_) => None,
     }
 }
 
@@ -105,6 +109,16 @@ fn backing(segment: &Segment, manifest: &Manifest) -> Vec<String> {
     let length = segment.end.0.saturating_sub(segment.start.0);
     let problems = match &segment.backing {
         Backing::File(file) => mapped_file(file, length),
+        Backing::Unnamed(file) => {
+            let written = segment.shared && segment.protection.contains(Protection::PROT_WRITE) && !file.writable;
+            let end = file.offset.checked_add(length).and_then(|end| i64::try_from(end).ok());
+            vec![
+                (!file.offset.is_multiple_of(PAGE_SIZE))
+                    .then(|| format!("offset {}: not on a page boundary", file.offset)),
+                end.is_none().then(|| format!("offset {}: the mapping passes the end of all files", file.offset)),
+                written.then(|| "protection: PROT_WRITE, and it is mapped for reading".to_owned()),
+            ]
+        }
         Backing::SharedAnonymous(piece) => vec![shared(piece, length)],
         Backing::SysvShm(piece) => {
             let written = segment.protection.contains(Protection::PROT_WRITE) && !piece.writable;

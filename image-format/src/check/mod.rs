@@ -6,6 +6,7 @@
 
 mod controls;
 mod descriptors;
+mod locks;
 mod manifest;
 mod memory;
 mod owners;
@@ -22,6 +23,7 @@ mod thread;
 mod timers;
 mod tree;
 mod tty;
+mod unnamed;
 
 use crate::image::{Image, ImageError};
 use crate::layout;
@@ -57,6 +59,8 @@ pub fn image(image: &Image, sizes: &dyn Fn(&str) -> Option<u64>) -> Vec<ImageErr
     sockets::check(image, &mut findings);
     sysv::check(image, &mut findings);
     tty::check(image, &mut findings);
+    locks::check(image, &mut findings);
+    unnamed::check(image, &mut findings);
     memory::objects(&image.processes, &mut findings);
     pages::sources(&image.processes, &mut findings);
     for (&pid, process) in &image.processes {

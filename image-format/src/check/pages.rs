@@ -60,7 +60,7 @@ fn sourced(segment: &Segment, source: &Source) -> Option<String> {
         }
         (_, Backing::SysvShm(_)) => Some("the contents of a System V segment lie in sysv.shm.ID".to_owned()),
         (Source::Parent, _) => Some("from a parent image, and this one has none".to_owned()),
-        (Source::File, backing) if !matches!(backing, Backing::File(_)) => {
+        (Source::File, backing) if !matches!(backing, Backing::File(_) | Backing::Unnamed(_)) => {
             Some("from a mapped file, and none is mapped".to_owned())
         }
         _ => None,

@@ -4,6 +4,7 @@ use image_format::controls::*;
 use image_format::files::*;
 use image_format::image::{Image, ProcessImage, ThreadImage};
 use image_format::ldt::*;
+use image_format::locks::*;
 use image_format::manifest::*;
 use image_format::memory::*;
 use image_format::process::*;
@@ -14,6 +15,7 @@ use image_format::sysv::*;
 use image_format::thread::*;
 use image_format::timer::*;
 use image_format::tty::*;
+use image_format::unnamed::*;
 use image_format::{Address, Blob, Blocker, Bytes, FileId, Hex, Octal, Pid, Timespec};
 use proptest::prelude::{Just, RngExt, Strategy};
 use proptest::test_runner::TestRng;
@@ -135,11 +137,11 @@ impl<T: Arbitrary + Ord> Arbitrary for BTreeSet<T> {
 
 wrappers! {
     Pid, FileId, Address, Hex, Octal, Blob, Fixed, SignalSet,
-    OpenFlags, Protection, SegmentFlags, AltStackFlags, ActionFlags, SecureBits, SeccompFlags, Mdwe, LockFuture, LdtFlags,
+    OpenFlags, Seals, Protection, SegmentFlags, AltStackFlags, ActionFlags, SecureBits, SeccompFlags, Mdwe, LockFuture, LdtFlags,
 }
 
 choices! {
-    FileKind [] [Regular, Directory, Device, Pipe, Eventfd, Epoll, Timerfd, Signalfd, Proc, Tty, UnixSocket, InetSocket]
+    FileKind [] [Regular, Unnamed, Directory, Device, Pipe, Eventfd, Epoll, Timerfd, Signalfd, Proc, Tty, UnixSocket, InetSocket]
     Stream [Log, Console] []
     TtySide [Master, Slave, Controlling] []
     SlaveState [Unopened, Open, Closed] []
@@ -149,9 +151,11 @@ choices! {
     UnixName [] [Abstract, Path, Accepted, FormerPath, FormerAbstract]
     UnixLink [Unconnected] [Listening, Connected, Closed]
     InetLink [Unconnected, Ended] [Listening, Directed, Connected]
+    LockKind [Flock, Posix, Ofd] []
     PathKind [Directory, Object, Lines, Raw] []
     NamespaceKind [Cgroup, Ipc, Mnt, Net, Pid, Uts] []
-    Backing [Anonymous, Vdso, Vvar, VvarVclock, Vsyscall] [File, SharedAnonymous, SysvShm]
+    Backing [Anonymous, Vdso, Vvar, VvarVclock, Vsyscall] [File, Unnamed, SharedAnonymous, SysvShm]
+    Origin [] [Memfd, Deleted, Tmpfile]
     Source [Zero, File, Parent] [Own, Process]
     Resume [Again, Ended] [Remaining]
     JobControl [Running, Continued] [Stopped]
@@ -172,6 +176,12 @@ records! {
     File { flags, position, owner, kind }
     Owner { kind, id, uid, euid, signal }
     RegularFile { path, size, modified }
+    image_format::files::Unnamed { file }
+    Lock { file, kind, process, exclusive, start, end }
+    UnnamedFile { number, origin, size, mode, uid, gid, modified }
+    image_format::unnamed::Memfd { name, seals }
+    image_format::unnamed::Place { path }
+    MappedUnnamed { file, offset, writable }
     image_format::files::Directory { path }
     image_format::files::ProcFile { path }
     Device { path, major, minor }
@@ -269,5 +279,5 @@ records! {
     ThreadImage { attr, mask, altstack, pending, fpu, frame, timers, tls, zombies }
     ProcessImage { process, attr, fds, ldt, segments, actions, pending, semadj, threads }
     SeccompFilter { filter, after, flags, program }
-    Image { manifest, processes, files, stdios, seccomp, sysv, ttys }
+    Image { manifest, processes, files, stdios, locks, unnamed, seccomp, sysv, ttys }
 }

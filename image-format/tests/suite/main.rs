@@ -9,6 +9,7 @@ mod check_sockets;
 mod check_sysv;
 mod check_threads;
 mod check_ttys;
+mod check_unnamed;
 
 mod golden;
 mod hostile;

@@ -9,13 +9,15 @@ use super::refused::{self, Refusal};
 use super::seen::{Holder, Seen};
 use crate::console::Pause;
 use crate::failure::{Failure, Kind};
+use crate::resource::unnamed::Unnamed;
 use crate::resource::{
-    Findings, device, directory, epoll, eventfd, inet_socket, owner, pipe, proc_file, regular_file, signalfd, socket,
-    timerfd, tty, unix_socket,
+    Findings, device, directory, epoll, eventfd, inet_socket, lock, owner, pipe, proc_file, regular_file, signalfd,
+    socket, timerfd, tty, unix_socket,
 };
 use crfs_kstate::{KernelState, Task};
 use image_format::files::{Epoll, EpollTarget, File, FileKind, OpenFlags, Owner, Pipe, Stdio, Stream};
 use image_format::layout::process_file;
+use image_format::locks::{Lock, LockKind};
 use image_format::process::Fd;
 use image_format::tty::Tty;
 use image_format::{FileId, Hex, Pid};
@@ -39,6 +41,7 @@ pub fn capture(
     root: &Path,
     log: &Path,
     console: Option<&Pause>,
+    unnamed: &mut Unnamed,
     findings: &mut Findings,
 ) -> Result<Descriptors, Failure> {
     let mut processes = processes.to_vec();
@@ -58,16 +61,19 @@ pub fn capture(
         kernel: kernel.as_ref(),
         console,
         findings,
+        unnamed,
         drafts: Vec::new(),
         owners: BTreeMap::new(),
         out: Descriptors::default(),
     };
     pass.each(&place);
+    pass.unnamed();
     pass.owners(&processes)?;
     pass.pipes(&processes)?;
     pass.ttys(&place)?;
     pass.sockets(&processes, &place, in_flight.as_ref())?;
     pass.epolls()?;
+    pass.locks();
     pass.finish(&processes, &place);
     Ok(pass.out)
 }
@@ -87,6 +93,7 @@ struct Pass<'a> {
     kernel: Option<&'a Kernel<'a>>,
     console: Option<&'a Pause>,
     findings: &'a mut Findings,
+    unnamed: &'a mut Unnamed,
     /// One for each description of the table.
     drafts: Vec<Draft>,
     owners: BTreeMap<usize, Owner>,
@@ -104,15 +111,11 @@ impl Pass<'_> {
             self.refuse(*holder, refusal);
         }
         for Description { seen, .. } in &self.table.descriptions {
-            let mut refusals = general(seen);
-            let draft = draft(seen, place).unwrap_or_else(|refusal| {
-                refusals.push(refusal);
+            let draft = draft(seen, place, self.unnamed).unwrap_or_else(|refusal| {
+                self.refuse(seen.holder, refusal);
                 Draft::Refused
             });
-            self.drafts.push(if refusals.is_empty() { draft } else { Draft::Refused });
-            for refusal in refusals {
-                self.refuse(seen.holder, refusal);
-            }
+            self.drafts.push(draft);
         }
     }
 
@@ -134,6 +137,19 @@ impl Pass<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The content of a file without a name is read through a process that holds it.
+    fn unnamed(&mut self) {
+        for index in 0..self.drafts.len() {
+            if let Draft::Done(FileKind::Unnamed(record)) = &self.drafts[index]
+                && !self.unnamed.is_held(record.file)
+            {
+                let seen = &self.table.descriptions[index].seen;
+                self.refuse(seen.holder, refused::unnamed_in_message(&seen.name()));
+                self.drafts[index] = Draft::Refused;
+            }
+        }
     }
 
     /// Puts the ends of each pipe together, in the order in which the pipes were met.
@@ -363,12 +379,36 @@ impl Pass<'_> {
         Ok(Err(target.refuse_number()))
     }
 
+    /// The locks that are held, each once: every descriptor of a description shows those that are the description's.
+    fn locks(&mut self) {
+        let mut locks = BTreeMap::new();
+        for (holder, index, line) in &self.table.locks {
+            if matches!(self.drafts[*index], Draft::Refused) {
+                continue;
+            }
+            let name = self.table.descriptions[*index].seen.name();
+            match lock::capture(line, id(*index), holder.pid, &name) {
+                Ok(_) if holder.pid == in_flight::IN_FLIGHT => self.refuse(*holder, refused::lock_in_message(&name)),
+                Ok(lock) => {
+                    let owner = (lock.kind == LockKind::Posix).then_some(lock.process);
+                    let Lock { file, kind, exclusive, start, end, .. } = lock;
+                    locks.entry((file, kind, owner, start, end, exclusive)).or_insert(lock);
+                }
+                Err(refusal) => self.refuse(*holder, refusal),
+            }
+        }
+        self.out.locks = locks.into_values().collect();
+    }
+
     /// The records. Descriptions keep the number they were met under, so that a refused one leaves a gap.
     fn finish(&mut self, processes: &[(Pid, i32)], place: &Place) {
         for (index, draft) in std::mem::take(&mut self.drafts).into_iter().enumerate() {
             let Draft::Done(kind) = draft else { continue };
             let seen = &self.table.descriptions[index].seen;
-            let position = if matches!(kind, FileKind::Regular(_) | FileKind::Directory(_) | FileKind::Proc(_)) {
+            let position = if matches!(
+                kind,
+                FileKind::Regular(_) | FileKind::Unnamed(_) | FileKind::Directory(_) | FileKind::Proc(_)
+            ) {
                 seen.info.position
             } else {
                 0
@@ -401,20 +441,7 @@ impl Pass<'_> {
     }
 }
 
-/// What no kind of description can have.
-fn general(seen: &Seen) -> Vec<Refusal> {
-    let mut refusals = Vec::new();
-    if let Some(lock) = seen.info.value("lock") {
-        let kind = lock.split_whitespace().nth(1).unwrap_or("file").to_owned();
-        refusals.push(Refusal::new(
-            format!("{} is locked ({kind} lock), and locks cannot be carried", seen.name()),
-            "Try again when the program has let go of the lock.",
-        ));
-    }
-    refusals
-}
-
-fn draft(seen: &Seen, place: &Place) -> Result<Draft, Refusal> {
+fn draft(seen: &Seen, place: &Place, unnamed: &mut Unnamed) -> Result<Draft, Refusal> {
     if let Some(name) = seen.link.strip_prefix(b"anon_inode:") {
         let name = String::from_utf8_lossy(name);
         return match name.trim_start_matches('[').trim_end_matches(']') {
@@ -429,6 +456,10 @@ fn draft(seen: &Seen, place: &Place) -> Result<Draft, Refusal> {
     match seen.file_type() {
         libc::S_IFREG if magic() == refused::PROC => {
             proc_file::capture(seen, place).map(|record| Draft::Done(FileKind::Proc(record)))
+        }
+        libc::S_IFREG if regular_file::is_unnamed(seen, magic()) => {
+            regular_file::capture_unnamed(seen, magic(), place, unnamed)
+                .map(|record| Draft::Done(FileKind::Unnamed(record)))
         }
         libc::S_IFREG => {
             regular_file::capture(seen, magic(), place).map(|record| Draft::Done(FileKind::Regular(record)))

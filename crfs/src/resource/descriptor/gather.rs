@@ -21,6 +21,8 @@ pub(crate) struct Table {
     pub(crate) entries: Vec<(Holder, bool, usize)>,
     /// Descriptors whose file cannot be looked at: its file system does not answer.
     pub(crate) unreadable: Vec<(Holder, io::Error)>,
+    /// The lock lines of fdinfo, with whose they are and the description (an index).
+    pub(crate) locks: Vec<(Holder, usize, String)>,
     by_holder: HashMap<(i32, i32), usize>,
 }
 
@@ -67,12 +69,14 @@ impl Table {
         let known = address.and_then(|address| identities.by_address.get(&address).copied());
         let (index, cloexec) = if let Some(index) = known {
             let Some(info) = there(holder.info())? else { return Ok(false) };
+            self.locks.extend(info.values("lock").map(|line| (holder, index, line.to_owned())));
             (index, info.cloexec)
         } else {
             let Some(seen) = Seen::look(holder)? else { return Ok(false) };
             let cloexec = seen.info.cloexec;
             let next = self.descriptions.len();
             let index = identities.find(&seen, address, next, &self.descriptions)?;
+            self.locks.extend(seen.info.values("lock").map(|line| (holder, index, line.to_owned())));
             if index == next {
                 self.descriptions.push(Description { seen, holders: Vec::new() });
             }
@@ -86,8 +90,10 @@ impl Table {
 
     /// Adds a description that no process of the container holds, and returns its index.
     pub(crate) fn add(&mut self, seen: Seen) -> usize {
+        let index = self.descriptions.len();
+        self.locks.extend(seen.info.values("lock").map(|line| (seen.holder, index, line.to_owned())));
         self.descriptions.push(Description { seen, holders: Vec::new() });
-        self.descriptions.len() - 1
+        index
     }
 
     /// The description that a descriptor of a process (host pid) names.

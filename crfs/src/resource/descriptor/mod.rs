@@ -16,7 +16,8 @@
 //! as a whole, with all their ends; what an epoll instance watches is registered by the
 //! processes themselves, once their descriptors are in place, since the kernel remembers the number it was added under.
 //!
-//! **What is refused.** Every kind without a module of its own, by its name (`refused.rs`); locks; files that are not to be found again under their path; pipes whose other end is outside.
+//! **What is refused.** Every kind without a module of its own, by its name (`refused.rs`); files that are not to be found again
+//! under their path; pipes whose other end is outside.
 
 mod capture;
 mod fdinfo;
@@ -35,6 +36,7 @@ pub use capture::capture;
 pub use restore::{Opened, open_all, open_proc_files};
 
 use image_format::files::{File, FileKind, Stdio};
+use image_format::locks::Lock;
 use image_format::process::Fd;
 use image_format::tty::Pty;
 use image_format::{FileId, Pid};
@@ -47,6 +49,8 @@ pub struct Descriptors {
     pub files: BTreeMap<FileId, File>,
     /// `files/stdios`.
     pub stdios: Vec<Stdio>,
+    /// `files/locks`.
+    pub locks: Vec<Lock>,
     /// `fds` of each process, in ascending order.
     pub fds: BTreeMap<Pid, Vec<Fd>>,
     /// `files/pipe.N`: the bytes queued in each pipe, by the pipe's number.

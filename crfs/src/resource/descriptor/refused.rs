@@ -29,6 +29,7 @@ impl Refusal {
 }
 
 const CLOSE: &str = "Have the program close it before the freeze.";
+const RECEIVE: &str = "Try again when the program has received the message.";
 
 /// Anonymous inodes by the kernel's name for them (without brackets), as people call them, with a remedy.
 const ANONYMOUS: [(&str, &str, &str); 16] = [
@@ -89,10 +90,6 @@ pub(crate) fn special_regular(seen: &Seen, magic: i64) -> Option<Refusal> {
         0x1980_0202 => refuse(format!("a POSIX message queue ({name}) cannot be carried"), CLOSE),
         0x444d_4142 => refuse("a dma-buf of a device driver cannot be carried".to_owned(), CLOSE),
         0x5049_4446 => refuse("a pidfd cannot be carried".to_owned(), CLOSE),
-        _ if seen.metadata.nlink() == 0 && name.starts_with("/memfd:") => {
-            let name = name.trim_end_matches(" (deleted)").trim_start_matches('/').to_owned();
-            refuse(format!("a file in memory ({name}) cannot be carried"), CLOSE)
-        }
         _ if seen.metadata.nlink() == 0 && name.starts_with("/SYSV") => {
             refuse(format!("System V shared memory ({name}) cannot be carried"), CLOSE)
         }
@@ -104,6 +101,29 @@ pub(crate) fn special_regular(seen: &Seen, magic: i64) -> Option<Refusal> {
             )
         }
     }
+}
+
+/// A memfd of huge pages.
+pub(crate) fn huge_memfd(name: &str) -> Refusal {
+    Refusal::new(
+        format!("a file of huge pages ({name}) cannot be carried"),
+        "Have the program use pages of the usual size.",
+    )
+}
+
+/// A file without a name of which something cannot be told.
+pub(crate) fn unknown_unnamed(name: &str, why: &str) -> Refusal {
+    Refusal::new(format!("file {name} has no name any more and cannot be carried: {why}"), CLOSE)
+}
+
+/// A lock of a description that is under way.
+pub(crate) fn lock_in_message(name: &str) -> Refusal {
+    Refusal::new(format!("{name} is locked by a descriptor that only a message holds"), RECEIVE)
+}
+
+/// A file without a name whose description is under way.
+pub(crate) fn unnamed_in_message(name: &str) -> Refusal {
+    Refusal::new(format!("file {name} has no name any more, and only a message holds it"), RECEIVE)
 }
 
 /// A description whose file type has no module.

@@ -1,7 +1,8 @@
 //! Opening everything an image has open.
 
 use crate::failure::{Doing, Failure, Kind};
-use crate::resource::{device, directory, epoll, eventfd, pipe, proc_file, regular_file, signalfd, timerfd, tty};
+use crate::resource::unnamed::Made;
+use crate::resource::{device, directory, epoll, eventfd, lock, pipe, proc_file, regular_file, signalfd, timerfd, tty};
 use image_format::files::{File, FileKind, OpenFlags, Stream};
 use image_format::{FileId, Image};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -23,7 +24,7 @@ pub struct Opened {
 ///
 /// `staging` is a plain directory with the image's files, of which `files/pipe.N` are read. `root` is an O_PATH descriptor of the
 /// container's root directory in its mount namespace; no path leads out of it. `log` is the log of the container that is being
-/// made. `notes` gets what a user should know although it works: files that have grown.
+/// made. `unnamed` has the files that the image holds. `notes` gets what a user should know although it works: files that have grown.
 ///
 /// The soft limit of open files is raised to the hard one. What epoll instances watch is not added here:
 /// [`crate::resource::epoll::registrations`].
@@ -36,6 +37,7 @@ pub fn open_all(
     staging: &Path,
     root: BorrowedFd<'_>,
     log: &Path,
+    unnamed: &Made,
     notes: &mut Vec<String>,
 ) -> Result<Opened, Failure> {
     raise_limit().doing(|| "raising the limit of open files")?;
@@ -56,6 +58,7 @@ pub fn open_all(
                 continue;
             }
             FileKind::UnixSocket(_) | FileKind::InetSocket(_) | FileKind::Proc(_) => continue,
+            FileKind::Unnamed(record) => regular_file::restore_unnamed(id, file, record, unnamed),
             _ => open_one(image, id, file, root, notes),
         };
         open.extend(refused.keep(opened)?.map(|fd| (id, fd)));
@@ -68,6 +71,7 @@ pub fn open_all(
     refused.finish()?;
     let (ends, terminals) = terminals.unwrap_or_default();
     open.extend(ends);
+    lock::take(image, &open)?;
     Ok(Opened { files: open, terminals })
 }
 
@@ -87,12 +91,11 @@ fn open_one(
         FileKind::Timerfd(record) => timerfd::restore(id, file, record, &image.manifest.clocks),
         FileKind::Signalfd(record) => signalfd::restore(id, file, record),
         FileKind::Pipe(_)
+        | FileKind::Unnamed(_)
         | FileKind::Tty(_)
         | FileKind::UnixSocket(_)
         | FileKind::InetSocket(_)
-        | FileKind::Proc(_) => {
-            Err(Failure::new(Kind::System, "pipes, terminals, sockets and files of /proc are opened together"))
-        }
+        | FileKind::Proc(_) => Err(Failure::new(Kind::System, "what is made with others is opened with them")),
     }
 }
 

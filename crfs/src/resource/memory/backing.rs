@@ -2,18 +2,22 @@
 
 use super::super::Findings;
 use super::super::container::Place;
+use super::super::descriptor::refused::Refusal;
 use super::super::subject::Process;
+use super::super::unnamed::{Found, Unnamed};
 use super::objects::Objects;
 use super::refuse::object;
 use super::smaps::Mapping;
 use crate::failure::{Doing, Failure};
 use image_format::Timespec;
-use image_format::memory::{Backing, MappedFile, SysvShm};
-use image_format::types::{Bytes, PAGE_SIZE};
+use image_format::memory::{Backing, MappedFile, MappedUnnamed, SysvShm};
+use image_format::types::Bytes;
+use nix::sys::statfs::statfs;
 use std::collections::HashMap;
 use std::fs;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 /// What is known of a mapped file: a hundred processes map the same libraries.
 #[derive(Clone, Debug)]
@@ -25,9 +29,11 @@ enum Known {
     },
     /// A System V segment, whose id is its inode number.
     Segment(u32),
+    /// A file that no path leads to.
+    Unnamed(u32),
     Refused {
         reason: String,
-        remedy: &'static str,
+        remedy: String,
     },
 }
 
@@ -37,17 +43,14 @@ type Key = ((u32, u32), u64, Vec<u8>);
 /// Tells what mappings map, and remembers.
 pub(super) struct Backings<'a> {
     place: &'a Place,
-    /// The device of the kernel's own tmpfs, where shared memory lies.
-    kernel_mount: Option<u64>,
+    unnamed: &'a mut Unnamed,
     files: HashMap<Key, Known>,
     objects: Objects,
 }
 
 impl<'a> Backings<'a> {
-    pub(super) fn new(place: &'a Place) -> Self {
-        let probe = crfs_sys::shared_memory::create(PAGE_SIZE).and_then(|probe| probe.metadata());
-        let kernel_mount = probe.ok().map(|metadata| metadata.dev());
-        Backings { place, kernel_mount, files: HashMap::new(), objects: Objects::default() }
+    pub(super) fn new(place: &'a Place, unnamed: &'a mut Unnamed) -> Self {
+        Backings { place, unnamed, files: HashMap::new(), objects: Objects::default() }
     }
 
     /// The shared anonymous objects that were met.
@@ -123,28 +126,32 @@ impl<'a> Backings<'a> {
             Known::Segment(segment) => {
                 Some(Backing::SysvShm(SysvShm { segment, offset: mapping.offset, writable: mapping.has(b"mw") }))
             }
+            Known::Unnamed(file) => Some(Backing::Unnamed(MappedUnnamed {
+                file,
+                offset: mapping.offset,
+                writable: mapping.shared && mapping.has(b"mw"),
+            })),
             Known::Refused { reason, remedy } => {
-                block(process, mapping, &reason, remedy, findings);
+                block(process, mapping, &reason, &remedy, findings);
                 None
             }
         })
     }
 
-    fn look(&self, process: &Process, mapping: &Mapping) -> Result<Known, Failure> {
+    fn look(&mut self, process: &Process, mapping: &Mapping) -> Result<Known, Failure> {
         let link = map_file(process, mapping);
         let what = || object(process.pid, mapping);
         let path = fs::read_link(&link).doing(|| format!("{}: reading its path", what()))?.into_os_string().into_vec();
         let metadata = fs::metadata(&link).doing(|| format!("{}: looking at its file", what()))?;
         let shown = Bytes(path.clone());
-        let refused = |reason: String, remedy| Ok(Known::Refused { reason, remedy });
+        let refused = |reason: String, remedy: &str| Ok(Known::Refused { reason, remedy: remedy.to_owned() });
         let unmap = "Unmap it before the checkpoint";
         // The same mount holds memfds and shared anonymous memory, and no name there can be chosen to begin so.
-        if path.starts_with(b"/SYSV") && metadata.nlink() == 0 && Some(metadata.dev()) == self.kernel_mount {
+        if path.starts_with(b"/SYSV") && metadata.nlink() == 0 && self.unnamed.is_kernels(&metadata) {
             return Ok(Known::Segment(u32::try_from(metadata.ino()).doing(what)?));
         }
         for (prefix, kind) in [
-            (&b"/memfd:"[..], "a memfd"),
-            (b"/anon_hugepage", "anonymous huge pages (MAP_HUGETLB)"),
+            (&b"/anon_hugepage"[..], "anonymous huge pages (MAP_HUGETLB)"),
             (b"/[aio]", "a ring of asynchronous I/O (io_setup)"),
             (b"anon_inode:[io_uring]", "an io_uring"),
             (b"/secretmem", "secret memory (memfd_secret)"),
@@ -160,6 +167,22 @@ impl<'a> Backings<'a> {
         if !metadata.is_file() {
             return refused(format!("maps {shown}, which is no regular file; not carried yet"), unmap);
         }
+        if metadata.nlink() == 0 {
+            let magic = statfs(link.as_str()).doing(|| format!("{}: asking for its file system", what()))?;
+            let found = Found {
+                link: Path::new(&link),
+                text: &path,
+                metadata: &metadata,
+                magic: magic.filesystem_type().0,
+                inside: self.place.inside(&path),
+                tmpfile: false,
+                held: true,
+            };
+            return Ok(match self.unnamed.find(&found) {
+                Ok(number) => Known::Unnamed(number),
+                Err(Refusal { reason, remedy }) => Known::Refused { reason, remedy },
+            });
+        }
         Ok(match self.place.find(&path, &metadata) {
             Ok(path) => Known::File {
                 path,
@@ -168,7 +191,8 @@ impl<'a> Backings<'a> {
             },
             Err(lost) => Known::Refused {
                 reason: format!("maps the file {shown}, which {}", lost.words()),
-                remedy: "Put the file back under its path, or start the program again (an upgrade replaced a library?)",
+                remedy: "Put the file back under its path, or start the program again (an upgrade replaced a library?)"
+                    .to_owned(),
             },
         })
     }

@@ -6,7 +6,7 @@
 //!   by the PAGEMAP_SCAN ioctl over the whole address space (2 ms a GiB); pages still shared after fork by their frame
 //!   numbers in /proc/PID/pagemap; shared anonymous objects by SEEK_DATA through /proc/PID/map_files. Contents are not read here.
 //! - **Made again:** mapped at the same addresses, filled, protected; children inherit what they still shared.
-//! - **Refused:** deleted or replaced files, memfd, System V segments, huge page mappings, devices, userfaultfd, guard regions,
+//! - **Refused:** replaced files, huge page mappings, devices, userfaultfd, guard regions,
 //!   protection keys, seals, NUMA policies and whatever this module has no name for; with the words of `refuse.rs`.
 //!
 //! Which pages are recorded: of private anonymous memory those that are present or swapped and not the page of zeros; of private
@@ -28,6 +28,7 @@ use super::Findings;
 use super::container::Place;
 use super::proc::Proc;
 use super::subject::Process;
+use super::unnamed::Unnamed;
 use crate::failure::Failure;
 use backing::Backings;
 use image_format::memory::{Backing, PageRange, Segment, Source};
@@ -47,7 +48,8 @@ struct Space {
 /// # Errors
 /// When the process is gone.
 pub fn survey(process: &Process, place: &Place, proc: &mut Proc, findings: &mut Findings) -> Result<(), Failure> {
-    let mut backings = Backings::new(place);
+    let mut unnamed = Unnamed::new();
+    let mut backings = Backings::new(place, &mut unnamed);
     segments(process, proc, &mut backings, findings)?;
     numa::survey(process, proc, findings)
 }
@@ -61,9 +63,10 @@ pub fn capture(
     parents: &BTreeMap<Pid, Pid>,
     place: &Place,
     proc: &mut Proc,
+    unnamed: &mut Unnamed,
     findings: &mut Findings,
 ) -> Result<BTreeMap<Pid, Vec<Segment>>, Failure> {
-    let mut backings = Backings::new(place);
+    let mut backings = Backings::new(place, unnamed);
     let mut spaces = BTreeMap::new();
     for &process in processes {
         let segments = segments(process, proc, &mut backings, findings)?;
@@ -130,7 +133,7 @@ fn place_pages(
         let window = (segment.start.0, segment.end.0);
         let mut runs: Vec<(u64, u64, Option<Pid>)> = Vec::new();
         match &segment.backing {
-            Backing::Anonymous | Backing::File(_) if !segment.shared => {
+            Backing::Anonymous | Backing::File(_) | Backing::Unnamed(_) if !segment.shared => {
                 let mine = pages::clip(&space.private, window);
                 for (start, end) in pages::subtract(&mine, inherited) {
                     runs.push((start, end, None));

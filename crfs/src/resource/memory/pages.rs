@@ -79,7 +79,7 @@ fn may_have_guards() -> bool {
 }
 
 fn is_private(segment: &Segment) -> bool {
-    !segment.shared && matches!(segment.backing, Backing::Anonymous | Backing::File(_))
+    !segment.shared && matches!(segment.backing, Backing::Anonymous | Backing::File(_) | Backing::Unnamed(_))
 }
 
 /// Appends a range, joining it to the last where they touch.

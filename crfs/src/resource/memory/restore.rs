@@ -3,6 +3,7 @@
 use crate::failure::{Doing, Failure, Kind};
 use crate::plan::memory::Fill;
 use crate::plan::{MemoryPlan, Plan};
+use crate::resource::unnamed::Made;
 use crfs_sys::file_map::FileMap;
 use crfs_tracee::{Arg, Batch, HostPid};
 use image_format::memory::{Backing, ChunkSum, MappedFile, Segment, SegmentFlags, SysvShm, checksum};
@@ -33,6 +34,7 @@ const TASK_SIZE: u64 = 0x7fff_ffff_f000;
 pub struct Backings {
     files: BTreeMap<(Bytes, bool), OwnedFd>,
     objects: BTreeMap<u32, File>,
+    unnamed: BTreeMap<(u32, bool), OwnedFd>,
 }
 
 impl Backings {
@@ -40,7 +42,7 @@ impl Backings {
     ///
     /// # Errors
     /// [`Kind::Incompatible`] with every file that is gone or is not what it was.
-    pub fn open(image: &Image, plan: &Plan, root: BorrowedFd<'_>) -> Result<Self, Failure> {
+    pub fn open(image: &Image, plan: &Plan, root: BorrowedFd<'_>, unnamed: &Made) -> Result<Self, Failure> {
         let mut backings = Backings::default();
         let mut differences = BTreeSet::new();
         for (&pid, process) in &image.processes {
@@ -48,6 +50,11 @@ impl Backings {
                 differences.insert(format!("{}: {reason}", layout::process_file(pid, "process")));
             });
             for segment in &process.segments {
+                if let Backing::Unnamed(file) = &segment.backing {
+                    let access = if file.writable { libc::O_RDWR } else { libc::O_RDONLY };
+                    let opened = unnamed.open(file.file, access)?;
+                    backings.unnamed.entry((file.file, file.writable)).or_insert(opened);
+                }
                 if let Backing::File(file) = &segment.backing {
                     let checked =
                         backings.open_file(root, &file.path, file.writable).and_then(|fd| unchanged(fd, file));
@@ -96,6 +103,12 @@ impl Backings {
         let fd = self.files.get(&(path.clone(), writable)).map(AsRawFd::as_raw_fd);
         fd.and_then(|fd| u64::try_from(fd).ok())
             .ok_or_else(|| Failure::new(Kind::System, format!("{path}: was not opened")))
+    }
+
+    fn unnamed(&self, number: u32, writable: bool) -> Result<u64, Failure> {
+        let fd = self.unnamed.get(&(number, writable)).map(AsRawFd::as_raw_fd);
+        fd.and_then(|fd| u64::try_from(fd).ok())
+            .ok_or_else(|| Failure::new(Kind::System, format!("{}: was not opened", layout::unnamed_data(number))))
     }
 
     fn object(&self, number: u32) -> Result<u64, Failure> {
@@ -175,6 +188,7 @@ pub fn map(
     for segment in plan.map.iter().filter_map(|&index| process.segments.get(index)) {
         let source = match &segment.backing {
             Backing::File(file) => Some(backings.file(&file.path, file.writable)?),
+            Backing::Unnamed(file) => Some(backings.unnamed(file.file, file.writable)?),
             Backing::SharedAnonymous(shared) => Some(backings.object(shared.object)?),
             _ => None,
         };
@@ -252,6 +266,7 @@ fn map_segment(batch: &mut Batch, segment: &Segment, fd: Option<Arg>) {
             return;
         }
         Backing::File(file) => file.offset,
+        Backing::Unnamed(file) => file.offset,
         Backing::SharedAnonymous(shared) => shared.offset,
         Backing::Anonymous => 0,
     };

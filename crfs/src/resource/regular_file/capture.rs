@@ -1,9 +1,11 @@
 //! From an open file to its record.
 
+use crate::resource::descriptor::in_flight::IN_FLIGHT;
 use crate::resource::descriptor::place::Place;
 use crate::resource::descriptor::refused::{Refusal, special_regular};
 use crate::resource::descriptor::seen::Seen;
-use image_format::files::RegularFile;
+use crate::resource::unnamed::Found;
+use image_format::files::{RegularFile, Unnamed};
 use image_format::{Bytes, Timespec};
 use std::os::unix::fs::MetadataExt;
 
@@ -17,6 +19,33 @@ pub(in crate::resource) fn capture(seen: &Seen, magic: i64, place: &Place) -> Re
         return Err(refusal);
     }
     Ok(record(seen, place.path(seen, "file")?))
+}
+
+/// Whether a regular file has no name any more, so that the image must hold it.
+pub(in crate::resource) fn is_unnamed(seen: &Seen, magic: i64) -> bool {
+    seen.metadata.nlink() == 0 && !seen.is_path() && special_regular(seen, magic).is_none()
+}
+
+/// Captures such a file. `magic` is that of its file system.
+pub(in crate::resource) fn capture_unnamed(
+    seen: &Seen,
+    magic: i64,
+    place: &Place,
+    unnamed: &mut crate::resource::unnamed::Unnamed,
+) -> Result<Unnamed, Refusal> {
+    /// `__O_TMPFILE` (include/uapi/asm-generic/fcntl.h, v6.18).
+    const TMPFILE: u64 = 0o20_000_000;
+    let link = seen.holder.path();
+    let found = Found {
+        link: &link,
+        text: &seen.link,
+        metadata: &seen.metadata,
+        magic,
+        inside: place.written(seen),
+        tmpfile: seen.flags().0 & TMPFILE != 0,
+        held: seen.holder.pid != IN_FLIGHT,
+    };
+    unnamed.find(&found).map(|file| Unnamed { file })
 }
 
 fn record(seen: &Seen, path: Bytes) -> RegularFile {

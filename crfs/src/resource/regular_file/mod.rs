@@ -13,13 +13,15 @@
 //! record, and opened with the recorded flags; then the offset is set. A description of the container's log is opened on
 //! the log of the container it is restored as, always appending.
 //!
-//! **What is refused.** At capture: files without a name ("was deleted or replaced while it is open"), files in memory (memfd),
-//! namespaces, message queues, files of sysfs and its like, locked files. At restore: a file that is not there, is shorter than it was, or
+//! Files that no path leads to are part of the image: [`crate::resource::unnamed`].
+//!
+//! **What is refused.** At capture: files that were deleted and have other names ("was deleted or replaced while it is open"),
+//! namespaces, message queues, files of sysfs and its like. At restore: a file that is not there, is shorter than it was, or
 //! was changed although the program reads it; each with what differs, all in one report. A file open for writing only may have
 //! changed, and one open for writing may have grown: that is told in a note.
 
 mod capture;
 mod restore;
 
-pub(super) use capture::capture;
-pub(super) use restore::{restore, restore_log};
+pub(super) use capture::{capture, capture_unnamed, is_unnamed};
+pub(super) use restore::{restore, restore_log, restore_unnamed};

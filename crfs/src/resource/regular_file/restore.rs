@@ -3,7 +3,8 @@
 use crate::failure::{Doing, Failure, Kind};
 use crate::resource::descriptor::reopen;
 use crate::resource::descriptor::seen::is_writable;
-use image_format::files::{File, OpenFlags, RegularFile};
+use crate::resource::unnamed::Made;
+use image_format::files::{File, OpenFlags, RegularFile, Unnamed};
 use image_format::layout::file_entry;
 use image_format::{FileId, Timespec};
 use std::io::{Seek, SeekFrom};
@@ -29,6 +30,25 @@ pub(in crate::resource) fn restore(
     }
     let metadata = opened.metadata().doing(|| format!("{object}: {}: looking at it", record.path))?;
     notes.extend(compare(&object, file, record, &metadata)?);
+    seek(&mut opened, file.position, &object)?;
+    Ok(opened.into())
+}
+
+/// Opens a file again that the image holds.
+///
+/// # Errors
+/// [`Kind::BadImage`] for flags that no open file has.
+pub(in crate::resource) fn restore_unnamed(
+    id: FileId,
+    file: &File,
+    record: &Unnamed,
+    made: &Made,
+) -> Result<OwnedFd, Failure> {
+    let object = file_entry(id);
+    reopen::check_flags(file.flags, &object)?;
+    // By a link of /proc, which must be followed.
+    let flags = i32::try_from(file.flags.0 & !OpenFlags::O_NOFOLLOW.0).doing(|| format!("{object}: its flags"))?;
+    let mut opened = std::fs::File::from(made.open(record.file, flags)?);
     seek(&mut opened, file.position, &object)?;
     Ok(opened.into())
 }

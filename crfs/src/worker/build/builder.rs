@@ -7,8 +7,8 @@ use crate::registry::Container;
 use crate::resource::memory::restore::{self as memory, Backings, PageFiles};
 use crate::resource::process::restore::{self as process, Directories};
 use crate::resource::{
-    autogroup, descriptor, epoll, interval_timer, job_control, ldt, login_uid, memory_policy, owner, posix_timer,
-    registers, seccomp, signal, sysv, thread, thread_controls, tty,
+    autogroup, descriptor, epoll, interval_timer, job_control, ldt, lock, login_uid, memory_policy, owner, posix_timer,
+    registers, seccomp, signal, sysv, thread, thread_controls, tty, unnamed,
 };
 use crfs_sys::HostPid;
 use crfs_sys::sysv::Attachment;
@@ -51,6 +51,7 @@ pub(super) struct Builder<'a> {
     cores: PathBuf,
     own_capabilities: u64,
     tasks: BTreeMap<Pid, Task>,
+    unnamed: unnamed::Made,
     /// Kept until every process has attached its own.
     _segments: Vec<Attachment>,
     pub(super) staging: PathBuf,
@@ -113,7 +114,8 @@ impl<'a> Builder<'a> {
             .custom_flags(libc::O_PATH)
             .open(&root)
             .doing(|| "opening the container's root")?;
-        let backings = Backings::open(image, plan, root.as_fd())?;
+        let unnamed = unnamed::Made::make(&image.unnamed, root.as_fd(), from)?;
+        let backings = Backings::open(image, plan, root.as_fd(), &unnamed)?;
         let mut pages = PageFiles::new(from, &copy.sums);
         backings.fill_objects(plan, &mut pages)?;
         let mut builder = Builder {
@@ -122,7 +124,8 @@ impl<'a> Builder<'a> {
             cpu: TracerCpu::new().doing(|| "reading the worker's affinity")?,
             backings,
             directories: Directories::open(image, root.as_fd())?,
-            opened: descriptor::open_all(image, from, root.as_fd(), &container.log_file(), notes)?,
+            opened: descriptor::open_all(image, from, root.as_fd(), &container.log_file(), &unnamed, notes)?,
+            unnamed,
             registrations: epoll::registrations(image)?,
             pages,
             notes: Vec::new(),
@@ -162,6 +165,7 @@ impl<'a> Builder<'a> {
                 .map_err(|failure| failure.within(format!("{} of process {}", step.action, step.process)))?;
             spent((step.action.to_string().to_lowercase(), begun.elapsed()));
         }
+        self.unnamed.seal()?;
         notes.append(&mut self.notes);
         let console = self.opened.terminals.take_console();
         let live = self.tasks.into_iter().filter(|(_, task)| !task.finished.is_empty());
@@ -388,6 +392,7 @@ impl<'a> Builder<'a> {
         for registration in registrations {
             descriptor::inject::register(&mut batch, registration);
         }
+        lock::inject(&mut batch, &self.copy.image, pid);
         self.inject(pid, &batch)
     }
 

@@ -9,6 +9,7 @@ use crate::resource::descriptor::{self, Descriptors};
 use crate::resource::process::Sharing;
 use crate::resource::subject::{Process, Subjects, Thread};
 use crate::resource::sysv::{self, Contents};
+use crate::resource::unnamed::Unnamed;
 use crate::resource::{
     Findings, interval_timer, job_control, ldt, memory, posix_timer, process, registers, security, signal, thread, tty,
     zombie,
@@ -75,8 +76,9 @@ pub(super) fn read(
     });
     let with_memory: Vec<&Process> =
         subjects.processes.iter().filter(|process| shares(process.pid).memory.is_none()).collect();
+    let mut unnamed = Unnamed::new();
     let segments: BTreeMap<Pid, Vec<Segment>> =
-        memory::capture(&with_memory, &parents.collect(), &place, &mut job.proc, findings)?;
+        memory::capture(&with_memory, &parents.collect(), &place, &mut job.proc, &mut unnamed, findings)?;
     for (pid, segments) in segments {
         if let Some(image) = processes.get_mut(&pid) {
             image.segments = segments;
@@ -87,12 +89,13 @@ pub(super) fn read(
     let tables: Vec<(Pid, i32)> = ids.iter().copied().filter(|&(pid, _)| shares(pid).descriptors.is_none()).collect();
     // What it shows must not be read meanwhile.
     let console = Pause::begin(&job.container)?;
-    let Descriptors { mut files, stdios, mut fds, pipes, sockets, mut ttys } = descriptor::capture(
+    let Descriptors { mut files, stdios, locks, mut fds, pipes, sockets, mut ttys } = descriptor::capture(
         &tables,
         Some(job.kernel.parts()),
         place.root(),
         &job.container.log_file(),
         console.as_ref(),
+        &mut unnamed,
         findings,
     )?;
     drop(console);
@@ -118,7 +121,8 @@ pub(super) fn read(
     let host = |pid: Pid| ids.iter().find(|(known, _)| *known == pid).map(|(_, host)| *host);
     let manifest = manifest(&job.record, environment, &processes, host)?;
     let seccomp = std::mem::take(&mut job.filters).into_lines();
-    let mut image = Image { manifest, processes, files, stdios, sysv, seccomp, ttys };
+    let mut image =
+        Image { manifest, processes, files, stdios, locks, unnamed: unnamed.into_records(), sysv, seccomp, ttys };
     sysv::report_attachments(&image, findings);
     image.manifest.paths = image.paths();
     job.kernel.report(findings);
