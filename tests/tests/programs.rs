@@ -93,6 +93,18 @@ fn a_filter_of_libseccomp() {
     three_generations(python(), "sandboxed.py", PLAIN);
 }
 
+/// With the locks of a rollback journal and of a mapped write-ahead log, and with changes that are written and not committed.
+#[test]
+fn sqlite_in_the_middle_of_a_transaction() {
+    three_generations(python(), "transaction.py", PLAIN);
+}
+
+/// Semaphores, arenas and shared memory are deleted files of /dev/shm.
+#[test]
+fn a_pool_of_processes_with_queues_and_shared_memory() {
+    three_generations(python(), "pool.py", PLAIN);
+}
+
 /// The same image a second time, beside the original, which appends to another file after an edit in the copy.
 #[test]
 fn python_beside_itself() {
