@@ -4,7 +4,7 @@ use crate::controls::ThreadControls;
 use crate::flags;
 use crate::seccomp::Seccomp;
 use crate::signal::Signal;
-use crate::types::{Address, Blob, Bytes, Hex, Timespec};
+use crate::types::{Address, Blob, Bytes, Hex, Octal, Timespec};
 use serde::{Deserialize, Serialize};
 
 /// `attr` of a thread.
@@ -39,6 +39,20 @@ pub struct ThreadAttr {
     pub controls: ThreadControls,
     /// /proc/PID/loginuid; null for a user that never logged in.
     pub login_uid: Option<u32>,
+    /// Directories of its own, by unshare(2); null for those of the process, as the first thread always has them.
+    pub directories: Option<Directories>,
+}
+
+/// Where a thread stands in the file system (CLONE_FS).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Directories {
+    /// Working directory, inside the container.
+    pub cwd: Bytes,
+    /// Root directory, inside the container.
+    pub root: Bytes,
+    /// File mode creation mask.
+    pub umask: Octal,
 }
 
 /// Credentials, as /proc/PID/status shows them.

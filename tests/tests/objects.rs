@@ -44,7 +44,7 @@ macro_rules! survive {
         }
     )* };
 }
-survive! { debug_registers }
+survive! { debug_registers thread_directories }
 survive! {
     altstack arguments avx brk clones controls credentials data epoll eventfd family files fork_sharing itimer limits
     locks masks memfd owner pending pipe posix_timers proc_files processes protnone rseq seccomp shared signalfd sparse

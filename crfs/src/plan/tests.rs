@@ -127,6 +127,7 @@ fn thread() -> ThreadImage {
             seccomp: Seccomp::None,
             controls: ThreadControls::default(),
             login_uid: None,
+            directories: None,
         },
         mask: SignalMask { blocked: SignalSet(0) },
         altstack: AltStack { sp: Address(0), size: 0, flags: AltStackFlags(2) },

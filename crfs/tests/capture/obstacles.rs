@@ -36,7 +36,7 @@ deleted = mmap.mmap(f.fileno(), P)
 os.unlink(f.name)
 guard = mmap.mmap(-1, 4 * P, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 assert libc.madvise(ctypes.c_void_p(address(guard)), P, 102) == 0
-threads = [threading.Thread(target=lambda: (libc.unshare(0x200), libc.pause()), daemon=True)]
+threads = [threading.Thread(target=lambda: (libc.unshare(0x400), libc.pause()), daemon=True)]
 for t in threads: t.start()
 mq = libc.mq_open(b'/crfs-queue', os.O_CREAT | os.O_RDWR, 0o600, None)
 libc.mq_close(mq)

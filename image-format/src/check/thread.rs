@@ -1,11 +1,11 @@
 //! The files of a thread but for signals: registers that leave the thread in user mode, attributes the kernel takes.
 
 use super::manifest::XSAVE_MIN;
-use super::{ADDRESS_LIMIT, Findings, duration, task_name};
+use super::{ADDRESS_LIMIT, Findings, absolute, duration, task_name};
 use crate::image::ThreadImage;
 use crate::layout::thread_file;
 use crate::manifest::Cpu;
-use crate::thread::{Credentials, Frame, Resume, Scheduling, ThreadAttr};
+use crate::thread::{Credentials, Directories, Frame, Resume, Scheduling, ThreadAttr};
 use crate::types::Pid;
 
 /// The largest NR_CPUS that x86-64 can be built with (arch/x86/Kconfig, v6.18).
@@ -21,6 +21,7 @@ pub(super) fn check(pid: Pid, tid: Pid, thread: &ThreadImage, cpu: &Cpu, finding
         }
     };
     report("attr", attr(&thread.attr));
+    report("attr", directories(tid == pid, thread.attr.directories.as_ref()));
     report("attr", credentials(&thread.attr.credentials));
     report("attr", scheduling(&thread.attr.scheduling));
     report("thread", vec![xstate(&thread.fpu.xstate.0, cpu)]);
@@ -44,6 +45,17 @@ fn attr(attr: &ThreadAttr) -> Vec<Option<String>> {
         rseq.filter(|rseq| rseq.address.0 % 32 != 0 || rseq.address.0 >= ADDRESS_LIMIT || rseq.size < 32).map(|rseq| {
             format!("rseq: {} and {} bytes are not an area of 32 or more, aligned", rseq.address, rseq.size)
         }),
+    ]
+}
+
+fn directories(first: bool, directories: Option<&Directories>) -> Vec<Option<String>> {
+    let Some(Directories { cwd, root, umask }) = directories else { return Vec::new() };
+    let named = |name: &str, problem: Option<String>| problem.map(|problem| format!("directories.{name}: {problem}"));
+    vec![
+        first.then(|| "directories: those of the first thread are the process's".to_owned()),
+        named("cwd", absolute(cwd)),
+        named("root", absolute(root)),
+        named("umask", (umask.0 > 0o777).then(|| format!("{umask} is beyond 0777"))),
     ]
 }
 

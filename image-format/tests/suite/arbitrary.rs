@@ -259,8 +259,9 @@ records! {
     PendingSignal { signal, code, siginfo }
     ThreadAttr {
         name, credentials, scheduling, affinity, timer_slack_ns, personality, tid_address, robust_list, rseq,
-        pdeath_signal, no_new_privs, seccomp, controls, login_uid,
+        pdeath_signal, no_new_privs, seccomp, controls, login_uid, directories,
     }
+    Directories { cwd, root, umask }
     Credentials { uid, gid, groups, inheritable, permitted, effective, bounding, ambient, securebits }
     Scheduling { policy, flags, nice, priority, runtime_ns, deadline_ns, period_ns, io_priority }
     RobustList { head, length }

@@ -7,7 +7,7 @@ use image_format::manifest::{NamespaceKind, PathEntry, PathKind};
 use image_format::memory::{CHUNK_SIZE, ChunkSum, Fixed};
 use image_format::process::{JobControl, Limit, Process, Shares, Stopped, Zombie};
 use image_format::signal::Signal;
-use image_format::thread::{Registers, ThreadAttr};
+use image_format::thread::{Directories, Registers, ThreadAttr};
 use image_format::{Address, Blob, FileId, Image, Octal, Pid, ProcessImage, ThreadImage, Timespec, check};
 
 /// An edit of the golden image, and all of what must be said about it.
@@ -474,6 +474,25 @@ fn memory_layout() {
             "0x00003002/process: layout.auxv: 4096 bytes are no auxiliary vector: pairs of 8 bytes, below 4096",
         ),
     ]);
+}
+
+#[test]
+fn directories_of_threads() {
+    fn own(image: &mut Image) -> &mut Directories {
+        let threads = process(image, CHILD).threads.values_mut();
+        threads.filter_map(|thread| thread.attr.directories.as_mut()).next().unwrap()
+    }
+    each_is_told(&[
+        (|i| own(i).umask = Octal(0o1000), "0x00003002/0x00003003/attr: directories.umask: 01000 is beyond 0777"),
+        (
+            |i| attr(i).directories = Some(own(i).clone()),
+            "0x00000001/0x00000001/attr: directories: those of the first thread are the process's",
+        ),
+    ]);
+    let mut image = golden::image();
+    own(&mut image).cwd = "relative".into();
+    let told = check::image(&image, &golden::sizes(&image));
+    assert!(told.iter().any(|told| told.to_string().contains("directories.cwd: ")), "{told:?}");
 }
 
 #[test]

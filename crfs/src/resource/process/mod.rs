@@ -13,6 +13,7 @@
 
 mod blockers;
 mod capture;
+mod directories;
 mod limits;
 mod outsiders;
 pub mod restore;
@@ -20,5 +21,6 @@ mod sharing;
 
 pub use blockers::{kernel_blockers, survey};
 pub use capture::capture;
+pub use directories::own as own_directories;
 pub use outsiders::survey as survey_outsiders;
 pub use sharing::{Sharing, sharing};

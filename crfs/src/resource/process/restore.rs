@@ -3,6 +3,7 @@
 use crate::failure::{Doing, Failure, Kind};
 use crfs_tracee::{Arg, Batch, HostPid};
 use image_format::process::{Limit, ProcessAttr, Shares};
+use image_format::thread::Directories as OwnDirectories;
 use image_format::{Bytes, Image, Octal, ProcessImage, layout};
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use std::collections::BTreeMap;
@@ -21,7 +22,9 @@ impl Directories {
         let mut directories = Directories::default();
         let mut missing = Vec::new();
         for (&pid, process) in &image.processes {
-            for path in [&process.process.cwd, &process.process.root] {
+            let own = process.threads.values().filter_map(|thread| thread.attr.directories.as_ref());
+            let paths = own.flat_map(|own| [&own.cwd, &own.root]);
+            for path in paths.chain([&process.process.cwd, &process.process.root]) {
                 if directories.0.contains_key(path) {
                     continue;
                 }
@@ -64,9 +67,23 @@ impl Directories {
     /// When a directory was not opened, which is a mistake of the caller.
     pub fn enter(&self, batch: &mut Batch, process: &ProcessImage, link: u32) -> Result<(), Failure> {
         let record = &process.process;
-        let cwd = self.pull(batch, link, &record.cwd)?;
-        if record.root.0 != b"/" {
-            let root = self.pull(batch, link, &record.root)?;
+        self.go(batch, link, &record.cwd, &record.root, record.umask)
+    }
+
+    /// The same for a thread that leaves those of its process.
+    ///
+    /// # Errors
+    /// As [`Directories::enter`].
+    pub fn leave(&self, batch: &mut Batch, own: &OwnDirectories, link: u32) -> Result<(), Failure> {
+        let alone = u64::from(libc::CLONE_FS.cast_unsigned());
+        batch.call(libc::SYS_unshare, &[alone.into()], "unshare(CLONE_FS)");
+        self.go(batch, link, &own.cwd, &own.root, own.umask)
+    }
+
+    fn go(&self, batch: &mut Batch, link: u32, cwd: &Bytes, root: &Bytes, umask: Octal) -> Result<(), Failure> {
+        let cwd = self.pull(batch, link, cwd)?;
+        if root.0 != b"/" {
+            let root = self.pull(batch, link, root)?;
             let here = batch.data(b".\0");
             batch.call(libc::SYS_fchdir, &[root], "fchdir");
             batch.call(libc::SYS_chroot, &[here.into()], "chroot");
@@ -74,8 +91,7 @@ impl Directories {
         }
         batch.call(libc::SYS_fchdir, &[cwd], "fchdir");
         batch.call(libc::SYS_close, &[cwd], "close");
-        let Octal(umask) = record.umask;
-        batch.call(libc::SYS_umask, &[u64::from(umask).into()], "umask");
+        batch.call(libc::SYS_umask, &[u64::from(umask.0).into()], "umask");
         Ok(())
     }
 }

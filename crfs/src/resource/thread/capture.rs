@@ -64,6 +64,8 @@ pub fn capture(
         seccomp,
         controls: thread_controls::capture(thread, &path, kernel)?,
         login_uid: login_uid::capture(proc, &format!("{process}/task/{host}")),
+        // Found by comparing with the first thread; the caller sets it.
+        directories: None,
     })
 }
 

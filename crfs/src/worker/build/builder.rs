@@ -513,6 +513,9 @@ impl<'a> Builder<'a> {
             let path = thread::restore::path(pid, tid);
             let mut batch = Batch::new();
             thread::restore::registrations(&mut batch, thread);
+            if let Some(own) = &thread.attr.directories {
+                builder.directories.leave(&mut batch, own, builder.plan.link_fd)?;
+            }
             injector.run(&batch).doing(|| path.clone())?;
             thread_controls::restore::restore(injector, &path, &thread.attr.controls, &mut builder.notes)?;
             let (link, login_uid) = (builder.plan.link_fd, thread.attr.login_uid);

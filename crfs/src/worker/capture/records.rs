@@ -149,7 +149,8 @@ fn process_image(
     for thread in subject.threads.iter().filter(|thread| tracees.contains_key(&thread.host)) {
         let found = zombie::capture(subject, thread, subjects, &mut job.proc, findings)?;
         children.extend(found.living.into_iter().map(|child| (child, thread.tid)));
-        let image = thread_image(job, subject, thread, tracees, moment, findings)?;
+        let mut image = thread_image(job, subject, thread, tracees, moment, findings)?;
+        image.attr.directories = process::own_directories(subject, thread, place, &mut job.proc, findings)?;
         threads.insert(thread.tid, ThreadImage { zombies: found.zombies, ..image });
     }
     // Of a leader that has ended nothing can be asked; that is an obstacle already.
