@@ -105,6 +105,11 @@ fn a_pool_of_processes_with_queues_and_shared_memory() {
     three_generations(python(), "pool.py", PLAIN);
 }
 
+#[test]
+fn ten_thousand_descriptors() {
+    three_generations(python(), "descriptors.py", [Method::Cp, Method::Tar, Method::Cp]);
+}
+
 /// The same image a second time, beside the original, which appends to another file after an edit in the copy.
 #[test]
 fn python_beside_itself() {
