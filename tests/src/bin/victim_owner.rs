@@ -7,7 +7,7 @@ use crfs_tests::victim::{self, Stage, wait_until};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::pty::openpty;
-use nix::unistd::{Uid, getpgrp, getpid, gettid, pipe2, read, setresuid, write};
+use nix::unistd::{Pid, Uid, getpgrp, getpid, gettid, pipe2, read, setpgid, setresuid, write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -111,6 +111,8 @@ fn pair() -> Result<(OwnedFd, OwnedFd)> {
 }
 
 fn run(stage: &mut Stage) -> Result<()> {
+    // A group of its own, whoever started it; a session leader has one.
+    let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
     let mask = 1 << (libc::SIGIO - 1) | 1 << (CHOSEN - 1);
     crfs_sys::signal::block(mask)?;
     let told = Told(crfs_sys::signalfd::create(mask)?);
