@@ -55,13 +55,14 @@ pub enum Action {
     Limits,
     /// Signal actions, queued signals, interval timers.
     Signals,
-    /// Extended registers, rseq, robust list, alternate stack, name, scheduling of each thread.
+    /// Extended registers, controls and login uid of each thread.
     ThreadState,
-    /// Whom descriptions signal, of all processes; a step of the first that lives.
+/// Whom descriptions signal, of all processes; a step of the first that lives.
     Owners,
-    /// User and group ids, capabilities, and what setting them clears: dumpable, parent-death signal.
+    /// Rseq, robust list, alternate stack, name of each thread; user and group ids, capabilities, and what setting them clears:
+    /// dumpable, parent-death signal.
     Credentials,
-    /// Interrupted calls entered again, the scratch unmapped, masks, registers.
+    /// Interrupted calls entered again, the scratch unmapped, masks, registers, scheduling.
     Resume,
 }
 

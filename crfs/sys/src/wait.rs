@@ -1,11 +1,13 @@
-//! waitpid(2) for tracees and children of every kind (`__WALL`), never blocking: every wait has a deadline.
+//! waitpid(2) for tracees and children of every kind (`__WALL`), with a deadline for every wait.
 //!
-//! Source: waitpid(2), ptrace(2).
+//! Source: waitpid(2), ptrace(2), sigtimedwait(2).
 
 use std::time::{Duration, Instant};
 
 use nix::Result;
 use nix::errno::Errno;
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
+use nix::sys::time::TimeSpec;
 use nix::unistd::Pid;
 
 /// What waitpid(2) reported of a task.
@@ -68,53 +70,53 @@ pub fn try_wait_any() -> Result<Option<(Pid, Status)>> {
 }
 
 /// [`try_wait`] until there is a status; `None` when the deadline passed.
+///
+/// Sleeps until SIGCHLD tells of a stop or an end, and takes that signal from whoever else in this process waits for it.
 pub fn wait_until(tid: Pid, deadline: Instant) -> Result<Option<Status>> {
-    let mut backoff = Backoff::new();
+    if let Some(status) = try_wait(tid)? {
+        return Ok(Some(status));
+    }
+    let news = News::listen()?;
     loop {
         if let Some(status) = try_wait(tid)? {
             return Ok(Some(status));
         }
-        if Instant::now() >= deadline {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
             return Ok(None);
         }
-        backoff.pause();
+        news.wait(left.min(NOT_TOLD));
     }
 }
 
-/// The pause between two looks at something that is expected within microseconds, but may take long.
-///
-/// The CPU is given away at first, so that a tracee on the same CPU runs at once; then come sleeps, which grow from 50 us to 1 ms.
-/// Nothing else fits: pidfds do not report stops, and waiting for SIGCHLD would take it away from whoever else waits for it.
-#[derive(Debug)]
-pub struct Backoff {
-    started: Instant,
-    sleep: Duration,
+/// How long it is believed that nothing happened since there was no signal: another thread of this process may have taken it, and a
+/// process that ignores SIGCHLD gets none.
+const NOT_TOLD: Duration = Duration::from_millis(1);
+
+/// SIGCHLD, blocked in this thread as long as this lives: so it stays pending from when it is sent until it is waited for. One that
+/// is not blocked is dropped at once, as its default action is to be ignored.
+struct News {
+    wanted: SigSet,
+    before: SigSet,
 }
 
-impl Backoff {
-    const YIELD_FOR: Duration = Duration::from_micros(200);
-    const SHORTEST: Duration = Duration::from_micros(50);
-    const LONGEST: Duration = Duration::from_millis(1);
-
-    /// Starts impatient.
-    #[must_use]
-    pub fn new() -> Self {
-        Self { started: Instant::now(), sleep: Self::SHORTEST }
+impl News {
+    fn listen() -> Result<Self> {
+        let wanted = SigSet::from(Signal::SIGCHLD);
+        Ok(News { before: wanted.thread_swap_mask(SigmaskHow::SIG_BLOCK)?, wanted })
     }
 
-    /// Pauses once.
-    pub fn pause(&mut self) {
-        if self.started.elapsed() < Self::YIELD_FOR {
-            std::thread::yield_now();
-        } else {
-            std::thread::sleep(self.sleep);
-            self.sleep = (self.sleep + self.sleep / 8).min(Self::LONGEST);
-        }
+    /// Returns after this time at the latest.
+    fn wait(&self, at_most: Duration) {
+        let (time, set) = (TimeSpec::from(at_most), self.wanted.as_ref());
+        // SAFETY: reads a signal set and a timespec; the signal's details are not asked for. Whatever ends it, the caller looks.
+        unsafe { libc::sigtimedwait(set, std::ptr::null_mut(), time.as_ref()) };
     }
 }
 
-impl Default for Backoff {
-    fn default() -> Self {
-        Self::new()
+impl Drop for News {
+    fn drop(&mut self) {
+        // Nothing is wrong with the mask that was there before.
+        let _ = self.before.thread_set_mask();
     }
 }

@@ -82,6 +82,14 @@ impl Injector {
         Self::begin(tracee, scratch, scratch.gadget())
     }
 
+    /// Takes over a tracee that was cloned by another injector's, and has its scratch memory or a copy of it, code and all.
+    ///
+    /// # Errors
+    /// [`InjectError::Tracee`].
+    pub fn of_child(tracee: Tracee<Stopped>, parent: &Injector) -> Result<Self, InjectError> {
+        Self::begin(tracee, parent.scratch, parent.scratch.gadget())
+    }
+
     /// Takes over a tracee that has none, by a `syscall` instruction of its own: maps scratch memory of `len` bytes, at `at` if that
     /// is given (it must be free).
     ///

@@ -26,7 +26,7 @@ pub use crfs_sys::ptrace::{Rseq, SigInfo, SockFilter, UserRegs};
 
 pub use address::RemoteAddress;
 pub use batch::{Arg, Batch, CallId, DataRef};
-pub use cpu::TracerCpu;
+pub use cpu::OneCpu;
 pub use error::{Error, InjectError};
 pub use injector::{HeldSignal, Injector, Outcome};
 pub use scratch::{Gadget, Scratch};

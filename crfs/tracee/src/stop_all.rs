@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 use crfs_sys::HostPid;
-use crfs_sys::wait::Backoff;
 
 use crate::{Error, Exit, Running, SeizeOptions, Stop, Stopped, Tracee, Waited};
 
@@ -25,21 +24,14 @@ pub struct StopAll {
 impl StopAll {
     /// Goes on waiting for those that are late; they come after the others.
     pub fn wait_for_late(&mut self, deadline: Instant) {
-        let mut backoff = Backoff::new();
-        loop {
-            for tracee in std::mem::take(&mut self.late) {
-                let tid = tracee.tid();
-                match look(tracee) {
-                    Ok(Waited::Stopped(tracee)) => self.stopped.push(tracee),
-                    Ok(Waited::Gone(exit)) => self.gone.push((tid, exit)),
-                    Ok(Waited::Running(tracee)) => self.late.push(tracee),
-                    Err(error) => self.refused.push((tid, error)),
-                }
+        for tracee in std::mem::take(&mut self.late) {
+            let tid = tracee.tid();
+            match event_stop(tracee, deadline) {
+                Ok(Waited::Stopped(tracee)) => self.stopped.push(tracee),
+                Ok(Waited::Gone(exit)) => self.gone.push((tid, exit)),
+                Ok(Waited::Running(tracee)) => self.late.push(tracee),
+                Err(error) => self.refused.push((tid, error)),
             }
-            if self.late.is_empty() || Instant::now() >= deadline {
-                return;
-            }
-            backoff.pause();
         }
     }
 }
@@ -70,11 +62,11 @@ pub fn stop_all(tids: Vec<HostPid>, deadline: Instant) -> StopAll {
     result
 }
 
-/// One look at one task, past whatever comes before its event stop.
-fn look(tracee: Tracee<Running>) -> Result<Waited, Error> {
+/// Waits for one task's event stop, past whatever comes before it.
+fn event_stop(tracee: Tracee<Running>, deadline: Instant) -> Result<Waited, Error> {
     let mut running = tracee;
     loop {
-        let stopped = match running.try_wait()? {
+        let stopped = match running.wait(deadline)? {
             Waited::Stopped(stopped) => stopped,
             other => return Ok(other),
         };

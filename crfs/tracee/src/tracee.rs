@@ -160,18 +160,6 @@ impl Tracee<Running> {
         }
     }
 
-    /// Looks for a stop, or the end, without waiting.
-    ///
-    /// # Errors
-    /// As [`Tracee::wait`].
-    pub fn try_wait(self) -> Result<Waited, Error> {
-        match wait::try_wait(self.tid.pid()) {
-            Ok(None) => Ok(Waited::Running(self)),
-            Ok(Some(status)) => self.decode(status),
-            Err(errno) => self.not_ours(errno),
-        }
-    }
-
     fn not_ours(self, errno: Errno) -> Result<Waited, Error> {
         match self.error("wait for")(errno) {
             Error::Gone { .. } => Ok(Waited::Gone(Exit::Unknown)),

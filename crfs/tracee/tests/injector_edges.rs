@@ -5,9 +5,9 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Child, seize_and_stop, soon, stopped, stub_injector, stub_with};
+use common::{Child, soon, stopped, stub_injector, stub_with};
 use crfs_sys::clone::CloneArgs;
-use crfs_tracee::{Arg, Batch, InjectError, Injector, Scratch, SeizeOptions, Spawn, Stop, TracerCpu, stub};
+use crfs_tracee::{Arg, Batch, HostPid, InjectError, Injector, OneCpu, Scratch, SeizeOptions, Spawn, Stop, stub};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 
@@ -127,23 +127,22 @@ fn restart_codes_take_effect_after_a_release() {
 }
 
 #[test]
-fn the_tracer_goes_to_the_tracee() {
+fn tracer_and_tracee_share_one_cpu_until_it_is_given_up() {
+    let affinity = |tid: HostPid| crfs_sys::sched::affinity(tid.pid()).unwrap();
+    let cpus = |words: &[u64]| words.iter().map(|word| word.count_ones()).sum::<u32>();
     let child = Child::fork(|| std::thread::sleep(Duration::from_secs(60)));
-    let own = crfs_sys::sched::affinity(nix::unistd::gettid()).unwrap();
-    let theirs = crfs_sys::sched::affinity(child.0.pid()).unwrap();
-    let tracee = seize_and_stop(child.0, SeizeOptions::default());
+    let tracer = HostPid::from(nix::unistd::gettid());
+    let own = affinity(tracer);
     {
-        let mut cpu = TracerCpu::new().unwrap();
-        cpu.follow(child.0).unwrap();
-        let now = crfs_sys::sched::affinity(nix::unistd::gettid()).unwrap();
-        assert_eq!(now.iter().map(|word| word.count_ones()).sum::<u32>(), 1);
+        let cpu = OneCpu::stay().unwrap();
+        assert_eq!(cpu.all(), own);
+        cpu.bring(child.0).unwrap();
+        assert_eq!((cpus(&affinity(tracer)), affinity(child.0)), (1, affinity(tracer)));
     }
-    assert_eq!(crfs_sys::sched::affinity(nix::unistd::gettid()).unwrap(), own);
-    assert_eq!(crfs_sys::sched::affinity(child.0.pid()).unwrap(), theirs);
-    tracee.detach().unwrap();
+    assert_eq!(affinity(tracer), own);
     let gone = child.0;
     drop(child);
-    assert!(TracerCpu::new().unwrap().follow(gone).unwrap_err().is_gone());
+    assert!(OneCpu::stay().unwrap().bring(gone).unwrap_err().is_gone());
 }
 
 #[test]
@@ -151,9 +150,11 @@ fn threads_share_one_scratch() {
     let (_child, mut leader) = stub_injector();
     let flags = libc::CLONE_VM | libc::CLONE_SIGHAND | libc::CLONE_THREAD;
     let spawn = Spawn { flags: flags as u64, ..Spawn::default() };
-    let mut threads: Vec<_> = (0..20)
-        .map(|_| Injector::new(leader.spawn(&spawn, "make a thread").unwrap(), leader.scratch()).unwrap())
-        .collect();
+    // More than the scratch memory has room for at once.
+    let spawns = vec![(spawn, "make a thread".into()); 600];
+    let threads = leader.spawn_all(&spawns).unwrap();
+    let mut threads: Vec<_> = threads.into_iter().map(|thread| Injector::of_child(thread, &leader).unwrap()).collect();
+    assert_eq!(threads.len(), spawns.len());
     let mut batch = Batch::new();
     batch.call(libc::SYS_gettid, &[], "gettid");
     for _ in 0..3 {

@@ -9,7 +9,7 @@
 
 use super::proc::Proc;
 use crate::failure::{Doing, Failure};
-use crfs_tracee::{Arg, Injector};
+use crfs_tracee::{Arg, HostPid, Injector};
 use std::fs::{self, OpenOptions};
 use std::os::fd::AsRawFd;
 
@@ -24,7 +24,14 @@ pub fn capture(proc: &mut Proc, thread: &str) -> Option<u32> {
     text.trim().parse().ok().filter(|&uid| uid != UNSET)
 }
 
-/// Sets it where it is another. `link` is the thread's descriptor of the worker, `path` its `attr`.
+/// The one that a task has now. None for nobody, and on a kernel without audit.
+#[must_use]
+pub fn current(task: HostPid) -> Option<u32> {
+    let text = fs::read_to_string(format!("/proc/{}/loginuid", task.raw())).ok()?;
+    text.trim().parse().ok().filter(|&uid| uid != UNSET)
+}
+
+/// Sets it. `link` is the thread's descriptor of the worker, `path` its `attr`.
 ///
 /// # Errors
 /// When the thread cannot make the calls.
@@ -37,11 +44,6 @@ pub fn restore(
 ) -> Result<(), Failure> {
     let file = format!("/proc/{}/loginuid", injector.tid().raw());
     let wanted = login_uid.unwrap_or(UNSET).to_string();
-    // Without audit there is none, and nobody had one but on another host.
-    let now = fs::read_to_string(&file).ok();
-    if now.as_deref() == Some(&wanted) || now.is_none() && login_uid.is_none() {
-        return Ok(());
-    }
     let written = match OpenOptions::new().write(true).open(&file) {
         Ok(file) => {
             let fd = u64::try_from(file.as_raw_fd()).unwrap_or(u64::MAX);

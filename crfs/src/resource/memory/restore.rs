@@ -526,6 +526,9 @@ pub fn verify(host_pid: HostPid, process: &ProcessImage) -> Result<(), Failure> 
     let is = merge(&mut maps.lines().filter_map(range).filter(|r| r.0 != vsyscall));
     let wanted = process.segments.iter().filter(|s| s.backing != Backing::Vsyscall).map(|s| (s.start.0, s.end.0));
     let wanted = merge(&mut wanted.into_iter());
+    if is == wanted {
+        return Ok(());
+    }
     let difference = wanted.iter().find(|r| !is.contains(r)).or_else(|| is.iter().find(|r| !wanted.contains(r)));
     match difference {
         None => Ok(()),

@@ -12,6 +12,7 @@ const PR_SET_DUMPABLE: u64 = 4;
 const PR_SET_NAME: u64 = 15;
 const PR_CAPBSET_DROP: u64 = 24;
 const PR_SET_SECUREBITS: u64 = 28;
+const PR_SET_TIMERSLACK: u64 = 29;
 const PR_SET_NO_NEW_PRIVS: u64 = 38;
 const PR_CAP_AMBIENT: u64 = 47;
 const PR_CAP_AMBIENT_RAISE: u64 = 2;
@@ -21,9 +22,10 @@ const CAPABILITY_VERSION: u32 = 0x2008_0522;
 /// Capabilities the kernel knows at most (CAP_LAST_CAP is 40 in v6.18; the mask has 64 bits).
 const CAPABILITIES: u64 = 64;
 
-/// The calls a thread makes for its own registrations: tid address, robust list, rseq, alternate stack, name, personality.
+/// The calls a thread makes for its own registrations: tid address, robust list, rseq, alternate stack, name, personality, timer
+/// slack.
 pub fn registrations(batch: &mut Batch, thread: &ThreadImage) {
-    let ThreadAttr { name, tid_address, robust_list, rseq, personality, .. } = &thread.attr;
+    let ThreadAttr { name, tid_address, robust_list, rseq, personality, timer_slack_ns, .. } = &thread.attr;
     batch.call(libc::SYS_set_tid_address, &[tid_address.0.into()], "set_tid_address");
     if robust_list.length != 0 {
         let args = [robust_list.head.0.into(), robust_list.length.into()];
@@ -38,6 +40,8 @@ pub fn registrations(batch: &mut Batch, thread: &ThreadImage) {
     let comm = batch.data(&comm);
     batch.call(libc::SYS_prctl, &[PR_SET_NAME.into(), comm.into()], "prctl(PR_SET_NAME)");
     batch.call(libc::SYS_personality, &[personality.0.into()], "personality");
+    // Before the policy: a real-time thread has none, and what it is set to is ignored.
+    batch.call(libc::SYS_prctl, &[PR_SET_TIMERSLACK.into(), (*timer_slack_ns).into()], "prctl(PR_SET_TIMERSLACK)");
     if !thread.altstack.flags.contains(AltStackFlags::SS_DISABLE) {
         // SS_ONSTACK only tells where the stack pointer was; the kernel derives it.
         let flags = thread.altstack.flags.0 & !AltStackFlags::SS_ONSTACK.0;
@@ -50,11 +54,17 @@ pub fn registrations(batch: &mut Batch, thread: &ThreadImage) {
     }
 }
 
-/// Sets from outside how a thread is scheduled. CPUs this host does not have are told.
+/// Sets from outside how a thread is scheduled. CPUs this host does not have are told; `any` are those it gets if it has no other.
 ///
 /// # Errors
 /// When the kernel refuses.
-pub fn scheduling(tid: HostPid, path: &str, attr: &ThreadAttr, notes: &mut Vec<String>) -> Result<(), Failure> {
+pub fn scheduling(
+    tid: HostPid,
+    path: &str,
+    attr: &ThreadAttr,
+    any: &[u64],
+    notes: &mut Vec<String>,
+) -> Result<(), Failure> {
     let mut words = vec![0u64; 16];
     for &cpu in &attr.affinity {
         let word = words.get_mut(cpu as usize / 64);
@@ -70,6 +80,7 @@ pub fn scheduling(tid: HostPid, path: &str, attr: &ThreadAttr, notes: &mut Vec<S
             }
         }
         Err(Errno::EINVAL) => {
+            crfs_sys::sched::set_affinity(tid.pid(), any).doing(|| format!("{path}: setting the affinity"))?;
             notes.push(format!("{path}: affinity names only CPUs that this host does not have; it runs on any"))
         }
         Err(errno) => return Err(errno).doing(|| format!("{path}: setting the affinity")),
@@ -88,9 +99,7 @@ pub fn scheduling(tid: HostPid, path: &str, attr: &ThreadAttr, notes: &mut Vec<S
     crfs_sys::sched::set_attributes(tid.pid(), &scheduler)
         .doing(|| format!("{path}: setting the scheduling policy"))?;
     let io_priority = i32::try_from(wanted.io_priority).unwrap_or(0);
-    crfs_sys::sched::set_io_priority(tid.pid(), io_priority).doing(|| format!("{path}: setting the I/O priority"))?;
-    let slack = format!("/proc/{}/timerslack_ns", tid.raw());
-    std::fs::write(slack, attr.timer_slack_ns.to_string()).doing(|| format!("{path}: setting the timer slack"))
+    crfs_sys::sched::set_io_priority(tid.pid(), io_priority).doing(|| format!("{path}: setting the I/O priority"))
 }
 
 /// The capabilities that this worker has and can therefore hand on.

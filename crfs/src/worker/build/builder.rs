@@ -13,7 +13,7 @@ use crate::resource::{
 use crfs_sys::HostPid;
 use crfs_sys::sysv::Attachment;
 use crfs_tracee::{
-    Batch, Injector, RemoteAddress, Scratch, SeizeOptions, Spawn, Stopped, Tracee, TracerCpu, Waited, stub,
+    Batch, InjectError, Injector, OneCpu, RemoteAddress, SeizeOptions, Spawn, Stopped, Tracee, Waited, stub,
 };
 use image_format::process::Zombie;
 use image_format::signal::PendingSignal;
@@ -37,11 +37,14 @@ const THREAD: i32 = libc::CLONE_VM
     | libc::CLONE_THREAD
     | libc::CLONE_SYSVSEM;
 
+/// As many calls, with their data, as the scratch memory holds at once.
+const CLONED_AT_ONCE: usize = 512;
+
 /// The container while it is being built.
 pub(super) struct Builder<'a> {
     pub(super) copy: &'a Copy,
     plan: &'a Plan,
-    cpu: TracerCpu,
+    cpu: OneCpu,
     backings: Backings,
     directories: Directories,
     pub(super) opened: descriptor::Opened,
@@ -121,7 +124,7 @@ impl<'a> Builder<'a> {
         let mut builder = Builder {
             copy,
             plan,
-            cpu: TracerCpu::new().doing(|| "reading the worker's affinity")?,
+            cpu: OneCpu::stay().doing(|| "keeping the worker on one CPU")?,
             backings,
             directories: Directories::open(image, root.as_fd())?,
             opened: descriptor::open_all(image, from, root.as_fd(), &container.log_file(), &unnamed, notes)?,
@@ -138,6 +141,7 @@ impl<'a> Builder<'a> {
         };
         let pid = plan.births.values().find(|birth| birth.creator.is_none()).map(|birth| birth.pid);
         let pid = pid.ok_or_else(|| Failure::new(Kind::BadImage, "process: there is no first process"))?;
+        builder.cpu.bring(first).doing(|| "keeping the stub on one CPU")?;
         let tracee = Tracee::seize(first, seccomp::restore::seize_options(image)).doing(|| "tracing the stub")?;
         tracee.interrupt().doing(|| "stopping the stub")?;
         let stopped = match tracee.wait(Instant::now() + STOP_PATIENCE).doing(|| "stopping the stub")? {
@@ -233,11 +237,7 @@ impl<'a> Builder<'a> {
     fn thread(&mut self, pid: Pid, tid: Pid) -> Result<&mut Injector, Failure> {
         let injector = self.tasks.get_mut(&pid).and_then(|task| task.injected.get_mut(&tid));
         let missing = || Failure::new(Kind::System, format!("thread {tid} of process {pid}: not there yet"));
-        let injector = injector.ok_or_else(missing)?;
-        // One stop costs a quarter where tracer and tracee share a CPU; affinity is the tracee's state, so the tracer moves. Where
-        // that fails it is slower, and a task that is gone is told by the next call.
-        let _ = self.cpu.follow(injector.tid());
-        Ok(injector)
+        injector.ok_or_else(missing)
     }
 
     pub(super) fn host(&mut self, pid: Pid) -> Result<HostPid, Failure> {
@@ -263,12 +263,10 @@ impl<'a> Builder<'a> {
             // A sibling has its maker's exit signal, and clone3 takes no other.
             let exit_signal = if birth.clone_parent { 0 } else { exit_signal };
             let spawn = Spawn { flags, exit_signal, set_tid, ..Spawn::default() };
-            let scratch = Scratch { base: RemoteAddress(self.plan.scratch.0), len: SCRATCH_SIZE };
-            let child = self
-                .thread(creator, birth.creator_thread.unwrap_or(creator))?
-                .spawn(&spawn, format!("clone3 process {pid}"))
-                .doing(|| layout::process_dir(pid))?;
-            let injector = Injector::new(child, scratch).doing(|| layout::process_dir(pid))?;
+            let creator = self.thread(creator, birth.creator_thread.unwrap_or(creator))?;
+            let child = creator.spawn(&spawn, format!("clone3 process {pid}"));
+            let injector = child.and_then(|child| Injector::of_child(child, creator));
+            let injector = injector.doing(|| layout::process_dir(pid))?;
             self.tasks.insert(pid, Task { injected: BTreeMap::from([(pid, injector)]), ..Task::default() });
         }
         let wanted = self.copy.image.processes.get(&pid).and_then(|process| process.process.parent_thread);
@@ -408,28 +406,42 @@ impl<'a> Builder<'a> {
 
     fn threads(&mut self, pid: Pid) -> Result<(), Failure> {
         let plan = self.plan;
-        for &step in plan.threads.get(&pid).into_iter().flatten() {
-            match step {
-                ThreadStep::Clone { by, thread } => self.clone_thread(pid, by, thread)?,
+        let mut steps = plan.threads.get(&pid).map_or(&[][..], Vec::as_slice);
+        while let Some((step, rest)) = steps.split_first() {
+            match *step {
+                ThreadStep::Clone { by, .. } => {
+                    let by_it = steps.iter().map_while(|step| match *step {
+                        ThreadStep::Clone { by: other, thread } if other == by => Some(thread),
+                        _ => None,
+                    });
+                    let threads: Vec<Pid> = by_it.take(CLONED_AT_ONCE).collect();
+                    self.clone_threads(pid, by, &threads)?;
+                    steps = &steps[threads.len()..];
+                }
                 ThreadStep::Filter { thread, filter } => {
                     let mut batch = Batch::new();
                     seccomp::restore::install(&mut batch, seccomp::restore::find(&self.copy.image.seccomp, filter)?);
                     self.thread(pid, thread)?.run(&batch).doing(|| thread::restore::path(pid, thread))?;
+                    steps = rest;
                 }
             }
         }
         Ok(())
     }
 
-    fn clone_thread(&mut self, pid: Pid, by: Pid, tid: Pid) -> Result<(), Failure> {
-        let scratch = Scratch { base: RemoteAddress(self.plan.scratch.0), len: SCRATCH_SIZE };
-        let set_tid = vec![i32::try_from(tid.0).map_err(|_| Failure::new(Kind::BadImage, "a tid is too large"))?];
-        let spawn = Spawn { flags: u64::from(THREAD.cast_unsigned()), set_tid, ..Spawn::default() };
-        let path = || layout::thread_file(pid, tid, "");
-        let thread = self.thread(pid, by)?.spawn(&spawn, format!("clone3 thread {tid}")).doing(path)?;
-        let injector = Injector::new(thread, scratch).doing(path)?;
+    fn clone_threads(&mut self, pid: Pid, by: Pid, tids: &[Pid]) -> Result<(), Failure> {
+        let spawn = |&tid: &Pid| {
+            let number = i32::try_from(tid.0).map_err(|_| Failure::new(Kind::BadImage, "a tid is too large"))?;
+            let spawn = Spawn { flags: u64::from(THREAD.cast_unsigned()), set_tid: vec![number], ..Spawn::default() };
+            Ok((spawn, format!("clone3 thread {tid}").into()))
+        };
+        let spawns: Vec<_> = tids.iter().map(spawn).collect::<Result<_, Failure>>()?;
+        let creator = self.thread(pid, by)?;
+        let threads = creator.spawn_all(&spawns).doing(|| layout::process_dir(pid))?;
+        let injectors = tids.iter().zip(threads).map(|(&tid, thread)| Ok((tid, Injector::of_child(thread, creator)?)));
+        let injectors: Vec<_> = injectors.collect::<Result<_, InjectError>>().doing(|| layout::process_dir(pid))?;
         if let Some(task) = self.tasks.get_mut(&pid) {
-            task.injected.insert(tid, injector);
+            task.injected.extend(injectors);
         }
         Ok(())
     }
@@ -499,7 +511,6 @@ impl<'a> Builder<'a> {
                 .threads
                 .get(&tid)
                 .ok_or_else(|| Failure::new(Kind::System, format!("thread {tid}: not in the image")))?;
-            let _ = self.cpu.follow(injector.tid());
             part(self, tid, injector, thread)
         });
         if let Some(task) = self.tasks.get_mut(&pid) {
@@ -509,18 +520,15 @@ impl<'a> Builder<'a> {
     }
 
     fn thread_state(&mut self, pid: Pid) -> Result<(), Failure> {
+        // All threads have that of the one they were cloned by.
+        let login_uid = login_uid::current(self.host(pid)?);
         self.each_thread(pid, |builder, tid, injector, thread| {
             let path = thread::restore::path(pid, tid);
-            let mut batch = Batch::new();
-            thread::restore::registrations(&mut batch, thread);
-            if let Some(own) = &thread.attr.directories {
-                builder.directories.leave(&mut batch, own, builder.plan.link_fd)?;
-            }
-            injector.run(&batch).doing(|| path.clone())?;
             thread_controls::restore::restore(injector, &path, &thread.attr.controls, &mut builder.notes)?;
-            let (link, login_uid) = (builder.plan.link_fd, thread.attr.login_uid);
-            login_uid::restore(injector, link, &path, login_uid, &mut builder.notes)?;
-            thread::restore::scheduling(injector.tid(), &path, &thread.attr, &mut builder.notes)?;
+            if login_uid != thread.attr.login_uid {
+                let (link, wanted) = (builder.plan.link_fd, thread.attr.login_uid);
+                login_uid::restore(injector, link, &path, wanted, &mut builder.notes)?;
+            }
             let tracee = injector.tracee().doing(|| path.clone())?;
             let size = tracee.xstate().doing(|| path.clone())?.len();
             tracee.set_xstate(&registers::restore::xstate(&thread.fpu, size)?).doing(|| path.clone())?;
@@ -532,10 +540,15 @@ impl<'a> Builder<'a> {
         })
     }
 
+    /// The last calls that a thread makes for itself, as one batch.
     fn credentials(&mut self, pid: Pid) -> Result<(), Failure> {
         self.each_thread(pid, |builder, tid, injector, thread| {
             let path = thread::restore::path(pid, tid);
             let mut batch = Batch::new();
+            thread::restore::registrations(&mut batch, thread);
+            if let Some(own) = &thread.attr.directories {
+                builder.directories.leave(&mut batch, own, builder.plan.link_fd)?;
+            }
             thread::restore::credentials(&mut batch, &path, &thread.attr, builder.own_capabilities, &mut builder.notes);
             seccomp::restore::strict(&mut batch, thread.attr.seccomp);
             injector.run(&batch).map(drop).doing(|| path)
@@ -564,7 +577,6 @@ impl<'a> Builder<'a> {
         for (tid, mut injector) in injected.into_iter().chain(leader.map(|leader| (pid, leader))) {
             let path = || layout::thread_file(pid, tid, "thread.frame");
             let thread = image.threads.get(&tid).ok_or_else(|| Failure::new(Kind::System, path()))?;
-            let _ = self.cpu.follow(injector.tid());
             let rax = registers::restore::reenter(&mut injector, thread).doing(path)?;
             let last = tid == pid && image.process.shares.memory.is_none();
             let tracee = if last { injector.unmap_scratch_and_stop() } else { injector.release() }.doing(path)?;
@@ -576,7 +588,10 @@ impl<'a> Builder<'a> {
             }
             tracee.set_regs(&regs).doing(path)?;
             tracee.set_sigmask(thread.mask.blocked.0).doing(path)?;
-            thread_controls::restore::dispatch(&tracee, &thread::restore::path(pid, tid), &thread.attr.controls)?;
+            // Nothing of ours runs in it any more, so it may leave this CPU, or wait for others.
+            let attr = thread::restore::path(pid, tid);
+            thread::restore::scheduling(tracee.tid(), &attr, &thread.attr, self.cpu.all(), &mut self.notes)?;
+            thread_controls::restore::dispatch(&tracee, &attr, &thread.attr.controls)?;
             finished.push(tracee);
         }
         if let Some(leader) = finished.last().filter(|_| image.process.shares.memory.is_none()) {
@@ -600,6 +615,7 @@ impl<'a> Builder<'a> {
         let injector = self.tasks.get_mut(&OUTSIDE).and_then(|task| task.injected.remove(&OUTSIDE));
         let injector = injector.ok_or_else(|| Failure::new(Kind::System, doing()))?;
         let tracee = injector.unmap_scratch_and_stop().doing(doing)?;
+        crfs_sys::sched::set_affinity(tracee.tid().pid(), self.cpu.all()).doing(doing)?;
         let mut regs = tracee.regs().doing(doing)?;
         regs.rip = stub::REAP.0;
         // In no call, so that none is started again.
