@@ -7,7 +7,7 @@ mod verify;
 pub use verify::verify;
 
 use crate::failure::{Failure, Kind};
-use crate::transport::{Directory, Source, Texts};
+use crate::transport::{Directory, KeptTexts, Source, Texts};
 use image_format::image::{ImageError, TextSource, parse_file, read_sums};
 use image_format::manifest::{Manifest, PathEntry, PathKind};
 use image_format::memory::ChunkSum;
@@ -39,17 +39,31 @@ impl Copy {
         Copy::of(&Directory::new(directory))
     }
 
+    /// [`Copy::load`], with the text files as they stand there, by path.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn load_with_texts(directory: &Path) -> Result<(Self, BTreeMap<String, Vec<u8>>), Failure> {
+        let source = Directory::new(directory);
+        let texts = KeptTexts::new(&source);
+        let copy = Copy::parse(&source, &texts)?;
+        Ok((copy, texts.into_texts()))
+    }
+
     /// Parses and checks a tree, wherever it stands.
     ///
     /// # Errors
     /// [`Kind::BadImage`] with every finding: file, line, reason.
     pub fn of(source: &dyn Source) -> Result<Self, Failure> {
-        let texts = Texts(source);
-        let image = Image::parse(&texts).map_err(|error| refuse(&[error]))?;
+        Copy::parse(source, &Texts(source))
+    }
+
+    fn parse(source: &dyn Source, texts: &dyn TextSource) -> Result<Self, Failure> {
+        let image = Image::parse(texts).map_err(|error| refuse(&[error]))?;
         let mut findings = check::image(&image, &|path: &str| source.size(path));
         let mut sums = BTreeMap::new();
         for (&pid, process) in &image.processes {
-            match read_sums(&texts, pid) {
+            match read_sums(texts, pid) {
                 Ok(lines) => {
                     findings.extend(check::sums(pid, &lines, process.pages_size()));
                     sums.insert(pid, lines);

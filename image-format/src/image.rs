@@ -6,6 +6,7 @@ use crate::ldt::LdtEntry;
 use crate::locks::Lock;
 use crate::manifest::{Manifest, PathEntry, PathKind};
 use crate::memory::{Backing, ChunkSum, Segment};
+use crate::parallel;
 use crate::process::{Absent, Fd, Process, ProcessAttr, ThreadEntry, Zombie};
 use crate::seccomp::SeccompFilter;
 use crate::signal::{AltStack, PendingSignal, SignalAction, SignalMask};
@@ -17,7 +18,10 @@ use crate::tty::Pty;
 use crate::types::{FileId, Pid};
 use crate::unnamed::UnnamedFile;
 use serde::de::DeserializeOwned;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Processes, or threads, whose text is made before any of it is written.
+const RENDERED_AT_ONCE: usize = 256;
 
 /// Every record of an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -135,8 +139,8 @@ pub enum ImageError {
     },
 }
 
-/// Where text files are read from, whatever carries them.
-pub trait TextSource {
+/// Where text files are read from, whatever carries them; by several threads at once.
+pub trait TextSource: Sync {
     /// The whole content of a text file, or None where the image has no such file.
     ///
     /// # Errors
@@ -171,7 +175,7 @@ impl Image {
         files
     }
 
-    /// [`Image::render`] file by file, in no particular order: the text of all of them never lies in memory at once.
+    /// [`Image::render`] group by group, in no particular order: the text of all of them never lies in memory at once.
     pub fn render_each(&self, mut out: impl FnMut(String, Vec<u8>)) {
         for name in layout::CONTAINER_ABSENT {
             out(name.to_owned(), render_lines::<Absent>(&[]));
@@ -189,33 +193,17 @@ impl Image {
         for (&number, pty) in &self.ttys {
             out(layout::tty_file(number), render_object(pty));
         }
-        for (&pid, process) in &self.processes {
-            let mut put = |name: &str, bytes| out(layout::process_file(pid, name), bytes);
-            for name in layout::PROCESS_ABSENT {
-                put(name, render_lines::<Absent>(&[]));
-            }
-            put("process", render_object(&process.process));
-            put("attr", render_object(&process.attr));
-            put("fds", render_lines(&process.fds));
-            put("ldt", render_lines(&process.ldt));
-            put("mem.segments", render_lines(&process.segments));
-            put("signal.action", render_lines(&process.actions));
-            put("signal.pending", render_lines(&process.pending));
-            put("sysv.semadj", render_lines(&process.semadj));
-            put("sysv.shmcount", render_lines(&process.attached()));
-            put("thread.list", render_lines(&process.thread_list()));
-            for (&tid, thread) in &process.threads {
-                let mut put = |name: &str, bytes| out(layout::thread_file(pid, tid, name), bytes);
-                put("attr", render_object(&thread.attr));
-                put("signal", render_object(&thread.mask));
-                put("signal.altstack", render_object(&thread.altstack));
-                put("signal.pending", render_lines(&thread.pending));
-                put("thread", render_object(&thread.fpu));
-                put("thread.frame", render_object(&thread.frame));
-                put("timers", render_lines(&thread.timers));
-                put("tls", render_object(&thread.tls));
-                put("wait.zombies", render_lines(&thread.zombies));
-            }
+        let processes: Vec<&ProcessImage> = self.processes.values().collect();
+        for group in processes.chunks(RENDERED_AT_ONCE) {
+            let texts = parallel::map(group, |process| process.render());
+            texts.into_iter().flatten().for_each(|(path, bytes)| out(path, bytes));
+        }
+        let threads =
+            self.processes.iter().flat_map(|(pid, process)| process.threads.iter().map(move |thread| (pid, thread)));
+        let threads: Vec<_> = threads.collect();
+        for group in threads.chunks(RENDERED_AT_ONCE) {
+            let texts = parallel::map(group, |&(&pid, (&tid, thread))| thread.render(pid, tid));
+            texts.into_iter().flatten().for_each(|(path, bytes)| out(path, bytes));
         }
     }
 
@@ -303,6 +291,8 @@ impl Image {
             },
             ttys: BTreeMap::new(),
         };
+        // A path that stands there twice is for `check` to tell: here it must not cost twice.
+        let mut pids = BTreeSet::new();
         for entry in &image.manifest.paths {
             let parts: Vec<&str> = entry.path.split('/').collect();
             match parts[..] {
@@ -313,21 +303,36 @@ impl Image {
                         image.ttys.insert(number, object(source, &entry.path)?);
                     }
                 }
-                [process] if entry.kind == PathKind::Directory => {
-                    // A path that stands there twice is for `check` to tell: here it must not cost twice.
-                    let pid = layout::parse_id(process).map(Pid).filter(|pid| !image.processes.contains_key(pid));
-                    if let Some(pid) = pid {
-                        image.processes.insert(pid, process_image(source, pid)?);
-                    }
-                }
+                [process] if entry.kind == PathKind::Directory => pids.extend(layout::parse_id(process).map(Pid)),
                 _ => {}
             }
         }
+        let pids = Vec::from_iter(pids);
+        let processes = parallel::map(&pids, |&pid| Ok((pid, process_image(source, pid)?)));
+        image.processes = processes.into_iter().collect::<Result<_, ImageError>>()?;
         Ok(image)
     }
 }
 
 impl ProcessImage {
+    /// Its own files, without those of its threads.
+    fn render(&self) -> Vec<(String, Vec<u8>)> {
+        let absent = layout::PROCESS_ABSENT.iter().map(|&name| (name, render_lines::<Absent>(&[])));
+        let own = [
+            ("process", render_object(&self.process)),
+            ("attr", render_object(&self.attr)),
+            ("fds", render_lines(&self.fds)),
+            ("ldt", render_lines(&self.ldt)),
+            ("mem.segments", render_lines(&self.segments)),
+            ("signal.action", render_lines(&self.actions)),
+            ("signal.pending", render_lines(&self.pending)),
+            ("sysv.semadj", render_lines(&self.semadj)),
+            ("sysv.shmcount", render_lines(&self.attached())),
+            ("thread.list", render_lines(&self.thread_list())),
+        ];
+        absent.chain(own).map(|(name, bytes)| (layout::process_file(self.process.pid, name), bytes)).collect()
+    }
+
     /// Its timers, which stand with the leader.
     #[must_use]
     pub fn timers(&self) -> Timers<'_> {
@@ -362,6 +367,38 @@ impl ProcessImage {
     }
 }
 
+impl ThreadImage {
+    fn render(&self, pid: Pid, tid: Pid) -> Vec<(String, Vec<u8>)> {
+        let own = [
+            ("attr", render_object(&self.attr)),
+            ("signal", render_object(&self.mask)),
+            ("signal.altstack", render_object(&self.altstack)),
+            ("signal.pending", render_lines(&self.pending)),
+            ("thread", render_object(&self.fpu)),
+            ("thread.frame", render_object(&self.frame)),
+            ("timers", render_lines(&self.timers)),
+            ("tls", render_object(&self.tls)),
+            ("wait.zombies", render_lines(&self.zombies)),
+        ];
+        own.map(|(name, bytes)| (layout::thread_file(pid, tid, name), bytes)).into()
+    }
+
+    fn parse(source: &dyn TextSource, pid: Pid, tid: Pid) -> Result<Self, ImageError> {
+        let path = |name: &str| layout::thread_file(pid, tid, name);
+        Ok(ThreadImage {
+            attr: object(source, &path("attr"))?,
+            mask: object(source, &path("signal"))?,
+            altstack: object(source, &path("signal.altstack"))?,
+            pending: lines(source, &path("signal.pending"))?,
+            fpu: object(source, &path("thread"))?,
+            frame: object(source, &path("thread.frame"))?,
+            timers: lines(source, &path("timers"))?,
+            tls: object(source, &path("tls"))?,
+            zombies: lines(source, &path("wait.zombies"))?,
+        })
+    }
+}
+
 /// Parses a process's `mem.sums`.
 ///
 /// # Errors
@@ -375,9 +412,9 @@ fn process_image(source: &dyn TextSource, pid: Pid) -> Result<ProcessImage, Imag
     for name in layout::PROCESS_ABSENT {
         lines::<Absent>(source, &path(name))?;
     }
-    let mut threads = BTreeMap::new();
     let list: Vec<ThreadEntry> = lines(source, &path("thread.list"))?;
-    for (index, ThreadEntry { tid }) in list.into_iter().enumerate() {
+    let mut listed = BTreeSet::new();
+    for (index, &ThreadEntry { tid }) in list.iter().enumerate() {
         let refuse = |reason: &str| ImageError::Content {
             path: path("thread.list"),
             reason: format!("line {}: thread {tid} {reason}", index + 1),
@@ -385,23 +422,12 @@ fn process_image(source: &dyn TextSource, pid: Pid) -> Result<ProcessImage, Imag
         if index == 0 && tid != pid {
             return Err(refuse("stands first, where the group leader belongs"));
         }
-        if threads.contains_key(&tid) {
+        if !listed.insert(tid) {
             return Err(refuse("is listed twice"));
         }
-        let path = |name: &str| layout::thread_file(pid, tid, name);
-        let thread = ThreadImage {
-            attr: object(source, &path("attr"))?,
-            mask: object(source, &path("signal"))?,
-            altstack: object(source, &path("signal.altstack"))?,
-            pending: lines(source, &path("signal.pending"))?,
-            fpu: object(source, &path("thread"))?,
-            frame: object(source, &path("thread.frame"))?,
-            timers: lines(source, &path("timers"))?,
-            tls: object(source, &path("tls"))?,
-            zombies: lines(source, &path("wait.zombies"))?,
-        };
-        threads.insert(tid, thread);
     }
+    let threads = parallel::map(&list, |&ThreadEntry { tid }| Ok((tid, ThreadImage::parse(source, pid, tid)?)));
+    let threads = threads.into_iter().collect::<Result<_, ImageError>>()?;
     let image = ProcessImage {
         process: object(source, &path("process"))?,
         attr: object(source, &path("attr"))?,

@@ -1,9 +1,10 @@
 //! A checkpoint as a plain directory.
 
 use super::{Entry, Source};
-use crate::failure::{Doing, Failure};
-use std::fs::{self, File};
-use std::os::unix::fs::FileExt;
+use crate::failure::{Doing, Failure, Kind};
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Read};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// A directory that a tree was copied into.
@@ -47,6 +48,26 @@ impl Source for Directory {
 
     fn size(&self, path: &str) -> Option<u64> {
         fs::metadata(self.0.join(path)).ok().filter(fs::Metadata::is_file).map(|metadata| metadata.len())
+    }
+
+    // In one look at the path: an image of a thousand threads has nine thousand files.
+    fn read(&self, path: &str) -> Result<Vec<u8>, Failure> {
+        let missing = || Failure::new(Kind::NotFound, format!("{path}: missing"));
+        // O_NONBLOCK: what stands there may be a fifo.
+        let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(self.0.join(path));
+        let mut file = match opened {
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                return Err(missing());
+            }
+            other => other.doing(|| format!("{path}: opening"))?,
+        };
+        let metadata = file.metadata().doing(|| format!("{path}: looking"))?;
+        if !metadata.is_file() {
+            return Err(missing());
+        }
+        let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0));
+        file.read_to_end(&mut bytes).doing(|| format!("{path}: reading"))?;
+        Ok(bytes)
     }
 
     fn read_at(&self, path: &str, offset: u64, buffer: &mut [u8]) -> Result<(), Failure> {

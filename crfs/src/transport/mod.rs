@@ -15,7 +15,9 @@ pub use write::{WriteOptions, write_tree};
 
 use crate::failure::{Failure, Kind};
 use image_format::image::TextSource;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 /// Something that a tree holds.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,10 +63,40 @@ pub struct Texts<'a>(pub &'a dyn Source);
 
 impl TextSource for Texts<'_> {
     fn read(&self, path: &str) -> Result<Option<Vec<u8>>, String> {
-        if self.0.size(path).is_none() {
-            return Ok(None);
+        match self.0.read(path) {
+            Err(failure) if failure.kind == Kind::NotFound => Ok(None),
+            other => other.map(Some).map_err(|failure| failure.to_string()),
         }
-        self.0.read(path).map(Some).map_err(|failure| failure.to_string())
+    }
+}
+
+/// The text files of a tree, each of which is kept when it is read: for who needs it again.
+pub struct KeptTexts<'a> {
+    source: Texts<'a>,
+    kept: Mutex<BTreeMap<String, Vec<u8>>>,
+}
+
+impl<'a> KeptTexts<'a> {
+    /// None is read yet.
+    #[must_use]
+    pub fn new(source: &'a dyn Source) -> Self {
+        KeptTexts { source: Texts(source), kept: Mutex::default() }
+    }
+
+    /// Those that were read, by path.
+    #[must_use]
+    pub fn into_texts(self) -> BTreeMap<String, Vec<u8>> {
+        self.kept.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl TextSource for KeptTexts<'_> {
+    fn read(&self, path: &str) -> Result<Option<Vec<u8>>, String> {
+        let read = self.source.read(path)?;
+        if let Some(bytes) = &read {
+            self.kept.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned(), bytes.clone());
+        }
+        Ok(read)
     }
 }
 

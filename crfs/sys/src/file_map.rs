@@ -19,6 +19,11 @@ pub struct FileMap {
     length: usize,
 }
 
+// SAFETY: nobody writes to the mapping; its address and length never change.
+unsafe impl Send for FileMap {}
+// SAFETY: as above; shared references only read.
+unsafe impl Sync for FileMap {}
+
 impl FileMap {
     /// Maps the file as long as it is now. An empty file is an empty slice.
     ///

@@ -1,6 +1,6 @@
 //! The memory of other processes: copies, and which pages are there.
 //!
-//! Source: process_vm_readv(2); `Documentation/admin-guide/mm/pagemap.rst` and `include/uapi/linux/fs.h`, v6.18.
+//! Source: process_vm_readv(2), process_madvise(2); `Documentation/admin-guide/mm/pagemap.rst` and `include/uapi/linux/fs.h`, v6.18.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::size_of;
@@ -87,6 +87,20 @@ pub fn read(pid: Pid, start: u64, buffer: &mut [u8]) -> Result<()> {
 /// [`write_ranges`] for one range.
 pub fn write(pid: Pid, start: u64, buffer: &[u8]) -> Result<()> {
     write_ranges(pid, &[RemoteRange { start, len: buffer.len() }], buffer)
+}
+
+/// Puts the pages of a range (aligned to huge pages) of another process together into huge ones, for which at least one page must be
+/// there in each. Wants CAP_SYS_NICE.
+///
+/// process_madvise(2) with `MADV_COLLAPSE`; `EINVAL` and others where the kernel cannot: then as much as it could is done.
+pub fn collapse(process: BorrowedFd<'_>, start: u64, end: u64) -> Result<()> {
+    let base = usize::try_from(start).map_err(|_| Errno::EFAULT)?;
+    let len = usize::try_from(end.saturating_sub(start)).map_err(|_| Errno::EFAULT)?;
+    let range = libc::iovec { iov_base: std::ptr::without_provenance_mut(base), iov_len: len };
+    let (fd, ranges) = (process.as_raw_fd(), &raw const range);
+    // SAFETY: reads one iovec; what it describes is an address in the other process, whose contents stay the same.
+    let result = unsafe { libc::syscall(libc::SYS_process_madvise, fd, ranges, 1, libc::MADV_COLLAPSE, 0) };
+    Errno::result(result).map(drop)
 }
 
 /// Categories of pages, `PAGE_IS_*`.

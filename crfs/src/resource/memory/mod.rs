@@ -16,6 +16,7 @@
 //! no pages: whoever makes the object again has filled it already.
 
 mod backing;
+pub mod fill;
 mod fork;
 mod numa;
 mod objects;

@@ -1,15 +1,14 @@
 //! Making an address space again: the calls, and the contents.
 
+use super::fill::PageFiles;
 use crate::failure::{Doing, Failure, Kind};
-use crate::plan::memory::Fill;
 use crate::plan::{MemoryPlan, Plan};
 use crate::resource::unnamed::Made;
-use crfs_sys::file_map::FileMap;
 use crfs_tracee::{Arg, Batch, HostPid};
-use image_format::memory::{Backing, ChunkSum, MappedFile, Segment, SegmentFlags, SysvShm, checksum};
+use image_format::memory::{Backing, MappedFile, Segment, SegmentFlags, SysvShm};
 use image_format::process::MemoryLayout;
 use image_format::types::PAGE_SIZE;
-use image_format::{Bytes, Image, Pid, ProcessImage, Timespec, layout};
+use image_format::{Bytes, Image, ProcessImage, Timespec, layout};
 use libc::{
     MADV_DODUMP, MADV_DONTDUMP, MADV_DONTFORK, MADV_DONTNEED, MADV_HUGEPAGE, MADV_MERGEABLE, MADV_NOHUGEPAGE,
     MADV_NORMAL, MADV_POPULATE_WRITE, MADV_RANDOM, MADV_SEQUENTIAL, MADV_WIPEONFORK, MAP_ANONYMOUS,
@@ -19,7 +18,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
 
 /// `arch_prctl(ARCH_MAP_VDSO_64)` (arch/x86/include/uapi/asm/prctl.h, v6.18).
 const ARCH_MAP_VDSO_64: u64 = 0x2003;
@@ -400,103 +398,6 @@ fn layout_call(batch: &mut Batch, layout: &MemoryLayout, exe: Option<u64>, link:
     if exe.is_some() {
         close(batch, exe_fd.into());
     }
-}
-
-/// The `mem.pages` of every process, with their checksums.
-#[derive(Debug)]
-pub struct PageFiles<'a> {
-    directory: &'a Path,
-    sums: &'a BTreeMap<Pid, Vec<ChunkSum>>,
-    open: BTreeMap<Pid, Checked>,
-}
-
-#[derive(Debug)]
-struct Checked {
-    map: FileMap,
-    /// Whether a chunk's checksum was compared.
-    done: Vec<bool>,
-}
-
-impl<'a> PageFiles<'a> {
-    /// Those of the image in a directory, opened as they are needed.
-    #[must_use]
-    pub fn new(directory: &'a Path, sums: &'a BTreeMap<Pid, Vec<ChunkSum>>) -> Self {
-        PageFiles { directory, sums, open: BTreeMap::new() }
-    }
-
-    /// The bytes of a fill, compared with their checksums.
-    ///
-    /// # Errors
-    /// [`Kind::BadImage`] naming the chunk that is not what was captured.
-    fn bytes(&mut self, fill: &Fill) -> Result<&[u8], Failure> {
-        let path = layout::process_file(fill.from, layout::MEM_PAGES);
-        if !self.open.contains_key(&fill.from) {
-            let file = File::open(self.directory.join(&path)).doing(|| format!("{path}: opening"))?;
-            let map = FileMap::new(&file).doing(|| format!("{path}: mapping"))?;
-            let chunks = map.bytes().len().div_ceil(CHUNK);
-            self.open.insert(fill.from, Checked { map, done: vec![false; chunks] });
-        }
-        let short = || Failure::new(Kind::BadImage, format!("{path}: shorter than mem.segments says"));
-        let checked = self.open.get_mut(&fill.from).ok_or_else(short)?;
-        let all = checked.map.bytes();
-        let start = usize::try_from(fill.offset).map_err(|_| short())?;
-        let end = usize::try_from(fill.offset + fill.length).map_err(|_| short())?;
-        let bytes = all.get(start..end).ok_or_else(short)?;
-        for chunk in start / CHUNK..end.div_ceil(CHUNK) {
-            if std::mem::replace(&mut checked.done[chunk], true) {
-                continue;
-            }
-            let content = &all[chunk * CHUNK..all.len().min((chunk + 1) * CHUNK)];
-            let expected = self.sums.get(&fill.from).and_then(|sums| sums.get(chunk)).map(|sum| sum.xxh3.0);
-            if expected != Some(checksum(content)) {
-                let sums = layout::process_file(fill.from, layout::MEM_SUMS);
-                let why = format!(
-                    "{path}: chunk {chunk} (1 MiB) does not have the checksum that line {} of {sums} names",
-                    chunk + 1
-                );
-                return Err(Failure::new(Kind::BadImage, format!("{why}; take the copy again")));
-            }
-        }
-        Ok(bytes)
-    }
-}
-
-#[allow(clippy::cast_possible_truncation)] // 1 MiB
-const CHUNK: usize = image_format::memory::CHUNK_SIZE as usize;
-
-/// Writes a process's page contents from outside.
-///
-/// # Errors
-/// Of writing, or of the checksums.
-pub fn fill(
-    host_pid: HostPid,
-    process: &ProcessImage,
-    plan: &MemoryPlan,
-    pages: &mut PageFiles<'_>,
-) -> Result<(), Failure> {
-    let path = format!("/proc/{}/mem", host_pid.raw());
-    let memory = std::fs::OpenOptions::new().write(true).open(&path).doing(|| format!("{path}: opening"))?;
-    for fill in &plan.fill {
-        let index = process.segments.partition_point(|segment| segment.end.0 <= fill.address);
-        let writable =
-            process.segments.get(index).is_some_and(|s| s.protection.0 & u64::from(PROT_WRITE.cast_unsigned()) != 0);
-        let bytes = pages.bytes(fill)?;
-        // process_vm_writev is twice as fast, and refuses what the process itself may not write.
-        let written = if writable {
-            crfs_sys::memory::write(host_pid.pid(), fill.address, bytes).map_err(std::io::Error::from)
-        } else {
-            memory.write_all_at(bytes, fill.address)
-        };
-        written.doing(|| {
-            format!(
-                "{}: writing {} bytes at {:#x}",
-                layout::process_dir(process.process.pid),
-                fill.length,
-                fill.address
-            )
-        })?;
-    }
-    Ok(())
 }
 
 /// Compares what the kernel maps now with what the image wants: a vDSO that landed elsewhere, or a mapping of another size, is

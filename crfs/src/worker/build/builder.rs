@@ -4,7 +4,8 @@ use crate::copy::Copy;
 use crate::failure::{Doing, Failure, Kind};
 use crate::plan::{Action, OUTSIDE, Plan, Role, SCRATCH_SIZE, Step, Terminal, ThreadStep};
 use crate::registry::Container;
-use crate::resource::memory::restore::{self as memory, Backings, PageFiles};
+use crate::resource::memory::fill::{self, PageFiles};
+use crate::resource::memory::restore::{self as memory, Backings};
 use crate::resource::process::restore::{self as process, Directories};
 use crate::resource::{
     autogroup, descriptor, epoll, interval_timer, job_control, ldt, lock, login_uid, memory_policy, owner, posix_timer,
@@ -376,7 +377,7 @@ impl<'a> Builder<'a> {
     fn fill(&mut self, pid: Pid) -> Result<(), Failure> {
         let (host, image) = (self.host(pid)?, self.image(pid)?);
         let planned = self.plan.memory.get(&pid).ok_or_else(|| Failure::new(Kind::System, "no memory is planned"))?;
-        memory::fill(host, image, planned, &mut self.pages)?;
+        fill::fill(host, image, planned, &mut self.pages, self.cpu.all())?;
         let mut batch = Batch::new();
         memory::protect_filled(&mut batch, image, planned);
         self.inject(pid, &batch)

@@ -54,7 +54,7 @@ fn build(registry: &Registry, name: &str, from: &Path, report: &mut Report) -> R
         phase = Instant::now();
     };
     let container = registry.container(name)?;
-    let copy = Copy::load(from)?;
+    let (copy, texts) = Copy::load_with_texts(from)?;
     let image = &copy.image;
     container_restore::check_host(&image.manifest)?;
     let home = container_home::choose(image, &mut report.notes)?;
@@ -87,7 +87,7 @@ fn build(registry: &Registry, name: &str, from: &Path, report: &mut Report) -> R
         let first = processes.iter().find(|(pid, _)| *pid == Pid(1)).or(processes.first()).map(|(_, host)| host.raw());
         let mut live = settle::live(&cgroup, processes)?;
         live.note_contents(image)?;
-        publish::publish(image, from, &container, &live)?;
+        publish::publish(image, &texts, from, &container, &live)?;
         container.write_live(&live)?;
         match (console, first) {
             (Some((master, shown)), Some(first)) => console::start(&container, master, first, &shown),

@@ -5,16 +5,23 @@ use crate::failure::{Doing, Failure};
 use crate::registry::{Container, Live};
 use image_format::manifest::PathKind;
 use image_format::{Image, layout};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-/// Writes the staged text, and what was queued in pipes, as the records that the tree of a frozen container is served from.
+/// Writes the staged `texts`, and what was queued in pipes, as the records that the tree of a frozen container is served from.
 ///
 /// # Errors
 /// When it cannot be read or written; what stood there before stands there still.
-pub(super) fn publish(image: &Image, from: &Path, container: &Container, live: &Live) -> Result<(), Failure> {
-    let mut entries: BTreeMap<&str, Option<Vec<u8>>> = BTreeMap::new();
+pub(super) fn publish(
+    image: &Image,
+    texts: &BTreeMap<String, Vec<u8>>,
+    from: &Path,
+    container: &Container,
+    live: &Live,
+) -> Result<(), Failure> {
+    let mut entries: BTreeMap<&str, Option<Cow<'_, [u8]>>> = BTreeMap::new();
     let named = image.manifest.paths.iter().map(|entry| (entry.path.as_str(), entry.kind));
     for (path, kind) in named.chain([(layout::MANIFEST, PathKind::Object)]) {
         let name = path.rsplit('/').next().unwrap_or(path);
@@ -23,7 +30,10 @@ pub(super) fn publish(image: &Image, from: &Path, container: &Container, live: &
             _ if live.contents.iter().any(|content| content.path == path) => continue,
             // Page contents and their sums come from the processes themselves now.
             _ if name == layout::MEM_PAGES || name == layout::MEM_SUMS => continue,
-            _ => Some(fs::read(from.join(path)).doing(|| format!("{path}: reading what was copied in"))?),
+            _ => Some(match texts.get(path) {
+                Some(text) => text.into(),
+                None => fs::read(from.join(path)).doing(|| format!("{path}: reading what was copied in"))?.into(),
+            }),
         };
         entries.insert(path, content);
     }

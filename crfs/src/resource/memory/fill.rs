@@ -1,0 +1,251 @@
+//! Page contents on their way into processes that are being made: compared with their checksums, and written from outside by several
+//! threads.
+//!
+//! Most of the time goes into fresh pages, not into copying: a gigabyte of 4 KiB pages takes ten times as long as one of huge pages.
+//! So where an image fills all of a huge page it gets one, by MADV_COLLAPSE, which leaves no mark on the mapping. `mm/khugepaged.c`,
+//! v6.18.
+
+use crate::failure::{Doing, Failure, Kind};
+use crate::plan::MemoryPlan;
+use crate::plan::memory::Fill;
+use crfs_sys::file_map::FileMap;
+use crfs_sys::memory::{self, RemoteRange};
+use crfs_tracee::HostPid;
+use image_format::memory::{Backing, ChunkSum, Segment, SegmentFlags, checksum};
+use image_format::{Pid, ProcessImage, layout};
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+#[allow(clippy::cast_possible_truncation)] // 1 MiB
+const CHUNK: usize = image_format::memory::CHUNK_SIZE as usize;
+/// A huge page of x86-64.
+const HUGE: u64 = 2 << 20;
+/// What a thread writes at a time: enough for the kernel's preparations of a collapse to be little of it.
+const PIECE: u64 = 32 << 20;
+/// A collapse of less is not worth its preparations.
+const WORTH_COLLAPSING: u64 = 4 * HUGE;
+/// Where an administrator says whether there are huge pages at all.
+const HUGE_PAGES: &str = "/sys/kernel/mm/transparent_hugepage/enabled";
+
+/// The `mem.pages` of every process, with their checksums.
+#[derive(Debug)]
+pub struct PageFiles<'a> {
+    directory: &'a Path,
+    sums: &'a BTreeMap<Pid, Vec<ChunkSum>>,
+    open: BTreeMap<Pid, Checked<'a>>,
+    huge_pages: bool,
+}
+
+#[derive(Debug)]
+struct Checked<'a> {
+    from: Pid,
+    map: FileMap,
+    sums: &'a [ChunkSum],
+    /// Whether somebody compares a chunk with its checksum, or has.
+    done: Vec<AtomicBool>,
+}
+
+impl<'a> PageFiles<'a> {
+    /// Those of the image in a directory, opened as they are needed.
+    #[must_use]
+    pub fn new(directory: &'a Path, sums: &'a BTreeMap<Pid, Vec<ChunkSum>>) -> Self {
+        let never = fs::read_to_string(HUGE_PAGES).is_ok_and(|text| text.contains("[never]"));
+        PageFiles { directory, sums, open: BTreeMap::new(), huge_pages: !never }
+    }
+
+    fn open(&mut self, from: Pid) -> Result<&Checked<'a>, Failure> {
+        use std::collections::btree_map::Entry;
+        match self.open.entry(from) {
+            Entry::Occupied(entry) => Ok(entry.into_mut()),
+            Entry::Vacant(entry) => {
+                let path = layout::process_file(from, layout::MEM_PAGES);
+                let file = File::open(self.directory.join(&path)).doing(|| format!("{path}: opening"))?;
+                let map = FileMap::new(&file).doing(|| format!("{path}: mapping"))?;
+                let chunks = map.bytes().len().div_ceil(CHUNK);
+                let done = (0..chunks).map(|_| AtomicBool::new(false)).collect();
+                let sums = self.sums.get(&from).map_or(&[][..], Vec::as_slice);
+                Ok(entry.insert(Checked { from, map, sums, done }))
+            }
+        }
+    }
+
+    /// The bytes of a fill, compared with their checksums.
+    ///
+    /// # Errors
+    /// [`Kind::BadImage`] naming the chunk that is not what was captured.
+    pub(super) fn bytes(&mut self, fill: &Fill) -> Result<&[u8], Failure> {
+        self.open(fill.from)?.bytes(fill)
+    }
+}
+
+impl Checked<'_> {
+    /// As [`PageFiles::bytes`]. Of two that ask for parts of a chunk at once only one hears that it is wrong.
+    fn bytes(&self, fill: &Fill) -> Result<&[u8], Failure> {
+        let path = || layout::process_file(self.from, layout::MEM_PAGES);
+        let short = || Failure::new(Kind::BadImage, format!("{}: shorter than mem.segments says", path()));
+        let all = self.map.bytes();
+        let start = usize::try_from(fill.offset).map_err(|_| short())?;
+        let end = usize::try_from(fill.offset + fill.length).map_err(|_| short())?;
+        let bytes = all.get(start..end).ok_or_else(short)?;
+        for chunk in start / CHUNK..end.div_ceil(CHUNK) {
+            if self.done[chunk].swap(true, Ordering::Relaxed) {
+                continue;
+            }
+            let content = &all[chunk * CHUNK..all.len().min((chunk + 1) * CHUNK)];
+            if self.sums.get(chunk).map(|sum| sum.xxh3.0) != Some(checksum(content)) {
+                let (path, sums) = (path(), layout::process_file(self.from, layout::MEM_SUMS));
+                let why = format!(
+                    "{path}: chunk {chunk} (1 MiB) does not have the checksum that line {} of {sums} names",
+                    chunk + 1
+                );
+                return Err(Failure::new(Kind::BadImage, format!("{why}; take the copy again")));
+            }
+        }
+        Ok(bytes)
+    }
+}
+
+/// Writes a process's page contents from outside, on these CPUs (one bit each).
+///
+/// # Errors
+/// Of writing, or of the checksums.
+pub fn fill(
+    host_pid: HostPid,
+    process: &ProcessImage,
+    plan: &MemoryPlan,
+    pages: &mut PageFiles<'_>,
+    cpus: &[u64],
+) -> Result<(), Failure> {
+    for fill in &plan.fill {
+        pages.open(fill.from)?;
+    }
+    let path = format!("/proc/{}/mem", host_pid.raw());
+    let memory = OpenOptions::new().write(true).open(&path).doing(|| format!("{path}: opening"))?;
+    let pidfd = crfs_sys::pidfd::open(host_pid.pid(), false).doing(|| "opening a pidfd")?;
+    let target = Target { host_pid, process, memory, pidfd, files: &pages.open, huge_pages: pages.huge_pages };
+    let pieces: Vec<Fill> = plan.fill.iter().flat_map(pieces).collect();
+    each(&pieces, cpus, &|piece| target.write(piece))
+}
+
+/// A run in parts of a size that one thread writes at a time, cut where huge pages begin.
+fn pieces(fill: &Fill) -> impl Iterator<Item = Fill> {
+    let Fill { address, length, from, offset } = *fill;
+    let end = address + length;
+    let mut at = address;
+    std::iter::from_fn(move || {
+        let start = at;
+        at = ((start / HUGE * HUGE) + PIECE).min(end);
+        (start < end).then(|| Fill { address: start, length: at - start, from, offset: offset + (start - address) })
+    })
+}
+
+/// Does all pieces, on several CPUs where there are several pieces. Returns the first failure; what is begun then is ended.
+fn each(pieces: &[Fill], cpus: &[u64], work: &(dyn Fn(&Fill) -> Result<(), Failure> + Sync)) -> Result<(), Failure> {
+    let next = AtomicUsize::new(0);
+    let failed: Mutex<Option<Failure>> = Mutex::new(None);
+    let work = || {
+        while let Some(piece) = pieces.get(next.fetch_add(1, Ordering::Relaxed)) {
+            if let Err(failure) = work(piece) {
+                next.store(pieces.len(), Ordering::Relaxed);
+                failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(failure);
+            }
+        }
+    };
+    let cpus_there: u32 = cpus.iter().map(|word| word.count_ones()).sum();
+    // The last piece of a run is short.
+    let threads = (pieces.len() / 2).min(cpus_there as usize);
+    std::thread::scope(|scope| {
+        for _ in 1..threads {
+            scope.spawn(|| {
+                // Else it stays where the tracer is.
+                let _ = crfs_sys::sched::set_affinity(nix::unistd::Pid::from_raw(0), cpus);
+                work();
+            });
+        }
+        work();
+    });
+    failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+}
+
+/// A process that is being filled.
+struct Target<'a> {
+    host_pid: HostPid,
+    process: &'a ProcessImage,
+    memory: File,
+    pidfd: OwnedFd,
+    files: &'a BTreeMap<Pid, Checked<'a>>,
+    huge_pages: bool,
+}
+
+impl Target<'_> {
+    fn write(&self, piece: &Fill) -> Result<(), Failure> {
+        let segments = &self.process.segments;
+        let segment = segments.get(segments.partition_point(|segment| segment.end.0 <= piece.address));
+        let file = self.files.get(&piece.from);
+        let file = file.ok_or_else(|| Failure::new(Kind::System, format!("process {}: not opened", piece.from)))?;
+        let bytes = file.bytes(piece)?;
+        // process_vm_writev is twice as fast, and refuses what the process itself may not write.
+        let written = if segment.is_some_and(is_writable) {
+            if segment.is_some_and(|segment| self.huge_pages && takes_huge_pages(segment)) {
+                self.collapse(piece);
+            }
+            memory::write(self.host_pid.pid(), piece.address, bytes).map_err(std::io::Error::from)
+        } else {
+            self.memory.write_all_at(bytes, piece.address)
+        };
+        written.doing(|| {
+            let directory = layout::process_dir(self.process.process.pid);
+            format!("{directory}: writing {} bytes at {:#x}", piece.length, piece.address)
+        })
+    }
+
+    /// Makes huge pages of those that the piece fills whole. Without them it is slower and nothing else, so whatever keeps the kernel
+    /// from it is no failure.
+    fn collapse(&self, piece: &Fill) {
+        let start = piece.address.next_multiple_of(HUGE);
+        let end = (piece.address + piece.length) / HUGE * HUGE;
+        if end < start + WORTH_COLLAPSING {
+            return;
+        }
+        // The kernel collapses only where there is a page already.
+        let touched: Vec<RemoteRange> =
+            (start..end).step_by(2 << 20).map(|start| RemoteRange { start, len: 1 }).collect();
+        let touch = memory::write_ranges(self.host_pid.pid(), &touched, &vec![0; touched.len()]);
+        let _ = touch.and_then(|()| memory::collapse(self.pidfd.as_fd(), start, end));
+    }
+}
+
+fn is_writable(segment: &Segment) -> bool {
+    segment.protection.0 & u64::from(libc::PROT_WRITE.cast_unsigned()) != 0
+}
+
+fn takes_huge_pages(segment: &Segment) -> bool {
+    let small = [SegmentFlags::nohugepage, SegmentFlags::growsdown];
+    segment.backing == Backing::Anonymous && !segment.shared && !small.iter().any(|&flag| segment.flags.contains(flag))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_are_the_run_cut_where_huge_pages_begin() {
+        for (address, length) in [(0x1000, 0x1000), (HUGE - 0x1000, 3 * PIECE), (7 * HUGE, PIECE), (HUGE, PIECE + 1)] {
+            let run = Fill { address, length, from: Pid(1), offset: 0x5000 };
+            let parts: Vec<Fill> = pieces(&run).collect();
+            let mut at = address;
+            for part in &parts {
+                assert_eq!((part.address, part.offset), (at, 0x5000 + at - address), "{parts:?}");
+                assert!(part.length > 0 && part.length <= PIECE, "{parts:?}");
+                assert!(at == address || at.is_multiple_of(HUGE), "{parts:?}");
+                at += part.length;
+            }
+            assert_eq!(at, address + length, "{parts:?}");
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! Work on many records at once.
+
+use std::num::NonZero;
+
+/// A thread is not worth starting for less.
+const FEWEST: usize = 32;
+
+/// What `work` makes of each item, in their order. Many items are shared among as many threads as there are processors.
+pub(crate) fn map<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let share = items.len().div_ceil(processors).max(FEWEST);
+    let of = |share: &[T]| share.iter().map(&work).collect::<Vec<R>>();
+    if items.len() <= share {
+        return of(items);
+    }
+    std::thread::scope(|scope| {
+        let (own, others) = items.split_at(share);
+        let others: Vec<_> = others.chunks(share).map(|share| scope.spawn(move || of(share))).collect();
+        let mut results = of(own);
+        for other in others {
+            match other.join() {
+                Ok(more) => results.extend(more),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        results
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_are_in_order() {
+        for count in [0, 1, FEWEST, FEWEST + 1, 1000] {
+            let items: Vec<usize> = (0..count).collect();
+            assert_eq!(map(&items, |item| item + 1), (1..=count).collect::<Vec<_>>());
+        }
+    }
+}
