@@ -25,10 +25,13 @@ use std::sync::{Mutex, PoisonError};
 const CHUNK: usize = image_format::memory::CHUNK_SIZE as usize;
 /// A huge page of x86-64.
 const HUGE: u64 = 2 << 20;
-/// What a thread writes at a time: enough for the kernel's preparations of a collapse to be little of it.
-const PIECE: u64 = 32 << 20;
-/// A collapse of less is not worth its preparations.
-const WORTH_COLLAPSING: u64 = 4 * HUGE;
+/// The most that a thread writes at a time.
+const LARGEST_PIECE: u64 = 64 << 20;
+/// A thread more is not worth starting for less.
+const SMALLEST_SHARE: u64 = 4 << 20;
+/// For each collapse the kernel waits for all processors (`lru_add_drain_all`): tens of milliseconds where they are busy, in which it
+/// makes so many small pages.
+const WORTH_COLLAPSING: u64 = 8 * HUGE;
 /// Where an administrator says whether there are huge pages at all.
 const HUGE_PAGES: &str = "/sys/kernel/mm/transparent_hugepage/enabled";
 
@@ -128,24 +131,33 @@ pub fn fill(
     let memory = OpenOptions::new().write(true).open(&path).doing(|| format!("{path}: opening"))?;
     let pidfd = crfs_sys::pidfd::open(host_pid.pid(), false).doing(|| "opening a pidfd")?;
     let target = Target { host_pid, process, memory, pidfd, files: &pages.open, huge_pages: pages.huge_pages };
-    let pieces: Vec<Fill> = plan.fill.iter().flat_map(pieces).collect();
-    each(&pieces, cpus, &|piece| target.write(piece))
+    let bytes: u64 = plan.fill.iter().map(|fill| fill.length).sum();
+    let cpus_there: u32 = cpus.iter().map(|word| word.count_ones()).sum();
+    let threads = (bytes / SMALLEST_SHARE).clamp(1, cpus_there.max(1).into());
+    let largest = (bytes / threads / HUGE * HUGE).clamp(HUGE, LARGEST_PIECE);
+    let pieces: Vec<Fill> = plan.fill.iter().flat_map(|fill| pieces(fill, largest)).collect();
+    each(&pieces, threads, cpus, &|piece| target.write(piece))
 }
 
-/// A run in parts of a size that one thread writes at a time, cut where huge pages begin.
-fn pieces(fill: &Fill) -> impl Iterator<Item = Fill> {
+/// A run in parts that one thread writes at a time, cut where huge pages begin. `largest` is a number of whole huge pages.
+fn pieces(fill: &Fill, largest: u64) -> impl Iterator<Item = Fill> {
     let Fill { address, length, from, offset } = *fill;
     let end = address + length;
     let mut at = address;
     std::iter::from_fn(move || {
         let start = at;
-        at = ((start / HUGE * HUGE) + PIECE).min(end);
+        at = (start / HUGE * HUGE + largest).min(end);
         (start < end).then(|| Fill { address: start, length: at - start, from, offset: offset + (start - address) })
     })
 }
 
-/// Does all pieces, on several CPUs where there are several pieces. Returns the first failure; what is begun then is ended.
-fn each(pieces: &[Fill], cpus: &[u64], work: &(dyn Fn(&Fill) -> Result<(), Failure> + Sync)) -> Result<(), Failure> {
+/// Does all pieces by so many threads. Returns the first failure; what is begun then is ended.
+fn each(
+    pieces: &[Fill],
+    threads: u64,
+    cpus: &[u64],
+    work: &(dyn Fn(&Fill) -> Result<(), Failure> + Sync),
+) -> Result<(), Failure> {
     let next = AtomicUsize::new(0);
     let failed: Mutex<Option<Failure>> = Mutex::new(None);
     let work = || {
@@ -156,9 +168,6 @@ fn each(pieces: &[Fill], cpus: &[u64], work: &(dyn Fn(&Fill) -> Result<(), Failu
             }
         }
     };
-    let cpus_there: u32 = cpus.iter().map(|word| word.count_ones()).sum();
-    // The last piece of a run is short.
-    let threads = (pieces.len() / 2).min(cpus_there as usize);
     std::thread::scope(|scope| {
         for _ in 1..threads {
             scope.spawn(|| {
@@ -235,13 +244,16 @@ mod tests {
 
     #[test]
     fn pieces_are_the_run_cut_where_huge_pages_begin() {
-        for (address, length) in [(0x1000, 0x1000), (HUGE - 0x1000, 3 * PIECE), (7 * HUGE, PIECE), (HUGE, PIECE + 1)] {
+        let largest = 4 * HUGE;
+        for (address, length) in
+            [(0x1000, 0x1000), (HUGE - 0x1000, 3 * largest), (7 * HUGE, largest), (HUGE, largest + 0x1000)]
+        {
             let run = Fill { address, length, from: Pid(1), offset: 0x5000 };
-            let parts: Vec<Fill> = pieces(&run).collect();
+            let parts: Vec<Fill> = pieces(&run, largest).collect();
             let mut at = address;
             for part in &parts {
                 assert_eq!((part.address, part.offset), (at, 0x5000 + at - address), "{parts:?}");
-                assert!(part.length > 0 && part.length <= PIECE, "{parts:?}");
+                assert!(part.length > 0 && part.length <= largest, "{parts:?}");
                 assert!(at == address || at.is_multiple_of(HUGE), "{parts:?}");
                 at += part.length;
             }
