@@ -90,19 +90,15 @@ impl Injector {
 }
 
 /// Waits for the stop that a child is born to.
-fn first_stop(
-    child: Tracee<Running>,
-    label: &Cow<'static, str>,
-    deadline: Instant,
-) -> Result<Tracee<Stopped>, InjectError> {
+fn first_stop(child: Tracee<Running>, label: &str, deadline: Instant) -> Result<Tracee<Stopped>, InjectError> {
     let tid = child.tid();
     let mut running = child;
     loop {
-        let failed = |source| InjectError::Tracee { label: label.clone(), source };
+        let failed = |source| InjectError::Tracee { label: label.to_owned().into(), source };
         let stopped = match running.wait(deadline).map_err(failed)? {
             Waited::Stopped(stopped) => stopped,
-            Waited::Gone(exit) => return Err(InjectError::Died { tid, label: label.clone(), exit }),
-            Waited::Running(_) => return Err(InjectError::TimedOut { tid, label: label.clone() }),
+            Waited::Gone(exit) => return Err(InjectError::Died { tid, label: label.to_owned().into(), exit }),
+            Waited::Running(_) => return Err(InjectError::TimedOut { tid, label: label.to_owned().into() }),
         };
         if matches!(stopped.stop(), Stop::Event { .. }) {
             return Ok(stopped);

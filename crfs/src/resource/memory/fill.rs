@@ -11,6 +11,7 @@ use crate::plan::memory::Fill;
 use crfs_sys::file_map::FileMap;
 use crfs_sys::memory::{self, RemoteRange};
 use crfs_tracee::HostPid;
+use image_format::controls::HugePages;
 use image_format::memory::{Backing, ChunkSum, Segment, SegmentFlags, checksum};
 use image_format::{Pid, ProcessImage, layout};
 use std::collections::BTreeMap;
@@ -130,7 +131,9 @@ pub fn fill(
     let path = format!("/proc/{}/mem", host_pid.raw());
     let memory = OpenOptions::new().write(true).open(&path).doing(|| format!("{path}: opening"))?;
     let pidfd = crfs_sys::pidfd::open(host_pid.pid(), false).doing(|| "opening a pidfd")?;
-    let target = Target { host_pid, process, memory, pidfd, files: &pages.open, huge_pages: pages.huge_pages };
+    // A program that asked for none has its reasons.
+    let huge_pages = pages.huge_pages && process.attr.memory.huge_pages == HugePages::Default;
+    let target = Target { host_pid, process, memory, pidfd, files: &pages.open, huge_pages };
     let bytes: u64 = plan.fill.iter().map(|fill| fill.length).sum();
     let cpus_there: u32 = cpus.iter().map(|word| word.count_ones()).sum();
     let threads = (bytes / SMALLEST_SHARE).clamp(1, cpus_there.max(1).into());

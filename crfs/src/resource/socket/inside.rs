@@ -1,7 +1,7 @@
 //! The worker in the container's network, and in its file system, for as long as sockets are made or asked there.
 
 use crate::failure::{Doing, Failure};
-use nix::sched::{CloneFlags, setns};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::{chroot, fchdir};
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -45,6 +45,8 @@ pub(crate) fn in_files<T>(
     let own = open("/proc/thread-self/ns/mnt")?;
     let home = directory(Path::new("/"))?;
     let theirs = open(&format!("/proc/{host}/ns/mnt"))?;
+    // A thread that filled memory may just be ending, and until then shares what setns is to change.
+    unshare(CloneFlags::CLONE_FS).doing(|| "getting directories of its own")?;
     setns(theirs.as_fd(), CloneFlags::CLONE_NEWNS).doing(|| "entering the container's mounts")?;
     let result = change_root(root).and_then(|()| part());
     setns(own.as_fd(), CloneFlags::CLONE_NEWNS).doing(|| "leaving the container's mounts")?;
