@@ -55,7 +55,7 @@ impl Source {
     fn tell(&self, told: &Told) -> Result<()> {
         write(&self.other, b"\n")?;
         let signal = if self.owner.signal == 0 { libc::SIGIO } else { self.owner.signal };
-        let info = told.next()?;
+        let info = told.next().with_context(|| format!("descriptor {} became ready", self.ready.as_raw_fd()))?;
         ensure!(info.signal == signal, "signal {} came in the place of {signal}", info.signal);
         if self.owner.signal != 0 {
             let fd = self.ready.as_raw_fd();
