@@ -83,6 +83,8 @@ pub enum FileKind {
     Signalfd(Signalfd),
     /// A file of /proc.
     Proc(ProcFile),
+    /// pidfd_open(2).
+    Pidfd(Pidfd),
     /// Either side of a pseudo-terminal.
     Tty(Tty),
     /// A Unix socket.
@@ -209,6 +211,16 @@ pub struct Timerfd {
     pub interval: Timespec,
     /// Expirations not yet read.
     pub ticks: Hex,
+}
+
+/// A pidfd.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pidfd {
+    /// The process, which may be a zombie.
+    pub pid: Pid,
+    /// PIDFD_THREAD.
+    pub thread: bool,
 }
 
 /// A signalfd.

@@ -70,7 +70,7 @@ macro_rules! passes_alone {
 }
 passes_alone! {
     altstack arguments avx brk controls credentials data epoll eventfd files fork_sharing itimer limits masks
-    obstacles owner pending pipe posix_timers protnone rseq seccomp shared signalfd sparse terminal threads time_limits
+    obstacles owner pending pidfd pipe posix_timers protnone rseq seccomp shared signalfd sparse terminal threads time_limits
     timerfd tree waits zombie
 }
 

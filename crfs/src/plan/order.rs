@@ -143,6 +143,8 @@ pub const AFTER: &[(Action, Of, Action)] = &[
     (Action::Advice, Of::Created, Action::Spawn),
     (Action::Advice, Of::CreatedBySharers, Action::Spawn),
     // Whoever joins its group must have done so; whoever it cloned must be there.
+    // A pidfd of a zombie is opened while it can be found.
+    (Action::Die, Of::First, Action::OpenLate),
     (Action::Die, Of::Itself, Action::Group),
     (Action::Die, Of::Itself, Action::Spawn),
     (Action::Die, Of::Created, Action::Spawn),

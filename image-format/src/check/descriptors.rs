@@ -1,7 +1,7 @@
 //! `fds` and `files/`: descriptors name descriptions that are there, and descriptions ask for what can be opened.
 
 use super::{Findings, absolute, duration, time};
-use crate::files::{FileKind, Pipe, Timerfd};
+use crate::files::{FileKind, Pidfd, Pipe, Timerfd};
 use crate::image::Image;
 use crate::layout::{STDIOS, file_entry, process_file};
 use crate::types::{FileId, PAGE_SIZE};
@@ -22,6 +22,7 @@ pub(super) fn check(image: &Image, findings: &mut Findings) {
         }
     }
     pipes(image, findings);
+    pidfds(image, findings);
     circles(image, findings);
 }
 
@@ -100,7 +101,7 @@ fn kind(kind: &FileKind) -> Vec<String> {
             vec![(eventfd.count.0 == u64::MAX).then(|| "count: a counter ends one below 2^64 - 1".to_owned())]
         }
         // Sockets have a check of their own.
-        FileKind::Epoll(_) | FileKind::UnixSocket(_) | FileKind::InetSocket(_) => vec![],
+        FileKind::Epoll(_) | FileKind::UnixSocket(_) | FileKind::InetSocket(_) | FileKind::Pidfd(_) => vec![],
         FileKind::Timerfd(timer) => timerfd(timer),
         FileKind::Signalfd(signalfd) => {
             vec![super::signals::unblockable(signalfd.mask).map(|problem| format!("mask: {problem}"))]
@@ -132,6 +133,18 @@ fn timerfd(timer: &Timerfd) -> Vec<Option<String>> {
         duration(timer.remaining).map(|problem| format!("remaining: {problem}")),
         duration(timer.interval).map(|problem| format!("interval: {problem}")),
     ]
+}
+
+/// What a pidfd names is there, alive or a zombie.
+fn pidfds(image: &Image, findings: &mut Findings) {
+    let threads = || image.processes.values().flat_map(|process| process.threads.values());
+    let is_zombie = |pid| threads().flat_map(|thread| &thread.zombies).any(|zombie| zombie.pid == pid);
+    for (&id, file) in &image.files {
+        let FileKind::Pidfd(Pidfd { pid, .. }) = file.kind else { continue };
+        if !image.processes.contains_key(&pid) && !is_zombie(pid) {
+            findings.add(&file_entry(id), format!("pid: there is no process {pid}"));
+        }
+    }
 }
 
 /// All ends of a pipe say the same about it.

@@ -141,7 +141,7 @@ wrappers! {
 }
 
 choices! {
-    FileKind [] [Regular, Unnamed, Directory, Device, Pipe, Eventfd, Epoll, Timerfd, Signalfd, Proc, Tty, UnixSocket, InetSocket]
+    FileKind [] [Regular, Unnamed, Directory, Device, Pipe, Eventfd, Epoll, Timerfd, Signalfd, Proc, Pidfd, Tty, UnixSocket, InetSocket]
     Stream [Log, Console] []
     TtySide [Master, Slave, Controlling] []
     SlaveState [Unopened, Open, Closed] []
@@ -187,6 +187,7 @@ records! {
     Device { path, major, minor }
     Pipe { pipe, capacity, queued }
     Eventfd { count, semaphore }
+    image_format::files::Pidfd { pid, thread }
     Epoll { targets }
     EpollTarget { fd, file, events, data }
     Timerfd { clock, settime_flags, remaining, interval, ticks }

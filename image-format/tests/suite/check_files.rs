@@ -2,7 +2,7 @@
 
 use crate::check::{CHILD, FIRST, each_is_told, file, process};
 use crate::golden;
-use image_format::files::{EpollTarget, FileKind, Owner, OwnerKind, Stdio, Stream};
+use image_format::files::{EpollTarget, FileKind, Owner, OwnerKind, Pidfd, Stdio, Stream};
 use image_format::process::Fd;
 use image_format::{Bytes, FileId, Hex, Image, Pid, check};
 
@@ -13,6 +13,14 @@ macro_rules! kind {
             other => panic!("{other:?}"),
         }
     };
+}
+
+#[test]
+fn pidfds() {
+    each_is_told(&[(
+        |i| file(i, 2).kind = FileKind::Pidfd(Pidfd { pid: Pid(77), thread: false }),
+        "files/0x00000002: pid: there is no process 77",
+    )]);
 }
 
 #[test]

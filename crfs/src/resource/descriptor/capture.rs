@@ -11,8 +11,8 @@ use crate::console::Pause;
 use crate::failure::{Failure, Kind};
 use crate::resource::unnamed::Unnamed;
 use crate::resource::{
-    Findings, device, directory, epoll, eventfd, inet_socket, lock, owner, pipe, proc_file, regular_file, signalfd,
-    socket, timerfd, tty, unix_socket,
+    Findings, device, directory, epoll, eventfd, inet_socket, lock, owner, pidfd, pipe, proc_file, regular_file,
+    signalfd, socket, timerfd, tty, unix_socket,
 };
 use crfs_kstate::{KernelState, Task};
 use image_format::files::{Epoll, EpollTarget, File, FileKind, OpenFlags, Owner, Pipe, Stdio, Stream};
@@ -66,7 +66,7 @@ pub fn capture(
         owners: BTreeMap::new(),
         out: Descriptors::default(),
     };
-    pass.each(&place);
+    pass.each(&processes, &place);
     pass.unnamed();
     pass.owners(&processes)?;
     pass.pipes(&processes)?;
@@ -102,7 +102,7 @@ struct Pass<'a> {
 
 impl Pass<'_> {
     /// What can be told of each description by itself.
-    fn each(&mut self, place: &Place) {
+    fn each(&mut self, processes: &[(Pid, i32)], place: &Place) {
         for (holder, error) in &self.table.unreadable {
             let refusal = Refusal::new(
                 format!("what it names cannot be looked at: {error}"),
@@ -111,7 +111,7 @@ impl Pass<'_> {
             self.refuse(*holder, refusal);
         }
         for Description { seen, .. } in &self.table.descriptions {
-            let draft = draft(seen, place, self.unnamed).unwrap_or_else(|refusal| {
+            let draft = draft(seen, processes, place, self.unnamed).unwrap_or_else(|refusal| {
                 self.refuse(seen.holder, refusal);
                 Draft::Refused
             });
@@ -441,13 +441,14 @@ impl Pass<'_> {
     }
 }
 
-fn draft(seen: &Seen, place: &Place, unnamed: &mut Unnamed) -> Result<Draft, Refusal> {
+fn draft(seen: &Seen, processes: &[(Pid, i32)], place: &Place, unnamed: &mut Unnamed) -> Result<Draft, Refusal> {
     if let Some(name) = seen.link.strip_prefix(b"anon_inode:") {
         let name = String::from_utf8_lossy(name);
         return match name.trim_start_matches('[').trim_end_matches(']') {
             "eventfd" => eventfd::capture(seen).map(|record| Draft::Done(FileKind::Eventfd(record))),
             "eventpoll" => epoll::capture(seen).map(Draft::Epoll),
             "timerfd" => timerfd::capture(seen).map(|record| Draft::Done(FileKind::Timerfd(record))),
+            "pidfd" => pidfd::capture(seen, processes).map(|record| Draft::Done(FileKind::Pidfd(record))),
             "signalfd" => signalfd::capture(seen).map(|record| Draft::Done(FileKind::Signalfd(record))),
             other => Err(refused::anonymous(other)),
         };
@@ -495,7 +496,9 @@ fn other_ends(kernel: &Kernel<'_>, ends: &[&Seen]) -> Option<Refusal> {
 /// Flags as open(2) would take them again: a file made without a name and linked since (O_TMPFILE) is opened by its name.
 fn flags(seen: &Seen) -> OpenFlags {
     const TMPFILE: u64 = 0o20_000_000;
-    let flags = seen.flags();
+    const EXCL: u64 = 0o200;
+    // What is left of O_EXCL is a pidfd's way to say that it is for a thread.
+    let flags = OpenFlags(seen.flags().0 & !EXCL);
     if flags.0 & TMPFILE == 0 { flags } else { OpenFlags(flags.0 & !(TMPFILE | OpenFlags::O_DIRECTORY.0)) }
 }
 

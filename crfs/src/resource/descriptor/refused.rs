@@ -32,12 +32,11 @@ const CLOSE: &str = "Have the program close it before the freeze.";
 const RECEIVE: &str = "Try again when the program has received the message.";
 
 /// Anonymous inodes by the kernel's name for them (without brackets), as people call them, with a remedy.
-const ANONYMOUS: [(&str, &str, &str); 16] = [
+const ANONYMOUS: [(&str, &str, &str); 15] = [
     ("inotify", "an inotify instance", CLOSE),
     ("fanotify", "a fanotify group", CLOSE),
     ("userfaultfd", "a userfaultfd", CLOSE),
     ("io_uring", "an io_uring", "Run the program with io_uring off (many take an option or a variable for that)."),
-    ("pidfd", "a pidfd", CLOSE),
     ("perf_event", "a perf event", "Run it without performance counters."),
     ("secretmem", "secret memory (memfd_secret)", CLOSE),
     ("bpf-map", "a BPF map", CLOSE),
@@ -89,7 +88,6 @@ pub(crate) fn special_regular(seen: &Seen, magic: i64) -> Option<Refusal> {
         0x5345_434d => refuse("secret memory (memfd_secret) cannot be carried".to_owned(), CLOSE),
         0x1980_0202 => refuse(format!("a POSIX message queue ({name}) cannot be carried"), CLOSE),
         0x444d_4142 => refuse("a dma-buf of a device driver cannot be carried".to_owned(), CLOSE),
-        0x5049_4446 => refuse("a pidfd cannot be carried".to_owned(), CLOSE),
         _ if seen.metadata.nlink() == 0 && name.starts_with("/SYSV") => {
             refuse(format!("System V shared memory ({name}) cannot be carried"), CLOSE)
         }

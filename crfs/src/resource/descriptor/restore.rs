@@ -57,7 +57,7 @@ pub fn open_all(
                 ttys.push(tty::End { id, file, tty: record });
                 continue;
             }
-            FileKind::UnixSocket(_) | FileKind::InetSocket(_) | FileKind::Proc(_) => continue,
+            FileKind::UnixSocket(_) | FileKind::InetSocket(_) | FileKind::Proc(_) | FileKind::Pidfd(_) => continue,
             FileKind::Unnamed(record) => regular_file::restore_unnamed(id, file, record, unnamed),
             _ => open_one(image, id, file, root, notes),
         };
@@ -95,7 +95,8 @@ fn open_one(
         | FileKind::Tty(_)
         | FileKind::UnixSocket(_)
         | FileKind::InetSocket(_)
-        | FileKind::Proc(_) => Err(Failure::new(Kind::System, "what is made with others is opened with them")),
+        | FileKind::Proc(_)
+        | FileKind::Pidfd(_) => Err(Failure::new(Kind::System, "what is made with others is opened with them")),
     }
 }
 

@@ -1,21 +1,29 @@
-//! What is opened only when all processes are there, in one step: sockets, which are connected to each other across processes, and
-//! files of /proc.
+//! What is opened only when all processes are there, in one step: sockets, which are connected to each other across processes,
+//! files of /proc, and pidfds.
 
 use super::builder::Builder;
 use crate::failure::{Doing, Failure};
 use crate::resource::descriptor;
+use crate::resource::pidfd;
 use crate::resource::socket::{self, Processes};
 use crfs_tracee::Batch;
+use image_format::files::FileKind;
 use image_format::{Pid, layout};
 use std::os::fd::AsFd;
 
 impl Builder<'_> {
-    /// Makes every socket, and opens every file of /proc; `first` is a process that lives, whose network and mounts are the container's.
+    /// Makes every socket and pidfd, and opens every file of /proc; `first` is a process that lives, whose network and mounts are the container's.
     pub(super) fn open_late(&mut self, first: Pid) -> Result<(), Failure> {
         let mut open = std::mem::take(&mut self.opened.files);
         let (image, staging) = (&self.copy.image, self.staging.clone());
         let root = self.root.try_clone().doing(|| "duplicating the container's root")?;
         let host = Builder::host(self, first)?.raw();
+        // Messages may carry them.
+        for (&id, file) in &self.copy.image.files {
+            let FileKind::Pidfd(record) = &file.kind else { continue };
+            let named = Builder::host(self, record.pid)?.raw();
+            open.insert(id, pidfd::restore(id, file, record, named)?);
+        }
         let opened = descriptor::open_proc_files(image, root.as_fd(), &mut open);
         let made = opened.and_then(|()| socket::restore_all(image, &staging, root.as_fd(), host, self, &mut open));
         self.opened.files = open;
