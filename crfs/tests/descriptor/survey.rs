@@ -1,9 +1,7 @@
 //! A look at what runs: the same obstacles, nothing read, nothing stopped.
 
-use crate::world::{FIRST, Script, World};
+use crate::world::{FIRST, Script, World, look};
 use crfs::resource::Findings;
-use crfs::resource::descriptor;
-use crfs::resource::unnamed::Unnamed;
 use image_format::Pid;
 use std::path::Path;
 
@@ -34,30 +32,10 @@ fn a_process_that_ended_is_passed_over() {
     script.call(libc::SYS_inotify_init1, [0]);
     let puppet = script.start();
     let gone = Script::new().start().pid().as_raw();
-    let mut findings = Findings::default();
-    let processes = [(FIRST, puppet.pid().as_raw()), (Pid(9), gone)];
-    descriptor::capture(
-        &processes,
-        None,
-        Path::new("/proc/self/root"),
-        &world.log(),
-        None,
-        &mut Unnamed::new(),
-        &mut findings,
-    )
-    .unwrap();
+    let root = Path::new("/proc/self/root");
+    let (_, findings) = look(&[(FIRST, puppet.pid().as_raw()), (Pid(9), gone)], root, &world.log());
     assert_eq!(findings.blockers.len(), 1);
 
-    let mut findings = Findings::default();
-    let nobody = descriptor::capture(
-        &[(FIRST, gone)],
-        None,
-        Path::new("/proc/self/root"),
-        &world.log(),
-        None,
-        &mut Unnamed::new(),
-        &mut findings,
-    )
-    .unwrap();
+    let (nobody, findings) = look(&[(FIRST, gone)], root, &world.log());
     assert_eq!((nobody.files.len(), findings), (0, Findings::default()));
 }

@@ -172,32 +172,16 @@ impl World {
 
     /// What stands in the way of running puppets.
     pub(crate) fn survey(&self, puppets: &[&Puppet]) -> Findings {
-        let mut findings = Findings::default();
-        descriptor::capture(
-            &processes(puppets),
-            None,
-            &root(puppets),
-            &self.log(),
-            None,
-            &mut Unnamed::new(),
-            &mut findings,
-        )
-        .unwrap();
-        findings
+        self.look(puppets).1
     }
 
     /// The records as far as they are told without the kernel's memory.
     pub(crate) fn compare(&self, puppets: &[&Puppet]) -> Descriptors {
-        descriptor::capture(
-            &processes(puppets),
-            None,
-            &root(puppets),
-            &self.log(),
-            None,
-            &mut Unnamed::new(),
-            &mut Findings::default(),
-        )
-        .unwrap()
+        self.look(puppets).0
+    }
+
+    fn look(&self, puppets: &[&Puppet]) -> (Descriptors, Findings) {
+        look(&processes(puppets), &root(puppets), &self.log())
     }
 
     /// Captures, and asserts that nothing stands in the way.
@@ -310,4 +294,11 @@ impl TextSource for Directory {
 /// Where the first of them has its root directory.
 fn root(puppets: &[&Puppet]) -> PathBuf {
     PathBuf::from(format!("/proc/{}/root", puppets[0].pid()))
+}
+
+/// What is told of processes that may run.
+pub(crate) fn look(processes: &[(Pid, i32)], root: &Path, log: &Path) -> (Descriptors, Findings) {
+    let mut findings = Findings::default();
+    let captured = descriptor::capture(processes, None, root, log, None, &mut Unnamed::new(), &mut findings);
+    (captured.unwrap(), findings)
 }

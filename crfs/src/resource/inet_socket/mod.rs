@@ -14,8 +14,8 @@
 //! arrived is sent as any data, and what was shut down is shut down. A connection whose other end was closed gets one that is
 //! closed at once. One that waits to be accepted is made with connect(2).
 //!
-//! **What is refused.** Connections to the outside; those that are being opened or closed at the moment of the freeze; data in a connection that
-//! waits to be accepted; urgent data; errors that the program has not been told yet; protocols other than TCP and UDP.
+//! **What is refused.** Connections to the outside; those that are being opened at the moment of the freeze; those that nobody holds and that
+//! have not told their end, because the other has no room (`resource/container/network.rs`); data in a connection that waits to be accepted; urgent data; errors that the program has not been told yet; protocols other than TCP and UDP.
 
 mod capture;
 mod restore;
