@@ -48,6 +48,9 @@ flags! {
         mergeable = 0x200,  // mg: MADV_MERGEABLE
         sequential = 0x400, // sr: MADV_SEQUENTIAL
         random = 0x800,     // rr: MADV_RANDOM
+        droppable = 0x1000, // dp: MAP_DROPPABLE
+        onfault = 0x2000,   // lf: mlock2(MLOCK_ONFAULT), beside `locked`
+        sealed = 0x4000,    // sl: mseal(2)
     }
 }
 
@@ -160,6 +163,8 @@ pub enum Source {
     Zero,
     /// As the mapped file has them.
     File,
+    /// Nobody may touch them: MADV_GUARD_INSTALL.
+    Guard,
     /// The same addresses of the same process in the parent image. Version 1 writes none.
     Parent,
 }

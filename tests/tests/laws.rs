@@ -160,7 +160,7 @@ macro_rules! going {
 }
 going! {
     altstack arguments avx brk clones controls credentials data debug_registers epoll eventfd family files
-    fork_sharing inet_socket itimer limits locks masks memfd owner pending pidfd pipe posix_timers proc_files
+    fork_sharing inet_socket itimer limits locks mappings masks memfd owner pending pidfd pipe posix_timers proc_files
     processes protnone rseq seccomp shared signalfd sparse stopped sysv_msg sysv_sem sysv_shm terminal
     thread_directories threads timerfd tree unix_socket unnamed waits zombie
 }

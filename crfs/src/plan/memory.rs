@@ -159,7 +159,7 @@ fn inherited_advice(segment: &Segment) -> u64 {
 /// decides. Protection and advice can be changed afterwards, but for advice about huge pages, which can be turned and not taken back.
 fn inheritable(parent: &Segment, child: &Segment) -> bool {
     let huge = |segment: &Segment| segment.flags.0 & (F::hugepage.0 | F::nohugepage.0) != 0;
-    let fixed = F::growsdown.0 | F::noreserve.0 | F::accounted.0;
+    let fixed = F::growsdown.0 | F::noreserve.0 | F::accounted.0 | F::droppable.0;
     parent.start == child.start
         && parent.end == child.end
         && parent.shared == child.shared
@@ -209,7 +209,7 @@ fn fills(image: &Image, pid: Pid, inherited_from: Option<Pid>, keep: &[usize]) -
                 // What was inherited is there already.
                 Source::Process(from) if Some(from) == inherited_from && keep.contains(&index) => {}
                 Source::Process(from) => resolve(image, from, range.start.0, range.end(), &mut fill),
-                Source::Zero | Source::File | Source::Parent => {}
+                Source::Zero | Source::File | Source::Guard | Source::Parent => {}
             }
         }
     }
@@ -232,7 +232,7 @@ fn resolve(image: &Image, pid: Pid, start: u64, end: u64, fill: &mut Vec<Fill>) 
                     offset: page * PAGE_SIZE + (from - range.start.0),
                 }),
                 Source::Process(other) => resolve(image, other, from, to, fill),
-                Source::Zero | Source::File | Source::Parent => {}
+                Source::Zero | Source::File | Source::Guard | Source::Parent => {}
             }
         }
     }

@@ -35,10 +35,15 @@ unsafe impl Sync for Region {}
 impl Region {
     /// Maps `bytes` (rounded up to whole words) of zeros, readable and writable.
     pub fn new(bytes: usize, kind: Kind) -> Result<Self> {
-        let words = bytes.div_ceil(8);
         let sharing = if kind.shared { libc::MAP_SHARED } else { libc::MAP_PRIVATE };
         let reserve = if kind.noreserve { libc::MAP_NORESERVE } else { 0 };
-        let flags = libc::MAP_ANONYMOUS | sharing | reserve;
+        Self::with_flags(bytes, sharing | reserve)
+    }
+
+    /// As [`Region::new`], with flags of mmap(2) beside `MAP_ANONYMOUS`. `MAP_FIXED` is left out.
+    pub fn with_flags(bytes: usize, flags: i32) -> Result<Self> {
+        let words = bytes.div_ceil(8);
+        let flags = (flags | libc::MAP_ANONYMOUS) & !(libc::MAP_FIXED | libc::MAP_FIXED_NOREPLACE);
         // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
         let start = unsafe { libc::mmap(null_mut(), words * 8, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
         if start == libc::MAP_FAILED {
@@ -96,12 +101,42 @@ impl Region {
     /// Sets the protection (`PROT_*`) of the pages that hold words `first..first + count`. `EINVAL` when these lie outside or
     /// do not start at a page.
     pub fn protect(&self, first: usize, count: usize, protection: i32) -> Result<()> {
+        let start = self.part(first, count)?;
+        // SAFETY: the range lies in this mapping, in which no Rust object stands but the atomic words.
+        let result = unsafe { libc::mprotect(start.as_ptr().cast(), count * 8, protection) };
+        Errno::result(result).map(drop)
+    }
+
+    /// madvise(2) on the pages that hold words `first..first + count`, which are zeros or guards afterwards by some advice.
+    pub fn advise(&self, first: usize, count: usize, advice: i32) -> Result<()> {
+        let start = self.part(first, count)?;
+        // SAFETY: as for `protect`; a page that is taken away is one of zeros, which are valid words.
+        let result = unsafe { libc::madvise(start.as_ptr().cast(), count * 8, advice) };
+        Errno::result(result).map(drop)
+    }
+
+    /// mlock2(2) of the whole; `on_fault`: pages as they are touched.
+    pub fn lock(&self, on_fault: bool) -> Result<()> {
+        let flags = if on_fault { libc::MLOCK_ONFAULT } else { 0 };
+        // SAFETY: locking changes no contents, and the range is this mapping.
+        let result = unsafe { libc::mlock2(self.start.as_ptr().cast(), self.words * 8, flags) };
+        Errno::result(result).map(drop)
+    }
+
+    /// mseal(2) of the whole, which then stays mapped, with its protection, until the process ends.
+    pub fn seal(&self) -> Result<()> {
+        // SAFETY: sealing changes no contents, and the range is this mapping.
+        let result = unsafe { libc::syscall(libc::SYS_mseal, self.start.as_ptr(), self.words * 8, 0) };
+        Errno::result(result).map(drop)
+    }
+
+    /// The first of these words; `EINVAL` when some lie outside.
+    fn part(&self, first: usize, count: usize) -> Result<NonNull<AtomicU64>> {
         if first.checked_add(count).is_none_or(|end| end > self.words) {
             return Err(Errno::EINVAL);
         }
-        // SAFETY: the range lies in this mapping, in which no Rust object stands but the atomic words.
-        let result = unsafe { libc::mprotect(self.start.add(first).as_ptr().cast(), count * 8, protection) };
-        Errno::result(result).map(drop)
+        // SAFETY: inside the mapping, or just behind it.
+        Ok(unsafe { self.start.add(first) })
     }
 }
 

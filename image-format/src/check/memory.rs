@@ -39,6 +39,7 @@ pub(super) fn check(pid: Pid, process: &ProcessImage, manifest: &Manifest, findi
         let mut problems = range(segment);
         problems.extend(previous.and_then(|previous| order(previous, segment)));
         problems.extend(bits(segment));
+        problems.extend(flags(segment));
         problems.extend(backing(segment, manifest));
         problems.extend(kernel_mapping(segment).and_then(|name| {
             let twice = !kernel.insert(name);
@@ -88,6 +89,18 @@ fn bits(segment: &Segment) -> Vec<String> {
     let protection = unknown("protection", segment.protection.0, known(Protection::NAMES));
     let flags = unknown("flags", segment.flags.0, known(SegmentFlags::NAMES));
     protection.into_iter().chain(flags).collect()
+}
+
+/// Flags that no mapping has together, or not without another.
+fn flags(segment: &Segment) -> Option<String> {
+    use SegmentFlags as F;
+    let has = |flag| segment.flags.contains(flag);
+    if has(F::onfault) && !has(F::locked) {
+        return Some("flags: onfault without locked".to_owned());
+    }
+    let droppable = segment.backing == Backing::Anonymous && !has(F::growsdown) && !has(F::locked);
+    (has(F::droppable) && !droppable)
+        .then(|| "flags: droppable, which only private memory is, neither locked nor growing".to_owned())
 }
 
 /// The name of what the kernel maps by itself, once a process.

@@ -58,6 +58,7 @@ fn sourced(segment: &Segment, source: &Source) -> Option<String> {
         (_, Backing::Vvar | Backing::VvarVclock | Backing::Vsyscall) => {
             Some("these are the kernel's own and have no contents".to_owned())
         }
+        (Source::Guard, _) => None,
         (_, Backing::SysvShm(_)) => Some("the contents of a System V segment lie in sysv.shm.ID".to_owned()),
         (Source::Parent, _) => Some("from a parent image, and this one has none".to_owned()),
         (Source::File, backing) if !matches!(backing, Backing::File(_) | Backing::Unnamed(_)) => {
@@ -106,9 +107,10 @@ impl Taken {
     }
 }
 
-/// The addresses a process names a source for, ascending and joined.
+/// The addresses a process names a source of contents for, ascending and joined.
 fn runs(process: &ProcessImage) -> Vec<(u64, u64)> {
     let ranges = process.segments.iter().flat_map(|segment| &segment.pages);
+    let ranges = ranges.filter(|range| range.source != Source::Guard);
     let mut runs: Vec<(u64, u64)> = ranges.map(|range| (range.start.0, range.end())).collect();
     runs.sort_unstable();
     runs.dedup_by(|next, run| {

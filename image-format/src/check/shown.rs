@@ -80,7 +80,7 @@ fn find(image: &Image, pid: Pid, address: u64, page: &dyn Fn(Pid, u64) -> Option
         match range.source {
             Source::Own(first) => return page(holder, first.checked_add((address - range.start.0) / PAGE_SIZE)?),
             Source::Process(next) => holder = next,
-            Source::Zero | Source::File | Source::Parent => return None,
+            Source::Zero | Source::File | Source::Guard | Source::Parent => return None,
         }
     }
     None

@@ -88,6 +88,18 @@ fn kinds() {
             |i| line(i, 5).flags = SegmentFlags(1 << 20),
             "0x00003002/mem.segments: line 5: flags: 0x100000 is not known here",
         ),
+        (
+            |i| line(i, 5).flags = SegmentFlags::onfault,
+            "0x00003002/mem.segments: line 5: flags: onfault without locked",
+        ),
+        (
+            |i| line(i, 4).flags = SegmentFlags::droppable,
+            "0x00003002/mem.segments: line 4: flags: droppable, which only private memory is, neither locked nor growing",
+        ),
+        (
+            |i| line(i, 5).flags = SegmentFlags(SegmentFlags::droppable.0 | SegmentFlags::locked.0),
+            "0x00003002/mem.segments: line 5: flags: droppable, which only private memory is, neither locked nor growing",
+        ),
         (|i| line(i, 5).shared = true, "0x00003002/mem.segments: line 5: shared: what backs it is private"),
         (|i| line(i, 9).shared = true, "0x00003002/mem.segments: line 9: shared: what backs it is private"),
         (|i| line(i, 8).backing = Backing::Vvar, "0x00003002/mem.segments: line 8: vvar stands there twice"),
@@ -233,6 +245,13 @@ fn pages_of_other_processes() {
             |i| {
                 first(i, 5).pages[0].start.0 += 4096;
                 line(i, 5).pages.push(range(0x7f00_0001_0000, 2, Source::Process(FIRST)));
+            },
+            "0x00003002/mem.segments: line 5: pages at 0x7f0000010000: process 1 names no source of 0x7f0000010000",
+        ),
+        (
+            |i| {
+                first(i, 5).pages[0].source = Source::Guard;
+                line(i, 5).pages.push(range(0x7f00_0001_0000, 1, Source::Process(FIRST)));
             },
             "0x00003002/mem.segments: line 5: pages at 0x7f0000010000: process 1 names no source of 0x7f0000010000",
         ),

@@ -5,9 +5,10 @@
 //! - **Read:** mappings from /proc/PID/smaps, for its VmFlags (it walks the page tables: 10 ms a GiB of 4 KiB pages); which pages are there
 //!   by the PAGEMAP_SCAN ioctl over the whole address space (2 ms a GiB); pages still shared after fork by their frame
 //!   numbers in /proc/PID/pagemap; shared anonymous objects by SEEK_DATA through /proc/PID/map_files. Contents are not read here.
-//! - **Made again:** mapped at the same addresses, filled, protected; children inherit what they still shared.
-//! - **Refused:** replaced files, huge page mappings, devices, userfaultfd, guard regions,
-//!   protection keys, seals, NUMA policies and whatever this module has no name for; with the words of `refuse.rs`.
+//! - **Made again:** mapped at the same addresses, filled, protected; children inherit what they still shared. Guards, locks and at
+//!   last seals come once they are there.
+//! - **Refused:** replaced files, huge page mappings, devices, userfaultfd,
+//!   protection keys, NUMA policies and whatever this module has no name for; with the words of `refuse.rs`.
 //!
 //! Which pages are recorded: of private anonymous memory those that are present or swapped and not the page of zeros; of private
 //! file mappings those that were written (they are anonymous then); of shared file mappings none, the file holds them. A
@@ -40,8 +41,7 @@ use std::collections::BTreeMap;
 /// What is known of a process's memory before its pages get a place in the image.
 struct Space {
     segments: Vec<Segment>,
-    /// Runs of pages with contents in private mappings, ascending and apart.
-    private: Vec<(u64, u64)>,
+    present: pages::Present,
 }
 
 /// Obstacles in the mappings of one process, running or frozen.
@@ -72,8 +72,8 @@ pub fn capture(
     for &process in processes {
         let segments = segments(process, proc, &mut backings, findings)?;
         numa::survey(process, proc, findings)?;
-        let private = pages::private(process, &segments, proc, findings)?;
-        spaces.insert(process.pid, Space { segments, private });
+        let present = pages::present(process, &segments, proc)?;
+        spaces.insert(process.pid, Space { segments, present });
     }
     let mut objects = backings.into_objects();
     let mut placed = BTreeMap::new();
@@ -84,7 +84,9 @@ pub fn capture(
             Some((parent, spaces.get(pid)?))
         });
         let inherited = match parent {
-            Some((parent, theirs)) => fork::shared(process, &space.private, parent, &theirs.private, proc)?,
+            Some((parent, theirs)) => {
+                fork::shared(process, &space.present.private, parent, &theirs.present.private, proc)?
+            }
             None => Vec::new(),
         };
         let parent = parent.map(|(parent, _)| parent.pid);
@@ -132,10 +134,11 @@ fn place_pages(
     let mut segments = space.segments.clone();
     for segment in &mut segments {
         let window = (segment.start.0, segment.end.0);
+        let guards = pages::clip(&space.present.guards, window);
         let mut runs: Vec<(u64, u64, Option<Pid>)> = Vec::new();
         match &segment.backing {
             Backing::Anonymous | Backing::File(_) | Backing::Unnamed(_) if !segment.shared => {
-                let mine = pages::clip(&space.private, window);
+                let mine = pages::clip(&space.present.private, window);
                 for (start, end) in pages::subtract(&mine, inherited) {
                     runs.push((start, end, None));
                 }
@@ -144,7 +147,7 @@ fn place_pages(
                 }
                 runs.sort_unstable();
             }
-            Backing::SharedAnonymous(shared) => runs = objects.place(pid, window, shared),
+            Backing::SharedAnonymous(shared) => runs = objects.place(pid, window, &guards, shared),
             _ => {}
         }
         for (start, end, from) in runs {
@@ -158,6 +161,11 @@ fn place_pages(
             };
             segment.pages.push(PageRange { start: Address(start), count, source });
         }
+        for &(start, end) in &guards {
+            let count = (end - start) / PAGE_SIZE;
+            segment.pages.push(PageRange { start: Address(start), count, source: Source::Guard });
+        }
+        segment.pages.sort_unstable_by_key(|range| range.start);
     }
     segments
 }

@@ -45,12 +45,13 @@ impl Objects {
         Ok(SharedAnonymous { object: object.number, offset: mapping.offset, size: object.size })
     }
 
-    /// The runs of pages of one mapping: addresses, and the process they come from, None for itself. Must be called in the
-    /// order of processes and addresses.
+    /// The runs of pages of one mapping: addresses, and the process they come from, None for itself. What lies below guards is
+    /// out of reach there. Must be called in the order of processes and addresses.
     pub(super) fn place(
         &mut self,
         pid: Pid,
         window: (u64, u64),
+        guards: &[(u64, u64)],
         shared: &SharedAnonymous,
     ) -> Vec<(u64, u64, Option<Pid>)> {
         let Some(object) = self.by_inode.values_mut().find(|object| object.number == shared.object) else {
@@ -58,7 +59,9 @@ impl Objects {
         };
         let delta = window.0.wrapping_sub(shared.offset);
         let reach = (shared.offset, shared.offset.saturating_add(window.1 - window.0));
-        let wanted = pages::clip(&object.data, reach);
+        let guards: Vec<(u64, u64)> =
+            guards.iter().map(|&(start, end)| (start.wrapping_sub(delta), end.wrapping_sub(delta))).collect();
+        let wanted = pages::subtract(&pages::clip(&object.data, reach), &guards);
         let mut runs = Vec::new();
         let address = |offset: u64| offset.wrapping_add(delta);
         for &(start, end, owner, other_delta) in &object.stored {
@@ -133,12 +136,12 @@ mod tests {
         let mut objects = objects(vec![(0, 2 * P), (4 * P, 6 * P)]);
         let base = 100 * P;
         assert_eq!(
-            objects.place(Pid(1), (base, base + 5 * P), &shared(0)),
+            objects.place(Pid(1), (base, base + 5 * P), &[], &shared(0)),
             [(base, base + 2 * P, None), (base + 4 * P, base + 5 * P, None)]
         );
         // The same addresses in a child, and one page more.
         assert_eq!(
-            objects.place(Pid(2), (base, base + 16 * P), &shared(0)),
+            objects.place(Pid(2), (base, base + 16 * P), &[], &shared(0)),
             [
                 (base, base + 2 * P, Some(Pid(1))),
                 (base + 4 * P, base + 5 * P, Some(Pid(1))),
@@ -146,16 +149,35 @@ mod tests {
             ]
         );
         // Elsewhere: the object carries them.
-        assert!(objects.place(Pid(3), (500 * P, 516 * P), &shared(0)).is_empty());
+        assert!(objects.place(Pid(3), (500 * P, 516 * P), &[], &shared(0)).is_empty());
         let mut findings = Findings::default();
         objects.report(&mut findings);
         assert!(findings.blockers.is_empty());
     }
 
     #[test]
+    fn what_lies_below_a_guard_is_named_by_another() {
+        let mut objects = objects(vec![(0, 3 * P)]);
+        let base = 100 * P;
+        let guard = [(base + P, base + 2 * P)];
+        assert_eq!(
+            objects.place(Pid(1), (base, base + 16 * P), &guard, &shared(0)),
+            [(base, base + P, None), (base + 2 * P, base + 3 * P, None)]
+        );
+        assert_eq!(
+            objects.place(Pid(2), (base, base + 16 * P), &[], &shared(0)),
+            [
+                (base, base + P, Some(Pid(1))),
+                (base + P, base + 2 * P, None),
+                (base + 2 * P, base + 3 * P, Some(Pid(1)))
+            ]
+        );
+    }
+
+    #[test]
     fn contents_out_of_reach_are_an_obstacle() {
         let mut objects = objects(vec![(0, 2 * P), (8 * P, 9 * P)]);
-        assert_eq!(objects.place(Pid(1), (P, 3 * P), &shared(0)), [(P, 3 * P, None)]);
+        assert_eq!(objects.place(Pid(1), (P, 3 * P), &[], &shared(0)), [(P, 3 * P, None)]);
         let mut findings = Findings::default();
         objects.report(&mut findings);
         assert!(findings.blockers[0].reason.contains("4096 bytes"), "{:?}", findings.blockers);

@@ -1,6 +1,5 @@
-//! Which pages of private mappings have contents of their own; and sets of address ranges.
+//! Which pages of private mappings have contents of their own, and which are guards; and sets of address ranges.
 
-use super::super::Findings;
 use super::super::proc::Proc;
 use super::super::subject::Process;
 use crate::failure::{Doing, Failure, Kind};
@@ -13,13 +12,17 @@ use std::os::fd::AsFd;
 /// One past the last address of a program with four-level page tables, and where five-level ones begin only on request.
 const TASK_SIZE: u64 = 0x7fff_ffff_f000;
 
-/// Ascending ranges, apart, of the pages in private mappings that must be stored.
-pub(super) fn private(
-    process: &Process,
-    segments: &[Segment],
-    proc: &mut Proc,
-    findings: &mut Findings,
-) -> Result<Vec<(u64, u64)>, Failure> {
+/// What the page tables say, as ascending ranges, apart.
+#[derive(Debug, Default)]
+pub(super) struct Present {
+    /// Pages of private mappings that must be stored.
+    pub(super) private: Vec<(u64, u64)>,
+    /// Guards (MADV_GUARD_INSTALL), in mappings of any kind.
+    pub(super) guards: Vec<(u64, u64)>,
+}
+
+/// Goes through the page tables of a process.
+pub(super) fn present(process: &Process, segments: &[Segment], proc: &mut Proc) -> Result<Present, Failure> {
     let path = layout::process_file(process.pid, "mem.pages");
     let pagemap = proc.file(format_args!("{}/pagemap", process.host)).doing(|| format!("{path}: opening pagemap"))?;
     let masks = CategoryMasks {
@@ -42,7 +45,7 @@ pub(super) fn private(
         ));
     }
     scanned.doing(|| format!("{path}: listing present pages"))?;
-    let mut pages = Vec::new();
+    let mut present = Present::default();
     let mut regions = regions.into_iter().peekable();
     for segment in segments {
         let (start, end) = (segment.start.0, segment.end.0);
@@ -53,13 +56,9 @@ pub(super) fn private(
             }
             let (from, to) = (region.start.max(start), region.end.min(end));
             if region.categories & category::GUARD != 0 {
-                findings.block(
-                    format!("{}: {from:#x}-{to:#x}", layout::process_file(process.pid, "mem.segments")),
-                    "has guard pages (MADV_GUARD_INSTALL), which are not carried yet",
-                    "Use mprotect with PROT_NONE for guards",
-                );
+                push(&mut present.guards, from, to);
             } else if region.categories & category::FILE == 0 && is_private(segment) {
-                push(&mut pages, from, to);
+                push(&mut present.private, from, to);
             }
             if region.end > end {
                 break;
@@ -67,7 +66,7 @@ pub(super) fn private(
             regions.next();
         }
     }
-    Ok(pages)
+    Ok(present)
 }
 
 /// Whether this kernel has guard pages (since 6.13); only since 6.15 does it also tell where they are.

@@ -11,25 +11,21 @@ pub(super) fn object(pid: Pid, mapping: &Mapping) -> String {
 }
 
 /// Flags that follow from the protection and the backing, or that say nothing a program could see.
-const IMPLIED: [&[u8; 2]; 14] =
-    [b"rd", b"wr", b"ex", b"sh", b"mr", b"mw", b"me", b"ms", b"sd", b"ac", b"nr", b"gd", b"lo", b"dc"];
+const IMPLIED: [&[u8; 2]; 15] =
+    [b"rd", b"wr", b"ex", b"sh", b"mr", b"mw", b"me", b"ms", b"sd", b"ac", b"nr", b"gd", b"lo", b"dc", b"gu"];
 /// Further flags that are carried.
-const CARRIED: [&[u8; 2]; 7] = [b"dd", b"wf", b"hg", b"nh", b"mg", b"sr", b"rr"];
+const CARRIED: [&[u8; 2]; 10] = [b"dd", b"wf", b"hg", b"nh", b"mg", b"sr", b"rr", b"sl", b"dp", b"lf"];
 
 /// Flags with words of their own.
-const REFUSED: [(&[u8; 2], &str); 12] = [
+const REFUSED: [(&[u8; 2], &str); 8] = [
     (b"ht", "maps huge pages of hugetlbfs"),
     (b"um", "is registered with userfaultfd"),
     (b"uw", "is registered with userfaultfd for write protection"),
     (b"ui", "is registered with userfaultfd for minor faults"),
     (b"ss", "is a shadow stack"),
-    (b"sl", "is sealed (mseal)"),
-    (b"dp", "may be dropped by the kernel (MAP_DROPPABLE)"),
-    (b"lf", "is locked as it is touched (mlock2 MLOCK_ONFAULT)"),
     (b"io", "maps the memory of a device"),
     (b"pf", "maps pages of a driver"),
     (b"mm", "maps pages of a driver"),
-    (b"gu", "has guard pages (MADV_GUARD_INSTALL)"),
 ];
 
 /// Adds an obstacle for every flag in the way.

@@ -5,13 +5,13 @@ use crate::failure::{Doing, Failure, Kind};
 use crate::plan::{MemoryPlan, Plan};
 use crate::resource::unnamed::Made;
 use crfs_tracee::{Arg, Batch, HostPid};
-use image_format::memory::{Backing, MappedFile, Segment, SegmentFlags, SysvShm};
+use image_format::memory::{Backing, MappedFile, Segment, SegmentFlags, Source, SysvShm};
 use image_format::process::MemoryLayout;
 use image_format::types::PAGE_SIZE;
 use image_format::{Bytes, Image, ProcessImage, Timespec, layout};
 use libc::{
     MADV_DODUMP, MADV_DONTDUMP, MADV_DONTFORK, MADV_DONTNEED, MADV_HUGEPAGE, MADV_MERGEABLE, MADV_NOHUGEPAGE,
-    MADV_NORMAL, MADV_POPULATE_WRITE, MADV_RANDOM, MADV_SEQUENTIAL, MADV_WIPEONFORK, MAP_ANONYMOUS,
+    MADV_NORMAL, MADV_POPULATE_WRITE, MADV_RANDOM, MADV_SEQUENTIAL, MADV_WIPEONFORK, MAP_ANONYMOUS, MAP_DROPPABLE,
     MAP_FIXED_NOREPLACE, MAP_GROWSDOWN, MAP_NORESERVE, MAP_PRIVATE, MAP_SHARED, PROT_WRITE,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,6 +23,8 @@ use std::os::unix::fs::FileExt;
 const ARCH_MAP_VDSO_64: u64 = 0x2003;
 const PR_SET_MM: u64 = 35;
 const PR_SET_MM_MAP: u64 = 14;
+/// Makes pages guards (include/uapi/asm-generic/mman-common.h, v6.18).
+const MADV_GUARD_INSTALL: i32 = 102;
 /// The user address space ends one page below 2^47 (TASK_SIZE_MAX).
 const TASK_SIZE: u64 = 0x7fff_ffff_f000;
 
@@ -200,8 +202,10 @@ pub fn map(
         close(batch, fd);
     }
     for segment in plan.advise.iter().filter_map(|&index| process.segments.get(index)) {
-        for advice in [MADV_NORMAL, MADV_DODUMP] {
-            advise(batch, segment, advice);
+        advise(batch, segment, MADV_NORMAL);
+        // What the kernel may drop is never dumped, and saying otherwise is EINVAL.
+        if !segment.flags.contains(SegmentFlags::dontdump) {
+            advise(batch, segment, MADV_DODUMP);
         }
         advise_early(batch, segment);
     }
@@ -269,7 +273,12 @@ fn map_segment(batch: &mut Batch, segment: &Segment, fd: Option<Arg>) {
         Backing::Anonymous => 0,
     };
     let has = |flag: SegmentFlags| segment.flags.contains(flag);
-    let mut flags = MAP_FIXED_NOREPLACE | if segment.shared { MAP_SHARED } else { MAP_PRIVATE };
+    let mut flags = MAP_FIXED_NOREPLACE;
+    flags |= match segment.shared {
+        true => MAP_SHARED,
+        false if has(SegmentFlags::droppable) => MAP_DROPPABLE,
+        false => MAP_PRIVATE,
+    };
     for (flag, wanted) in [
         (MAP_ANONYMOUS, fd.is_none()),
         (MAP_GROWSDOWN, has(SegmentFlags::growsdown)),
@@ -317,7 +326,7 @@ fn is_writable(segment: &Segment) -> bool {
 pub fn protect_filled(batch: &mut Batch, process: &ProcessImage, plan: &MemoryPlan) {
     let mapped = plan.map.iter().filter_map(|&index| process.segments.get(index));
     for segment in mapped.filter(|segment| accounted_by_writing(segment)) {
-        if segment.backing == Backing::Anonymous && segment.pages.is_empty() {
+        if segment.backing == Backing::Anonymous && segment.pages.iter().all(|range| range.source == Source::Guard) {
             for advice in [MADV_POPULATE_WRITE, MADV_DONTNEED] {
                 let args = [segment.start.0.into(), PAGE_SIZE.into(), advice.into()];
                 batch.call(libc::SYS_madvise, &args, "madvise");
@@ -337,9 +346,14 @@ fn advise(batch: &mut Batch, segment: &Segment, advice: i32) {
     batch.call(libc::SYS_madvise, &[segment.start.0.into(), length.into(), advice.into()], "madvise");
 }
 
-/// What would keep children from inheriting, and what must come after the contents.
+/// What would keep children from inheriting, and what must come after the contents; then seals, after which a mapping stays as it is.
 pub fn advise_late(batch: &mut Batch, process: &ProcessImage) {
     for segment in &process.segments {
+        let guards = segment.pages.iter().filter(|range| range.source == Source::Guard);
+        for guard in guards.clone() {
+            let args = [guard.start.0.into(), (guard.end() - guard.start.0).into(), MADV_GUARD_INSTALL.into()];
+            batch.call(libc::SYS_madvise, &args, "madvise(MADV_GUARD_INSTALL)");
+        }
         for (flag, advice) in [
             (SegmentFlags::dontfork, MADV_DONTFORK),
             (SegmentFlags::wipeonfork, MADV_WIPEONFORK),
@@ -351,13 +365,18 @@ pub fn advise_late(batch: &mut Batch, process: &ProcessImage) {
         }
         if segment.flags.contains(SegmentFlags::locked) {
             let length = segment.end.0 - segment.start.0;
-            let args = [segment.start.0.into(), length.into(), 0u64.into()];
-            if segment.protection.0 == 0 {
+            let flags = if segment.flags.contains(SegmentFlags::onfault) { libc::MLOCK_ONFAULT } else { 0 };
+            let args = [segment.start.0.into(), length.into(), flags.into()];
+            if segment.protection.0 == 0 || guards.count() > 0 {
                 // It is locked nevertheless; ENOMEM is for the pages, which nobody may touch and which are not made present.
                 batch.attempt(libc::SYS_mlock2, &args, "mlock2");
             } else {
                 batch.call(libc::SYS_mlock2, &args, "mlock2");
             }
+        }
+        if segment.flags.contains(SegmentFlags::sealed) {
+            let length = segment.end.0 - segment.start.0;
+            batch.call(libc::SYS_mseal, &[segment.start.0.into(), length.into(), 0u64.into()], "mseal");
         }
     }
 }

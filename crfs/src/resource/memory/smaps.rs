@@ -25,7 +25,7 @@ pub(super) struct Mapping {
 }
 
 /// Flags that are carried, by their letters.
-const CARRIED: [(&[u8; 2], SegmentFlags); 12] = [
+const CARRIED: [(&[u8; 2], SegmentFlags); 15] = [
     (b"gd", SegmentFlags::growsdown),
     (b"ac", SegmentFlags::accounted),
     (b"nr", SegmentFlags::noreserve),
@@ -38,6 +38,9 @@ const CARRIED: [(&[u8; 2], SegmentFlags); 12] = [
     (b"mg", SegmentFlags::mergeable),
     (b"sr", SegmentFlags::sequential),
     (b"rr", SegmentFlags::random),
+    (b"dp", SegmentFlags::droppable),
+    (b"lf", SegmentFlags::onfault),
+    (b"sl", SegmentFlags::sealed),
 ];
 
 impl Mapping {
