@@ -73,6 +73,8 @@ pub enum FileKind {
     Device(Device),
     /// One end of a pipe.
     Pipe(Pipe),
+    /// One end of a pipe with a name.
+    Fifo(Fifo),
     /// eventfd(2).
     Eventfd(Eventfd),
     /// epoll_create(2).
@@ -94,6 +96,16 @@ pub enum FileKind {
 }
 
 impl File {
+    /// The pipe that this is an end of, with or without a name.
+    #[must_use]
+    pub fn pipe(&self) -> Option<&Pipe> {
+        match &self.kind {
+            FileKind::Pipe(pipe) => Some(pipe),
+            FileKind::Fifo(fifo) => Some(&fifo.pipe),
+            _ => None,
+        }
+    }
+
     /// Bytes of the raw file beside a socket's entry.
     #[must_use]
     pub fn queue_size(&self) -> u64 {
@@ -163,6 +175,20 @@ pub struct Pipe {
     pub capacity: u64,
     /// Bytes queued.
     pub queued: u64,
+    /// The bytes of each packet that is queued, first in first, as written with O_DIRECT; empty where bytes have no boundaries.
+    pub packets: Vec<u32>,
+}
+
+/// One end of a pipe with a name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fifo {
+    /// Its path inside the container. May be edited.
+    pub path: Bytes,
+    /// Open for reading, and nobody has opened it for writing since: poll(2) does not report POLLHUP yet.
+    pub awaits_writer: bool,
+    /// The pipe behind it, which all who have it open share.
+    pub pipe: Pipe,
 }
 
 /// An eventfd.

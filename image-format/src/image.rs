@@ -229,7 +229,7 @@ impl Image {
             if file.queue_size() > 0 {
                 paths.push(entry(layout::socket_data(id), PathKind::Raw, Some(file.queue_size())));
             }
-            if let crate::files::FileKind::Pipe(pipe) = &file.kind {
+            if let Some(pipe) = file.pipe() {
                 paths.push(entry(layout::pipe_data(pipe.pipe), PathKind::Raw, Some(pipe.queued)));
             }
         }

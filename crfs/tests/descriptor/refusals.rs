@@ -4,8 +4,8 @@ use crate::world::World;
 use crfs::failure::{Failure, Kind};
 use crfs::resource::descriptor::Descriptors;
 use image_format::files::{
-    Device, Directory, Epoll, EpollTarget, Eventfd, File, FileKind, OpenFlags, Pipe, ProcFile, RegularFile, Stdio,
-    Stream, Timerfd,
+    Device, Directory, Epoll, EpollTarget, Eventfd, Fifo, File, FileKind, OpenFlags, Pipe, ProcFile, RegularFile,
+    Stdio, Stream, Timerfd,
 };
 use image_format::{Bytes, FileId, Hex, Timespec};
 use std::collections::BTreeMap;
@@ -185,7 +185,7 @@ fn no_path_leads_out_of_the_root() {
 #[test]
 fn pipes_that_cannot_be() {
     let world = World::new();
-    let good = Pipe { pipe: 1, capacity: 65536, queued: 3 };
+    let good = Pipe { pipe: 1, capacity: 65536, queued: 3, packets: Vec::new() };
     let ends = |record: &Pipe| [pipe(0, record.clone()), pipe(WRONLY, record.clone())];
     let says = |files: &[File], words: &str| {
         let failure = refused(&world, files);
@@ -206,6 +206,42 @@ fn pipes_that_cannot_be() {
     says(&[reader.clone(), other], "capacity and queued differ");
     says(&[reader.clone(), pipe(3, good.clone())], "exclude each other");
     says(&[reader, pipe(1 << 40, good)], "cannot be restored");
+}
+
+#[test]
+fn fifos_that_are_not_as_they_were() {
+    let world = World::new();
+    let [path, other] = ["fifo", "other"].map(|name| world.path(name));
+    for path in [&path, &other] {
+        nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    }
+    let plain = world.file("plain", b"");
+    std::fs::create_dir_all(world.path("files")).unwrap();
+    world.file("files/pipe.1", b"abc");
+    let end = |path: &Path, flags| {
+        let pipe = Pipe { pipe: 1, capacity: 65536, queued: 3, packets: Vec::new() };
+        let kind = FileKind::Fifo(Fifo { path: bytes(path), awaits_writer: false, pipe });
+        File { flags: OpenFlags(flags), position: 0, owner: None, kind }
+    };
+    let says = |files: &[File], words: &str| {
+        let failure = refused(&world, files);
+        assert_eq!((failure.kind, failure.chain.len()), (Kind::Incompatible, 1), "{failure:?}");
+        assert!(failure.chain[0].starts_with("files/0x0000000") && failure.chain[0].contains(words), "{failure:?}");
+    };
+    open(&world, &[end(&path, 0), end(&path, WRONLY)], &mut Vec::new()).unwrap();
+    says(&[end(&world.path("vanished"), 0)], "not found");
+    says(&[end(&plain, 0)], "it is no FIFO here");
+    says(&[end(&path, 0), end(&other, RDWR)], "it is another FIFO than");
+    // Somebody reads, writes, or left something.
+    let mut both = std::fs::File::options().read(true).write(true).open(&path).unwrap();
+    says(&[end(&path, 0)], "somebody else has it open");
+    let opened = |read| std::fs::File::options().read(read).write(!read).open(&path).unwrap();
+    let (reader, writer) = (opened(true), opened(false));
+    both.write_all(b"x").unwrap();
+    drop((both, reader));
+    says(&[end(&path, 0)], "somebody else has it open");
+    drop(writer);
+    open(&world, &[end(&path, 0)], &mut Vec::new()).unwrap();
 }
 
 #[test]

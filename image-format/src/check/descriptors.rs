@@ -1,7 +1,7 @@
 //! `fds` and `files/`: descriptors name descriptions that are there, and descriptions ask for what can be opened.
 
 use super::{Findings, absolute, duration, time};
-use crate::files::{FileKind, Pidfd, Pipe, Timerfd};
+use crate::files::{FileKind, OpenFlags, Pidfd, Pipe, Timerfd};
 use crate::image::Image;
 use crate::layout::{STDIOS, file_entry, process_file};
 use crate::types::{FileId, PAGE_SIZE};
@@ -96,6 +96,7 @@ fn kind(kind: &FileKind) -> Vec<String> {
         FileKind::Proc(file) => vec![path(&file.path)],
         FileKind::Device(device) => vec![path(&device.path)],
         FileKind::Pipe(one) => vec![pipe(one)],
+        FileKind::Fifo(fifo) => vec![path(&fifo.path), pipe(&fifo.pipe)],
         FileKind::Eventfd(eventfd) => {
             // The one value that write(2) refuses (fs/eventfd.c, v6.18).
             vec![(eventfd.count.0 == u64::MAX).then(|| "count: a counter ends one below 2^64 - 1".to_owned())]
@@ -119,8 +120,20 @@ fn pipe(pipe: &Pipe) -> Option<String> {
     if pipe.capacity < PAGE_SIZE || pipe.capacity > 1 << 31 || !pipe.capacity.is_power_of_two() {
         return Some(format!("capacity {}: a pipe's is a power of two from 4096 to 2^31", pipe.capacity));
     }
-    let Pipe { queued, capacity, .. } = pipe;
-    (queued > capacity).then(|| format!("queued {queued}: more than its capacity of {capacity}"))
+    let Pipe { queued, capacity, packets, .. } = pipe;
+    if queued > capacity {
+        return Some(format!("queued {queued}: more than its capacity of {capacity}"));
+    }
+    // Each packet has a page of its own.
+    let page = u32::try_from(PAGE_SIZE).unwrap_or(u32::MAX);
+    if let Some(odd) = packets.iter().find(|&&packet| packet == 0 || packet > page) {
+        return Some(format!("packets: {odd}: a packet has 1 to {page} bytes"));
+    }
+    if packets.len() as u64 > capacity / PAGE_SIZE {
+        return Some(format!("packets: {} do not fit into {capacity} bytes, each in a page of its own", packets.len()));
+    }
+    let sum: u64 = packets.iter().map(|&packet| u64::from(packet)).sum();
+    (!packets.is_empty() && sum != *queued).then(|| format!("packets: {sum} bytes, but queued says {queued}"))
 }
 
 fn timerfd(timer: &Timerfd) -> Vec<Option<String>> {
@@ -149,10 +162,14 @@ fn pidfds(image: &Image, findings: &mut Findings) {
 
 /// All ends of a pipe say the same about it.
 fn pipes(image: &Image, findings: &mut Findings) {
-    let mut first: BTreeMap<u32, (FileId, &Pipe)> = BTreeMap::new();
+    let mut first = BTreeMap::new();
+    let is_fifo = |kind: &FileKind| matches!(kind, FileKind::Fifo(_));
+    let writes = |flags: OpenFlags| flags.0 & (OpenFlags::O_WRONLY.0 | OpenFlags::O_RDWR.0) != 0;
+    let ends = image.files.iter().filter(|(_, file)| writes(file.flags));
+    let writers: BTreeMap<u32, FileId> = ends.filter_map(|(&id, file)| Some((file.pipe()?.pipe, id))).collect();
     for (&id, file) in &image.files {
-        let FileKind::Pipe(pipe) = &file.kind else { continue };
-        let (other, theirs) = *first.entry(pipe.pipe).or_insert((id, pipe));
+        let Some(pipe) = file.pipe() else { continue };
+        let (other, theirs, other_kind) = *first.entry(pipe.pipe).or_insert((id, pipe, &file.kind));
         let other = file_entry(other);
         let number = pipe.pipe;
         if pipe.capacity != theirs.capacity {
@@ -162,6 +179,18 @@ fn pipes(image: &Image, findings: &mut Findings) {
         if pipe.queued != theirs.queued {
             let (ours, theirs) = (pipe.queued, theirs.queued);
             findings.add(&file_entry(id), format!("queued {ours}, but {other} says {theirs} of pipe {number}"));
+        }
+        if pipe.packets != theirs.packets {
+            findings.add(&file_entry(id), format!("packets: {other} has others of pipe {number}"));
+        }
+        if is_fifo(&file.kind) != is_fifo(other_kind) {
+            findings.add(&file_entry(id), format!("pipe {number}: one of this and {other} has a name"));
+        }
+        if let FileKind::Fifo(fifo) = &file.kind
+            && fifo.awaits_writer
+            && let Some(&writer) = writers.get(&number)
+        {
+            findings.add(&file_entry(id), format!("awaits_writer: {} is open for writing", file_entry(writer)));
         }
     }
 }

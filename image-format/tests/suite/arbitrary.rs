@@ -141,7 +141,7 @@ wrappers! {
 }
 
 choices! {
-    FileKind [] [Regular, Unnamed, Directory, Device, Pipe, Eventfd, Epoll, Timerfd, Signalfd, Proc, Pidfd, Tty, UnixSocket, InetSocket]
+    FileKind [] [Regular, Unnamed, Directory, Device, Pipe, Fifo, Eventfd, Epoll, Timerfd, Signalfd, Proc, Pidfd, Tty, UnixSocket, InetSocket]
     Stream [Log, Console] []
     TtySide [Master, Slave, Controlling] []
     SlaveState [Unopened, Open, Closed] []
@@ -185,7 +185,8 @@ records! {
     image_format::files::Directory { path }
     image_format::files::ProcFile { path }
     Device { path, major, minor }
-    Pipe { pipe, capacity, queued }
+    Pipe { pipe, capacity, queued, packets }
+    image_format::files::Fifo { path, awaits_writer, pipe }
     Eventfd { count, semaphore }
     image_format::files::Pidfd { pid, thread }
     Epoll { targets }

@@ -2,7 +2,7 @@
 
 use crate::check::{CHILD, FIRST, each_is_told, file, process};
 use crate::golden;
-use image_format::files::{EpollTarget, FileKind, Owner, OwnerKind, Pidfd, Stdio, Stream};
+use image_format::files::{EpollTarget, Fifo, FileKind, Owner, OwnerKind, Pidfd, Stdio, Stream};
 use image_format::process::Fd;
 use image_format::{Bytes, FileId, Hex, Image, Pid, check};
 
@@ -135,6 +135,24 @@ fn files() {
     ]);
 }
 
+/// Gives an end of a pipe a name.
+fn name(image: &mut image_format::Image, end: u32, awaits_writer: bool) {
+    let file = file(image, end);
+    let FileKind::Pipe(pipe) = file.kind.clone() else { panic!("no pipe") };
+    file.kind = FileKind::Fifo(Fifo { path: "/run/fifo".into(), awaits_writer, pipe });
+}
+
+#[test]
+fn fifos() {
+    each_is_told(&[(
+        |i| {
+            name(i, 4, true);
+            name(i, 5, false);
+        },
+        "files/0x00000004: awaits_writer: files/0x00000005 is open for writing",
+    )]);
+}
+
 #[test]
 fn pipes() {
     each_is_told(&[
@@ -144,6 +162,11 @@ fn pipes() {
         ),
         (|i| kind!(i, 5, Pipe).queued = 13, "files/0x00000005: queued 13, but files/0x00000004 says 12 of pipe 1"),
         (|i| kind!(i, 5, Pipe).pipe = 0, "files/0x00000005: pipe 0: pipes are counted from 1"),
+        (
+            |i| kind!(i, 5, Pipe).packets = vec![5, 7],
+            "files/0x00000005: packets: files/0x00000004 has others of pipe 1",
+        ),
+        (|i| name(i, 5, false), "files/0x00000005: pipe 1: one of this and files/0x00000004 has a name"),
     ]);
     let both = |edit: fn(&mut image_format::files::Pipe), expected: &str| {
         let mut image = golden::image();
@@ -154,6 +177,13 @@ fn pipes() {
         let told: Vec<String> = told.iter().map(ToString::to_string).collect();
         assert_eq!(told, [format!("files/0x00000004: {expected}"), format!("files/0x00000005: {expected}")]);
     };
+    both(|pipe| pipe.packets = vec![5, 8], "packets: 13 bytes, but queued says 12");
+    both(|pipe| pipe.packets = vec![12, 0], "packets: 0: a packet has 1 to 4096 bytes");
+    both(|pipe| pipe.packets = vec![4097], "packets: 4097: a packet has 1 to 4096 bytes");
+    both(
+        |pipe| (pipe.packets, pipe.capacity) = (vec![5, 7], 4096),
+        "packets: 2 do not fit into 4096 bytes, each in a page of its own",
+    );
     both(|pipe| pipe.queued = 65537, "queued 65537: more than its capacity of 65536");
     both(|pipe| pipe.capacity = 65537, "capacity 65537: a pipe's is a power of two from 4096 to 2^31");
     both(|pipe| pipe.capacity = 2048, "capacity 2048: a pipe's is a power of two from 4096 to 2^31");

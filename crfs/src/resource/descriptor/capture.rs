@@ -2,7 +2,7 @@
 
 use super::Descriptors;
 use super::gather::{Description, Table};
-use super::holders::{Kernel, pipes_held_by_others};
+use super::holders::Kernel;
 use super::in_flight::{self, InFlight};
 use super::place::Place;
 use super::refused::{self, Refusal};
@@ -15,14 +15,14 @@ use crate::resource::{
     signalfd, socket, timerfd, tty, unix_socket,
 };
 use crfs_kstate::{KernelState, Task};
-use image_format::files::{Epoll, EpollTarget, File, FileKind, OpenFlags, Owner, Pipe, Stdio, Stream};
+use image_format::files::{Epoll, EpollTarget, File, FileKind, OpenFlags, Owner, Stdio, Stream};
 use image_format::layout::process_file;
 use image_format::locks::{Lock, LockKind};
 use image_format::process::Fd;
 use image_format::tty::Tty;
-use image_format::{FileId, Hex, Pid};
+use image_format::{Bytes, FileId, Hex, Pid};
 use nix::sys::statfs::statfs;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Captures the descriptors of the processes (pid in the container, pid on the host).
@@ -79,25 +79,28 @@ pub fn capture(
 }
 
 /// A description on its way to a record.
-enum Draft {
+pub(super) enum Draft {
     Done(FileKind),
-    Pipe,
+    /// An end of a pipe, with its path if it has a name.
+    Pipe {
+        path: Option<Bytes>,
+    },
     Tty,
     Socket,
     Epoll(Vec<epoll::Target>),
     Refused,
 }
 
-struct Pass<'a> {
-    table: &'a Table,
-    kernel: Option<&'a Kernel<'a>>,
+pub(super) struct Pass<'a> {
+    pub(super) table: &'a Table,
+    pub(super) kernel: Option<&'a Kernel<'a>>,
     console: Option<&'a Pause>,
     findings: &'a mut Findings,
     unnamed: &'a mut Unnamed,
     /// One for each description of the table.
-    drafts: Vec<Draft>,
+    pub(super) drafts: Vec<Draft>,
     owners: BTreeMap<usize, Owner>,
-    out: Descriptors,
+    pub(super) out: Descriptors,
 }
 
 impl Pass<'_> {
@@ -152,62 +155,6 @@ impl Pass<'_> {
         }
     }
 
-    /// Puts the ends of each pipe together, in the order in which the pipes were met.
-    fn pipes(&mut self, processes: &[(Pid, i32)]) -> Result<(), Failure> {
-        let mut order = Vec::new();
-        let mut groups: HashMap<(u64, u64), Vec<usize>> = HashMap::new();
-        for (index, Description { seen, .. }) in self.table.descriptions.iter().enumerate() {
-            if pipe::is_end(seen) {
-                let group = groups.entry(seen.inode()).or_default();
-                if group.is_empty() {
-                    order.push(seen.inode());
-                }
-                group.push(index);
-            }
-        }
-        // Of pipes that no process of the container holds, and without the kernel of any, only /proc tells who else does.
-        let in_flight = |index: &usize| self.table.descriptions[*index].seen.holder.pid == in_flight::IN_FLIGHT;
-        let unknown = order.iter().filter(|inode| self.kernel.is_none() || groups[*inode].iter().all(in_flight));
-        let inodes: HashSet<u64> = unknown.map(|&(_, inode)| inode).collect();
-        let outside = if inodes.is_empty() {
-            HashSet::new()
-        } else {
-            // What is in messages is held by this process too, while it looks at them.
-            let looking = self.table.descriptions.iter().any(|one| one.seen.holder.pid == in_flight::IN_FLIGHT);
-            let own = looking.then(|| std::process::id().cast_signed());
-            pipes_held_by_others(&inodes, &processes.iter().map(|&(_, host)| host).chain(own).collect())
-        };
-        let mut number = 0u32;
-        for inode in order {
-            let group = &groups[&inode];
-            if group.iter().any(|&index| matches!(self.drafts[index], Draft::Refused)) {
-                // Named already.
-                group.iter().for_each(|&index| self.drafts[index] = Draft::Refused);
-                continue;
-            }
-            number += 1;
-            let table = self.table;
-            let ends: Vec<&Seen> = group.iter().map(|&index| &table.descriptions[index].seen).collect();
-            let contents = self.contents(&ends, outside.contains(&inode.1))?;
-            match contents {
-                Ok(pipe::Contents { capacity, queued }) => {
-                    let record = Pipe { pipe: number, capacity, queued: queued.len() as u64 };
-                    for &index in group {
-                        self.drafts[index] = Draft::Done(FileKind::Pipe(record.clone()));
-                    }
-                    self.out.pipes.insert(number, queued);
-                }
-                Err(refusal) => {
-                    for &index in group {
-                        self.drafts[index] = Draft::Refused;
-                    }
-                    self.refuse(ends[0].holder, refusal);
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// Puts the sides of each terminal together.
     fn ttys(&mut self, place: &Place) -> Result<(), Failure> {
         let mut pairs: BTreeMap<u32, Vec<(usize, tty::Side)>> = BTreeMap::new();
@@ -251,21 +198,6 @@ impl Pass<'_> {
             }
         }
         Ok(())
-    }
-
-    /// What is in a pipe; nothing is read from one whose processes run. `outside`: a process that is not the container's was seen with
-    /// an end of it.
-    fn contents(&self, ends: &[&Seen], outside: bool) -> Result<Result<pipe::Contents, Refusal>, Failure> {
-        match (self.kernel, pipe::check(ends)) {
-            (_, Ok(Some(refusal))) => Ok(Err(refusal)),
-            _ if outside => Ok(Err(pipe::held_outside(ends[0]))),
-            (None, _) => Ok(Ok(pipe::Contents { capacity: 0, queued: Vec::new() })),
-            (Some(_), Err(failure)) => Err(failure),
-            (Some(kernel), Ok(None)) => match other_ends(kernel, ends) {
-                Some(refusal) => Ok(Err(refusal)),
-                None => pipe::capture(ends),
-            },
-        }
     }
 
     /// Captures the sockets of each family together: their records name each other.
@@ -370,7 +302,7 @@ impl Pass<'_> {
                 Draft::Refused => Ok(None),
                 Draft::Done(kind) => epoll::check_target(target, kind).map(|events| Some(record(events))),
                 // Another instance, whose own turn is yet to come; pipes had theirs.
-                Draft::Epoll(_) | Draft::Pipe | Draft::Tty | Draft::Socket => {
+                Draft::Epoll(_) | Draft::Pipe { .. } | Draft::Tty | Draft::Socket => {
                     let kind = FileKind::Epoll(Epoll { targets: Vec::new() });
                     epoll::check_target(target, &kind).map(|events| Some(record(events)))
                 }
@@ -436,7 +368,7 @@ impl Pass<'_> {
         !tty.hung_up && self.out.ttys.get(&tty.number).is_some_and(|pty| pty.console.is_some())
     }
 
-    fn refuse(&mut self, holder: Holder, refusal: Refusal) {
+    pub(super) fn refuse(&mut self, holder: Holder, refusal: Refusal) {
         self.findings.block(object(holder), refusal.reason, refusal.remedy);
     }
 }
@@ -473,23 +405,10 @@ fn draft(seen: &Seen, processes: &[(Pid, i32)], place: &Place, unnamed: &mut Unn
             Some(record) => record.map(|record| Draft::Done(FileKind::Device(record))),
             None => Err(refused::by_type(seen)),
         },
-        libc::S_IFIFO if pipe::is_end(seen) => Ok(Draft::Pipe),
+        libc::S_IFIFO if pipe::is_unnamed(seen) => Ok(Draft::Pipe { path: None }),
+        libc::S_IFIFO if pipe::is_end(seen) => Ok(Draft::Pipe { path: Some(place.path(seen, "FIFO")?) }),
         libc::S_IFSOCK if !seen.is_path() => Ok(Draft::Socket),
         _ => Err(refused::by_type(seen)),
-    }
-}
-
-/// Whether an end of the pipe is outside, from the counts of the whole system.
-fn other_ends(kernel: &Kernel<'_>, ends: &[&Seen]) -> Option<Refusal> {
-    // One that only messages carry was looked for in /proc.
-    let held = ends.iter().find(|end| end.holder.pid != in_flight::IN_FLIGHT)?;
-    let Holder { host, fd, .. } = held.holder;
-    match kernel.pipe_ends(host, fd) {
-        Ok(counts) => pipe::check_ends(ends, counts),
-        Err(reason) => Some(Refusal::new(
-            format!("{}: whether its other end is outside the container cannot be told: {reason}", ends[0].name()),
-            "Run the program without pipes, or on a kernel whose memory layout is known.",
-        )),
     }
 }
 

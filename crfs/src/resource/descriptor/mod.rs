@@ -25,6 +25,7 @@ mod gather;
 mod holders;
 pub(super) mod in_flight;
 pub mod inject;
+mod pipes;
 pub(super) mod place;
 pub(super) mod refused;
 pub(super) mod reopen;

@@ -124,6 +124,11 @@ pub(crate) fn unnamed_in_message(name: &str) -> Refusal {
     Refusal::new(format!("file {name} has no name any more, and only a message holds it"), RECEIVE)
 }
 
+/// A pipe with a name of which all descriptions are under way.
+pub(crate) fn fifo_in_message(name: &str) -> Refusal {
+    Refusal::new(format!("FIFO {name} is held by a message only"), RECEIVE)
+}
+
 /// A description whose file type has no module.
 pub(crate) fn by_type(seen: &Seen) -> Refusal {
     let name = seen.name();
@@ -131,10 +136,7 @@ pub(crate) fn by_type(seen: &Seen) -> Refusal {
         libc::S_IFSOCK => socket::refuse(seen),
         libc::S_IFCHR => character_device(seen),
         libc::S_IFBLK => Refusal::new(format!("block device {name} cannot be carried"), CLOSE),
-        libc::S_IFIFO => Refusal::new(
-            format!("FIFO {name} (a pipe with a name) cannot be carried"),
-            "Use a pipe without a name, or have the program close it before the freeze.",
-        ),
+        libc::S_IFIFO => Refusal::new(format!("FIFO {name} as a mere place (O_PATH) cannot be carried"), CLOSE),
         libc::S_IFLNK => Refusal::new(format!("symbolic link {name} itself (O_PATH) cannot be carried"), CLOSE),
         other => Refusal::new(format!("{name} of file type {other:#o} cannot be carried"), CLOSE),
     }

@@ -3,7 +3,7 @@
 use crate::failure::{Doing, Failure, Kind};
 use crate::resource::unnamed::Made;
 use crate::resource::{device, directory, epoll, eventfd, lock, pipe, proc_file, regular_file, signalfd, timerfd, tty};
-use image_format::files::{File, FileKind, OpenFlags, Stream};
+use image_format::files::{Fifo, File, FileKind, OpenFlags, Stream};
 use image_format::{FileId, Image};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::collections::{BTreeMap, BTreeSet};
@@ -49,7 +49,7 @@ pub fn open_all(
     for (&id, file) in &image.files {
         let opened = match &file.kind {
             FileKind::Regular(_) if logs.contains(&id) => regular_file::restore_log(id, file, log),
-            FileKind::Pipe(record) => {
+            FileKind::Pipe(record) | FileKind::Fifo(Fifo { pipe: record, .. }) => {
                 pipes.entry(record.pipe).or_default().push(pipe::End { id, file, pipe: record });
                 continue;
             }
@@ -64,7 +64,10 @@ pub fn open_all(
         open.extend(refused.keep(opened)?.map(|fd| (id, fd)));
     }
     for ends in pipes.values() {
-        let restored = pipe::restore(ends, staging, owner(image, ends));
+        let restored = match ends[0].file.kind {
+            FileKind::Fifo(_) => pipe::restore_fifo(ends, staging, root),
+            _ => pipe::restore(ends, staging, owner(image, ends)),
+        };
         open.extend(refused.keep(restored)?.into_iter().flatten());
     }
     let terminals = refused.keep(tty::restore(&ttys, &image.ttys, root))?;
@@ -91,6 +94,7 @@ fn open_one(
         FileKind::Timerfd(record) => timerfd::restore(id, file, record, &image.manifest.clocks),
         FileKind::Signalfd(record) => signalfd::restore(id, file, record),
         FileKind::Pipe(_)
+        | FileKind::Fifo(_)
         | FileKind::Unnamed(_)
         | FileKind::Tty(_)
         | FileKind::UnixSocket(_)

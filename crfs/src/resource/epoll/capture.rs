@@ -112,11 +112,11 @@ mod tests {
     fn a_target_that_is_switched_off() {
         let target = |events| Target { fd: 3, nth: 0, events, data: 0 };
         let eventfd = FileKind::Eventfd(image_format::files::Eventfd { count: image_format::Hex(0), semaphore: false });
-        let pipe = FileKind::Pipe(image_format::files::Pipe { pipe: 1, capacity: 4096, queued: 0 });
+        let device = FileKind::Device(image_format::files::Device { path: "/dev/random".into(), major: 1, minor: 8 });
         assert_eq!(check_target(&target(0x4000_0000), &eventfd), Ok(0x4000_0018));
-        assert_eq!(check_target(&target(0x4000_0019), &pipe), Ok(0x4000_0019));
-        assert_eq!(check_target(&target(0x8000_0018), &pipe), Ok(0x8000_0018));
-        let refusal = check_target(&target(0xc000_0000), &pipe).unwrap_err();
+        assert_eq!(check_target(&target(0x4000_0019), &device), Ok(0x4000_0019));
+        assert_eq!(check_target(&target(0x8000_0018), &device), Ok(0x8000_0018));
+        let refusal = check_target(&target(0xc000_0000), &device).unwrap_err();
         assert!(refusal.reason.contains("EPOLLONESHOT"), "{refusal:?}");
     }
 }

@@ -8,7 +8,7 @@ use image_format::layout::{file_entry, pipe_data};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::{Gid, Uid, fchown, pipe2};
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -34,27 +34,55 @@ pub(in crate::resource) fn restore(
 ) -> Result<Vec<(FileId, OwnedFd)>, Failure> {
     let first = ends[0];
     let object = file_entry(first.id);
-    for end in ends {
-        check_flags(end.file.flags, &file_entry(end.id))?;
-        if (end.pipe.capacity, end.pipe.queued) != (first.pipe.capacity, first.pipe.queued) {
-            let reason = format!("{}: capacity and queued differ from those in {object}", file_entry(end.id));
-            return Err(Failure::new(Kind::BadImage, reason));
-        }
-    }
-    let data = read_data(first.pipe, staging)?;
+    let data = check(ends, staging)?;
     let (reader, writer) =
         pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).doing(|| format!("{object}: creating a pipe"))?;
-    set_capacity(&writer, first.pipe.capacity, &object)?;
     if let Some((uid, gid)) = owner {
         fchown(&writer, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
             .doing(|| format!("{object}: giving the pipe to user {uid}, group {gid}"))?;
     }
-    let mut filler = std::fs::File::from(writer);
-    filler.write_all(&data).doing(|| format!("{}: writing it into the pipe", pipe_data(first.pipe.pipe)))?;
-    let mut made = Made { reader: Some(reader), writer: Some(filler.into()) };
+    fill(writer.as_fd(), first.pipe, &data, &object)?;
+    let mut made = Made { reader: Some(reader), writer: Some(writer) };
     // Links that stay while the two are handed out.
     let spare = made.duplicate().doing(|| format!("{object}: duplicating the pipe"))?;
     ends.iter().map(|end| Ok((end.id, open_end(*end, &mut made, &spare)?))).collect()
+}
+
+/// Whether the ends say the same, and the data is there. Returns the data.
+pub(super) fn check(ends: &[End<'_>], staging: &Path) -> Result<Vec<u8>, Failure> {
+    let first = ends[0];
+    for end in ends {
+        check_flags(end.file.flags, &file_entry(end.id))?;
+        if end.pipe != first.pipe {
+            let reason =
+                format!("{}: capacity and queued differ from those in {}", file_entry(end.id), file_entry(first.id));
+            return Err(Failure::new(Kind::BadImage, reason));
+        }
+    }
+    read_data(first.pipe, staging)
+}
+
+/// Gives a pipe its capacity and its content.
+pub(super) fn fill(writer: BorrowedFd<'_>, pipe: &Pipe, data: &[u8], object: &str) -> Result<(), Failure> {
+    set_capacity(writer, pipe.capacity, object)?;
+    write(writer, pipe, data).doing(|| format!("{}: writing it into the pipe", pipe_data(pipe.pipe)))
+}
+
+fn write(writer: BorrowedFd<'_>, pipe: &Pipe, data: &[u8]) -> std::io::Result<()> {
+    let mut into = std::fs::File::from(writer.try_clone_to_owned()?);
+    if pipe.packets.is_empty() {
+        return into.write_all(data);
+    }
+    let mut rest = data;
+    fcntl(writer, FcntlArg::F_SETFL(OFlag::O_DIRECT | OFlag::O_NONBLOCK))?;
+    for &length in &pipe.packets {
+        let Some((packet, behind)) = rest.split_at_checked(length as usize) else { break };
+        // Each by one write: that is what a packet is.
+        into.write_all(packet)?;
+        rest = behind;
+    }
+    fcntl(writer, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    Ok(())
 }
 
 /// What pipe2 gave, until it is handed out.
@@ -95,14 +123,14 @@ fn open_end(end: End<'_>, made: &mut Made, spare: &OwnedFd) -> Result<OwnedFd, F
     Ok(fd)
 }
 
-fn set_capacity(pipe: &OwnedFd, capacity: u64, object: &str) -> Result<(), Failure> {
+fn set_capacity(pipe: BorrowedFd<'_>, capacity: u64, object: &str) -> Result<(), Failure> {
     let bad = || Failure::new(Kind::BadImage, format!("{object}: capacity {capacity} is none that a pipe can have"));
     let wanted = i32::try_from(capacity).ok().filter(|&bytes| bytes > 0).ok_or_else(bad)?;
-    let ask = fcntl(pipe.as_fd(), FcntlArg::F_GETPIPE_SZ).doing(|| format!("{object}: asking the capacity"))?;
+    let ask = fcntl(pipe, FcntlArg::F_GETPIPE_SZ).doing(|| format!("{object}: asking the capacity"))?;
     if ask == wanted {
         return Ok(());
     }
-    match fcntl(pipe.as_fd(), FcntlArg::F_SETPIPE_SZ(wanted)) {
+    match fcntl(pipe, FcntlArg::F_SETPIPE_SZ(wanted)) {
         Ok(got) if got == wanted => Ok(()),
         Ok(_) => Err(bad()),
         Err(nix::errno::Errno::EPERM) => Err(Failure::new(

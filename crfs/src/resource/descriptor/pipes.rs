@@ -1,0 +1,109 @@
+//! Pipes, with and without names: their ends are found one by one, and captured together.
+
+use super::capture::{Draft, Pass};
+use super::gather::Description;
+use super::holders::{Kernel, pipes_held_by_others};
+use super::in_flight;
+use super::refused::{self, Refusal};
+use super::seen::{Holder, Seen};
+use crate::failure::Failure;
+use crate::resource::pipe;
+use image_format::files::{Fifo, FileKind, Pipe};
+use image_format::{Bytes, Pid};
+use std::collections::{HashMap, HashSet};
+
+impl Pass<'_> {
+    /// Puts the ends of each pipe together, in the order in which the pipes were met.
+    pub(super) fn pipes(&mut self, processes: &[(Pid, i32)]) -> Result<(), Failure> {
+        let table = self.table;
+        let mut order = Vec::new();
+        let mut groups: HashMap<(u64, u64), Vec<usize>> = HashMap::new();
+        for (index, Description { seen, .. }) in table.descriptions.iter().enumerate() {
+            if pipe::is_end(seen) {
+                let group = groups.entry(seen.inode()).or_default();
+                if group.is_empty() {
+                    order.push(seen.inode());
+                }
+                group.push(index);
+            }
+        }
+        // Of pipes that no process of the container holds, and without the kernel of any, only /proc tells who else does.
+        let seen = |index: usize| &table.descriptions[index].seen;
+        let in_flight = |&index: &usize| seen(index).holder.pid == in_flight::IN_FLIGHT;
+        let unknown = order.iter().filter(|inode| self.kernel.is_none() || groups[*inode].iter().all(in_flight));
+        let unnamed = unknown.filter(|inode| pipe::is_unnamed(seen(groups[*inode][0])));
+        let inodes: HashSet<u64> = unnamed.map(|&(_, inode)| inode).collect();
+        let outside = if inodes.is_empty() {
+            HashSet::new()
+        } else {
+            // What is in messages is held by this process too, while it looks at them.
+            let looking = table.descriptions.iter().any(|one| one.seen.holder.pid == in_flight::IN_FLIGHT);
+            let own = looking.then(|| std::process::id().cast_signed());
+            pipes_held_by_others(&inodes, &processes.iter().map(|&(_, host)| host).chain(own).collect())
+        };
+        let mut number = 0u32;
+        for inode in order {
+            let group = &groups[&inode];
+            if group.iter().any(|&index| matches!(self.drafts[index], Draft::Refused)) {
+                // Named already.
+                group.iter().for_each(|&index| self.drafts[index] = Draft::Refused);
+                continue;
+            }
+            number += 1;
+            let ends: Vec<&Seen> = group.iter().map(|&index| seen(index)).collect();
+            match self.contents(&ends, outside.contains(&inode.1))? {
+                Ok(pipe::Contents { capacity, queued, packets }) => {
+                    let record = Pipe { pipe: number, capacity, queued: queued.len() as u64, packets };
+                    for &index in group {
+                        self.drafts[index] = Draft::Done(self.end(index, &ends, record.clone())?);
+                    }
+                    self.out.pipes.insert(number, queued);
+                }
+                Err(refusal) => {
+                    for &index in group {
+                        self.drafts[index] = Draft::Refused;
+                    }
+                    self.refuse(ends[0].holder, refusal);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The record of one end of a pipe; `ends` are all of them.
+    fn end(&self, index: usize, ends: &[&Seen], pipe: Pipe) -> Result<FileKind, Failure> {
+        let Draft::Pipe { path: Some(path) } = &self.drafts[index] else { return Ok(FileKind::Pipe(pipe)) };
+        let seen = &self.table.descriptions[index].seen;
+        let awaits_writer = self.kernel.is_some() && !ends.iter().any(|end| end.writable()) && pipe::is_silent(seen)?;
+        Ok(FileKind::Fifo(Fifo { path: Bytes::clone(path), awaits_writer, pipe }))
+    }
+
+    /// What is in a pipe; nothing is read from one whose processes run. `outside`: a process that is not the container's was seen with
+    /// an end of it.
+    fn contents(&self, ends: &[&Seen], outside: bool) -> Result<Result<pipe::Contents, Refusal>, Failure> {
+        if outside {
+            return Ok(Err(pipe::held_outside(ends[0])));
+        }
+        let Some(kernel) = self.kernel else { return Ok(Ok(pipe::Contents::default())) };
+        match other_ends(kernel, ends) {
+            Some(refusal) => Ok(Err(refusal)),
+            None => pipe::capture(ends),
+        }
+    }
+}
+
+/// Whether an end of the pipe is outside, from the counts of the whole system.
+fn other_ends(kernel: &Kernel<'_>, ends: &[&Seen]) -> Option<Refusal> {
+    let Some(held) = ends.iter().find(|end| end.holder.pid != in_flight::IN_FLIGHT) else {
+        // One that only messages carry was looked for in /proc, which shows pipes without a name.
+        return (!pipe::is_unnamed(ends[0])).then(|| refused::fifo_in_message(&ends[0].name()));
+    };
+    let Holder { host, fd, .. } = held.holder;
+    match kernel.pipe_ends(host, fd) {
+        Ok(counts) => pipe::check_ends(ends, counts),
+        Err(reason) => Some(Refusal::new(
+            format!("{}: whether its other end is outside the container cannot be told: {reason}", ends[0].name()),
+            "Run the program without pipes, or on a kernel whose memory layout is known.",
+        )),
+    }
+}
