@@ -9,14 +9,30 @@ use std::time::{Duration, Instant};
 
 const TIMES: u32 = 200;
 
-/// A sequence of moments that is the same in every run, but without order.
-struct Moments(u64);
+/// Moments in the life of workers: the same sequence in every run, but without order.
+///
+/// How long a worker lives is not told from outside, and differs from one machine and hour to the next: the range of the
+/// moments grows with every worker that was met alive and shrinks with every miss.
+struct Moments {
+    random: u64,
+    span: Duration,
+}
 
 impl Moments {
-    fn next(&mut self, below: Duration) -> Duration {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let below = u64::try_from(below.as_micros()).expect("a short time").max(1);
-        Duration::from_micros((self.0 >> 33) % below)
+    const SHORTEST: Duration = Duration::from_micros(500);
+
+    fn new(seed: u64, span: Duration) -> Self {
+        Moments { random: seed, span }
+    }
+
+    fn next(&mut self) -> Duration {
+        self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let below = u64::try_from(self.span.as_micros()).expect("a short time");
+        Duration::from_micros((self.random >> 33) % below)
+    }
+
+    fn was(&mut self, met: bool) {
+        self.span = if met { self.span * 21 / 20 } else { (self.span * 9 / 10).max(Self::SHORTEST) };
     }
 }
 
@@ -72,18 +88,17 @@ fn captures_die(kind: &str, arguments: &[&str]) {
         world.thaw("vs1");
         took
     });
-    // How long a worker lives is not told from outside: the range grows with every one that was met and shrinks with every miss.
-    let mut span = times.max().unwrap_or_default();
-    let (mut moments, mut killed, mut tries) = (Moments(1), 0, 0);
+    let mut moments = Moments::new(1, times.max().expect("three freezes"));
+    let (mut killed, mut tries) = (0, 0);
     while killed < TIMES {
         tries += 1;
         assert!(tries < 10 * TIMES, "only {killed} workers were met alive");
         let mut freeze = world.command(binary("crctl")).args(["freeze", "vs1"]).spawn().expect("crctl");
         let id = freeze.id();
-        let hit = kill_worker(id, &mut freeze, moments.next(span));
+        let met = kill_worker(id, &mut freeze, moments.next());
         let froze = end(freeze);
-        killed += u32::from(hit);
-        span = if hit { span * 21 / 20 } else { (span * 9 / 10).max(Duration::from_micros(500)) };
+        killed += u32::from(met);
+        moments.was(met);
         // It died before its report was read, or after: either is right, but the state must say which.
         let state = world.state("vs1");
         let told = || format!("after death {killed}: {:?} {:#}", victim.result(), world.status("vs1"));
@@ -132,33 +147,35 @@ fn a_build_dies_at_any_moment_and_nothing_is_left() {
     let before = Leftovers::of(&world);
     // Everything but one file stands ready, so that writing that one is the build.
     let last = "0x00000001/fds";
+    let part = world.place("vs2");
+    copy_tree(&copy, &part, Method::Cp).expect_success();
+    fs::remove_file(part.join(last)).expect("a file of the copy");
     let prepare = || {
-        let part = world.place("vs2");
-        copy_tree(&copy, &part, Method::Cp).expect_success();
-        fs::remove_file(part.join(last)).expect("a file of the copy");
         world.copy_in(&part, "vs2", Method::Cp).expect_success();
         assert_eq!(world.state("vs2"), "incoming");
-        fs::remove_dir_all(&part).expect("the partial copy");
     };
     let build = || Command::new("cp").arg(copy.join(last)).arg(world.tree("vs2").join(last)).spawn().expect("cp");
     prepare();
     let start = Instant::now();
     assert!(end(build()), "an undisturbed build");
-    let span = start.elapsed();
+    let mut moments = Moments::new(2, start.elapsed());
     discard();
-    let (mut moments, mut killed) = (Moments(2), 0);
-    for time in 0..TIMES {
+    let (mut killed, mut tries) = (0, 0);
+    while killed < TIMES {
+        tries += 1;
+        assert!(tries < 10 * TIMES, "only {killed} workers were met alive");
         prepare();
         let mut cp = build();
-        killed += u32::from(kill_worker(world.server_pid(), &mut cp, moments.next(span)));
+        let met = kill_worker(world.server_pid(), &mut cp, moments.next());
         let built = end(cp);
+        killed += u32::from(met);
+        moments.was(met);
         let state = world.state("vs2");
-        assert_eq!(state, if built { "frozen" } else { "failed" }, "after death {time}");
+        assert_eq!(state, if built { "frozen" } else { "failed" }, "after death {killed}");
         victim.stands_still_briefly();
         discard();
         before.expect_again(&world);
     }
-    assert!(killed > TIMES / 4, "only {killed} workers were met alive");
     world.restore(&copy, "vs2", Method::Cp);
     world.thaw("vs2");
     victim.goes_on(2);
