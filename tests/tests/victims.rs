@@ -69,7 +69,7 @@ macro_rules! passes_alone {
     )* };
 }
 passes_alone! {
-    altstack arguments avx brk controls credentials data epoll eventfd files fork_sharing itimer limits masks
+    altstack arguments avx brk controls credentials data epoll eventfd expiries files fork_sharing itimer limits masks
     obstacles owner pending pidfd pipe posix_timers protnone rseq seccomp shared signalfd sparse terminal threads time_limits
     timerfd tree waits zombie
 }

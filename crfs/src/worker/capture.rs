@@ -4,6 +4,7 @@
 //! look when waits end that forget it; freeze; list the tasks and look for obstacles that /proc shows; seize and interrupt every thread; read the records; let go, and wait
 //! until all are back in the freezer, so that their processor time stands still; write the tree and rename it into place.
 
+mod queues;
 mod records;
 mod stop;
 mod waiting;

@@ -3,17 +3,28 @@
 use super::super::container::Moment;
 use super::super::kernel::Kernel;
 use crate::failure::Failure;
+use crfs_kstate::Itimer;
 use image_format::Timespec;
 use image_format::timer::{IntervalTimer, IntervalTimerKind};
 
-/// Reads them through the process's leader. `object` is the leader's directory.
+/// Reads them through the process's leader; none when that cannot be told. `object` is the leader's directory.
 ///
 /// # Errors
 /// When the process is gone.
-pub fn capture(host: i32, object: &str, kernel: &mut Kernel, moment: &Moment) -> Result<Vec<IntervalTimer>, Failure> {
-    let Some(timers) = kernel.ask(host, &format!("{object}/timers"), |state, task| state.itimers(task))? else {
-        return Ok(Vec::new());
-    };
+pub fn read(host: i32, object: &str, kernel: &mut Kernel) -> Result<Option<[Itimer; 3]>, Failure> {
+    kernel.ask(host, &format!("{object}/timers"), |state, task| state.itimers(task))
+}
+
+/// Whether none has expired between two looks.
+#[must_use]
+pub fn none_expired(before: &[Itimer; 3], after: &[Itimer; 3]) -> bool {
+    let state = |timer: &Itimer| (timer.expires_ns, timer.remaining_ns == 0);
+    before.iter().map(state).eq(after.iter().map(state))
+}
+
+/// The armed ones of what [`read`] found.
+#[must_use]
+pub fn records(timers: &[Itimer; 3], moment: &Moment) -> Vec<IntervalTimer> {
     let kinds = [IntervalTimerKind::ITIMER_REAL, IntervalTimerKind::ITIMER_VIRTUAL, IntervalTimerKind::ITIMER_PROF];
     let mut records = Vec::new();
     for (which, timer) in kinds.into_iter().zip(timers) {
@@ -22,14 +33,19 @@ pub fn capture(host: i32, object: &str, kernel: &mut Kernel, moment: &Moment) ->
             let left = i128::from(expires) - i128::from(moment.monotonic_ns);
             let waits = timer.remaining_ns == 0;
             // One that has fired is armed again, in phase, when its signal is taken. A microsecond at least: zero would disarm it.
-            remaining = if waits { next_end(left, timer.interval_ns.into()) } else { left }.max(1000);
+            remaining = if waits { end_after(left, timer.interval_ns.into()) } else { left }.max(1000);
         }
         if remaining > 0 {
             let interval = Timespec::from_ns(i128::from(timer.interval_ns));
             records.push(IntervalTimer { which, remaining: Timespec::from_ns(remaining), interval });
         }
     }
-    Ok(records)
+    records
+}
+
+/// When the next period ends, of a timer that expired `left` from now: behind us, or after the moment that counts.
+fn end_after(left: i128, interval: i128) -> i128 {
+    if left > 0 { left + interval } else { next_end(left, interval) }
 }
 
 /// What remains of a period when its end may lie behind: until the next one ends.
@@ -44,5 +60,16 @@ mod tests {
     #[test]
     fn a_period_that_ended_goes_on_in_phase() {
         assert_eq!([(3, 10), (0, 10), (-4, 10), (-10, 10), (-27, 10)].map(|(l, i)| next_end(l, i)), [3, 10, 6, 10, 3]);
+        assert_eq!([(3, 10), (0, 10), (-4, 10)].map(|(l, i)| end_after(l, i)), [13, 10, 6]);
+    }
+
+    #[test]
+    fn an_expiry_is_told_from_time_that_passes() {
+        let armed = Itimer { remaining_ns: 500, interval_ns: 0, expires_ns: Some(9_000) };
+        let looks = |real| [real, Itimer::default(), Itimer::default()];
+        assert!(none_expired(&looks(armed), &looks(Itimer { remaining_ns: 400, ..armed })));
+        assert!(!none_expired(&looks(armed), &looks(Itimer::default())));
+        let periodic = Itimer { interval_ns: 100, ..armed };
+        assert!(!none_expired(&looks(periodic), &looks(Itimer { remaining_ns: 0, ..periodic })));
     }
 }

@@ -11,5 +11,5 @@
 mod capture;
 pub mod restore;
 
-pub use capture::capture;
 pub(super) use capture::next_end;
+pub use capture::{none_expired, read, records};

@@ -49,27 +49,49 @@ fn list(process: &Process, proc: &mut Proc) -> Result<Vec<Listed>, Failure> {
     parse(text).ok_or_else(|| Failure::new(Kind::Unsupported, malformed()))
 }
 
-/// Reads the timers of a process whose threads all stand still. `pending` is every signal queued for it or a thread of it.
+/// What is read of a process's timers.
+#[derive(Debug)]
+pub struct Timers {
+    listed: Vec<Listed>,
+    kept: Vec<Kept>,
+}
+
+impl Timers {
+    /// Whether none has expired between two looks.
+    #[must_use]
+    pub fn none_expired(&self, after: &Timers) -> bool {
+        self.kept == after.kept
+    }
+}
+
+/// Reads the timers of a process whose threads all stand still; none when they cannot be told.
 ///
 /// # Errors
 /// When the process is gone.
-pub fn capture<'a>(
+pub fn read(process: &Process, proc: &mut Proc, kernel: &mut Kernel) -> Result<Option<Timers>, Failure> {
+    let listed = list(process, proc)?;
+    if listed.is_empty() {
+        return Ok(Some(Timers { listed, kept: Vec::new() }));
+    }
+    let kept = kernel.ask(process.host, &file(process), |state, task| state.posix_timers(task))?;
+    Ok(kept.map(|kept| Timers { listed, kept }))
+}
+
+/// The records of what [`read`] found. `pending` is every signal queued for the process or a thread of it since.
+///
+/// # Errors
+/// When the process is gone.
+pub fn records<'a>(
+    timers: Timers,
     process: &Process,
     subjects: &Subjects,
     pending: impl Iterator<Item = &'a PendingSignal>,
     proc: &mut Proc,
-    kernel: &mut Kernel,
     moment: &Moment,
     findings: &mut Findings,
 ) -> Result<Vec<PosixTimer>, Failure> {
-    let listed = list(process, proc)?;
-    if listed.is_empty() {
-        return Ok(Vec::new());
-    }
+    let Timers { listed, kept } = timers;
     let object = file(process);
-    let Some(kept) = kernel.ask(process.host, &object, |state, task| state.posix_timers(task))? else {
-        return Ok(Vec::new());
-    };
     let kept: BTreeMap<u32, Kept> = kept.into_iter().map(|timer| (timer.id, timer)).collect();
     let waiting: Vec<u32> = pending.filter_map(sender).collect();
     let thread = |host: i32| {

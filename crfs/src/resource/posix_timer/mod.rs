@@ -13,4 +13,4 @@ mod capture;
 mod listing;
 pub mod restore;
 
-pub use capture::{capture, survey};
+pub use capture::{Timers, read, records, survey};

@@ -1,7 +1,6 @@
 //! Captures masks, actions, alternate stacks and queues.
 
 use super::super::kernel::Kernel;
-use super::super::proc::Status;
 use crate::failure::{Doing, Failure};
 use crfs_kstate::KernelSigaction;
 use crfs_tracee::{SigInfo, Stopped, Tracee};
@@ -17,20 +16,13 @@ pub struct ThreadSignals {
     pub mask: SignalMask,
     /// `signal.altstack`.
     pub altstack: AltStack,
-    /// `signal.pending`.
-    pub pending: Vec<PendingSignal>,
 }
 
 /// Reads what a thread has for itself. `object` is its directory.
 ///
 /// # Errors
 /// When the thread is gone.
-pub fn thread(
-    tracee: &Tracee<Stopped>,
-    status: &Status,
-    object: &str,
-    kernel: &mut Kernel,
-) -> Result<ThreadSignals, Failure> {
+pub fn thread(tracee: &Tracee<Stopped>, object: &str, kernel: &mut Kernel) -> Result<ThreadSignals, Failure> {
     let blocked = tracee.sigmask().doing(|| format!("{object}/signal"))?;
     let stack = kernel
         .ask(tracee.tid().raw(), &format!("{object}/signal.altstack"), |state, task| state.alternate_stack(task))?;
@@ -38,24 +30,32 @@ pub fn thread(
     // As sigaltstack(2) reports it: no size is no stack; SS_ONSTACK is not kept but follows from the stack pointer.
     let disabled = if stack.size == 0 { AltStackFlags::SS_DISABLE.0 } else { 0 };
     let flags = u64::from(stack.flags) & AltStackFlags::SS_AUTODISARM.0 | disabled;
-    let queue = if status.pending == 0 {
-        Vec::new()
-    } else {
-        tracee.pending(false).doing(|| format!("{object}/signal.pending"))?
-    };
     Ok(ThreadSignals {
         mask: SignalMask { blocked: SignalSet(blocked) },
         altstack: AltStack { sp: Address(stack.sp), size: stack.size, flags: AltStackFlags(flags) },
-        pending: pending(&queue, status.pending),
     })
+}
+
+/// What waits for a thread or, if `shared`, for its process. `known` is the set of pending signals as of an earlier look at the stopped
+/// thread, which has taken none since. `object` is the directory of either.
+///
+/// # Errors
+/// When the thread is gone.
+pub fn pending(
+    tracee: &Tracee<Stopped>,
+    shared: bool,
+    known: u64,
+    object: &str,
+) -> Result<Vec<PendingSignal>, Failure> {
+    let queue = tracee.pending(shared).doing(|| format!("{object}/signal.pending"))?;
+    Ok(records(&queue, known))
 }
 
 /// The records of a queue, given also the set of pending signals.
 ///
 /// The kernel keeps only the bit of a signal for which it found no room in the queue, and delivers that as a signal from
 /// nobody (`collect_signal` in `kernel/signal.c`): the record is what it will deliver.
-#[must_use]
-pub fn pending(queue: &[SigInfo], set: u64) -> Vec<PendingSignal> {
+fn records(queue: &[SigInfo], set: u64) -> Vec<PendingSignal> {
     let word = |info: &SigInfo, at: usize| {
         let mut bytes = [0; 4];
         bytes.copy_from_slice(&info[at..at + 4]);
@@ -113,7 +113,7 @@ mod tests {
         first[..4].copy_from_slice(&34i32.to_ne_bytes());
         first[8..12].copy_from_slice(&(-1i32).to_ne_bytes());
         first[24..28].copy_from_slice(&7i32.to_ne_bytes());
-        let records = pending(&[first, first], 1 << 33 | 1 << 9);
+        let records = records(&[first, first], 1 << 33 | 1 << 9);
         let told: Vec<_> = records.iter().map(|record| (record.signal.0, record.code)).collect();
         assert_eq!(told, [(34, -1), (34, -1), (10, 0)]);
         assert_eq!(records[2].siginfo.0.len(), 128);

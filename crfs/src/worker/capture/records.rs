@@ -1,6 +1,6 @@
 //! Reads the records of a container whose threads all stand still.
 
-use super::{Job, Laps};
+use super::{Job, Laps, queues};
 use crate::console::Pause;
 use crate::failure::Doing;
 use crate::failure::{Failure, Kind};
@@ -10,14 +10,10 @@ use crate::resource::process::Sharing;
 use crate::resource::subject::{Process, Subjects, Thread};
 use crate::resource::sysv::{self, Contents};
 use crate::resource::unnamed::Unnamed;
-use crate::resource::{
-    Findings, interval_timer, job_control, ldt, memory, posix_timer, process, registers, security, signal, thread, tty,
-    zombie,
-};
+use crate::resource::{Findings, job_control, ldt, memory, process, registers, security, signal, thread, tty, zombie};
 use crfs_tracee::{Stopped, Tracee};
 use image_format::manifest::NamespaceKind;
 use image_format::memory::Segment;
-use image_format::timer::Timer;
 use image_format::{Image, Pid, ProcessImage, ThreadImage, layout};
 use std::collections::BTreeMap;
 
@@ -28,7 +24,7 @@ pub(super) struct Records {
     pub(super) contents: Contents,
 }
 
-type Tracees = BTreeMap<i32, Tracee<Stopped>>;
+pub(super) type Tracees = BTreeMap<i32, Tracee<Stopped>>;
 
 /// Reads everything.
 pub(super) fn read(
@@ -115,6 +111,12 @@ pub(super) fn read(
     for (pid, image) in &mut processes {
         image.semadj = adjustments.remove(pid).unwrap_or_default();
     }
+    // Last, since the kernel goes on to send signals of timers, and of what comes through descriptors.
+    for process in &subjects.processes {
+        if let Some(image) = processes.get_mut(&process.pid) {
+            queues::read(job, subjects, process, tracees, moment, image, findings)?;
+        }
+    }
     contents.extend(sockets.into_iter().map(|(id, bytes)| (layout::socket_data(id), bytes)));
     contents.extend(pipes.into_iter().map(|(pipe, bytes)| (layout::pipe_data(pipe), bytes)));
     laps.lap("ipc");
@@ -154,29 +156,10 @@ fn process_image(
         threads.insert(thread.tid, ThreadImage { zombies: found.zombies, ..image });
     }
     // Of a leader that has ended nothing can be asked; that is an obstacle already.
-    let (actions, pending) = match tracees.get(&subject.host) {
-        Some(leader) => {
-            record.job_control = job_control::capture(leader, subject.host, &object, &mut job.kernel)?;
-            let status = &subject.leader().status;
-            let queue = if status.shared_pending == 0 {
-                Vec::new()
-            } else {
-                leader.pending(true).doing(|| format!("{object}/signal.pending"))?
-            };
-            (signal::actions(subject.host, &object, &mut job.kernel)?, signal::pending(&queue, status.shared_pending))
-        }
-        None => (Vec::new(), Vec::new()),
-    };
-    if let Some(leader) = threads.get_mut(&subject.pid) {
-        let object = layout::process_file(subject.pid, &layout::id_name(subject.pid.0));
-        let interval = interval_timer::capture(subject.host, &object, &mut job.kernel, moment)?;
-        leader.timers = interval.into_iter().map(Timer::Interval).collect();
-    }
-    let queued = pending.iter().chain(threads.values().flat_map(|thread: &ThreadImage| &thread.pending));
-    let (proc, kernel) = (&mut job.proc, &mut job.kernel);
-    let posix = posix_timer::capture(subject, subjects, queued, proc, kernel, moment, findings)?;
-    if let Some(leader) = threads.get_mut(&subject.pid) {
-        leader.timers.extend(posix.into_iter().map(Timer::Posix));
+    let mut actions = Vec::new();
+    if let Some(leader) = tracees.get(&subject.host) {
+        record.job_control = job_control::capture(leader, subject.host, &object, &mut job.kernel)?;
+        actions = signal::actions(subject.host, &object, &mut job.kernel)?;
     }
     let image = ProcessImage {
         process: record,
@@ -185,7 +168,7 @@ fn process_image(
         ldt,
         segments: Vec::new(),
         actions,
-        pending,
+        pending: Vec::new(),
         semadj: Vec::new(),
         threads,
     };
@@ -209,14 +192,14 @@ fn thread_image(
     let attr = thread::capture(tracee, process.host, subject, &object, seccomp, &mut job.proc, &mut job.kernel)?;
     thread::kernel_blockers(subject.host, &object, &mut job.kernel, findings)?;
     security::kernel_blockers(subject.host, &path, &mut job.kernel, findings)?;
-    let signals = signal::thread(tracee, &subject.status, &object, &mut job.kernel)?;
+    let signals = signal::thread(tracee, &object, &mut job.kernel)?;
     let wait_end = job.waits.get(&subject.host).copied();
     let registers = registers::capture(tracee, &object, &mut job.kernel, moment, wait_end, findings)?;
     Ok(ThreadImage {
         attr,
         mask: signals.mask,
         altstack: signals.altstack,
-        pending: signals.pending,
+        pending: Vec::new(),
         fpu: registers.fpu,
         frame: registers.frame,
         timers: Vec::new(),

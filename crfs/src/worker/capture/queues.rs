@@ -1,0 +1,87 @@
+//! Reads what waits for a process and its threads, and the timers that send it.
+
+use super::Job;
+use super::records::Tracees;
+use crate::failure::Failure;
+use crate::resource::container::Moment;
+use crate::resource::subject::{Process, Subjects};
+use crate::resource::{Findings, interval_timer, posix_timer, signal};
+use crfs_kstate::Itimer;
+use image_format::timer::Timer;
+use image_format::{ProcessImage, layout};
+
+/// Fills in the queues and timers of a process whose threads all stand still.
+///
+/// Timers run on meanwhile. One that expires between a look at it and one at the queues would be lost, or be told twice: so the timers are
+/// looked at before and after, until none of them has expired in between. Each can do so once, since nobody takes its signal.
+pub(super) fn read(
+    job: &mut Job,
+    subjects: &Subjects,
+    subject: &Process,
+    tracees: &Tracees,
+    moment: &Moment,
+    image: &mut ProcessImage,
+    findings: &mut Findings,
+) -> Result<(), Failure> {
+    let mut timers = Timers::read(job, subject)?;
+    loop {
+        pending(subject, tracees, image)?;
+        let again = Timers::read(job, subject)?;
+        if timers.none_expired(&again) {
+            break;
+        }
+        timers = again;
+    }
+    let queued = image.pending.iter().chain(image.threads.values().flat_map(|thread| &thread.pending));
+    let posix = match timers.posix {
+        Some(timers) => posix_timer::records(timers, subject, subjects, queued, &mut job.proc, moment, findings)?,
+        None => Vec::new(),
+    };
+    if let Some(leader) = image.threads.get_mut(&subject.pid) {
+        let interval = timers.interval.map(|timers| interval_timer::records(&timers, moment)).unwrap_or_default();
+        leader.timers = interval.into_iter().map(Timer::Interval).chain(posix.into_iter().map(Timer::Posix)).collect();
+    }
+    Ok(())
+}
+
+/// A look at the timers of a process.
+struct Timers {
+    interval: Option<[Itimer; 3]>,
+    posix: Option<posix_timer::Timers>,
+}
+
+impl Timers {
+    fn read(job: &mut Job, subject: &Process) -> Result<Self, Failure> {
+        let leader = layout::process_file(subject.pid, &layout::id_name(subject.pid.0));
+        Ok(Timers {
+            interval: interval_timer::read(subject.host, &leader, &mut job.kernel)?,
+            posix: posix_timer::read(subject, &mut job.proc, &mut job.kernel)?,
+        })
+    }
+
+    fn none_expired(&self, after: &Timers) -> bool {
+        let interval = match (&self.interval, &after.interval) {
+            (Some(before), Some(after)) => interval_timer::none_expired(before, after),
+            _ => true,
+        };
+        let posix = match (&self.posix, &after.posix) {
+            (Some(before), Some(after)) => before.none_expired(after),
+            _ => true,
+        };
+        interval && posix
+    }
+}
+
+fn pending(subject: &Process, tracees: &Tracees, image: &mut ProcessImage) -> Result<(), Failure> {
+    let object = layout::process_dir(subject.pid);
+    if let Some(leader) = tracees.get(&subject.host) {
+        image.pending = signal::pending(leader, true, subject.leader().status.shared_pending, &object)?;
+    }
+    for thread in &subject.threads {
+        if let (Some(tracee), Some(image)) = (tracees.get(&thread.host), image.threads.get_mut(&thread.tid)) {
+            let object = layout::process_file(subject.pid, &layout::id_name(thread.tid.0));
+            image.pending = signal::pending(tracee, false, thread.status.pending, &object)?;
+        }
+    }
+    Ok(())
+}
