@@ -87,6 +87,16 @@ while True:
 }
 
 #[test]
+fn a_worker_whose_report_nobody_takes_thaws() {
+    let world = World::python("orphan", STILL);
+    let mut worker = world.worker(&world.capture_job(false), &[]);
+    drop(worker.stdout.take());
+    assert!(!worker.wait().unwrap().success());
+    assert!(!world.is_frozen());
+    assert!(!world.dir().join("image").exists());
+}
+
+#[test]
 fn processor_time_stands_still_behind_a_tree() {
     let world = World::python("still", "ready()\nwhile True: pass\n");
     world.capture();
