@@ -4,7 +4,7 @@ use crate::flags;
 use crate::signal::{Signal, SignalSet};
 use crate::socket::{InetSocket, UnixSocket};
 use crate::tty::Tty;
-use crate::types::{Bytes, FileId, Hex, Pid, Timespec};
+use crate::types::{Bytes, FileId, Hex, Octal, Pid, Timespec};
 use serde::{Deserialize, Serialize};
 
 /// One entry of `files/`: an open file description.
@@ -69,6 +69,8 @@ pub enum FileKind {
     Unnamed(Unnamed),
     /// A directory.
     Directory(Directory),
+    /// What is no file or directory, opened with O_PATH as a mere place.
+    PathOnly(PathOnly),
     /// A character device that keeps no state: null, zero, full, random, urandom.
     Device(Device),
     /// One end of a pipe.
@@ -151,6 +153,58 @@ pub struct Unnamed {
 pub struct Directory {
     /// Its path inside the container. May be edited.
     pub path: Bytes,
+    /// The listing that is in progress, where `position` is not 0.
+    pub listing: Option<Listing>,
+    /// That it was deleted: one like it is made for a moment.
+    pub deleted: Option<DeletedDirectory>,
+}
+
+/// What a position in a directory holds good for: the same directory, unchanged.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Listing {
+    /// Its inode.
+    pub inode: u64,
+    /// Last modification.
+    pub modified: Timespec,
+}
+
+/// A directory that has no name any more. Nothing can be made in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeletedDirectory {
+    /// Permissions.
+    pub mode: Octal,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+}
+
+/// What a descriptor with O_PATH names, unless it is a file or a directory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PathOnly {
+    /// Its path inside the container. May be edited.
+    pub path: Bytes,
+    /// What stands there.
+    pub file_type: PathType,
+}
+
+/// File types of inode(7) but regular file and directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PathType {
+    /// A symbolic link, by O_NOFOLLOW.
+    SymbolicLink,
+    /// A pipe with a name.
+    Fifo,
+    /// A socket.
+    Socket,
+    /// A block device.
+    BlockDevice,
+    /// A character device.
+    CharacterDevice,
 }
 
 /// A device node.

@@ -31,4 +31,6 @@ pub enum LockKind {
     Posix,
     /// fcntl(2) F_OFD_SETLK: the description's.
     Ofd,
+    /// fcntl(2) F_SETLEASE: the description's, whose owner is signalled before somebody else opens the file. Of the whole file.
+    Lease,
 }

@@ -1,6 +1,7 @@
 //! The files of a process that are neither memory nor descriptors.
 
 use crate::controls::MemoryPolicy;
+use crate::files::DeletedDirectory;
 use crate::signal::Signal;
 use crate::types::{Address, Blob, Bytes, FileId, Hex, Octal, Pid};
 use serde::de::{Error as _, MapAccess, Visitor};
@@ -34,6 +35,8 @@ pub struct Process {
     pub exe: Bytes,
     /// Working directory. May be edited.
     pub cwd: Bytes,
+    /// That the working directory was deleted.
+    pub cwd_deleted: Option<DeletedDirectory>,
     /// Root directory, inside the container's. May be edited.
     pub root: Bytes,
     /// File creation mask. May be edited.

@@ -1,6 +1,7 @@
 //! The files of a thread.
 
 use crate::controls::ThreadControls;
+use crate::files::DeletedDirectory;
 use crate::flags;
 use crate::seccomp::Seccomp;
 use crate::signal::Signal;
@@ -49,6 +50,8 @@ pub struct ThreadAttr {
 pub struct Directories {
     /// Working directory, inside the container.
     pub cwd: Bytes,
+    /// That the working directory was deleted.
+    pub cwd_deleted: Option<DeletedDirectory>,
     /// Root directory, inside the container.
     pub root: Bytes,
     /// File mode creation mask.

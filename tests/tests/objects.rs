@@ -46,10 +46,10 @@ macro_rules! survive {
 }
 survive! { debug_registers thread_directories }
 survive! {
-    altstack arguments avx brk clones controls credentials data epoll eventfd expiries family fifo files
-    fork_sharing itimer limits locks mappings masks memfd owner packets pending pidfd pipe posix_timers proc_files
-    processes protnone rseq seccomp shared signalfd sparse stopped storm sysv_msg sysv_sem sysv_shm terminal threads
-    timerfd tree unnamed waits zombie
+    altstack arguments avx brk clones controls credentials data deleted_directory epoll eventfd expiries family fifo
+    files fork_sharing itimer leases limits listing locks mappings masks memfd owner packets pending pidfd pipe
+    places posix_timers proc_files processes protnone rseq seccomp shared signalfd sparse stopped storm sysv_msg
+    sysv_sem sysv_shm terminal threads timerfd tree unnamed waits zombie
 }
 survive! { inet_socket unix_socket }
 

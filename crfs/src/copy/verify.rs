@@ -103,7 +103,8 @@ fn missing_files(copy: &Copy) -> Vec<Failure> {
     let mut found = BTreeSet::new();
     let mut tell = |reason: Option<String>| found.extend(reason);
     for process in image.processes.values() {
-        for path in [&process.process.exe, &process.process.cwd] {
+        let cwd = process.process.cwd_deleted.is_none().then_some(&process.process.cwd);
+        for path in [Some(&process.process.exe), cwd].into_iter().flatten() {
             tell(fs::metadata(reach(path)).err().map(|error| format!("{path}: {error}; put it back")));
         }
         for segment in &process.segments {

@@ -65,6 +65,7 @@ fn process(pid: u32, parent: u32, group: u32, session: u32) -> ProcessImage {
             tty: None,
             exe: "/bin/true".into(),
             cwd: "/".into(),
+            cwd_deleted: None,
             root: "/".into(),
             umask: Octal(0o22),
             limits: BTreeMap::new(),

@@ -22,6 +22,7 @@ mod loopback;
 pub mod memory;
 pub mod memory_policy;
 pub mod owner;
+mod path_only;
 pub mod pidfd;
 mod pipe;
 pub mod posix_timer;

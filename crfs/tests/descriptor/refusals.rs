@@ -4,10 +4,11 @@ use crate::world::World;
 use crfs::failure::{Failure, Kind};
 use crfs::resource::descriptor::Descriptors;
 use image_format::files::{
-    Device, Directory, Epoll, EpollTarget, Eventfd, Fifo, File, FileKind, OpenFlags, Pipe, ProcFile, RegularFile,
-    Stdio, Stream, Timerfd,
+    Device, Directory, Epoll, EpollTarget, Eventfd, Fifo, File, FileKind, Listing, OpenFlags, PathOnly, PathType, Pipe,
+    ProcFile, RegularFile, Stdio, Stream, Timerfd,
 };
-use image_format::{Bytes, FileId, Hex, Timespec};
+use image_format::locks::{Lock, LockKind};
+use image_format::{Bytes, FileId, Hex, Pid, Timespec};
 use std::collections::BTreeMap;
 use std::io::{Read, Seek, Write};
 use std::path::Path;
@@ -113,7 +114,8 @@ fn directories_and_devices_that_are_something_else() {
     let world = World::new();
     let plain = world.file("plain", b"");
     let file = |kind| File { flags: OpenFlags(0), position: 0, owner: None, kind };
-    let directory = |path: &Path| file(FileKind::Directory(Directory { path: bytes(path) }));
+    let directory =
+        |path: &Path| file(FileKind::Directory(Directory { path: bytes(path), listing: None, deleted: None }));
     let device = |path: &str, major, minor| file(FileKind::Device(Device { path: path.into(), major, minor }));
     let failure = refused(
         &world,
@@ -254,25 +256,61 @@ fn records_that_cannot_be_true() {
     let full = Eventfd { count: Hex(u64::MAX), semaphore: false };
     let mut far = regular(&data, 0);
     far.position = u64::MAX;
-    let mut read_in_part = File {
-        flags: OpenFlags(0),
-        position: 9,
-        owner: None,
-        kind: FileKind::Directory(Directory { path: "/".into() }),
-    };
     let files = [
         timerfd(Timerfd { clock: 3, ..timer.clone() }),
         timerfd(Timerfd { settime_flags: 4, ..timer.clone() }),
         timerfd(Timerfd { remaining: time(-1), ..timer }),
         File { flags: OpenFlags(RDWR), position: 0, owner: None, kind: FileKind::Eventfd(full) },
         far,
-        read_in_part.clone(),
         regular(&data, 0o100),
     ];
     let failure = refused(&world, &files);
     assert_eq!((failure.kind, failure.chain.len()), (Kind::BadImage, files.len()), "{failure:#?}");
-    read_in_part.position = 0;
-    open(&world, &[read_in_part], &mut Vec::new()).unwrap();
+}
+
+#[test]
+fn a_directory_that_changed_in_the_middle_of_its_listing() {
+    let world = World::new();
+    let path = world.path("many");
+    std::fs::create_dir(&path).unwrap();
+    let found = std::fs::metadata(&path).unwrap();
+    let modified = found.modified().unwrap().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    let modified = Timespec::from_ns(modified.as_nanos().try_into().unwrap());
+    let listing = Some(Listing { inode: std::os::unix::fs::MetadataExt::ino(&found), modified });
+    let kind = FileKind::Directory(Directory { path: bytes(&path), listing, deleted: None });
+    let file = File { flags: OpenFlags(0), position: 9, owner: None, kind };
+    open(&world, std::slice::from_ref(&file), &mut Vec::new()).unwrap();
+    let later = SystemTime::now() + Duration::from_secs(10);
+    std::fs::File::open(&path).unwrap().set_modified(later).unwrap();
+    let failure = refused(&world, &[file]);
+    assert_eq!(failure.kind, Kind::Incompatible);
+    assert!(failure.chain[0].contains("in the middle of listing it"), "{failure:?}");
+}
+
+#[test]
+fn a_place_where_something_else_stands() {
+    let world = World::new();
+    let path = world.file("plain", b"");
+    let kind = FileKind::PathOnly(PathOnly { path: bytes(&path), file_type: PathType::SymbolicLink });
+    let flags = OpenFlags(OpenFlags::O_PATH.0 | OpenFlags::O_NOFOLLOW.0);
+    let failure = refused(&world, &[File { flags, position: 0, owner: None, kind }]);
+    assert_eq!(failure.kind, Kind::Incompatible);
+    assert!(failure.chain[0].contains("it is no symbolic link here"), "{failure:?}");
+}
+
+#[test]
+fn a_lease_on_a_file_that_is_open_elsewhere() {
+    let world = World::new();
+    let path = world.file("leased", b"");
+    let files = BTreeMap::from([(FileId(0), regular(&path, 0))]);
+    let lock = Lock { file: FileId(0), kind: LockKind::Lease, process: Pid(1), exclusive: false, start: 0, end: None };
+    let image = world.image(&Descriptors { files, locks: vec![lock], ..Descriptors::default() });
+    let writer = std::fs::File::options().write(true).open(&path).unwrap();
+    let failure = world.open_all(&image, &mut Vec::new()).unwrap_err();
+    assert_eq!(failure.kind, Kind::Incompatible);
+    assert!(failure.chain[0].contains("somebody else holds a lock on what files/0x00000000 names"), "{failure:?}");
+    drop(writer);
+    world.open_all(&image, &mut Vec::new()).unwrap();
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! `fds` and `files/`: descriptors name descriptions that are there, and descriptions ask for what can be opened.
 
 use super::{Findings, absolute, duration, time};
-use crate::files::{FileKind, OpenFlags, Pidfd, Pipe, Timerfd};
+use crate::files::{Directory, FileKind, OpenFlags, Pidfd, Pipe, Timerfd};
 use crate::image::Image;
 use crate::layout::{STDIOS, file_entry, process_file};
 use crate::types::{FileId, PAGE_SIZE};
@@ -19,6 +19,14 @@ pub(super) fn check(image: &Image, findings: &mut Findings) {
         }
         for problem in kind(&file.kind) {
             findings.add(&path, problem);
+        }
+        if matches!(file.kind, FileKind::PathOnly(_)) && !file.flags.contains(OpenFlags::O_PATH) {
+            findings.add(&path, "flags: such a place is open with O_PATH only");
+        }
+        if let FileKind::Directory(Directory { listing: None, .. }) = file.kind
+            && file.position != 0
+        {
+            findings.add(&path, format!("position {}: of which listing, `listing` must say", file.position));
         }
     }
     pipes(image, findings);
@@ -92,7 +100,11 @@ fn kind(kind: &FileKind) -> Vec<String> {
         }
         // Whether it is there, `unnamed` looks.
         FileKind::Unnamed(_) => vec![],
-        FileKind::Directory(directory) => vec![path(&directory.path)],
+        FileKind::Directory(directory) => {
+            let modified = directory.listing.as_ref().and_then(|listing| time(listing.modified));
+            vec![path(&directory.path), modified.map(|problem| format!("listing: modified: {problem}"))]
+        }
+        FileKind::PathOnly(place) => vec![path(&place.path)],
         FileKind::Proc(file) => vec![path(&file.path)],
         FileKind::Device(device) => vec![path(&device.path)],
         FileKind::Pipe(one) => vec![pipe(one)],

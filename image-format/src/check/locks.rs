@@ -23,6 +23,9 @@ fn one(image: &Image, lock: &Lock) -> Vec<String> {
             if !matches!(description.kind, FileKind::Regular(_) | FileKind::Unnamed(_) | FileKind::Directory(_)) {
                 problems.push(format!("{} is no file that can be locked", file_entry(file)));
             }
+            if kind == LockKind::Lease && matches!(description.kind, FileKind::Directory(_)) {
+                problems.push(format!("{} is a directory, of which there are no leases", file_entry(file)));
+            }
             let writes = description.flags.0 & (OpenFlags::O_WRONLY.0 | OpenFlags::O_RDWR.0) != 0;
             let ranged = matches!(kind, LockKind::Posix | LockKind::Ofd);
             if ranged && exclusive && !writes {
@@ -38,7 +41,7 @@ fn one(image: &Image, lock: &Lock) -> Vec<String> {
     if start > last || i64::try_from(last).is_err() {
         problems.push(format!("bytes {start} to {last}: no range of a file"));
     }
-    if kind == LockKind::Flock && (start, end) != (0, None) {
+    if matches!(kind, LockKind::Flock | LockKind::Lease) && (start, end) != (0, None) {
         problems.push("start, end: such a lock is on the whole file".to_owned());
     }
     problems

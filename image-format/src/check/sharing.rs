@@ -90,7 +90,7 @@ fn same(processes: &Processes, process: &ProcessImage, path: &str, findings: &mu
     }
     if let Some(other) = other(record.shares.directories) {
         let fields = [
-            ("cwd", other.cwd != record.cwd),
+            ("cwd", (&other.cwd, &other.cwd_deleted) != (&record.cwd, &record.cwd_deleted)),
             ("root", other.root != record.root),
             ("umask", other.umask != record.umask),
         ];

@@ -49,7 +49,7 @@ fn attr(attr: &ThreadAttr) -> Vec<Option<String>> {
 }
 
 fn directories(first: bool, directories: Option<&Directories>) -> Vec<Option<String>> {
-    let Some(Directories { cwd, root, umask }) = directories else { return Vec::new() };
+    let Some(Directories { cwd, root, umask, .. }) = directories else { return Vec::new() };
     let named = |name: &str, problem: Option<String>| problem.map(|problem| format!("directories.{name}: {problem}"));
     vec![
         first.then(|| "directories: those of the first thread are the process's".to_owned()),

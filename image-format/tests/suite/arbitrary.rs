@@ -141,7 +141,8 @@ wrappers! {
 }
 
 choices! {
-    FileKind [] [Regular, Unnamed, Directory, Device, Pipe, Fifo, Eventfd, Epoll, Timerfd, Signalfd, Proc, Pidfd, Tty, UnixSocket, InetSocket]
+    FileKind [] [Regular, Unnamed, Directory, PathOnly, Device, Pipe, Fifo, Eventfd, Epoll, Timerfd, Signalfd, Proc, Pidfd, Tty, UnixSocket, InetSocket]
+    image_format::files::PathType [SymbolicLink, Fifo, Socket, BlockDevice, CharacterDevice] []
     Stream [Log, Console] []
     TtySide [Master, Slave, Controlling] []
     SlaveState [Unopened, Open, Closed] []
@@ -182,7 +183,10 @@ records! {
     image_format::unnamed::Memfd { name, seals }
     image_format::unnamed::Place { path }
     MappedUnnamed { file, offset, writable }
-    image_format::files::Directory { path }
+    image_format::files::Directory { path, listing, deleted }
+    image_format::files::Listing { inode, modified }
+    image_format::files::DeletedDirectory { mode, uid, gid }
+    image_format::files::PathOnly { path, file_type }
     image_format::files::ProcFile { path }
     Device { path, major, minor }
     Pipe { pipe, capacity, queued, packets }
@@ -238,7 +242,7 @@ records! {
     PageRange { start, count, source }
     ChunkSum { chunk, xxh3 }
     Process {
-        pid, parent, parent_thread, group, session, exit_signal, shares, job_control, tty, exe, cwd, root, umask, limits, arguments, environment, layout,
+        pid, parent, parent_thread, group, session, exit_signal, shares, job_control, tty, exe, cwd, cwd_deleted, root, umask, limits, arguments, environment, layout,
     }
     Shares { memory, descriptors, directories, signal_actions }
     Stopped { signal, told }
@@ -263,7 +267,7 @@ records! {
         name, credentials, scheduling, affinity, timer_slack_ns, personality, tid_address, robust_list, rseq,
         pdeath_signal, no_new_privs, seccomp, controls, login_uid, directories,
     }
-    Directories { cwd, root, umask }
+    Directories { cwd, cwd_deleted, root, umask }
     Credentials { uid, gid, groups, inheritable, permitted, effective, bounding, ambient, securebits }
     Scheduling { policy, flags, nice, priority, runtime_ns, deadline_ns, period_ns, io_priority }
     RobustList { head, length }

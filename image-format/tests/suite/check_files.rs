@@ -2,7 +2,9 @@
 
 use crate::check::{CHILD, FIRST, each_is_told, file, process};
 use crate::golden;
-use image_format::files::{EpollTarget, Fifo, FileKind, Owner, OwnerKind, Pidfd, Stdio, Stream};
+use image_format::files::{
+    Directory, EpollTarget, Fifo, FileKind, Owner, OwnerKind, PathOnly, PathType, Pidfd, Stdio, Stream,
+};
 use image_format::process::Fd;
 use image_format::{Bytes, FileId, Hex, Image, Pid, check};
 
@@ -140,6 +142,29 @@ fn name(image: &mut image_format::Image, end: u32, awaits_writer: bool) {
     let file = file(image, end);
     let FileKind::Pipe(pipe) = file.kind.clone() else { panic!("no pipe") };
     file.kind = FileKind::Fifo(Fifo { path: "/run/fifo".into(), awaits_writer, pipe });
+}
+
+#[test]
+fn places_and_listings() {
+    each_is_told(&[
+        (
+            |i| {
+                file(i, 2).flags = image_format::files::OpenFlags(0);
+                file(i, 2).position = 0;
+                let place = PathOnly { path: "/run/socket".into(), file_type: PathType::Socket };
+                file(i, 2).kind = FileKind::PathOnly(place);
+            },
+            "files/0x00000002: flags: such a place is open with O_PATH only",
+        ),
+        (
+            |i| {
+                file(i, 2).position = 7;
+                let directory = Directory { path: "/srv".into(), listing: None, deleted: None };
+                file(i, 2).kind = FileKind::Directory(directory);
+            },
+            "files/0x00000002: position 7: of which listing, `listing` must say",
+        ),
+    ]);
 }
 
 #[test]

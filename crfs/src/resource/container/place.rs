@@ -1,10 +1,12 @@
 //! Paths as the container sees them, and whether they still lead to what they led to.
 
 use super::super::Findings;
+use super::super::directory;
 use super::super::proc::Proc;
 use crate::failure::{Doing, Failure};
 use crate::registry::Record;
 use image_format::Bytes;
+use image_format::files::DeletedDirectory;
 use image_format::manifest::NamespaceKind;
 use std::ffi::OsStr;
 use std::fs::{self, Metadata};
@@ -97,6 +99,29 @@ impl Place {
             _ if path.ends_with(b" (deleted)") => Err(Lost::Deleted),
             _ => Err(Lost::Replaced),
         }
+    }
+
+    /// The working directory of a task (`PID`, or `PID/task/TID`), and that it was deleted; an obstacle when its path does not lead
+    /// there any more.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn working_directory(
+        &self,
+        proc: &mut Proc,
+        task: &str,
+        object: &str,
+        findings: &mut Findings,
+    ) -> Result<(Bytes, Option<DeletedDirectory>), Failure> {
+        let link = format!("{task}/cwd");
+        let metadata = fs::metadata(format!("/proc/{link}"));
+        let metadata = metadata.doing(|| format!("{object}: looking at the working directory"))?;
+        if let Some(deleted) = directory::deleted(&metadata)
+            && let Some(path) = self.inside(&proc.link(format_args!("{link}"))?)
+        {
+            return Ok((directory::former(path), Some(deleted)));
+        }
+        Ok((self.path(proc, &link, object, "the working directory", findings)?, None))
     }
 
     /// Where a link of /proc leads inside the container; an obstacle when that path does not lead there any more.

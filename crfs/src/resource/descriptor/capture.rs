@@ -11,8 +11,8 @@ use crate::console::Pause;
 use crate::failure::{Failure, Kind};
 use crate::resource::unnamed::Unnamed;
 use crate::resource::{
-    Findings, device, directory, epoll, eventfd, inet_socket, lock, owner, pidfd, pipe, proc_file, regular_file,
-    signalfd, socket, timerfd, tty, unix_socket,
+    Findings, device, directory, epoll, eventfd, inet_socket, lock, owner, path_only, pidfd, pipe, proc_file,
+    regular_file, signalfd, socket, timerfd, tty, unix_socket,
 };
 use crfs_kstate::{KernelState, Task};
 use image_format::files::{Epoll, EpollTarget, File, FileKind, OpenFlags, Owner, Stdio, Stream};
@@ -319,7 +319,8 @@ impl Pass<'_> {
                 continue;
             }
             let name = self.table.descriptions[*index].seen.name();
-            match lock::capture(line, id(*index), holder.pid, &name) {
+            let taker = lock::lease_taker(line, &self.table.descriptions[*index].holders);
+            match lock::capture(line, id(*index), taker.unwrap_or(holder.pid), &name) {
                 Ok(_) if holder.pid == in_flight::IN_FLIGHT => self.refuse(*holder, refused::lock_in_message(&name)),
                 Ok(lock) => {
                     let owner = (lock.kind == LockKind::Posix).then_some(lock.process);
@@ -373,6 +374,12 @@ impl Pass<'_> {
     }
 }
 
+/// The magic number of the file system that it is on, where that is asked for.
+fn magic(seen: &Seen) -> i64 {
+    let of_files = matches!(seen.file_type(), libc::S_IFREG | libc::S_IFDIR) || path_only::is_one(seen);
+    if of_files { statfs(&seen.holder.path()).map_or(0, |found| found.filesystem_type().0) } else { 0 }
+}
+
 fn draft(seen: &Seen, processes: &[(Pid, i32)], place: &Place, unnamed: &mut Unnamed) -> Result<Draft, Refusal> {
     if let Some(name) = seen.link.strip_prefix(b"anon_inode:") {
         let name = String::from_utf8_lossy(name);
@@ -385,21 +392,20 @@ fn draft(seen: &Seen, processes: &[(Pid, i32)], place: &Place, unnamed: &mut Unn
             other => Err(refused::anonymous(other)),
         };
     }
-    let magic = || statfs(&seen.holder.path()).map_or(0, |found| found.filesystem_type().0);
+    let magic = magic(seen);
+    if path_only::is_one(seen) {
+        return path_only::capture(seen, magic, place).map(|record| Draft::Done(FileKind::PathOnly(record)));
+    }
     match seen.file_type() {
-        libc::S_IFREG if magic() == refused::PROC => {
+        libc::S_IFREG if magic == refused::PROC => {
             proc_file::capture(seen, place).map(|record| Draft::Done(FileKind::Proc(record)))
         }
-        libc::S_IFREG if regular_file::is_unnamed(seen, magic()) => {
-            regular_file::capture_unnamed(seen, magic(), place, unnamed)
+        libc::S_IFREG if regular_file::is_unnamed(seen, magic) => {
+            regular_file::capture_unnamed(seen, magic, place, unnamed)
                 .map(|record| Draft::Done(FileKind::Unnamed(record)))
         }
-        libc::S_IFREG => {
-            regular_file::capture(seen, magic(), place).map(|record| Draft::Done(FileKind::Regular(record)))
-        }
-        libc::S_IFDIR => {
-            directory::capture(seen, magic(), place).map(|record| Draft::Done(FileKind::Directory(record)))
-        }
+        libc::S_IFREG => regular_file::capture(seen, magic, place).map(|record| Draft::Done(FileKind::Regular(record))),
+        libc::S_IFDIR => directory::capture(seen, magic, place).map(|record| Draft::Done(FileKind::Directory(record))),
         libc::S_IFCHR if tty::is_tty(seen) => Ok(Draft::Tty),
         libc::S_IFCHR => match device::capture(seen, place) {
             Some(record) => record.map(|record| Draft::Done(FileKind::Device(record))),

@@ -136,8 +136,6 @@ pub(crate) fn by_type(seen: &Seen) -> Refusal {
         libc::S_IFSOCK => socket::refuse(seen),
         libc::S_IFCHR => character_device(seen),
         libc::S_IFBLK => Refusal::new(format!("block device {name} cannot be carried"), CLOSE),
-        libc::S_IFIFO => Refusal::new(format!("FIFO {name} as a mere place (O_PATH) cannot be carried"), CLOSE),
-        libc::S_IFLNK => Refusal::new(format!("symbolic link {name} itself (O_PATH) cannot be carried"), CLOSE),
         other => Refusal::new(format!("{name} of file type {other:#o} cannot be carried"), CLOSE),
     }
 }

@@ -2,7 +2,9 @@
 
 use crate::failure::{Doing, Failure, Kind};
 use crate::resource::unnamed::Made;
-use crate::resource::{device, directory, epoll, eventfd, lock, pipe, proc_file, regular_file, signalfd, timerfd, tty};
+use crate::resource::{
+    device, directory, epoll, eventfd, lock, path_only, pipe, proc_file, regular_file, signalfd, timerfd, tty,
+};
 use image_format::files::{Fifo, File, FileKind, OpenFlags, Stream};
 use image_format::{FileId, Image};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -88,6 +90,7 @@ fn open_one(
     match &file.kind {
         FileKind::Regular(record) => regular_file::restore(id, file, record, root, notes),
         FileKind::Directory(record) => directory::restore(id, file, record, root),
+        FileKind::PathOnly(record) => path_only::restore(id, file, record, root),
         FileKind::Device(record) => device::restore(id, file, record, root),
         FileKind::Eventfd(record) => eventfd::restore(id, file, record),
         FileKind::Epoll(_) => epoll::restore(id, file),

@@ -3,10 +3,25 @@
 use crate::resource::descriptor::place::Place;
 use crate::resource::descriptor::refused::{Refusal, pseudo_file_system};
 use crate::resource::descriptor::seen::Seen;
-use image_format::files::Directory;
+use image_format::files::{DeletedDirectory, Directory, Listing};
+use image_format::{Bytes, Octal, Timespec};
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
+
+/// File systems whose positions in a directory stay good while it is unchanged (include/uapi/linux/magic.h, v6.18): ext2 to
+/// ext4 (hashes of names), xfs (places), btrfs (numbers given once), tmpfs (likewise, since Linux 6.6).
+const STABLE: [i64; 4] = [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994];
+
+/// How the kernel ends the path of what has none any more.
+const DELETED: &[u8] = b" (deleted)";
 
 /// Captures a directory. `magic` is that of its file system.
 pub(in crate::resource) fn capture(seen: &Seen, magic: i64, place: &Place) -> Result<Directory, Refusal> {
+    if let Some(deleted) = deleted(&seen.metadata)
+        && let Some(path) = place.written(seen)
+    {
+        return Ok(Directory { path: former(path), listing: listing(seen), deleted: Some(deleted) });
+    }
     let path = place.path(seen, "directory")?;
     if pseudo_file_system(magic) == Some("proc") && path.0 != b"/proc" {
         return Err(Refusal::new(
@@ -14,11 +29,29 @@ pub(in crate::resource) fn capture(seen: &Seen, magic: i64, place: &Place) -> Re
             "Have the program close it before the freeze.",
         ));
     }
-    if seen.info.position != 0 {
+    if seen.info.position != 0 && !STABLE.contains(&magic) {
         return Err(Refusal::new(
-            format!("directory {path} was read in part"),
+            format!("directory {path} was read in part, and where its file system goes on nobody can tell later"),
             "Try again when the program has closed the listing.",
         ));
     }
-    Ok(Directory { path })
+    Ok(Directory { path, listing: listing(seen), deleted: None })
+}
+
+fn listing(seen: &Seen) -> Option<Listing> {
+    let metadata = &seen.metadata;
+    let modified = Timespec { sec: metadata.mtime(), nsec: u32::try_from(metadata.mtime_nsec()).unwrap_or(0) };
+    (seen.info.position != 0).then(|| Listing { inode: metadata.ino(), modified })
+}
+
+/// What is kept of a directory that has no name any more.
+pub(in crate::resource) fn deleted(metadata: &Metadata) -> Option<DeletedDirectory> {
+    let record =
+        || DeletedDirectory { mode: Octal(metadata.mode() & 0o7777), uid: metadata.uid(), gid: metadata.gid() };
+    (metadata.is_dir() && metadata.nlink() == 0).then(record)
+}
+
+/// The path that a deleted directory had.
+pub(in crate::resource) fn former(path: Bytes) -> Bytes {
+    path.0.strip_suffix(DELETED).map_or_else(|| path.clone(), |path| Bytes(path.to_vec()))
 }

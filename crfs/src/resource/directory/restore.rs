@@ -1,16 +1,20 @@
 //! From a record to an open directory.
 
-use crate::failure::{Failure, Kind};
+use super::deleted;
+use crate::failure::{Doing, Failure, Kind};
 use crate::resource::descriptor::reopen;
-use image_format::FileId;
-use image_format::files::{Directory, File};
+use image_format::files::{Directory, File, OpenFlags};
 use image_format::layout::file_entry;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use image_format::{FileId, Timespec};
+use nix::fcntl::OFlag;
+use std::io::{Seek, SeekFrom};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 
-/// Opens a directory again below `root`.
+/// Opens a directory again below `root`, at its position.
 ///
 /// # Errors
-/// [`Kind::Incompatible`] when it is not there; [`Kind::BadImage`] for an offset.
+/// [`Kind::Incompatible`] when it is not there, or changed in the middle of its listing.
 pub(in crate::resource) fn restore(
     id: FileId,
     file: &File,
@@ -18,8 +22,34 @@ pub(in crate::resource) fn restore(
     root: BorrowedFd<'_>,
 ) -> Result<OwnedFd, Failure> {
     let object = file_entry(id);
-    if file.position != 0 {
-        return Err(Failure::new(Kind::BadImage, format!("{object}: position: a directory is restored at 0 only")));
+    if let Some(gone) = &record.deleted {
+        reopen::check_flags(file.flags, &object)?;
+        let access = if file.flags.contains(OpenFlags::O_PATH) { OFlag::O_PATH } else { OFlag::O_RDONLY };
+        let opened = deleted::make(root, &record.path, gone, access)
+            .doing(|| format!("{object}: {}: making a directory that was deleted", record.path))?;
+        if access != OFlag::O_PATH {
+            reopen::set_status(opened.as_fd(), file.flags).doing(|| format!("{object}: setting its flags"))?;
+        }
+        // There is nothing to list, wherever it goes on.
+        return Ok(opened);
     }
-    Ok(reopen::open(root, &record.path, file.flags, (libc::S_IFDIR, "directory"), &object)?.into())
+    let mut opened = reopen::open(root, &record.path, file.flags, (libc::S_IFDIR, "directory"), &object)?;
+    let Some(listing) = &record.listing else { return Ok(opened.into()) };
+    let here = opened.metadata().doing(|| format!("{object}: {}: looking at it", record.path))?;
+    let modified = Timespec { sec: here.mtime(), nsec: u32::try_from(here.mtime_nsec()).unwrap_or(0) };
+    if (here.ino(), modified) != (listing.inode, listing.modified) {
+        let reason = format!(
+            "{object}: {} was modified since the checkpoint, or is another directory, and the program is in the middle of listing it",
+            record.path
+        );
+        return Err(Failure::new(Kind::Incompatible, reason));
+    }
+    match opened.seek(SeekFrom::Start(file.position)) {
+        Ok(_) => Ok(opened.into()),
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+            let reason = format!("{object}: position {} is none that the directory can have", file.position);
+            Err(Failure::new(Kind::BadImage, reason))
+        }
+        Err(error) => Err(error).doing(|| format!("{object}: setting its position")),
+    }
 }

@@ -1,8 +1,16 @@
 //! From a line of fdinfo to its record.
 
 use crate::resource::descriptor::refused::Refusal;
+use crate::resource::descriptor::seen::Holder;
 use image_format::locks::{Lock, LockKind};
 use image_format::{FileId, Pid};
+
+/// Who took the lease of a line, of the descriptors of its description; None for other locks, and when that process has it no more.
+pub(in crate::resource) fn lease_taker(line: &str, holders: &[Holder]) -> Option<Pid> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let host: i32 = words.get(4).filter(|_| words.get(1) == Some(&"LEASE"))?.parse().ok()?;
+    holders.iter().find(|holder| holder.host == host).map(|holder| holder.pid)
+}
 
 /// Reads what stands after `lock:`, such as `1: POSIX  ADVISORY  WRITE 1234 fe:00:5678 0 EOF` (`lock_get_status` in `fs/locks.c`, v6.18).
 /// `name` is the file's, for people.
@@ -29,6 +37,7 @@ fn parse(kind: &str, state: &str, access: &str, start: &str, end: &str) -> Optio
         ("FLOCK", "ADVISORY") => LockKind::Flock,
         ("POSIX", "ADVISORY") => LockKind::Posix,
         ("OFDLCK", "ADVISORY") => LockKind::Ofd,
+        ("LEASE", "ACTIVE") => LockKind::Lease,
         _ => return None,
     };
     let exclusive = match access {
@@ -52,7 +61,7 @@ mod tests {
         assert_eq!(read("1: FLOCK  ADVISORY  WRITE 32 fe:00:77 0 EOF"), lock(LockKind::Flock, true, 0, None));
         assert_eq!(read("2: POSIX  ADVISORY  READ 32 fe:00:77 100 199"), lock(LockKind::Posix, false, 100, Some(199)));
         assert_eq!(read("1: OFDLCK ADVISORY  WRITE -1 fe:00:77 5 EOF"), lock(LockKind::Ofd, true, 5, None));
-        assert_eq!(read("1: LEASE  ACTIVE    READ 32 fe:00:77 0 EOF"), None);
+        assert_eq!(read("1: LEASE  ACTIVE    READ 32 fe:00:77 0 EOF"), lock(LockKind::Lease, false, 0, None));
         assert_eq!(read("1: LEASE  BREAKING  READ 32 fe:00:77 0 EOF"), None);
         assert_eq!(read("1: DELEG  ACTIVE    READ 32 fe:00:77 0 EOF"), None);
         assert_eq!(read("1: POSIX"), None);

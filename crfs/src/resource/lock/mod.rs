@@ -10,12 +10,13 @@
 //!
 //! **How it is made again.** What belongs to a description is taken in the worker, POSIX locks by the processes themselves,
 //! when their descriptors are in place: closing any descriptor of the file would let go of a POSIX lock. Before that, all are compared with
-//! those that others hold now. Who waits for a lock does so by a call in progress, which is entered again.
+//! those that others hold now. A lease is tried in the worker, and taken by the process that had it, which is signalled. Who waits for a lock does so by a call in progress, which is entered again.
 //!
-//! **What is refused.** Leases, whose owner is signalled when somebody else opens the file; at the restore, a lock that somebody else holds.
+//! **What is refused.** Leases that are being broken, delegations; at the restore, a lock that somebody else holds, and a lease on a file that
+//! somebody else has open.
 
 mod capture;
 mod restore;
 
-pub(super) use capture::capture;
+pub(super) use capture::{capture, lease_taker};
 pub use restore::{inject, take};

@@ -61,11 +61,26 @@ fn own(lock: &Lock, fd: BorrowedFd<'_>) -> Result<bool, Failure> {
                 other => other.map(|()| true).doing(doing),
             }
         }
+        LockKind::Lease => match try_lease(lock, fd) {
+            Err(Errno::EAGAIN) => Ok(false),
+            other => other.map(|()| true).doing(doing),
+        },
         LockKind::Ofd => match fcntl(fd, FcntlArg::F_OFD_SETLK(&range(lock))) {
             Err(Errno::EAGAIN) => Ok(false),
             other => other.map(|_| true).doing(doing),
         },
     }
+}
+
+/// Whether a lease can be had: nobody else has the file open against it. It is let go again, since its process must take it.
+fn try_lease(lock: &Lock, fd: BorrowedFd<'_>) -> nix::Result<()> {
+    crfs_sys::lock::set_lease(fd, lease(lock))?;
+    crfs_sys::lock::set_lease(fd, libc::F_UNLCK)?;
+    crfs_sys::owner::clear(fd)
+}
+
+fn lease(lock: &Lock) -> i32 {
+    if lock.exclusive { libc::F_WRLCK } else { libc::F_RDLCK }
 }
 
 /// The range as fcntl(2) takes it.
@@ -77,13 +92,17 @@ fn range(lock: &Lock) -> libc::flock {
     libc::flock { l_type: i16::try_from(kind).unwrap_or(0), l_whence: 0, l_start: start, l_len: length, l_pid: 0 }
 }
 
-/// The calls by which a process takes its POSIX locks; its descriptors are in place.
+/// The calls by which a process takes its POSIX locks and leases; its descriptors are in place.
 pub fn inject(batch: &mut Batch, image: &Image, pid: Pid) {
     let fds = image.processes.get(&pid).map_or(&[][..], |process| &process.fds);
     for lock in image.locks.iter().filter(|lock| lock.process == pid) {
         let Some(fd) = fds.iter().find(|fd| fd.file == lock.file) else { continue };
         match lock.kind {
             LockKind::Flock | LockKind::Ofd => {}
+            LockKind::Lease => {
+                let kind = lease(lock);
+                batch.call(libc::SYS_fcntl, &[fd.fd.into(), libc::F_SETLEASE.into(), kind.into()], "fcntl(F_SETLEASE)");
+            }
             LockKind::Posix => {
                 let libc::flock { l_type, l_whence, l_start, l_len, .. } = range(lock);
                 // struct flock: two shorts, padding, two longs, a pid, padding.

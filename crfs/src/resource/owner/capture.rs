@@ -22,8 +22,10 @@ pub(in crate::resource) fn capture(
     holders: &[Holder],
     processes: &[(Pid, i32)],
 ) -> Result<Result<Option<Owner>, Refusal>, Failure> {
-    // Nothing signals about a regular file, and a duplicate of one would be flushed when it is closed, which may wait for a server.
-    if seen.is_path() || seen.file_type() == libc::S_IFREG {
+    // Nothing signals about a regular file without a lease, and a duplicate of one would be flushed when it is closed, which may wait for
+    // a server.
+    let leased = || seen.info.values("lock").any(|line| line.contains("LEASE"));
+    if seen.is_path() || seen.file_type() == libc::S_IFREG && !leased() {
         return Ok(Ok(None));
     }
     let name = seen.name();

@@ -28,7 +28,7 @@ pub fn capture(
     let object = layout::process_file(process.pid, "process");
     let id = |ids: &[u32]| Pid(ids.last().copied().unwrap_or(0));
     let exe = place.path(proc, &format!("{host}/exe"), &object, "the executable", findings)?;
-    let cwd = place.path(proc, &format!("{host}/cwd"), &object, "the working directory", findings)?;
+    let (cwd, cwd_deleted) = place.working_directory(proc, &host.to_string(), &object, findings)?;
     let root = place.path(proc, &format!("{host}/root"), &object, "the root directory", findings)?;
     let limits = super::limits::parse(proc.text(format_args!("{host}/limits"))?);
     let unreadable = || Failure::new(Kind::Unsupported, format!("{object}: /proc/{host}/limits is malformed"));
@@ -47,6 +47,7 @@ pub fn capture(
         tty: None,
         exe,
         cwd,
+        cwd_deleted,
         root,
         umask: Octal(leader.status.umask.unwrap_or(0)),
         limits: limits.ok_or_else(unreadable)?,

@@ -42,8 +42,10 @@ pub fn own(
         }
     }
     let task = format!("{}/task/{}", process.host, thread.host);
+    let (cwd, cwd_deleted) = place.working_directory(proc, &task, &object, findings)?;
     Ok(Some(Directories {
-        cwd: place.path(proc, &format!("{task}/cwd"), &object, "the working directory", findings)?,
+        cwd,
+        cwd_deleted,
         root: place.path(proc, &format!("{task}/root"), &object, "the root directory", findings)?,
         umask: Octal(thread.status.umask.unwrap_or(0)),
     }))

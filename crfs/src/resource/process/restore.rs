@@ -1,7 +1,9 @@
 //! What a process is beside its memory and descriptors: directories, limits, and what /proc lets be set from outside.
 
 use crate::failure::{Doing, Failure, Kind};
+use crate::resource::directory;
 use crfs_tracee::{Arg, Batch, HostPid};
+use image_format::files::DeletedDirectory;
 use image_format::process::{Limit, ProcessAttr, Shares};
 use image_format::thread::Directories as OwnDirectories;
 use image_format::{Bytes, Image, Octal, ProcessImage, layout};
@@ -9,9 +11,22 @@ use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
+/// Opens a directory as a place; one that was deleted is made again.
+fn open(root: BorrowedFd<'_>, path: &Bytes, deleted: Option<&DeletedDirectory>) -> std::io::Result<OwnedFd> {
+    if let Some(deleted) = deleted {
+        return directory::make(root, path, deleted, OFlag::O_PATH);
+    }
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let how = OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_IN_ROOT);
+    Ok(openat2(root, path.0.as_slice(), how)?)
+}
+
 /// The directories that processes stand in, opened once by the worker.
 #[derive(Debug, Default)]
-pub struct Directories(BTreeMap<Bytes, OwnedFd>);
+pub struct Directories(BTreeMap<Place, OwnedFd>);
+
+/// A directory by its path, and whether it was deleted: then it is not what stands there.
+type Place = (Bytes, bool);
 
 impl Directories {
     /// Opens every working and root directory below the container's root.
@@ -22,25 +37,20 @@ impl Directories {
         let mut directories = Directories::default();
         let mut missing = Vec::new();
         for (&pid, process) in &image.processes {
+            let record = &process.process;
             let own = process.threads.values().filter_map(|thread| thread.attr.directories.as_ref());
-            let paths = own.flat_map(|own| [&own.cwd, &own.root]);
-            for path in paths.chain([&process.process.cwd, &process.process.root]) {
-                if directories.0.contains_key(path) {
+            let places = own.flat_map(|own| [(&own.cwd, &own.cwd_deleted), (&own.root, &None)]);
+            for (path, deleted) in places.chain([(&record.cwd, &record.cwd_deleted), (&record.root, &None)]) {
+                let place = (path.clone(), deleted.is_some());
+                if directories.0.contains_key(&place) {
                     continue;
                 }
-                let how = OpenHow::new()
-                    .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
-                    .resolve(ResolveFlag::RESOLVE_IN_ROOT);
-                match openat2(root, path.0.as_slice(), how) {
+                match open(root, path, deleted.as_ref()) {
                     Ok(fd) => {
-                        directories.0.insert(path.clone(), fd);
+                        directories.0.insert(place, fd);
                     }
-                    Err(errno) => {
-                        missing.push(format!(
-                            "{}: directory {path}: {}",
-                            layout::process_file(pid, "process"),
-                            errno.desc()
-                        ));
+                    Err(error) => {
+                        missing.push(format!("{}: directory {path}: {error}", layout::process_file(pid, "process")));
                     }
                 }
             }
@@ -51,8 +61,8 @@ impl Directories {
         Err(Failure::new(Kind::Incompatible, missing.join("; ")))
     }
 
-    fn pull(&self, batch: &mut Batch, link: u32, path: &Bytes) -> Result<Arg, Failure> {
-        let fd = self.0.get(path).and_then(|fd| u64::try_from(fd.as_raw_fd()).ok());
+    fn pull(&self, batch: &mut Batch, link: u32, path: &Bytes, deleted: bool) -> Result<Arg, Failure> {
+        let fd = self.0.get(&(path.clone(), deleted)).and_then(|fd| u64::try_from(fd.as_raw_fd()).ok());
         let fd = fd.ok_or_else(|| Failure::new(Kind::System, format!("{path}: was not opened")))?;
         Ok(Arg::Result(batch.call(
             libc::SYS_pidfd_getfd,
@@ -67,7 +77,7 @@ impl Directories {
     /// When a directory was not opened, which is a mistake of the caller.
     pub fn enter(&self, batch: &mut Batch, process: &ProcessImage, link: u32) -> Result<(), Failure> {
         let record = &process.process;
-        self.go(batch, link, &record.cwd, &record.root, record.umask)
+        self.go(batch, link, (&record.cwd, record.cwd_deleted.is_some()), &record.root, record.umask)
     }
 
     /// The same for a thread that leaves those of its process.
@@ -77,13 +87,20 @@ impl Directories {
     pub fn leave(&self, batch: &mut Batch, own: &OwnDirectories, link: u32) -> Result<(), Failure> {
         let alone = u64::from(libc::CLONE_FS.cast_unsigned());
         batch.call(libc::SYS_unshare, &[alone.into()], "unshare(CLONE_FS)");
-        self.go(batch, link, &own.cwd, &own.root, own.umask)
+        self.go(batch, link, (&own.cwd, own.cwd_deleted.is_some()), &own.root, own.umask)
     }
 
-    fn go(&self, batch: &mut Batch, link: u32, cwd: &Bytes, root: &Bytes, umask: Octal) -> Result<(), Failure> {
-        let cwd = self.pull(batch, link, cwd)?;
+    fn go(
+        &self,
+        batch: &mut Batch,
+        link: u32,
+        (cwd, deleted): (&Bytes, bool),
+        root: &Bytes,
+        umask: Octal,
+    ) -> Result<(), Failure> {
+        let cwd = self.pull(batch, link, cwd, deleted)?;
         if root.0 != b"/" {
-            let root = self.pull(batch, link, root)?;
+            let root = self.pull(batch, link, root, false)?;
             let here = batch.data(b".\0");
             batch.call(libc::SYS_fchdir, &[root], "fchdir");
             batch.call(libc::SYS_chroot, &[here.into()], "chroot");
