@@ -129,6 +129,32 @@ pub struct RegularFile {
     pub size: u64,
     /// Last modification.
     pub modified: Timespec,
+    /// What a restore does when it is not as it was. May be edited.
+    pub if_changed: IfChanged,
+}
+
+/// What a restore does with a file that is not as it was at the freeze.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum IfChanged {
+    /// Refuses it where the program reads it or it has shrunk; otherwise tells it.
+    Default,
+    /// Refuses it.
+    Strict,
+    /// Tells it, and goes on at the same offset.
+    Ignore,
+    /// Tells it, and goes on at its end.
+    Append,
+    /// Puts a saved content in its place.
+    Replace(Replacement),
+}
+
+/// A saved content.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Replacement {
+    /// The path inside the container of the file that has it.
+    pub from: Bytes,
 }
 
 /// A file of /proc, whose content is made while it is read.

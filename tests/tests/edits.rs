@@ -2,7 +2,7 @@
 
 use crfs_tests::victim::suffixed;
 use crfs_tests::world::{
-    Leftovers, Method, PATIENCE, Program, World, copy_tree, edit_line, edit_object, files_of, run, wait_for,
+    Leftovers, Method, PATIENCE, Program, World, copy_tree, edit_line, edit_object, files_of, read_tree, run, wait_for,
 };
 use serde_json::{Value, json};
 use std::fs;
@@ -63,6 +63,37 @@ fn what_cannot_be_set_is_told() {
         world.status_says("vs1", &["io_flusher could not be set"]);
     }
     world.thaw("vs1");
+    victim.goes_on(2);
+    victim.passes();
+}
+
+/// A file that changed is refused, unless its record is edited to say what takes its place.
+#[test]
+fn a_file_that_changed_is_replaced_by_what_was_saved() {
+    let world = World::new();
+    let victim = Program::victim(&world, "files", &[]);
+    world.start("vs1", &victim);
+    world.freeze("vs1");
+    let copy = world.copy_out("vs1", Method::Cp);
+    world.remove("vs1");
+    let data = suffixed(&victim.path, "data");
+    let saved = suffixed(&victim.path, "saved");
+    fs::copy(&data, &saved).expect("saving it");
+    fs::write(&data, "another content").expect("changing it");
+    assert!(!world.copy_in(&copy, "vs2", Method::Cp).success(), "a file that has shrunk was accepted");
+    world.status_says("vs2", &["has shrunk"]);
+    run(Command::new("rm").arg("-r").arg(world.tree("vs2")), PATIENCE).expect_success();
+    for (entry, text) in read_tree(&copy.join("files")) {
+        let record: Value = serde_json::from_slice(&text).unwrap_or_default();
+        if record["kind"]["regular"]["path"].as_str() == data.to_str() {
+            edit_object(&copy.join("files").join(entry), |file| {
+                file["kind"]["regular"]["if_changed"] = json!({"replace": {"from": saved.to_str()}});
+            });
+        }
+    }
+    world.restore(&copy, "vs2", Method::Cp);
+    world.status_says("vs2", &["was modified since the checkpoint, and replaced by"]);
+    world.thaw("vs2");
     victim.goes_on(2);
     victim.passes();
 }

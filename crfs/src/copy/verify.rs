@@ -4,7 +4,7 @@ use super::Copy;
 use crate::failure::{Failure, Kind};
 use crate::resource::container::restore::check_host;
 use crate::transport::{Progress, Source};
-use image_format::files::FileKind;
+use image_format::files::{FileKind, IfChanged};
 use image_format::memory::{Backing, CHUNK_SIZE, MappedFile, checksum};
 use image_format::{Bytes, Pid, layout};
 use std::collections::BTreeSet;
@@ -116,9 +116,11 @@ fn missing_files(copy: &Copy) -> Vec<Failure> {
     for (&id, file) in &image.files {
         if let FileKind::Regular(file) = &file.kind {
             let entry = layout::file_entry(id);
+            let as_it_was = matches!(file.if_changed, IfChanged::Default | IfChanged::Strict);
             tell(match fs::metadata(reach(&file.path)) {
+                Err(_) if matches!(file.if_changed, IfChanged::Replace(_)) => None,
                 Err(error) => Some(format!("{entry}: {}: {error}; put it back, or edit the path", file.path)),
-                Ok(now) if now.len() < file.size => Some(format!(
+                Ok(now) if now.len() < file.size && as_it_was => Some(format!(
                     "{entry}: {} has shrunk from {} to {} bytes since the checkpoint; put it back as it was",
                     file.path,
                     file.size,

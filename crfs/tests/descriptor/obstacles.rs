@@ -5,7 +5,6 @@ use crfs::resource::Findings;
 use image_format::files::FileKind;
 use image_format::locks::LockKind;
 use std::os::fd::AsRawFd;
-use std::path::Path;
 
 /// Asserts that exactly these descriptors are in the way, each with these words.
 fn assert_named(findings: &Findings, expected: &[(u32, &str)]) {

@@ -4,8 +4,8 @@ use crate::world::World;
 use crfs::failure::{Failure, Kind};
 use crfs::resource::descriptor::Descriptors;
 use image_format::files::{
-    Device, Directory, Epoll, EpollTarget, Eventfd, Fifo, File, FileKind, Listing, OpenFlags, PathOnly, PathType, Pipe,
-    ProcFile, RegularFile, Stdio, Stream, Timerfd,
+    Device, Directory, Epoll, EpollTarget, Eventfd, Fifo, File, FileKind, IfChanged, Listing, OpenFlags, PathOnly,
+    PathType, Pipe, ProcFile, RegularFile, Replacement, Stdio, Stream, Timerfd,
 };
 use image_format::locks::{Lock, LockKind};
 use image_format::{Bytes, FileId, Hex, Pid, Timespec};
@@ -26,7 +26,7 @@ fn regular(path: &Path, flags: u64) -> File {
     let metadata = std::fs::metadata(path).unwrap();
     let modified = metadata.modified().unwrap().duration_since(SystemTime::UNIX_EPOCH).unwrap();
     let modified = Timespec::from_ns(modified.as_nanos().try_into().unwrap());
-    let record = RegularFile { path: bytes(path), size: metadata.len(), modified };
+    let record = RegularFile { path: bytes(path), size: metadata.len(), modified, if_changed: IfChanged::Default };
     File { flags: OpenFlags(flags), position: 3, owner: None, kind: FileKind::Regular(record) }
 }
 
@@ -107,6 +107,56 @@ fn a_file_that_has_grown_under_a_writer_is_a_note() {
         ),
     ];
     assert_eq!(notes, expected);
+}
+
+/// The record with another policy.
+fn policy(file: &File, policy: IfChanged) -> File {
+    let mut file = file.clone();
+    let FileKind::Regular(record) = &mut file.kind else { panic!("no file") };
+    record.if_changed = policy;
+    file
+}
+
+#[test]
+fn a_file_that_changed_is_treated_as_its_record_says() {
+    let world = World::new();
+    let path = world.file("data", b"0123456789");
+    let writer = regular(&path, RDWR);
+    let open_one = |if_changed| {
+        let image = world.image(&Descriptors {
+            files: BTreeMap::from([(FileId(0), policy(&writer, if_changed))]),
+            ..Descriptors::default()
+        });
+        let mut notes = Vec::new();
+        let opened = world.open_all(&image, &mut notes)?;
+        let mut file = std::fs::File::from(opened[&FileId(0)].try_clone().unwrap());
+        Ok::<_, Failure>((file.stream_position().unwrap(), notes))
+    };
+    // As it was: nobody is told anything.
+    let replace = |from: &Path| IfChanged::Replace(Replacement { from: bytes(from) });
+    let saved = world.file("saved", b"9876543210");
+    let policies = [IfChanged::Strict, IfChanged::Ignore, IfChanged::Append, replace(&saved)];
+    for if_changed in policies {
+        assert_eq!(open_one(if_changed).unwrap(), (3, Vec::new()));
+    }
+    std::fs::write(&path, "0123456789+").unwrap();
+    let failure = open_one(IfChanged::Strict).unwrap_err();
+    assert!(failure.chain[0].contains("it had 10 bytes, and has 11"), "{failure:?}");
+    let (position, notes) = open_one(IfChanged::Ignore).unwrap();
+    assert!(position == 3 && notes[0].contains("which its `if_changed` ignores"), "{position} {notes:?}");
+    let (position, notes) = open_one(IfChanged::Append).unwrap();
+    assert!(position == 11 && notes[0].contains("writing goes on at its end"), "{position} {notes:?}");
+    // Another content takes its place; what is no such content does not.
+    for (from, words) in [(world.file("short", b"1"), "has 1 bytes"), (world.path("nowhere"), "not found")] {
+        let failure = open_one(replace(&from)).unwrap_err();
+        assert!(failure.kind == Kind::Incompatible && failure.chain[0].contains(words), "{failure:?}");
+    }
+    assert_eq!(std::fs::read(&path).unwrap(), b"0123456789+");
+    let (position, notes) = open_one(replace(&saved)).unwrap();
+    assert!(position == 3 && notes[0].contains("and replaced by"), "{position} {notes:?}");
+    assert_eq!(std::fs::read(&path).unwrap(), b"9876543210");
+    // From now on it is as it was.
+    assert_eq!(open_one(IfChanged::Strict).unwrap(), (3, Vec::new()));
 }
 
 #[test]

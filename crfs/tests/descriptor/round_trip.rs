@@ -36,7 +36,7 @@ fn files_directories_and_devices() {
     let puppet = script.start();
     let captured = world.capture_all(&[&puppet]);
 
-    let FileKind::Regular(RegularFile { path, size, modified }) = &file(&captured, 0).kind else { panic!() };
+    let FileKind::Regular(RegularFile { path, size, modified, .. }) = &file(&captured, 0).kind else { panic!() };
     assert_eq!((path.0.as_slice(), *size), (data.to_str().unwrap().as_bytes(), 10));
     let written = std::fs::metadata(&data).unwrap().modified().unwrap().duration_since(std::time::UNIX_EPOCH).unwrap();
     assert_eq!(modified.ns(), i128::try_from(written.as_nanos()).unwrap());

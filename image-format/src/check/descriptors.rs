@@ -1,7 +1,7 @@
 //! `fds` and `files/`: descriptors name descriptions that are there, and descriptions ask for what can be opened.
 
 use super::{Findings, absolute, duration, time};
-use crate::files::{Directory, FileKind, OpenFlags, Pidfd, Pipe, Timerfd};
+use crate::files::{Directory, FileKind, IfChanged, OpenFlags, Pidfd, Pipe, RegularFile, Timerfd};
 use crate::image::Image;
 use crate::layout::{STDIOS, file_entry, process_file};
 use crate::types::{FileId, PAGE_SIZE};
@@ -22,6 +22,12 @@ pub(super) fn check(image: &Image, findings: &mut Findings) {
         }
         if matches!(file.kind, FileKind::PathOnly(_)) && !file.flags.contains(OpenFlags::O_PATH) {
             findings.add(&path, "flags: such a place is open with O_PATH only");
+        }
+        let writes = file.flags.0 & (OpenFlags::O_WRONLY.0 | OpenFlags::O_RDWR.0) != 0;
+        if let FileKind::Regular(RegularFile { if_changed: IfChanged::Append, .. }) = file.kind
+            && !writes
+        {
+            findings.add(&path, "if_changed: append: it is not open for writing");
         }
         if let FileKind::Directory(Directory { listing: None, .. }) = file.kind
             && file.position != 0
@@ -96,7 +102,15 @@ fn kind(kind: &FileKind) -> Vec<String> {
     let path = |path| absolute(path).map(|problem| format!("path: {problem}"));
     let problems = match kind {
         FileKind::Regular(file) => {
-            vec![path(&file.path), time(file.modified).map(|problem| format!("modified: {problem}"))]
+            let from = match &file.if_changed {
+                IfChanged::Replace(saved) => absolute(&saved.from),
+                _ => None,
+            };
+            vec![
+                path(&file.path),
+                time(file.modified).map(|problem| format!("modified: {problem}")),
+                from.map(|problem| format!("if_changed: from: {problem}")),
+            ]
         }
         // Whether it is there, `unnamed` looks.
         FileKind::Unnamed(_) => vec![],

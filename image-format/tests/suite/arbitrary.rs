@@ -141,8 +141,9 @@ wrappers! {
 }
 
 choices! {
+    IfChanged [Default, Strict, Ignore, Append] [Replace]
     FileKind [] [Regular, Unnamed, Directory, PathOnly, Device, Pipe, Fifo, Eventfd, Epoll, Timerfd, Signalfd, Proc, Pidfd, Tty, UnixSocket, InetSocket]
-    image_format::files::PathType [SymbolicLink, Fifo, Socket, BlockDevice, CharacterDevice] []
+    PathType [SymbolicLink, Fifo, Socket, BlockDevice, CharacterDevice] []
     Stream [Log, Console] []
     TtySide [Master, Slave, Controlling] []
     SlaveState [Unopened, Open, Closed] []
@@ -152,7 +153,7 @@ choices! {
     UnixName [] [Abstract, Path, Accepted, FormerPath, FormerAbstract]
     UnixLink [Unconnected] [Listening, Connected, Closed]
     InetLink [Unconnected, Ended] [Listening, Directed, Connected]
-    LockKind [Flock, Posix, Ofd] []
+    LockKind [Flock, Posix, Ofd, Lease] []
     PathKind [Directory, Object, Lines, Raw] []
     NamespaceKind [Cgroup, Ipc, Mnt, Net, Pid, Uts] []
     Backing [Anonymous, Vdso, Vvar, VvarVclock, Vsyscall] [File, Unnamed, SharedAnonymous, SysvShm]
@@ -176,7 +177,8 @@ records! {
     Timespec { sec, nsec }
     File { flags, position, owner, kind }
     Owner { kind, id, uid, euid, signal }
-    RegularFile { path, size, modified }
+    RegularFile { path, size, modified, if_changed }
+    image_format::files::Replacement { from }
     image_format::files::Unnamed { file }
     Lock { file, kind, process, exclusive, start, end }
     UnnamedFile { number, origin, size, mode, uid, gid, modified }

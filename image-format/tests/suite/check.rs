@@ -504,6 +504,7 @@ fn everything_is_told_at_once() {
         path: "relative".into(),
         size: 0,
         modified: Timespec { sec: 0, nsec: 2_000_000_000 },
+        if_changed: image_format::files::IfChanged::Default,
     });
     file(&mut image, 3).flags = OpenFlags::default();
     assert_eq!(check::image(&image, &golden::sizes(&image)).len(), 4);

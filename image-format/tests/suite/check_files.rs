@@ -3,7 +3,8 @@
 use crate::check::{CHILD, FIRST, each_is_told, file, process};
 use crate::golden;
 use image_format::files::{
-    Directory, EpollTarget, Fifo, FileKind, Owner, OwnerKind, PathOnly, PathType, Pidfd, Stdio, Stream,
+    Directory, EpollTarget, Fifo, FileKind, IfChanged, Owner, OwnerKind, PathOnly, PathType, Pidfd, Replacement, Stdio,
+    Stream,
 };
 use image_format::process::Fd;
 use image_format::{Bytes, FileId, Hex, Image, Pid, check};
@@ -142,6 +143,20 @@ fn name(image: &mut image_format::Image, end: u32, awaits_writer: bool) {
     let file = file(image, end);
     let FileKind::Pipe(pipe) = file.kind.clone() else { panic!("no pipe") };
     file.kind = FileKind::Fifo(Fifo { path: "/run/fifo".into(), awaits_writer, pipe });
+}
+
+#[test]
+fn what_becomes_of_files_that_changed() {
+    each_is_told(&[
+        (
+            |i| kind!(i, 3, Regular).if_changed = IfChanged::Append,
+            "files/0x00000003: if_changed: append: it is not open for writing",
+        ),
+        (
+            |i| kind!(i, 1, Regular).if_changed = IfChanged::Replace(Replacement { from: "saved".into() }),
+            "files/0x00000001: if_changed: from: \"saved\" is not an absolute path",
+        ),
+    ]);
 }
 
 #[test]

@@ -338,13 +338,10 @@ impl Pass<'_> {
         for (index, draft) in std::mem::take(&mut self.drafts).into_iter().enumerate() {
             let Draft::Done(kind) = draft else { continue };
             let seen = &self.table.descriptions[index].seen;
-            let position = if matches!(
-                kind,
-                FileKind::Regular(_) | FileKind::Unnamed(_) | FileKind::Directory(_) | FileKind::Proc(_)
-            ) {
-                seen.info.position
-            } else {
-                0
+            let position = match &kind {
+                FileKind::Regular(_) | FileKind::Unnamed(_) | FileKind::Proc(_) => seen.info.position,
+                FileKind::Directory(directory) if directory.deleted.is_none() => seen.info.position,
+                _ => 0,
             };
             if matches!(kind, FileKind::Regular(_)) && place.is_log(seen) {
                 self.out.stdios.push(Stdio { file: id(index), stream: Stream::Log });

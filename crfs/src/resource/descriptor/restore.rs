@@ -48,6 +48,10 @@ pub fn open_all(
     let mut open = BTreeMap::new();
     let mut pipes: BTreeMap<u32, Vec<pipe::End<'_>>> = BTreeMap::new();
     let mut ttys = Vec::new();
+    // Before any is opened: several may be open on one file.
+    for (&id, file) in image.files.iter().filter(|(id, _)| !logs.contains(id)) {
+        refused.keep(regular_file::replace(id, file, root, notes))?;
+    }
     for (&id, file) in &image.files {
         let opened = match &file.kind {
             FileKind::Regular(_) if logs.contains(&id) => regular_file::restore_log(id, file, log),

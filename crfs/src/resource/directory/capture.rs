@@ -20,7 +20,8 @@ pub(in crate::resource) fn capture(seen: &Seen, magic: i64, place: &Place) -> Re
     if let Some(deleted) = deleted(&seen.metadata)
         && let Some(path) = place.written(seen)
     {
-        return Ok(Directory { path: former(path), listing: listing(seen), deleted: Some(deleted) });
+        // There is nothing to list, wherever a listing goes on.
+        return Ok(Directory { path: former(path), listing: None, deleted: Some(deleted) });
     }
     let path = place.path(seen, "directory")?;
     if pseudo_file_system(magic) == Some("proc") && path.0 != b"/proc" {

@@ -32,8 +32,7 @@ pub(in crate::resource) fn make(
             Err(Errno::EEXIST) => continue,
             other => other?,
         }
-        let flags = flags | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let opened = openat(&above, name.as_c_str(), flags, Mode::empty());
+        let opened = openat(&above, name.as_c_str(), flags | OFlag::O_CLOEXEC, Mode::empty());
         let (uid, gid) = (Some(Uid::from_raw(record.uid)), Some(Gid::from_raw(record.gid)));
         let mode = Mode::from_bits_truncate(record.mode.0);
         let set = fchownat(&above, name.as_c_str(), uid, gid, nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW)

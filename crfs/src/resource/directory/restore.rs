@@ -3,12 +3,12 @@
 use super::deleted;
 use crate::failure::{Doing, Failure, Kind};
 use crate::resource::descriptor::reopen;
-use image_format::files::{Directory, File, OpenFlags};
+use image_format::files::{Directory, File};
 use image_format::layout::file_entry;
 use image_format::{FileId, Timespec};
 use nix::fcntl::OFlag;
 use std::io::{Seek, SeekFrom};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 
 /// Opens a directory again below `root`, at its position.
@@ -24,14 +24,9 @@ pub(in crate::resource) fn restore(
     let object = file_entry(id);
     if let Some(gone) = &record.deleted {
         reopen::check_flags(file.flags, &object)?;
-        let access = if file.flags.contains(OpenFlags::O_PATH) { OFlag::O_PATH } else { OFlag::O_RDONLY };
-        let opened = deleted::make(root, &record.path, gone, access)
-            .doing(|| format!("{object}: {}: making a directory that was deleted", record.path))?;
-        if access != OFlag::O_PATH {
-            reopen::set_status(opened.as_fd(), file.flags).doing(|| format!("{object}: setting its flags"))?;
-        }
-        // There is nothing to list, wherever it goes on.
-        return Ok(opened);
+        let flags = i32::try_from(file.flags.0).doing(|| format!("{object}: its flags"))?;
+        return deleted::make(root, &record.path, gone, OFlag::from_bits_retain(flags))
+            .doing(|| format!("{object}: {}: making a directory that was deleted", record.path));
     }
     let mut opened = reopen::open(root, &record.path, file.flags, (libc::S_IFDIR, "directory"), &object)?;
     let Some(listing) = &record.listing else { return Ok(opened.into()) };

@@ -5,7 +5,7 @@ use crate::resource::descriptor::place::Place;
 use crate::resource::descriptor::refused::{Refusal, special_regular};
 use crate::resource::descriptor::seen::Seen;
 use crate::resource::unnamed::Found;
-use image_format::files::{RegularFile, Unnamed};
+use image_format::files::{IfChanged, RegularFile, Unnamed};
 use image_format::{Bytes, Timespec};
 use std::os::unix::fs::MetadataExt;
 
@@ -50,5 +50,5 @@ pub(in crate::resource) fn capture_unnamed(
 
 fn record(seen: &Seen, path: Bytes) -> RegularFile {
     let ns = i128::from(seen.metadata.mtime()) * 1_000_000_000 + i128::from(seen.metadata.mtime_nsec());
-    RegularFile { path, size: seen.metadata.size(), modified: Timespec::from_ns(ns) }
+    RegularFile { path, size: seen.metadata.size(), modified: Timespec::from_ns(ns), if_changed: IfChanged::Default }
 }

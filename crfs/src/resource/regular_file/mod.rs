@@ -18,10 +18,13 @@
 //! **What is refused.** At capture: files that were deleted and have other names ("was deleted or replaced while it is open"),
 //! namespaces, message queues, files of sysfs and its like. At restore: a file that is not there, is shorter than it was, or
 //! was changed although the program reads it; each with what differs, all in one report. A file open for writing only may have
-//! changed, and one open for writing may have grown: that is told in a note.
+//! changed, and one open for writing may have grown: that is told in a note. What `if_changed` of the record says instead goes before that:
+//! refuse whatever differs, let it pass, go on at the end, or put a saved content in the place of the file.
 
 mod capture;
+mod replace;
 mod restore;
 
 pub(super) use capture::{capture, capture_unnamed, is_unnamed};
+pub(super) use replace::replace;
 pub(super) use restore::{restore, restore_log, restore_unnamed};

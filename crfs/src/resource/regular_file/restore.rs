@@ -4,7 +4,7 @@ use crate::failure::{Doing, Failure, Kind};
 use crate::resource::descriptor::reopen;
 use crate::resource::descriptor::seen::is_writable;
 use crate::resource::unnamed::Made;
-use image_format::files::{File, OpenFlags, RegularFile, Unnamed};
+use image_format::files::{File, IfChanged, OpenFlags, RegularFile, Unnamed};
 use image_format::layout::file_entry;
 use image_format::{FileId, Timespec};
 use std::io::{Seek, SeekFrom};
@@ -29,9 +29,35 @@ pub(in crate::resource) fn restore(
         return Ok(opened.into());
     }
     let metadata = opened.metadata().doing(|| format!("{object}: {}: looking at it", record.path))?;
-    notes.extend(compare(&object, file, record, &metadata)?);
-    seek(&mut opened, file.position, &object)?;
+    let mut position = file.position;
+    match &record.if_changed {
+        IfChanged::Default => notes.extend(compare(&object, file, record, &metadata)?),
+        _ if is_same(record, &metadata) => {}
+        IfChanged::Strict | IfChanged::Replace(_) => {
+            let (path, was, is) = (&record.path, record.size, metadata.size());
+            let reason = format!(
+                "{object}: {path} was modified since the checkpoint (it had {was} bytes, and has {is}), and its `if_changed` lets nothing pass"
+            );
+            return Err(Failure::new(Kind::Incompatible, reason));
+        }
+        IfChanged::Ignore => {
+            let path = &record.path;
+            notes.push(format!("{object}: {path} was modified since the checkpoint, which its `if_changed` ignores"));
+        }
+        IfChanged::Append => {
+            position = metadata.size();
+            let path = &record.path;
+            notes.push(format!("{object}: {path} was modified since the checkpoint; writing goes on at its end"));
+        }
+    }
+    seek(&mut opened, position, &object)?;
     Ok(opened.into())
+}
+
+/// Whether a file is as it was, as far as size and time tell.
+pub(super) fn is_same(record: &RegularFile, now: &std::fs::Metadata) -> bool {
+    let ns = i128::from(now.mtime()) * 1_000_000_000 + i128::from(now.mtime_nsec());
+    (now.size(), Timespec::from_ns(ns)) == (record.size, record.modified)
 }
 
 /// Opens a file again that the image holds.
@@ -87,8 +113,7 @@ fn compare(
             "{object}: {path} has grown from {was} to {is} bytes since the checkpoint; writing goes on {on}"
         )));
     }
-    let ns = i128::from(now.mtime()) * 1_000_000_000 + i128::from(now.mtime_nsec());
-    if Timespec::from_ns(ns) == record.modified {
+    if is_same(record, now) {
         return Ok(None);
     }
     if !file.flags.contains(OpenFlags::O_WRONLY) {
