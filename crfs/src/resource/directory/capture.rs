@@ -9,8 +9,9 @@ use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 
 /// File systems whose positions in a directory stay good while it is unchanged (include/uapi/linux/magic.h, v6.18): ext2 to
-/// ext4 (hashes of names), xfs (places), btrfs (numbers given once), tmpfs (likewise, since Linux 6.6).
-const STABLE: [i64; 4] = [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994];
+/// ext4 (hashes of names), xfs (places), btrfs (numbers given once), tmpfs (likewise, since Linux 6.6), overlay (a layer's own, or
+/// the number in the merged list).
+const STABLE: [i64; 5] = [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994, 0x794c_7630];
 
 /// How the kernel ends the path of what has none any more.
 const DELETED: &[u8] = b" (deleted)";
