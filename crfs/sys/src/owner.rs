@@ -70,16 +70,3 @@ pub fn set_signal(fd: BorrowedFd<'_>, signal: i32) -> Result<()> {
     // SAFETY: a number.
     Errno::result(unsafe { libc::fcntl(fd.as_raw_fd(), F_SETSIG, signal) }).map(drop)
 }
-
-/// F_SETOWN_EX with nobody.
-pub fn clear(fd: BorrowedFd<'_>) -> Result<()> {
-    let nobody = OwnerEx { kind: F_OWNER_TID, pid: 0 };
-    // SAFETY: the kernel reads one f_owner_ex.
-    Errno::result(unsafe { libc::fcntl(fd.as_raw_fd(), F_SETOWN_EX, &raw const nobody) }).map(drop)
-}
-
-/// F_SETSIG: the signal in the place of SIGIO, which then tells descriptor and events.
-pub fn signal_by(fd: BorrowedFd<'_>, signal: i32) -> Result<()> {
-    // SAFETY: numbers only.
-    Errno::result(unsafe { libc::fcntl(fd.as_raw_fd(), F_SETSIG, signal) }).map(drop)
-}

@@ -23,7 +23,7 @@ fn run(stage: &mut Stage) -> Result<()> {
     let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
     let reader = File::open(&read)?;
     let writer = File::options().read(true).write(true).open(&written)?;
-    crfs_sys::owner::signal_by(writer.as_fd(), Signal::SIGUSR1 as i32)?;
+    crfs_sys::owner::set_signal(writer.as_fd(), Signal::SIGUSR1 as i32)?;
     crfs_sys::lock::set_lease(reader.as_fd(), libc::F_RDLCK)?;
     crfs_sys::lock::set_lease(writer.as_fd(), libc::F_WRLCK)?;
     loop {

@@ -76,7 +76,7 @@ fn own(lock: &Lock, fd: BorrowedFd<'_>) -> Result<bool, Failure> {
 fn try_lease(lock: &Lock, fd: BorrowedFd<'_>) -> nix::Result<()> {
     crfs_sys::lock::set_lease(fd, lease(lock))?;
     crfs_sys::lock::set_lease(fd, libc::F_UNLCK)?;
-    crfs_sys::owner::clear(fd)
+    crfs_sys::owner::set(fd, crfs_sys::owner::F_OWNER_TID, 0)
 }
 
 fn lease(lock: &Lock) -> i32 {
