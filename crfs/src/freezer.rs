@@ -8,10 +8,11 @@ mod stuck;
 
 use crate::failure::{Doing, Failure, Kind};
 use crate::registry::{Registry, Thawed};
+use crate::resource::subject;
 use nix::errno::Errno;
 use std::fs;
 use std::io::{ErrorKind, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -282,7 +283,7 @@ impl Cgroup {
     /// # Errors
     /// When cgroup.kill cannot be written.
     pub fn signal_kill(&self) -> Result<(), Failure> {
-        self.write("cgroup.kill", "1")
+        self.write_kill()
     }
 
     /// Kills every task in it and below it, frozen or not, and waits until none is left.
@@ -317,7 +318,25 @@ impl Cgroup {
     /// # Errors
     /// When the file cannot be written.
     pub fn write_kill(&self) -> Result<(), Failure> {
-        self.write("cgroup.kill", "1")
+        self.write("cgroup.kill", "1")?;
+        if self.kill_leaderless()? {
+            // What they cloned meanwhile.
+            self.write("cgroup.kill", "1")?;
+        }
+        Ok(())
+    }
+
+    /// Kills the processes whose first thread has ended, which cgroup.kill passes over (seen on v6.18). Whether there were any.
+    fn kill_leaderless(&self) -> Result<bool, Failure> {
+        let mut any = false;
+        for pid in self.procs()?.into_iter().filter(|pid| subject::is_gone(&format!("/proc/{pid}"))) {
+            // Held before it is looked at, so that it is no other that has its id by now.
+            let Ok(pidfd) = crfs_sys::pidfd::open(nix::unistd::Pid::from_raw(pid), false) else { continue };
+            if Self::of_process(pid)?.is_some_and(|cgroup| cgroup.path.starts_with(&self.path)) {
+                any |= crfs_sys::pidfd::send_signal(pidfd.as_fd(), libc::SIGKILL).is_ok();
+            }
+        }
+        Ok(any)
     }
 
     /// The processes in it and below it, as the host numbers them, sorted.

@@ -333,11 +333,18 @@ impl ProcessImage {
         absent.chain(own).map(|(name, bytes)| (layout::process_file(self.process.pid, name), bytes)).collect()
     }
 
-    /// Its timers, which stand with the leader.
+    /// Its first thread that lives: the group leader, or the one with the lowest id where that has ended.
+    #[must_use]
+    pub fn first_thread(&self) -> Option<(Pid, &ThreadImage)> {
+        let leader = self.threads.get_key_value(&self.process.pid);
+        leader.or_else(|| self.threads.first_key_value()).map(|(&tid, thread)| (tid, thread))
+    }
+
+    /// Its timers, which stand with the first thread that lives.
     #[must_use]
     pub fn timers(&self) -> Timers<'_> {
         let mut timers = Timers::default();
-        for timer in self.threads.get(&self.process.pid).iter().flat_map(|leader| &leader.timers) {
+        for timer in self.first_thread().iter().flat_map(|(_, thread)| &thread.timers) {
             match timer {
                 Timer::Interval(timer) => timers.interval.push(timer),
                 Timer::Posix(timer) => timers.posix.push(timer),
@@ -358,12 +365,12 @@ impl ProcessImage {
         counts.into_iter().map(|(segment, mappings)| AttachedCount { segment, mappings }).collect()
     }
 
-    /// The lines of `thread.list`: the leader first.
+    /// The lines of `thread.list`: the leader first, unless it has ended.
     #[must_use]
     pub fn thread_list(&self) -> Vec<ThreadEntry> {
-        let leader = self.process.pid;
-        let others = self.threads.keys().copied().filter(|&tid| tid != leader);
-        std::iter::once(leader).chain(others).map(|tid| ThreadEntry { tid }).collect()
+        let first = self.first_thread().map(|(tid, _)| tid);
+        let others = self.threads.keys().copied().filter(|&tid| Some(tid) != first);
+        first.into_iter().chain(others).map(|tid| ThreadEntry { tid }).collect()
     }
 }
 
@@ -414,12 +421,13 @@ fn process_image(source: &dyn TextSource, pid: Pid) -> Result<ProcessImage, Imag
     }
     let list: Vec<ThreadEntry> = lines(source, &path("thread.list"))?;
     let mut listed = BTreeSet::new();
+    let leader_lives = list.iter().any(|entry| entry.tid == pid);
     for (index, &ThreadEntry { tid }) in list.iter().enumerate() {
         let refuse = |reason: &str| ImageError::Content {
             path: path("thread.list"),
             reason: format!("line {}: thread {tid} {reason}", index + 1),
         };
-        if index == 0 && tid != pid {
+        if index == 0 && leader_lives && tid != pid {
             return Err(refuse("stands first, where the group leader belongs"));
         }
         if !listed.insert(tid) {

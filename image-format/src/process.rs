@@ -29,6 +29,8 @@ pub struct Process {
     pub shares: Shares,
     /// Whether job control has stopped it, and what its parent has not been told of that.
     pub job_control: JobControl,
+    /// What is left of its first thread, if that ended while others go on: it has no thread directory then. Null while it lives.
+    pub first_thread_ended: Option<EndedThread>,
     /// The controlling terminal, by its number in the container's /dev/pts.
     pub tty: Option<u32>,
     /// The executable, as /proc/PID/exe shows it.
@@ -65,6 +67,20 @@ pub struct Shares {
     pub directories: Option<Pid>,
     /// CLONE_SIGHAND: `signal.action` is empty here.
     pub signal_actions: Option<Pid>,
+}
+
+/// A first thread that called exit(2) while others go on: until they end it is a zombie that nobody can wait for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EndedThread {
+    /// Its name.
+    pub name: Bytes,
+    /// Real, effective, saved and file system user id.
+    pub uid: [u32; 4],
+    /// Real, effective, saved and file system group id.
+    pub gid: [u32; 4],
+    /// The status it ended with, which /proc/PID/task/PID/stat shows: an exit code in bits 8 to 15.
+    pub status: u32,
 }
 
 /// What the signals of job control made of a process (signal(7)), as waitpid(2) tells its parent.
@@ -171,7 +187,7 @@ pub struct Fd {
     pub cloexec: bool,
 }
 
-/// A line of `thread.list`; the group leader stands first.
+/// A line of `thread.list`; the group leader stands first, if it lives.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ThreadEntry {

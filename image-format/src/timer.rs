@@ -4,7 +4,7 @@ use crate::signal::Signal;
 use crate::types::{Hex, Pid, Timespec};
 use serde::{Deserialize, Serialize};
 
-/// A line of `timers`. They are the process's, and stand in its leader's file.
+/// A line of `timers`. They are the process's, and stand in the file of its first thread that lives.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Timer {

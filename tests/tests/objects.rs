@@ -44,7 +44,7 @@ macro_rules! survive {
         }
     )* };
 }
-survive! { debug_registers thread_directories }
+survive! { debug_registers ended_leader thread_directories }
 survive! {
     altstack arguments avx brk clones controls credentials data deleted_directory epoll eventfd expiries family fifo
     files fork_sharing itimer leases limits listing locks mappings masks memfd owner packets pending pidfd pipe

@@ -95,17 +95,17 @@ fn contents(image: &Image) -> Contents {
 /// A process's children and theirs, each after its parent.
 fn children(image: &Image, parent: Pid, depth: usize, found: &mut Vec<Process>) {
     for (&pid, process) in image.processes.iter().filter(|(_, process)| process.process.parent == parent) {
-        let leader = process.threads.get(&pid);
+        let first = process.first_thread().map(|(_, thread)| &thread.attr);
         found.push(Process {
             pid: pid.0,
             parent: parent.0,
             depth,
-            name: leader.map(|leader| leader.attr.name.escaped()).unwrap_or_default(),
+            name: first.map(|attr| attr.name.escaped()).unwrap_or_default(),
             threads: process.threads.len(),
             descriptors: process.fds.len(),
             mapped: process.segments.iter().map(|segment| segment.end.0 - segment.start.0).sum(),
             stored: process.pages_size(),
-            uid: leader.map_or(0, |leader| leader.attr.credentials.uid[0]),
+            uid: first.map_or(0, |attr| attr.credentials.uid[0]),
             exe: process.process.exe.escaped(),
             cwd: process.process.cwd.escaped(),
             arguments: process.process.arguments.iter().map(image_format::Bytes::escaped).collect(),

@@ -11,6 +11,7 @@ use crate::transport::{Progress, Source};
 use image_format::Pid;
 use image_format::image::{ProcessImage, ThreadImage};
 use image_format::memory::{Backing, Segment};
+use image_format::process::ThreadEntry;
 use image_format::types::PAGE_SIZE;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -199,11 +200,9 @@ fn program_header(
 /// All notes: of the process, and of each thread, the leader first.
 fn notes(process: &ProcessImage, segments: &[Segment]) -> Vec<u8> {
     let mut bytes = Vec::new();
-    let leader = process.process.pid;
-    let others = process.threads.keys().filter(|&&tid| tid != leader);
-    for (index, tid) in std::iter::once(&leader).chain(others).enumerate() {
-        let Some(thread) = process.threads.get(tid) else { continue };
-        note(&mut bytes, "CORE", NT_PRSTATUS, &status(process, *tid, thread));
+    for (index, ThreadEntry { tid }) in process.thread_list().into_iter().enumerate() {
+        let Some(thread) = process.threads.get(&tid) else { continue };
+        note(&mut bytes, "CORE", NT_PRSTATUS, &status(process, tid, thread));
         if index == 0 {
             note(&mut bytes, "CORE", NT_PRPSINFO, &information(process, thread));
             note(&mut bytes, "CORE", NT_AUXV, &process.process.layout.auxv.0);

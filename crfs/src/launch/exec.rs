@@ -71,7 +71,7 @@ pub fn exec(registry: &Registry, name: &str, command: &[OsString], detach: bool)
     let streams = if detach { detached(&container.log_file())? } else { inherited()? };
     let doing = || format!("{name}: process {init}: opening it");
     let inside = Inside {
-        namespaces: pidfd::open(Pid::from_raw(init), false).doing(doing)?,
+        namespaces: pidfd::open_any(Pid::from_raw(init)).doing(doing)?,
         root: OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(place.root()).doing(doing)?,
         cgroup: Cgroup::at(&record.cgroup).open()?,
         directory: std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/")),

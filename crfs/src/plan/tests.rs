@@ -62,6 +62,7 @@ fn process(pid: u32, parent: u32, group: u32, session: u32) -> ProcessImage {
             exit_signal: Some(Signal(17)),
             shares: Shares::default(),
             job_control: JobControl::Running,
+            first_thread_ended: None,
             tty: None,
             exe: "/bin/true".into(),
             cwd: "/".into(),

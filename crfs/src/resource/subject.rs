@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 /// The container's processes.
 #[derive(Clone, Debug, Default)]
 pub struct Subjects {
-    /// The first process of the container, as the host numbers it: the one whose namespaces are all the others' too.
+    /// A thread that lives of the container's first process, as the host numbers it: the one whose namespaces are all the others' too.
     pub init: i32,
     /// Whether it is the root of the tree, and pid 1 of a pid namespace of its own; otherwise the tree may have several.
     pub has_init: bool,
@@ -49,6 +49,12 @@ pub struct Thread {
 }
 
 impl Thread {
+    /// Whether nothing is left of it but its exit status.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        matches!(self.stat.state, b'Z' | b'X')
+    }
+
     /// Whether kernel memory shows that it has credentials, descriptors, directories, namespaces and restrictions in common with another
     /// thread. False also where that was not read.
     #[must_use]
@@ -72,12 +78,20 @@ impl Thread {
 }
 
 impl Subjects {
+    /// The ids of the processes, as the container and as the host numbers them.
+    #[must_use]
+    pub fn numbers(&self) -> Vec<(Pid, i32)> {
+        self.processes.iter().map(|process| (process.pid, process.host)).collect()
+    }
+
     fn in_order(mut self, record: &Record) -> Self {
         let order = |process: &Process| (process.pid, process.host);
         self.processes.sort_by_key(order);
         self.init = first(record, &self.processes);
         let init = self.processes.iter().find(|process| process.host == self.init);
-        if let Some(levels) = init.map(|init| init.leader().status.ns_pid.len()) {
+        let init = init.map(|init| (init.alive().host, init.leader().status.ns_pid.len()));
+        if let Some((host, levels)) = init {
+            self.init = host;
             self.processes.iter_mut().for_each(|process| process.number_from(levels));
             self.processes.sort_by_key(order);
         }
@@ -100,7 +114,13 @@ impl Process {
     /// Whether its first thread has ended while others go on: then /proc shows nothing of its memory and descriptors.
     #[must_use]
     pub fn is_leaderless(&self) -> bool {
-        matches!(self.leader().stat.state, b'Z' | b'X')
+        self.leader().has_ended()
+    }
+
+    /// The first thread that lives: what the process has is found through it.
+    #[must_use]
+    pub fn alive(&self) -> &Thread {
+        self.threads.iter().find(|thread| !thread.has_ended()).unwrap_or(self.leader())
     }
 
     /// Takes the ids of so many levels of pid namespaces: a task of one inside the container's has an id in each, and the container's
@@ -211,6 +231,17 @@ fn first(record: &Record, processes: &[Process]) -> i32 {
     }
 }
 
+/// The thread through which /proc shows what a process has: its first, or another that lives where that one has ended.
+pub(crate) fn living_thread(host: i32) -> i32 {
+    if !is_gone(&format!("/proc/{host}")) {
+        return host;
+    }
+    let tasks = format!("/proc/{host}/task");
+    let entries = std::fs::read_dir(&tasks).into_iter().flatten().flatten();
+    let mut threads = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    threads.find(|thread: &i32| !is_gone(&format!("{tasks}/{thread}"))).unwrap_or(host)
+}
+
 /// Whether a task has ended: its directory is away, or it has no more than its exit status.
 pub(crate) fn is_gone(directory: &str) -> bool {
     let text = std::fs::read(format!("{directory}/stat")).unwrap_or_default();
@@ -228,7 +259,7 @@ fn process(proc: &mut Proc, host: i32) -> Result<Option<Process>, Failure> {
         }
     }
     threads.sort_by_key(|thread| (thread.host != host, thread.tid));
-    let alive = threads.iter().any(|thread| !matches!(thread.stat.state, b'Z' | b'X'));
+    let alive = threads.iter().any(|thread: &Thread| !thread.has_ended());
     let leader = threads.first().filter(|leader| leader.host == host && alive).map(|leader| leader.tid);
     Ok(leader.map(|pid| Process { pid, host, threads }))
 }

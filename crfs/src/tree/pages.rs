@@ -4,6 +4,7 @@
 //! to address.
 
 use super::witness::Witness;
+use crate::resource::subject;
 use crfs_sys::memory::RemoteRange;
 use image_format::memory::{CHUNK_SIZE, ChunkSum, Fixed, Segment, Source, checksum};
 use image_format::types::PAGE_SIZE;
@@ -232,7 +233,7 @@ impl PageSource {
         if let Some(file) = self.mem.get() {
             return Ok(file);
         }
-        let path = format!("/proc/{}/mem", self.host_pid);
+        let path = format!("/proc/{}/mem", subject::living_thread(self.host_pid.as_raw()));
         let file =
             File::open(path).map_err(|error| self.gone(error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)))?;
         Ok(self.mem.get_or_init(|| file))

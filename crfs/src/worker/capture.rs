@@ -103,7 +103,7 @@ fn frozen(
     // Even where reading fails: a thaw cannot seize what is still seized.
     let records = match (survey::look(&job.record, &held.subjects, &mut job.proc, findings), &held.tracees) {
         (Err(failure), _) => Err(failure),
-        (Ok(sharing), Some(tracees)) if held.subjects.processes.iter().all(|process| !process.is_leaderless()) => {
+        (Ok(sharing), Some(tracees)) => {
             laps.lap("obstacles");
             records::read(job, &held.subjects, &sharing, &moment, tracees, findings, laps).map(Some)
         }

@@ -46,23 +46,20 @@ fn survey(registry: &Registry, name: &str, findings: &mut Findings) -> Result<()
     attempt(init, findings, |found| process::sharing(&subjects, found).map(drop))?;
     process::survey_outsiders(&record, &subjects, &mut proc, findings)?;
     for subject in &subjects.processes {
-        attempt(subject.host, findings, |found| process::survey(subject, &subjects, &mut proc, found))?;
+        attempt(subject.alive().host, findings, |found| process::survey(subject, &subjects, &mut proc, found))?;
         for thread in &subject.threads {
             // A thread that ends takes only its own obstacles with it.
             let mut found = Findings::default();
             let looked = thread::survey(subject, thread, &ours, &mut found)
                 .and_then(|()| security::survey(subject, thread, &mut proc, &mut found))
                 .and_then(|()| zombie::capture(subject, thread, &subjects, &mut proc, &mut found).map(drop));
-            if subject.is_leaderless() && thread.host == subject.host {
-                // Nothing but that can be told of it.
-                merge(findings, found);
-            } else if !subject::is_gone(&format!("/proc/{}/task/{}", subject.host, thread.host)) {
+            if !subject::is_gone(&format!("/proc/{}/task/{}", subject.host, thread.host)) {
                 // What has let go of its files and memory on its way out looks as if it had its own.
                 looked?;
                 merge(findings, found);
             }
         }
-        attempt(subject.host, findings, |found| {
+        attempt(subject.alive().host, findings, |found| {
             let place = Place::of(&record, init, &mut proc)?;
             memory::survey(subject, &place, &mut proc, found)
         })?;
@@ -73,9 +70,10 @@ fn survey(registry: &Registry, name: &str, findings: &mut Findings) -> Result<()
 }
 
 fn descriptors(subjects: &Subjects, root: &Path, log: &Path, findings: &mut Findings) -> Result<(), Failure> {
-    let ids: Vec<_> = subjects.processes.iter().map(|process| (process.pid, process.host)).collect();
+    let tables: Vec<_> = subjects.processes.iter().map(|process| (process.pid, process.alive().host)).collect();
     let mut found = Findings::default();
-    descriptor::capture(&ids, None, root, log, None, &mut Unnamed::new(), &mut found)?;
+    let whose = descriptor::Whose { tables: &tables, processes: &subjects.numbers() };
+    descriptor::capture(whose, None, root, log, None, &mut Unnamed::new(), &mut found)?;
     merge(findings, found);
     Ok(())
 }
@@ -98,7 +96,7 @@ pub(super) fn look(
         process::survey(subject, subjects, proc, findings)?;
         for thread in &subject.threads {
             thread::survey(subject, thread, &ours, findings)?;
-            if !(subject.is_leaderless() && thread.host == subject.host) {
+            if !thread.has_ended() {
                 security::survey(subject, thread, proc, findings)?;
             }
         }

@@ -58,6 +58,15 @@ pub fn open(pid: Pid, thread: bool) -> Result<OwnedFd> {
     owned(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), flags) })
 }
 
+/// A descriptor, close-on-exec, for the process of this id, or for the thread where it is not that of a process.
+pub fn open_any(tid: Pid) -> Result<OwnedFd> {
+    match open(tid, false) {
+        // Which of the two it is has changed with the versions of the kernel.
+        Err(Errno::EINVAL | Errno::ENOENT) => open(tid, true),
+        other => other,
+    }
+}
+
 /// A duplicate, close-on-exec, of descriptor `fd` of the process. `EBADF`: it has none of that number.
 pub fn getfd(pidfd: BorrowedFd<'_>, fd: RawFd) -> Result<OwnedFd> {
     // SAFETY: three numbers.

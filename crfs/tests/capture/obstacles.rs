@@ -230,24 +230,3 @@ fn who_left_what_the_container_shares_is_told() {
     assert!(!world.is_frozen());
     std::fs::remove_dir(world.cgroup().join("inside")).unwrap();
 }
-
-#[test]
-fn threads_without_a_first_one_are_told() {
-    let program = "
-if os.fork() == 0:
-    threading.Thread(target=libc.pause).start()
-    libc.syscall(60, 0)
-time.sleep(0.3)
-ready()
-libc.pause()
-";
-    let world = World::python("leaderless", program);
-    let seen = [("/attr", "the first thread has ended")];
-    let survey = world.survey();
-    assert_eq!((survey.failure.clone(), told(&survey).len()), (None, 1), "{:?}", told(&survey));
-    assert_told(&survey, &seen);
-    let report = world.try_capture(false);
-    assert_eq!(report.failure, None);
-    assert_told(&report, &seen);
-    assert!(!world.is_frozen());
-}

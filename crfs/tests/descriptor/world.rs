@@ -154,7 +154,7 @@ impl World {
         let tasks = state.tracees().unwrap_or_default();
         let mut findings = Findings::default();
         let captured = descriptor::capture(
-            &processes,
+            whose(&processes),
             Some((&state, &tasks)),
             &root(puppets),
             &self.log(),
@@ -266,6 +266,10 @@ impl Drop for World {
     }
 }
 
+fn whose(processes: &[(Pid, i32)]) -> descriptor::Whose<'_> {
+    descriptor::Whose { tables: processes, processes }
+}
+
 fn processes(puppets: &[&Puppet]) -> Vec<(Pid, i32)> {
     [FIRST, SECOND].into_iter().zip(puppets.iter().map(|puppet| puppet.pid().as_raw())).collect()
 }
@@ -299,6 +303,6 @@ fn root(puppets: &[&Puppet]) -> PathBuf {
 /// What is told of processes that may run.
 pub(crate) fn look(processes: &[(Pid, i32)], root: &Path, log: &Path) -> (Descriptors, Findings) {
     let mut findings = Findings::default();
-    let captured = descriptor::capture(processes, None, root, log, None, &mut Unnamed::new(), &mut findings);
+    let captured = descriptor::capture(whose(processes), None, root, log, None, &mut Unnamed::new(), &mut findings);
     (captured.unwrap(), findings)
 }

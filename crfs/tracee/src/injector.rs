@@ -10,7 +10,12 @@ use nix::errno::Errno;
 
 use crate::batch::{Batch, Chunk, DataRef, Place};
 use crate::code::{MARKER_SIGNAL, RESULT_SIZE};
-use crate::{Error, Gadget, InjectError, RemoteAddress, Scratch, SigInfo, Stop, Stopped, Tracee, UserRegs, Waited};
+use crate::{
+    Error, Gadget, InjectError, RemoteAddress, Scratch, SeizeOptions, SigInfo, Stop, Stopped, Tracee, UserRegs, Waited,
+};
+
+/// An exit takes microseconds.
+const LOOK_AGAIN: Duration = Duration::from_micros(50);
 
 type Label = Cow<'static, str>;
 
@@ -350,6 +355,34 @@ impl Injector {
         self.release()
     }
 
+    /// Ends a first thread with an exit code while other threads of its process go on: it is a zombie until they end, of which no
+    /// tracer is told. It outlives its tracer before, since SIGKILL to it would be one for the others.
+    ///
+    /// # Errors
+    /// [`InjectError::TimedOut`] when it does not end.
+    pub fn exit_first_thread(mut self, code: u8) -> Result<(), InjectError> {
+        let label = Cow::Borrowed("exit of the first thread");
+        let exit = UserRegs {
+            rip: self.gadget.0.0,
+            rax: libc::SYS_exit.cast_unsigned(),
+            rdi: code.into(),
+            ..self.clean_regs()
+        };
+        self.set_regs(&exit, &label)?;
+        let tracee = self.take_tracee(&label)?;
+        ptrace(tracee.set_options(SeizeOptions::default()), &label)?;
+        // Nothing stops it any more, and its end is not reported.
+        let _ending = ptrace(tracee.cont(None), &label)?;
+        let deadline = Instant::now() + self.timeout;
+        while !is_zombie(self.tid) {
+            if Instant::now() > deadline {
+                return Err(InjectError::TimedOut { tid: self.tid, label });
+            }
+            std::thread::sleep(LOOK_AGAIN);
+        }
+        Ok(())
+    }
+
     /// Gives the tracee back, in an event stop, with the registers and signal mask that it had.
     ///
     /// # Errors
@@ -518,6 +551,12 @@ impl Injector {
             source,
         })
     }
+}
+
+/// What /proc says of a task that has ended and of which something is left.
+fn is_zombie(tid: HostPid) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", tid.raw())).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, state)| state.starts_with('Z'))
 }
 
 /// `ERESTARTSYS` to `ERESTARTNOHAND` and `ERESTART_RESTARTBLOCK`: what a tracer sees in the place of a result.

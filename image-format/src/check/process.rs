@@ -1,9 +1,9 @@
 //! `process` and `attr` of a process: values the kernel takes.
 
-use super::{ADDRESS_LIMIT, Findings, absolute};
+use super::{ADDRESS_LIMIT, Findings, absolute, task_name};
 use crate::image::ProcessImage;
 use crate::layout::process_file;
-use crate::process::{JobControl, Limit, MemoryLayout, Process};
+use crate::process::{EndedThread, JobControl, Limit, MemoryLayout, Process};
 use crate::signal::Signal;
 use crate::types::{Address, Pid};
 
@@ -41,6 +41,9 @@ pub(super) fn check(pid: Pid, process: &ProcessImage, findings: &mut Findings) {
     let umask = record.umask;
     field("umask", (umask.0 > 0o777).then(|| format!("{umask} is beyond 0777")));
     field("job_control", job_control(record));
+    for problem in record.first_thread_ended.iter().flat_map(first_thread_ended) {
+        field("first_thread_ended", Some(problem));
+    }
     for (name, limit) in &record.limits {
         field(&format!("limits.{name}"), limit_problem(name, limit));
     }
@@ -49,6 +52,19 @@ pub(super) fn check(pid: Pid, process: &ProcessImage, findings: &mut Findings) {
     }
     layout(&record.layout, &mut field);
     attr(pid, process, findings);
+}
+
+/// It ended by exit(2): a signal would have ended the whole process.
+fn first_thread_ended(ended: &EndedThread) -> Vec<String> {
+    let EndedThread { name, uid, gid, status } = ended;
+    let none = |ids: &[u32]| ids.contains(&u32::MAX);
+    let problems = [
+        task_name(name),
+        none(uid).then(|| "uid: 4294967295 is no user".to_owned()),
+        none(gid).then(|| "gid: 4294967295 is no group".to_owned()),
+        (status & !0xff00 != 0).then(|| format!("status {status:#x} is none of a thread that has called exit")),
+    ];
+    problems.into_iter().flatten().collect()
 }
 
 /// The kernel lets no other signal stop a process, and the first one of a pid namespace by SIGSTOP alone (kernel/signal.c,

@@ -11,12 +11,13 @@ use std::collections::BTreeSet;
 const INT_MAX: u32 = i32::MAX.cast_unsigned();
 
 pub(super) fn check(pid: Pid, process: &ProcessImage, findings: &mut Findings) {
+    let first = process.first_thread().map(|(tid, _)| tid);
     for (&tid, thread) in &process.threads {
         let path = thread_file(pid, tid, "timers");
         let (mut kinds, mut ids) = (BTreeSet::new(), BTreeSet::new());
         for (index, timer) in (0..).zip(&thread.timers) {
-            if pid != tid {
-                findings.line(&path, index, "timers stand with the group leader");
+            if Some(tid) != first {
+                findings.line(&path, index, "timers stand with the first thread that lives");
             }
             let (twin, problems) = match timer {
                 Timer::Interval(timer) => {

@@ -57,8 +57,13 @@ fn ids(processes: &Processes, findings: &mut Findings) {
             let path = process_file(pid, "process");
             findings.add(&path, format!("pid: {} in the directory of process {pid}", process.process.pid));
         }
-        if !process.threads.contains_key(&pid) {
+        let ended = process.process.first_thread_ended.is_some();
+        if !ended && !process.threads.contains_key(&pid) {
             findings.add(&process_file(pid, "thread.list"), format!("thread {pid}, the group leader, is missing"));
+        }
+        if ended {
+            ended_leader(pid, process, findings);
+            taken.insert(pid, own.clone());
         }
         for &tid in process.threads.keys() {
             if !possible(tid) {
@@ -83,6 +88,16 @@ fn ids(processes: &Processes, findings: &mut Findings) {
         if !wait_status(zombie.status) {
             findings.line(&path, index, format!("status {:#x} is none that wait(2) gives for an end", zombie.status));
         }
+    }
+}
+
+/// Of a process whose first thread has ended: others go on, and that one is not among them.
+fn ended_leader(pid: Pid, process: &ProcessImage, findings: &mut Findings) {
+    let list = process_file(pid, "thread.list");
+    if process.threads.is_empty() {
+        findings.add(&list, "no thread is left, and process says that others go on than the first");
+    } else if process.threads.contains_key(&pid) {
+        findings.add(&list, format!("thread {pid} is listed, and process says that it has ended (first_thread_ended)"));
     }
 }
 

@@ -244,9 +244,10 @@ records! {
     PageRange { start, count, source }
     ChunkSum { chunk, xxh3 }
     Process {
-        pid, parent, parent_thread, group, session, exit_signal, shares, job_control, tty, exe, cwd, cwd_deleted, root, umask, limits, arguments, environment, layout,
+        pid, parent, parent_thread, group, session, exit_signal, shares, job_control, first_thread_ended, tty, exe, cwd, cwd_deleted, root, umask, limits, arguments, environment, layout,
     }
     Shares { memory, descriptors, directories, signal_actions }
+    EndedThread { name, uid, gid, status }
     Stopped { signal, told }
     Limit { soft, hard }
     MemoryLayout {

@@ -5,10 +5,10 @@ use image_format::files::{File, FileKind, OpenFlags, RegularFile, Stdio, Stream}
 use image_format::image::ImageError;
 use image_format::manifest::{NamespaceKind, PathEntry, PathKind};
 use image_format::memory::{CHUNK_SIZE, ChunkSum, Fixed};
-use image_format::process::{JobControl, Limit, Process, Shares, Stopped, Zombie};
+use image_format::process::{EndedThread, JobControl, Limit, Process, Shares, Stopped, Zombie};
 use image_format::signal::Signal;
 use image_format::thread::{Directories, Registers, ThreadAttr};
-use image_format::{Address, Blob, FileId, Image, Octal, Pid, ProcessImage, ThreadImage, Timespec, check};
+use image_format::{Address, Blob, Bytes, FileId, Image, Octal, Pid, ProcessImage, ThreadImage, Timespec, check};
 
 /// An edit of the golden image, and all of what must be said about it.
 pub(crate) type Defect = (fn(&mut Image), &'static str);
@@ -327,6 +327,33 @@ fn sharing() {
         }),
         [lines]
     );
+}
+
+#[test]
+fn a_first_thread_that_has_ended() {
+    fn ended(image: &mut Image) -> &mut EndedThread {
+        process(image, CHILD).threads.remove(&CHILD);
+        let ended = EndedThread { name: Bytes::from("first"), uid: [0; 4], gid: [0; 4], status: 0x300 };
+        record(image).first_thread_ended.insert(ended)
+    }
+    each_is_told(&[
+        (
+            |i| ended(i).status = 9,
+            "0x00003002/process: first_thread_ended: status 0x9 is none of a thread that has called exit",
+        ),
+        (
+            |i| ended(i).name = Bytes::from("longer than any name"),
+            "0x00003002/process: first_thread_ended: name: \"longer than any name\" is not at most 15 bytes without NUL",
+        ),
+        (
+            |i| {
+                let leader = process(i, CHILD).threads[&CHILD].clone();
+                ended(i);
+                process(i, CHILD).threads.insert(CHILD, leader);
+            },
+            "0x00003002/thread.list: thread 12290 is listed, and process says that it has ended (first_thread_ended)",
+        ),
+    ]);
 }
 
 #[test]

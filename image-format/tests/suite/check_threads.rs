@@ -266,7 +266,7 @@ fn interval_timers() {
                 let timer = Timer::Interval(IntervalTimer { which, remaining: second, interval: second });
                 process(i, CHILD).threads.get_mut(&THREAD).unwrap().timers.push(timer);
             },
-            "0x00003002/0x00003003/timers: line 1: timers stand with the group leader",
+            "0x00003002/0x00003003/timers: line 1: timers stand with the first thread that lives",
         ),
     ]);
 }

@@ -41,15 +41,15 @@ pub(super) fn survey(
             );
         }
     }
-    let first = subjects.processes.iter().find(|process| process.host == init);
-    let first = first.and_then(|process| process.leader().record.as_ref());
+    let first = subjects.processes.iter().flat_map(|process| &process.threads).find(|thread| thread.host == init);
+    let first = first.and_then(|thread| thread.record.as_ref());
     let same_as_init = |thread: &Thread| match (first, &thread.record) {
         (Some(first), Some(record)) => record.shared.same_namespaces(&first.shared),
         _ => false,
     };
     for process in &subjects.processes {
         for thread in &process.threads {
-            let leader = thread.host == process.host;
+            let leader = thread.host == process.alive().host;
             // A process has one pid and one user namespace for all its threads, and a single thread cannot have a time
             // namespace of its own.
             let names: &[&str] = match leader {
@@ -58,8 +58,8 @@ pub(super) fn survey(
                 true => &NAMES,
                 false => &["cgroup", "ipc", "mnt", "net", "pid_for_children", "uts"],
             };
-            let is_known = !leader && thread.shares_all_with(process.leader());
-            if thread.host == init || is_known || matches!(thread.stat.state, b'Z' | b'X') {
+            let is_known = !leader && thread.shares_all_with(process.alive());
+            if thread.host == init || is_known || thread.has_ended() {
                 continue;
             }
             let path = format!("{}/task/{}", process.host, thread.host);

@@ -25,7 +25,16 @@ use nix::sys::statfs::statfs;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Captures the descriptors of the processes (pid in the container, pid on the host).
+/// Whose descriptors are captured.
+#[derive(Clone, Copy, Debug)]
+pub struct Whose<'a> {
+    /// The descriptor tables: the pid in the container of the process whose it is, and a thread that uses it, as the host numbers it.
+    pub tables: &'a [(Pid, i32)],
+    /// All processes of the container, as it and as the host numbers them.
+    pub processes: &'a [(Pid, i32)],
+}
+
+/// Captures descriptor tables.
 ///
 /// With `kstate` every task is frozen, and traced by the calling thread. Without it the tasks run: only what stands in the way is
 /// looked for, no queue is read, and what comes or goes meanwhile is passed over. Obstacles are added to `findings`, one for
@@ -36,7 +45,7 @@ use std::path::Path;
 /// # Errors
 /// When /proc cannot be read, or something changes although it is frozen ([`Kind::Stale`]).
 pub fn capture(
-    processes: &[(Pid, i32)],
+    whose: Whose<'_>,
     kstate: Option<(&KernelState, &BTreeMap<i32, Task>)>,
     root: &Path,
     log: &Path,
@@ -44,9 +53,9 @@ pub fn capture(
     unnamed: &mut Unnamed,
     findings: &mut Findings,
 ) -> Result<Descriptors, Failure> {
-    let mut processes = processes.to_vec();
-    processes.sort_unstable();
-    if processes.is_empty() {
+    let (mut tables, processes) = (whose.tables.to_vec(), whose.processes);
+    tables.sort_unstable();
+    if tables.is_empty() {
         return Ok(Descriptors::default());
     }
     let kernel = kstate.map(Kernel::new);
@@ -54,7 +63,7 @@ pub fn capture(
         Err(_) if kernel.is_none() => return Ok(Descriptors::default()),
         other => other?,
     };
-    let mut table = Table::gather(&processes, kernel.as_ref())?;
+    let mut table = Table::gather(&tables, kernel.as_ref())?;
     let in_flight = kernel.as_ref().map(|_| in_flight::gather(&mut table)).transpose()?;
     let mut pass = Pass {
         table: &table,
@@ -66,15 +75,15 @@ pub fn capture(
         owners: BTreeMap::new(),
         out: Descriptors::default(),
     };
-    pass.each(&processes, &place);
+    pass.each(processes, &place);
     pass.unnamed();
-    pass.owners(&processes)?;
-    pass.pipes(&processes)?;
+    pass.owners(processes)?;
+    pass.pipes(processes)?;
     pass.ttys(&place)?;
-    pass.sockets(&processes, &place, in_flight.as_ref())?;
+    pass.sockets(&tables, processes, &place, in_flight.as_ref())?;
     pass.epolls()?;
     pass.locks();
-    pass.finish(&processes, &place);
+    pass.finish(&tables, &place);
     Ok(pass.out)
 }
 
@@ -203,6 +212,7 @@ impl Pass<'_> {
     /// Captures the sockets of each family together: their records name each other.
     fn sockets(
         &mut self,
+        tables: &[(Pid, i32)],
         processes: &[(Pid, i32)],
         place: &Place,
         in_flight: Option<&InFlight>,
@@ -227,7 +237,7 @@ impl Pass<'_> {
         }
         let context = unix_socket::Context {
             pids: processes.iter().map(|&(pid, host)| (host, pid)).collect(),
-            init: processes.first().map_or(0, |&(_, host)| host),
+            init: tables.first().map_or(0, |&(_, host)| host),
             root: place.root(),
             queues: in_flight.map(|in_flight| &in_flight.queues),
         };
@@ -334,7 +344,7 @@ impl Pass<'_> {
     }
 
     /// The records. Descriptions keep the number they were met under, so that a refused one leaves a gap.
-    fn finish(&mut self, processes: &[(Pid, i32)], place: &Place) {
+    fn finish(&mut self, tables: &[(Pid, i32)], place: &Place) {
         for (index, draft) in std::mem::take(&mut self.drafts).into_iter().enumerate() {
             let Draft::Done(kind) = draft else { continue };
             let seen = &self.table.descriptions[index].seen;
@@ -352,7 +362,7 @@ impl Pass<'_> {
             let owner = self.owners.remove(&index);
             self.out.files.insert(id(index), File { flags: flags(seen), position, owner, kind });
         }
-        self.out.fds = processes.iter().map(|&(pid, _)| (pid, Vec::new())).collect();
+        self.out.fds = tables.iter().map(|&(pid, _)| (pid, Vec::new())).collect();
         for &(holder, cloexec, index) in &self.table.entries {
             if self.out.files.contains_key(&id(index))
                 && let Some(fds) = self.out.fds.get_mut(&holder.pid)

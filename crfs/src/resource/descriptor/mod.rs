@@ -33,7 +33,7 @@ mod restore;
 pub(super) mod seen;
 mod socket;
 
-pub use capture::capture;
+pub use capture::{Whose, capture};
 pub use restore::{Opened, open_all, open_proc_files};
 
 use image_format::files::{File, FileKind, Stdio};

@@ -147,7 +147,7 @@ fn owner(image: &Image, ends: &[pipe::End<'_>]) -> Option<(u32, u32)> {
     let holds =
         |process: &&image_format::ProcessImage| process.fds.iter().any(|fd| ends.iter().any(|end| end.id == fd.file));
     let process = image.processes.values().find(holds)?;
-    let credentials = &process.threads.get(&process.process.pid)?.attr.credentials;
+    let credentials = &process.first_thread()?.1.attr.credentials;
     Some((credentials.uid[3], credentials.gid[3]))
 }
 

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 pub(crate) struct Holder {
     /// The process, as the container numbers it.
     pub(crate) pid: Pid,
-    /// The process, as the host numbers it.
+    /// The process, or a thread of it that lives, as the host numbers it.
     pub(crate) host: i32,
     /// The descriptor.
     pub(crate) fd: RawFd,
@@ -45,7 +45,7 @@ impl Holder {
 
     /// A duplicate in this process.
     pub(crate) fn duplicate(&self) -> nix::Result<OwnedFd> {
-        let process = crfs_sys::pidfd::open(nix::unistd::Pid::from_raw(self.host), false)?;
+        let process = crfs_sys::pidfd::open_any(nix::unistd::Pid::from_raw(self.host))?;
         crfs_sys::pidfd::getfd(process.as_fd(), self.fd)
     }
 }

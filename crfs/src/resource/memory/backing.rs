@@ -200,7 +200,7 @@ impl<'a> Backings<'a> {
 
 /// The link of /proc/PID/map_files that leads to what is mapped.
 fn map_file(process: &Process, mapping: &Mapping) -> String {
-    format!("/proc/{}/map_files/{:x}-{:x}", process.host, mapping.start, mapping.end)
+    format!("/proc/{}/map_files/{:x}-{:x}", process.alive().host, mapping.start, mapping.end)
 }
 
 fn block(process: &Process, mapping: &Mapping, reason: &str, remedy: &str, findings: &mut Findings) {

@@ -28,7 +28,7 @@ pub(super) fn shared(
 ) -> Result<Vec<(u64, u64)>, Failure> {
     let mut open = |process: &Process| {
         let path = layout::process_file(process.pid, "mem.pages");
-        proc.file(format_args!("{}/pagemap", process.host)).doing(|| format!("{path}: opening pagemap"))
+        proc.file(format_args!("{}/pagemap", process.alive().host)).doing(|| format!("{path}: opening pagemap"))
     };
     let common = pages::intersect(of_child, of_parent);
     if common.is_empty() {

@@ -103,7 +103,7 @@ fn segments(
     backings: &mut Backings<'_>,
     findings: &mut Findings,
 ) -> Result<Vec<Segment>, Failure> {
-    let mappings = smaps::read(process.host, proc)?;
+    let mappings = smaps::read(process.alive().host, proc)?;
     let mut segments = Vec::with_capacity(mappings.len());
     let mut named = false;
     for mapping in mappings {

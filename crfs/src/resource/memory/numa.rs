@@ -16,7 +16,7 @@ pub(super) fn survey(process: &Process, proc: &mut Proc, findings: &mut Findings
     if nodes.map_or(true, |nodes| nodes.trim() == "0") {
         return Ok(());
     }
-    let text = String::from_utf8_lossy(proc.bytes(format_args!("{}/numa_maps", process.host))?).into_owned();
+    let text = String::from_utf8_lossy(proc.bytes(format_args!("{}/numa_maps", process.alive().host))?).into_owned();
     for (address, policy) in policies(&text) {
         findings.block(
             layout::process_file(process.pid, "numa"),

@@ -24,7 +24,8 @@ pub(super) struct Present {
 /// Goes through the page tables of a process.
 pub(super) fn present(process: &Process, segments: &[Segment], proc: &mut Proc) -> Result<Present, Failure> {
     let path = layout::process_file(process.pid, "mem.pages");
-    let pagemap = proc.file(format_args!("{}/pagemap", process.host)).doing(|| format!("{path}: opening pagemap"))?;
+    let pagemap =
+        proc.file(format_args!("{}/pagemap", process.alive().host)).doing(|| format!("{path}: opening pagemap"))?;
     let masks = CategoryMasks {
         inverted: category::PFNZERO,
         required: category::PFNZERO,

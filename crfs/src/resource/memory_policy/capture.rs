@@ -12,12 +12,12 @@ use image_format::layout;
 /// # Errors
 /// When the process is gone.
 pub fn capture(process: &Process, proc: &mut Proc, kernel: &mut Kernel) -> Result<MemoryPolicy, Failure> {
-    let host = process.host;
+    let host = process.alive().host;
     let path = layout::process_file(process.pid, "attr");
     let flags = kernel.ask(host, &path, |state, task| state.memory_flags(task))?.unwrap_or_default();
     let bit = |is_set: bool, bit: u64| if is_set { bit } else { 0 };
     Ok(MemoryPolicy {
-        huge_pages: match (process.leader().status.thp_enabled, flags.thp_except_advised) {
+        huge_pages: match (process.alive().status.thp_enabled, flags.thp_except_advised) {
             (false, _) => HugePages::Never,
             (true, true) => HugePages::Advised,
             (true, false) => HugePages::Default,

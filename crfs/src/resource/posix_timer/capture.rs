@@ -40,7 +40,7 @@ pub fn survey(process: &Process, proc: &mut Proc, findings: &mut Findings) -> Re
 }
 
 fn file(process: &Process) -> String {
-    layout::thread_file(process.pid, process.pid, "timers")
+    layout::thread_file(process.pid, process.alive().tid, "timers")
 }
 
 fn list(process: &Process, proc: &mut Proc) -> Result<Vec<Listed>, Failure> {
@@ -73,7 +73,7 @@ pub fn read(process: &Process, proc: &mut Proc, kernel: &mut Kernel) -> Result<O
     if listed.is_empty() {
         return Ok(Some(Timers { listed, kept: Vec::new() }));
     }
-    let kept = kernel.ask(process.host, &file(process), |state, task| state.posix_timers(task))?;
+    let kept = kernel.ask(process.alive().host, &file(process), |state, task| state.posix_timers(task))?;
     Ok(kept.map(|kept| Timers { listed, kept }))
 }
 
@@ -95,7 +95,7 @@ pub fn records<'a>(
     let kept: BTreeMap<u32, Kept> = kept.into_iter().map(|timer| (timer.id, timer)).collect();
     let waiting: Vec<u32> = pending.filter_map(sender).collect();
     let thread = |host: i32| {
-        let own = process.threads.iter().any(|thread| thread.host == host && !matches!(thread.stat.state, b'Z' | b'X'));
+        let own = process.threads.iter().any(|thread| thread.host == host && !thread.has_ended());
         subjects.ids.get(&host).copied().filter(|_| own)
     };
     let mut records = Vec::new();

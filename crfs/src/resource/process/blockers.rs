@@ -13,11 +13,10 @@ use image_format::layout;
 /// # Errors
 /// When the process is gone.
 pub fn survey(process: &Process, subjects: &Subjects, proc: &mut Proc, findings: &mut Findings) -> Result<(), Failure> {
-    let host = process.host;
     let leader = process.leader();
     let object = layout::process_file(process.pid, "process");
     tty::survey(process, subjects, findings);
-    if subjects.has_init && host != subjects.init && !subjects.ids.contains_key(&leader.stat.ppid) {
+    if subjects.has_init && process.alive().host != subjects.init && !subjects.ids.contains_key(&leader.stat.ppid) {
         findings.block(
             &object,
             format!("has its parent (process {} of the host) outside the container", leader.stat.ppid),
@@ -42,7 +41,7 @@ pub fn survey(process: &Process, subjects: &Subjects, proc: &mut Proc, findings:
 /// When the process is gone.
 pub fn kernel_blockers(process: &Process, kernel: &mut Kernel, findings: &mut Findings) -> Result<(), Failure> {
     let file = |name| layout::process_file(process.pid, name);
-    let host = process.host;
+    let host = process.alive().host;
     if kernel.ask(host, &file("aio"), |state, task| state.has_aio(task))?.unwrap_or(false) {
         findings.block(
             file("aio"),

@@ -8,7 +8,7 @@ use super::super::subject::{self, Subjects};
 use super::super::{autogroup, memory_policy, signal};
 use crate::failure::{Failure, Kind};
 use image_format::layout;
-use image_format::process::{JobControl, MemoryLayout, Process, ProcessAttr, Shares};
+use image_format::process::{EndedThread, JobControl, MemoryLayout, Process, ProcessAttr, Shares};
 use image_format::types::{Address, Blob, Bytes, Hex, Octal, Pid};
 
 /// Reads both records.
@@ -23,7 +23,7 @@ pub fn capture(
     kernel: &mut Kernel,
     findings: &mut Findings,
 ) -> Result<(Process, ProcessAttr), Failure> {
-    let host = process.host;
+    let host = process.alive().host;
     let leader = process.leader();
     let object = layout::process_file(process.pid, "process");
     let id = |ids: &[u32]| Pid(ids.last().copied().unwrap_or(0));
@@ -44,12 +44,13 @@ pub fn capture(
         shares: Shares::default(),
         // Only a traced task tells; the caller sets it.
         job_control: JobControl::Running,
+        first_thread_ended: process.is_leaderless().then(|| ended(leader)),
         tty: None,
         exe,
         cwd,
         cwd_deleted,
         root,
-        umask: Octal(leader.status.umask.unwrap_or(0)),
+        umask: Octal(process.alive().status.umask.unwrap_or(0)),
         limits: limits.ok_or_else(unreadable)?,
         arguments: strings(proc.bytes(format_args!("{host}/cmdline"))?),
         environment: strings(proc.bytes(format_args!("{host}/environ"))?),
@@ -67,6 +68,16 @@ pub fn capture(
     Ok((record, attr))
 }
 
+/// What is left of a first thread that has ended.
+fn ended(leader: &subject::Thread) -> EndedThread {
+    EndedThread {
+        name: Bytes(leader.stat.comm.clone()),
+        uid: leader.status.uid,
+        gid: leader.status.gid,
+        status: leader.stat.exit_code,
+    }
+}
+
 /// What stands between NUL bytes, the last of which ends the list.
 fn strings(bytes: &[u8]) -> Vec<Bytes> {
     if bytes.is_empty() {
@@ -82,8 +93,8 @@ fn memory_layout(
     proc: &mut Proc,
     kernel: &mut Kernel,
 ) -> Result<MemoryLayout, Failure> {
-    let stat = &process.leader().stat;
-    let brk = kernel.ask(process.host, object, |state, task| state.brk(task))?;
+    let (host, stat) = (process.alive().host, &process.alive().stat);
+    let brk = kernel.ask(host, object, |state, task| state.brk(task))?;
     Ok(MemoryLayout {
         start_code: Address(stat.start_code),
         end_code: Address(stat.end_code),
@@ -96,7 +107,7 @@ fn memory_layout(
         arg_end: Address(stat.arg_end),
         env_start: Address(stat.env_start),
         env_end: Address(stat.env_end),
-        auxv: Blob(proc.bytes(format_args!("{}/auxv", process.host))?.to_vec()),
+        auxv: Blob(proc.bytes(format_args!("{host}/auxv"))?.to_vec()),
     })
 }
 

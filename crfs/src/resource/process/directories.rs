@@ -21,16 +21,17 @@ pub fn own(
     proc: &mut Proc,
     findings: &mut Findings,
 ) -> Result<Option<Directories>, Failure> {
-    if thread.host == process.host || thread.shares_all_with(process.leader()) {
+    if thread.host == process.alive().host || thread.shares_all_with(process.alive()) {
         return Ok(None);
     }
     let object = layout::thread_file(process.pid, thread.tid, "attr");
-    if is_same(process.leader(), thread, &object)? {
+    if is_same(process.alive(), thread, &object)? {
         return Ok(None);
     }
     // Each gets its own again: that two have the same, and not the first one's, would be lost.
-    for other in process.threads.iter().skip(1).filter(|other| other.tid < thread.tid) {
-        if !other.shares_all_with(process.leader()) && is_same(other, thread, &object)? {
+    let others = process.threads.iter().filter(|other| other.host != process.host && !other.has_ended());
+    for other in others.filter(|other| other.tid < thread.tid) {
+        if !other.shares_all_with(process.alive()) && is_same(other, thread, &object)? {
             findings.block(
                 &object,
                 format!(

@@ -63,7 +63,7 @@ fn given_by_parent(process: &Process, members: &[&Process], subjects: &Subjects)
 
 /// The processes that have the same object, two or more, ascending by pid.
 fn groups(part: Object, subjects: &Subjects) -> Result<Vec<Vec<&Process>>, Failure> {
-    let raw = |process: &Process| nix::unistd::Pid::from_raw(process.host);
+    let raw = |process: &Process| nix::unistd::Pid::from_raw(process.alive().host);
     let mut failed = None;
     let mut compare = |a: &Process, b: &Process| {
         match kcmp::compare(part, raw(a), raw(b)) {
@@ -84,7 +84,7 @@ fn groups(part: Object, subjects: &Subjects) -> Result<Vec<Vec<&Process>>, Failu
         return Err(errno).doing(|| format!("{object}: comparing {part:?} with other processes"));
     }
     // Of two that are on their way out neither has any.
-    let gone = |process: &Process| subject::is_gone(&format!("/proc/{}", process.host));
+    let gone = |process: &Process| subject::is_gone(&format!("/proc/{}", process.alive().host));
     let same = |a: &&Process, b: &&Process| {
         kcmp::compare(part, raw(a), raw(b)) == Ok(Comparison::Equal) && !gone(a) && !gone(b)
     };

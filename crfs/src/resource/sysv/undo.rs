@@ -31,7 +31,9 @@ pub fn capture(
     let mut seen: Vec<SemUndo> = Vec::new();
     for process in &subjects.processes {
         let object = process_file(process.pid, "sysv.semadj");
-        let Some(undo) = kernel.ask(process.host, &object, |state, task| state.sem_undo(task))? else { continue };
+        let Some(undo) = kernel.ask(process.alive().host, &object, |state, task| state.sem_undo(task))? else {
+            continue;
+        };
         let shared = undo.iter().any(|entry| seen.contains(entry));
         seen.extend(&undo);
         if shared || differs(process, &undo, &object, kernel)? {
@@ -56,7 +58,8 @@ pub fn capture(
                 continue;
             };
             let count = u16::try_from(set.values.len()).doing(|| object.clone())?;
-            let asked = kernel.ask(process.host, &object, |state, task| state.sem_adjustments(task, &entry, count))?;
+            let asked =
+                kernel.ask(process.alive().host, &object, |state, task| state.sem_adjustments(task, &entry, count))?;
             let adjustments: Vec<i32> = asked.unwrap_or_default().into_iter().map(i32::from).collect();
             if adjustments.iter().any(|&adjustment| adjustment != 0) {
                 lines.push(SemaphoreAdjustment { set: set.id, adjustments });

@@ -27,13 +27,6 @@ pub fn survey(
             "End the tracer",
         );
     }
-    if process.is_leaderless() && thread.host == process.host {
-        findings.block(
-            &object,
-            "the first thread has ended while others go on",
-            "Let the program end, or keep its first thread waiting for the others",
-        );
-    }
     if status.store_bypass != ours.store_bypass || status.indirect_branch != ours.indirect_branch {
         findings.block(
             &object,
@@ -51,8 +44,8 @@ pub fn survey(
             "Start it with GLIBC_TUNABLES=glibc.cpu.x86_shstk=off",
         );
     }
-    let comparable = thread.host != process.host && !process.is_leaderless();
-    if comparable && !thread.shares_all_with(process.leader()) {
+    // What has ended has let go of all it had.
+    if !thread.has_ended() && thread.host != process.alive().host && !thread.shares_all_with(process.alive()) {
         shared_with_leader(process, thread, &object, findings)?;
     }
     Ok(())
@@ -65,7 +58,7 @@ fn shared_with_leader(
     object: &str,
     findings: &mut Findings,
 ) -> Result<(), Failure> {
-    let same = kcmp::compare(Object::Files, Pid::from_raw(process.host), Pid::from_raw(thread.host));
+    let same = kcmp::compare(Object::Files, Pid::from_raw(process.alive().host), Pid::from_raw(thread.host));
     if same.doing(|| format!("{object}: comparing Files with the first thread"))? != Comparison::Equal {
         findings.block(
             object,

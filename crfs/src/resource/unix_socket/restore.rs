@@ -378,7 +378,7 @@ fn holder(image: &Image, id: FileId) -> Option<SocketCredentials> {
     let holds = |process: &&ProcessImage| process.fds.iter().any(|fd| fd.file == id);
     let process = image.processes.values().find(holds)?;
     let pid = process.process.pid;
-    let credentials = &process.threads.get(&pid)?.attr.credentials;
+    let credentials = &process.first_thread()?.1.attr.credentials;
     Some(SocketCredentials { pid, uid: credentials.uid[1], gid: credentials.gid[1] })
 }
 

@@ -3,12 +3,14 @@
 use crate::failure::{Doing, Failure};
 use crfs_sys::limits::{self, Limit};
 use crfs_tracee::{Batch, HostPid};
-use image_format::process::Zombie;
+use image_format::Bytes;
+use image_format::process::{EndedThread, Zombie};
 use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+const PR_SET_PDEATHSIG: u64 = 1;
 const PR_SET_DUMPABLE: u64 = 4;
 const PR_SET_NAME: u64 = 15;
 /// In a wait(2) status: a core was dumped.
@@ -25,17 +27,28 @@ pub fn dumps_core(zombie: &Zombie) -> bool {
 
 /// The calls by which a task takes the name and the ids that the zombie had.
 pub fn attributes(batch: &mut Batch, zombie: &Zombie, dumpable: bool) {
-    let mut name = zombie.name.0.clone();
-    name.push(0);
-    let name = batch.data(&name);
-    batch.call(libc::SYS_prctl, &[PR_SET_NAME.into(), name.into()], "prctl(PR_SET_NAME)");
-    let [real, effective, saved, _] = zombie.gid;
-    batch.call(libc::SYS_setresgid, &[real.into(), effective.into(), saved.into()], "setresgid");
-    let [real, effective, saved, _] = zombie.uid;
-    batch.call(libc::SYS_setresuid, &[real.into(), effective.into(), saved.into()], "setresuid");
+    identity(batch, &zombie.name, zombie.uid, zombie.gid);
     if dumpable {
         batch.call(libc::SYS_prctl, &[PR_SET_DUMPABLE.into(), 1u64.into()], "prctl(PR_SET_DUMPABLE)");
     }
+}
+
+/// The calls by which a first thread that is to end before the others takes its name and ids. The signal that it gets when the
+/// worker ends would end the others too.
+pub fn attributes_of_thread(batch: &mut Batch, ended: &EndedThread) {
+    identity(batch, &ended.name, ended.uid, ended.gid);
+    batch.call(libc::SYS_prctl, &[PR_SET_PDEATHSIG.into(), 0u64.into()], "prctl(PR_SET_PDEATHSIG)");
+}
+
+fn identity(batch: &mut Batch, name: &Bytes, uid: [u32; 4], gid: [u32; 4]) {
+    let mut name = name.0.clone();
+    name.push(0);
+    let name = batch.data(&name);
+    batch.call(libc::SYS_prctl, &[PR_SET_NAME.into(), name.into()], "prctl(PR_SET_NAME)");
+    let [real, effective, saved, _] = gid;
+    batch.call(libc::SYS_setresgid, &[real.into(), effective.into(), saved.into()], "setresgid");
+    let [real, effective, saved, _] = uid;
+    batch.call(libc::SYS_setresuid, &[real.into(), effective.into(), saved.into()], "setresuid");
 }
 
 /// A directory for a core dump that nobody wants: wherever core_pattern leads, below this or nowhere. Removed when dropped.

@@ -9,7 +9,7 @@ use crate::resource::memory::restore::{self as memory, Backings};
 use crate::resource::process::restore::{self as process, Directories};
 use crate::resource::{
     autogroup, descriptor, epoll, interval_timer, job_control, ldt, lock, login_uid, memory_policy, owner, posix_timer,
-    registers, seccomp, signal, sysv, thread, thread_controls, tty, unnamed,
+    registers, seccomp, signal, sysv, thread, thread_controls, tty, unnamed, zombie,
 };
 use crfs_sys::HostPid;
 use crfs_sys::sysv::Attachment;
@@ -63,8 +63,9 @@ pub(super) struct Builder<'a> {
 }
 
 /// A process being built: its threads, the leader among them, while calls are injected; then as they stand.
-#[derive(Default)]
 struct Task {
+    /// The process, as the host numbers it.
+    host: HostPid,
     injected: BTreeMap<Pid, Injector>,
     finished: Vec<Tracee<Stopped>>,
     /// Zombies and helpers of its own that died, and children that job control stopped: what sent it a signal.
@@ -75,7 +76,13 @@ struct Task {
 pub(super) struct Built {
     /// The master of the console, and the last it showed.
     console: Option<(OwnedFd, Vec<u8>)>,
-    tasks: Vec<(Pid, Vec<Tracee<Stopped>>)>,
+    tasks: Vec<(Pid, Task)>,
+}
+
+impl Task {
+    fn new(pid: Pid, leader: Injector) -> Self {
+        Task { host: leader.tid(), injected: BTreeMap::from([(pid, leader)]), finished: Vec::new(), deaths: 0 }
+    }
 }
 
 impl Built {
@@ -86,14 +93,13 @@ impl Built {
 
     /// Lets go of every task, in a frozen cgroup: they stay where they are. From here on they live without the worker.
     pub(super) fn let_go(self) -> Result<Vec<(Pid, HostPid)>, Failure> {
-        for tracee in self.tasks.iter().flat_map(|(_, tracees)| tracees) {
+        for tracee in self.tasks.iter().flat_map(|(_, task)| &task.finished) {
             tracee.set_options(SeizeOptions::default()).doing(|| "letting the tasks outlive the worker")?;
         }
         let mut live = Vec::new();
-        for (pid, tracees) in self.tasks {
-            // The leader stands last, and its id is the process's.
-            live.extend(tracees.last().map(|leader| (pid, leader.tid())));
-            for tracee in tracees {
+        for (pid, task) in self.tasks {
+            live.push((pid, task.host));
+            for tracee in task.finished {
                 tracee.detach().doing(|| format!("{}: letting go", layout::process_dir(pid)))?;
             }
         }
@@ -153,7 +159,7 @@ impl<'a> Builder<'a> {
         let scratch = Some(RemoteAddress(plan.scratch.0));
         let injector =
             Injector::bootstrap(stopped, stub::GADGET, scratch, SCRATCH_SIZE).doing(|| "mapping the scratch memory")?;
-        builder.tasks.insert(pid, Task { injected: BTreeMap::from([(pid, injector)]), ..Task::default() });
+        builder.tasks.insert(pid, Task::new(pid, injector));
         Ok(builder)
     }
 
@@ -174,7 +180,7 @@ impl<'a> Builder<'a> {
         notes.append(&mut self.notes);
         let console = self.opened.terminals.take_console();
         let live = self.tasks.into_iter().filter(|(_, task)| !task.finished.is_empty());
-        Ok(Built { console, tasks: live.map(|(pid, task)| (pid, task.finished)).collect() })
+        Ok(Built { console, tasks: live.collect() })
     }
 
     fn step(&mut self, step: Step) -> Result<(), Failure> {
@@ -268,7 +274,7 @@ impl<'a> Builder<'a> {
             let child = creator.spawn(&spawn, format!("clone3 process {pid}"));
             let injector = child.and_then(|child| Injector::of_child(child, creator));
             let injector = injector.doing(|| layout::process_dir(pid))?;
-            self.tasks.insert(pid, Task { injected: BTreeMap::from([(pid, injector)]), ..Task::default() });
+            self.tasks.insert(pid, Task::new(pid, injector));
         }
         let wanted = self.copy.image.processes.get(&pid).and_then(|process| process.process.parent_thread);
         if let Some(thread) = wanted.filter(|_| birth.creator_thread.is_none()) {
@@ -497,7 +503,7 @@ impl<'a> Builder<'a> {
         self.inject(pid, &batch)
     }
 
-    /// Runs `part` for every thread that calls can still be injected into.
+    /// Runs `part` for every thread of the image; a first one that is to end is none.
     fn each_thread(
         &mut self,
         pid: Pid,
@@ -507,13 +513,9 @@ impl<'a> Builder<'a> {
         let Some(mut injected) = self.tasks.get_mut(&pid).map(|task| std::mem::take(&mut task.injected)) else {
             return Ok(());
         };
-        let result = injected.iter_mut().try_for_each(|(&tid, injector)| {
-            let thread = image
-                .threads
-                .get(&tid)
-                .ok_or_else(|| Failure::new(Kind::System, format!("thread {tid}: not in the image")))?;
-            part(self, tid, injector, thread)
-        });
+        let mut in_image =
+            injected.iter_mut().filter_map(|(&tid, injector)| Some((tid, injector, image.threads.get(&tid)?)));
+        let result = in_image.try_for_each(|(tid, injector, thread)| part(self, tid, injector, thread));
         if let Some(task) = self.tasks.get_mut(&pid) {
             task.injected = injected;
         }
@@ -555,6 +557,9 @@ impl<'a> Builder<'a> {
             injector.run(&batch).map(drop).doing(|| path)
         })?;
         let mut batch = Batch::new();
+        if let Some(ended) = &self.image(pid)?.process.first_thread_ended {
+            zombie::restore::attributes_of_thread(&mut batch, ended);
+        }
         thread::restore::dumpable(&mut batch, self.image(pid)?.attr.dumpable);
         if self.image(pid)?.process.shares.descriptors.is_none() {
             // Nothing pulls descriptors any more.
@@ -563,8 +568,8 @@ impl<'a> Builder<'a> {
         self.inject(pid, &batch)
     }
 
-    /// The last that is done to a process: interrupted calls, the scratch, masks and registers, the leader last since the scratch is
-    /// one for all its threads.
+    /// The last that is done to a process: interrupted calls, the scratch, masks and registers. The leader comes last and unmaps the
+    /// scratch, which is one for all its threads; one that has to end does so before the others, the last of which takes its place.
     fn resume(&mut self, pid: Pid) -> Result<(), Failure> {
         if pid == OUTSIDE {
             return self.become_init();
@@ -573,13 +578,21 @@ impl<'a> Builder<'a> {
         let Some(mut injected) = self.tasks.get_mut(&pid).map(|task| std::mem::take(&mut task.injected)) else {
             return Ok(());
         };
-        let leader = injected.remove(&pid);
+        let mut last = injected.remove(&pid).map(|leader| (pid, leader));
+        if let Some(ended) = &image.process.first_thread_ended
+            && let Some((_, leader)) = last.take()
+        {
+            let code = u8::try_from(ended.status >> 8).unwrap_or(0);
+            leader.exit_first_thread(code).doing(|| layout::process_file(pid, "process"))?;
+            last = injected.pop_last();
+        }
+        let last_tid = last.as_ref().map(|(tid, _)| *tid);
         let mut finished = Vec::with_capacity(image.threads.len());
-        for (tid, mut injector) in injected.into_iter().chain(leader.map(|leader| (pid, leader))) {
+        for (tid, mut injector) in injected.into_iter().chain(last) {
             let path = || layout::thread_file(pid, tid, "thread.frame");
             let thread = image.threads.get(&tid).ok_or_else(|| Failure::new(Kind::System, path()))?;
             let rax = registers::restore::reenter(&mut injector, thread).doing(path)?;
-            let last = tid == pid && image.process.shares.memory.is_none();
+            let last = Some(tid) == last_tid && image.process.shares.memory.is_none();
             let tracee = if last { injector.unmap_scratch_and_stop() } else { injector.release() }.doing(path)?;
             let mut regs = registers::restore::user_regs(&thread.frame.registers, &thread.tls);
             regs.rax = rax;

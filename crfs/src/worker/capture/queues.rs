@@ -37,9 +37,9 @@ pub(super) fn read(
         Some(timers) => posix_timer::records(timers, subject, subjects, queued, &mut job.proc, moment, findings)?,
         None => Vec::new(),
     };
-    if let Some(leader) = image.threads.get_mut(&subject.pid) {
+    if let Some(first) = image.threads.get_mut(&subject.alive().tid) {
         let interval = timers.interval.map(|timers| interval_timer::records(&timers, moment)).unwrap_or_default();
-        leader.timers = interval.into_iter().map(Timer::Interval).chain(posix.into_iter().map(Timer::Posix)).collect();
+        first.timers = interval.into_iter().map(Timer::Interval).chain(posix.into_iter().map(Timer::Posix)).collect();
     }
     Ok(())
 }
@@ -52,9 +52,10 @@ struct Timers {
 
 impl Timers {
     fn read(job: &mut Job, subject: &Process) -> Result<Self, Failure> {
-        let leader = layout::process_file(subject.pid, &layout::id_name(subject.pid.0));
+        let first = subject.alive();
+        let object = layout::process_file(subject.pid, &layout::id_name(first.tid.0));
         Ok(Timers {
-            interval: interval_timer::read(subject.host, &leader, &mut job.kernel)?,
+            interval: interval_timer::read(first.host, &object, &mut job.kernel)?,
             posix: posix_timer::read(subject, &mut job.proc, &mut job.kernel)?,
         })
     }
@@ -74,8 +75,9 @@ impl Timers {
 
 fn pending(subject: &Process, tracees: &Tracees, image: &mut ProcessImage) -> Result<(), Failure> {
     let object = layout::process_dir(subject.pid);
-    if let Some(leader) = tracees.get(&subject.host) {
-        image.pending = signal::pending(leader, true, subject.leader().status.shared_pending, &object)?;
+    let first = subject.alive();
+    if let Some(tracee) = tracees.get(&first.host) {
+        image.pending = signal::pending(tracee, true, first.status.shared_pending, &object)?;
     }
     for thread in &subject.threads {
         if let (Some(tracee), Some(image)) = (tracees.get(&thread.host), image.threads.get_mut(&thread.tid)) {

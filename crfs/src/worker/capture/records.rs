@@ -81,12 +81,12 @@ pub(super) fn read(
         }
     }
     laps.lap("memory");
-    let ids: Vec<(Pid, i32)> = subjects.processes.iter().map(|process| (process.pid, process.host)).collect();
+    let ids: Vec<(Pid, i32)> = subjects.processes.iter().map(|process| (process.pid, process.alive().host)).collect();
     let tables: Vec<(Pid, i32)> = ids.iter().copied().filter(|&(pid, _)| shares(pid).descriptors.is_none()).collect();
     // What it shows must not be read meanwhile.
     let console = Pause::begin(&job.container)?;
     let Descriptors { mut files, stdios, locks, mut fds, pipes, sockets, mut ttys } = descriptor::capture(
-        &tables,
+        descriptor::Whose { tables: &tables, processes: &subjects.numbers() },
         Some(job.kernel.parts()),
         place.root(),
         &job.container.log_file(),
@@ -155,12 +155,10 @@ fn process_image(
         image.attr.directories = process::own_directories(subject, thread, place, &mut job.proc, findings)?;
         threads.insert(thread.tid, ThreadImage { zombies: found.zombies, ..image });
     }
-    // Of a leader that has ended nothing can be asked; that is an obstacle already.
-    let mut actions = Vec::new();
-    if let Some(leader) = tracees.get(&subject.host) {
-        record.job_control = job_control::capture(leader, subject.host, &object, &mut job.kernel)?;
-        actions = signal::actions(subject.host, &object, &mut job.kernel)?;
-    }
+    let first = subject.alive();
+    let tracee = tracees.get(&first.host).ok_or_else(|| ended(&object))?;
+    record.job_control = job_control::capture(tracee, first.host, &object, &mut job.kernel)?;
+    let actions = signal::actions(first.host, &object, &mut job.kernel)?;
     let image = ProcessImage {
         process: record,
         attr,
@@ -175,6 +173,10 @@ fn process_image(
     Ok((image, children))
 }
 
+fn ended(object: &str) -> Failure {
+    Failure::new(Kind::Stale, format!("{object}: the thread ended; freeze again"))
+}
+
 fn thread_image(
     job: &mut Job,
     process: &Process,
@@ -185,7 +187,7 @@ fn thread_image(
 ) -> Result<ThreadImage, Failure> {
     let object = layout::process_file(process.pid, &layout::id_name(subject.tid.0));
     let Some(tracee) = tracees.get(&subject.host) else {
-        return Err(Failure::new(Kind::Stale, format!("{object}: the thread ended; freeze again")));
+        return Err(ended(&object));
     };
     let path = format!("{object}/attr");
     let seccomp = job.filters.capture(tracee, subject, &path, &mut job.kernel, findings)?;

@@ -84,7 +84,7 @@ pub(super) fn hold(job: &mut Job, end: Instant, laps: &mut Laps) -> Result<Held,
 fn list(job: &mut Job, stopped: &[Tracee<Stopped>]) -> Result<Subjects, Failure> {
     job.kernel.find_tracees()?;
     let subjects = subject::held(&mut job.proc, &job.kernel, &job.record, stopped)?;
-    if subjects.processes.iter().any(|process| process.host == subjects.init) {
+    if subjects.ids.contains_key(&subjects.init) {
         return Ok(subjects);
     }
     Err(Failure::new(

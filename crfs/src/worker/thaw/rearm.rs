@@ -7,7 +7,7 @@
 use crate::captured::Captured;
 use crate::failure::{Doing, Failure, Kind};
 use crate::registry::Container;
-use crate::resource::subject::Subjects;
+use crate::resource::subject::{self, Subjects};
 use crfs_sys::timerfd_time::set_relative;
 use crfs_sys::{pidfd, timerfd};
 use image_format::files::{File, FileKind, Timerfd};
@@ -92,7 +92,7 @@ fn relative_timer(image: &Captured, file: FileId) -> Result<Option<Timerfd>, Fai
 }
 
 fn set(host_pid: i32, fd: u32, timer: &Timerfd) -> nix::Result<()> {
-    let process = pidfd::open(Pid::from_raw(host_pid), false)?;
+    let process = pidfd::open_any(Pid::from_raw(subject::living_thread(host_pid)))?;
     let fd = i32::try_from(fd).map_err(|_| Errno::EBADF)?;
     let duplicate = pidfd::getfd(process.as_fd(), fd)?;
     set_relative(duplicate.as_fd(), duration(timer.remaining)?, duration(timer.interval)?)?;

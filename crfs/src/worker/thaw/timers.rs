@@ -8,7 +8,7 @@
 //! setitimer(2) always counts a length of time. Of POSIX timers on CLOCK_MONOTONIC and CLOCK_BOOTTIME the kernel does not keep how they
 //! were set, and they are taken to; a date of CLOCK_REALTIME or CLOCK_TAI stays a date.
 //!
-//! Left as they are, which a note tells: timers of a process that job control has stopped, of one whose first thread has ended or hands
+//! Left as they are, which a note tells: timers of a process that job control has stopped, of one whose first thread hands
 //! its system calls to itself (PR_SET_SYSCALL_USER_DISPATCH), or where the calls cannot be made.
 
 use super::STOP_DEADLINE;
@@ -30,17 +30,19 @@ use std::time::Instant;
 /// A process whose threads all stand still for its timers to be set.
 pub(super) struct Held {
     pid: Pid,
-    /// The first thread first.
+    /// The first thread that lives first.
     threads: Vec<Tracee<Stopped>>,
     timers: Recorded,
 }
 
 /// What the image says of a process that has such timers.
 struct Recorded {
+    /// The first thread that lives.
+    first: Pid,
     interval: Vec<IntervalTimer>,
     posix: Vec<PosixTimer>,
     pending: Vec<PendingSignal>,
-    /// Of the first thread alone.
+    /// Of that thread alone.
     own_pending: Vec<PendingSignal>,
     attr: ThreadAttr,
 }
@@ -52,7 +54,7 @@ struct Recorded {
 pub(super) fn hold(image: &Captured, subjects: &Subjects, notes: &mut Vec<String>) -> Result<Vec<Held>, Failure> {
     let mut all = Vec::new();
     for process in &subjects.processes {
-        let Some(timers) = recorded(image, process.pid)? else { continue };
+        let Some(timers) = recorded(image, process.pid, process.alive().tid)? else { continue };
         match stop(process, &timers.attr) {
             Ok(threads) => all.push(Held { pid: process.pid, threads, timers }),
             Err(reason) => notes.push(left(process.pid, &reason)),
@@ -66,8 +68,8 @@ fn left(pid: Pid, reason: &str) -> String {
 }
 
 /// None for a process that has none, and for a stub init, which is in no image.
-fn recorded(image: &Captured, pid: Pid) -> Result<Option<Recorded>, Failure> {
-    let path = layout::thread_file(pid, pid, "timers");
+fn recorded(image: &Captured, pid: Pid, first: Pid) -> Result<Option<Recorded>, Failure> {
+    let path = layout::thread_file(pid, first, "timers");
     if !image.contains(&path) {
         return Ok(None);
     }
@@ -84,12 +86,13 @@ fn recorded(image: &Captured, pid: Pid) -> Result<Option<Recorded>, Failure> {
         return Ok(None);
     }
     let signals = |path: String| parse_lines(&image.read(&path)?).doing(|| path.clone());
-    let attr = layout::thread_file(pid, pid, "attr");
+    let attr = layout::thread_file(pid, first, "attr");
     Ok(Some(Recorded {
+        first,
         interval,
         posix,
         pending: signals(layout::process_file(pid, "signal.pending"))?,
-        own_pending: signals(layout::thread_file(pid, pid, "signal.pending"))?,
+        own_pending: signals(layout::thread_file(pid, first, "signal.pending"))?,
         attr: parse_object(&image.read(&attr)?).doing(|| attr)?,
     }))
 }
@@ -99,10 +102,12 @@ fn stop(process: &Process, attr: &ThreadAttr) -> Result<Vec<Tracee<Stopped>>, St
     if attr.controls.syscall_dispatch.is_some() {
         return Err("its first thread handles its own system calls".to_owned());
     }
-    let tids = process.threads.iter().map(|thread| crfs_sys::HostPid::new(thread.host)).collect();
+    let living = process.threads.iter().filter(|thread| !thread.has_ended());
+    let tids: Vec<_> = living.map(|thread| crfs_sys::HostPid::new(thread.host)).collect();
+    let count = tids.len();
     let stopped = stop_all(tids, Instant::now() + STOP_DEADLINE);
-    let whole = stopped.stopped.len() == process.threads.len();
-    let first = stopped.stopped.first().filter(|first| whole && first.tid().raw() == process.host);
+    let whole = stopped.stopped.len() == count;
+    let first = stopped.stopped.first().filter(|first| whole && first.tid().raw() == process.alive().host);
     let Some(first) = first else { return Err("not all of its threads could be stopped".to_owned()) };
     if first.stop().group_stop().is_some() {
         return Err("job control has stopped it".to_owned());
@@ -162,11 +167,11 @@ fn calls(pid: Pid, timers: &Recorded, now: &Clocks) -> Batch {
             // The thread's own, which is taken first, is queued again.
             signal::restore::take(&mut batch, alarm, 2);
             let own = timers.own_pending.iter().filter(|pending| pending.signal == alarm);
-            signal::restore::pending(&mut batch, own, pid, Some(pid));
+            signal::restore::pending(&mut batch, own, pid, Some(timers.first));
         }
         interval_timer::restore::arm(&mut batch, &[timer]);
     }
     let queued = |signal| waits(&timers.pending, signal) || waits(&timers.own_pending, signal);
-    posix_timer::restore::set_again(&mut batch, &timers.posix, pid, now, &queued);
+    posix_timer::restore::set_again(&mut batch, &timers.posix, timers.first, now, &queued);
     batch
 }
