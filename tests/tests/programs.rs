@@ -1,10 +1,11 @@
 //! Programs that people have: interpreters, shells, pipelines.
 
-use crfs_tests::world::{Method, Program, World, edit_object, files_of, python};
+use crfs_tests::world::{Method, Program, World, edit_object, files_of, python, wait_for};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 /// Every line starts with its number: none lost, none doubled.
 fn assert_numbered(path: &Path) {
@@ -143,6 +144,34 @@ fn python_beside_itself() {
     assert_numbered(&elsewhere);
     program.passes();
     assert_numbered(&program.path);
+}
+
+/// A compiler that is stopped anywhere, killed and restored makes what it would have made: the objects and the program are the same.
+#[test]
+fn make_with_four_jobs() {
+    let world = World::new();
+    let program = Program::script(&world, "/bin/bash", "make.sh", &[]);
+    let undisturbed = world.out().join("undisturbed");
+    let script = &program.command[1];
+    let status = Command::new("/bin/bash").arg(script).arg(&undisturbed).status().expect("the script");
+    assert!(status.success(), "undisturbed: {status}");
+    world.start("vs1", &program);
+    for _ in 0..3 {
+        world.freeze("vs1");
+        program.stands_still();
+        let copy = world.copy_out("vs1", Method::Cp);
+        world.kill("vs1");
+        world.restore(&copy, "vs1", Method::Cp);
+        world.thaw("vs1");
+        program.goes_on(3);
+    }
+    assert!(wait_for(Duration::from_secs(120), || program.result().is_some()), "make does not end");
+    assert_eq!(program.result().as_deref(), Some("ok"));
+    let (made, expected) = (program.path.with_extension("sh.d"), undisturbed.with_extension("d"));
+    for file in files_of(&expected) {
+        let read = |directory: &Path| fs::read(directory.join(&file)).expect("what make made");
+        assert!(read(&made) == read(&expected), "{} is another", file.display());
+    }
 }
 
 /// What the tree shows of a process is so.
