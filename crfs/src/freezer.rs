@@ -25,8 +25,6 @@ const YIELDS: u32 = 64;
 const THAW_DEADLINE: Duration = Duration::from_secs(2);
 /// How often a parent may vanish between its making and its use.
 const ATTEMPTS: usize = 10;
-/// How long [`Cgroup::thaw_briefly`] lets the tasks run: a child of vfork(2) reaches its exec in less.
-const BRIEFLY: Duration = Duration::from_millis(2);
 
 /// A cgroup, by its absolute path; it need not exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -221,16 +219,6 @@ impl Cgroup {
             pause(&mut looks);
         }
         Ok(())
-    }
-
-    /// Thaws for a moment and freezes again: a parent of vfork(2) cannot be stopped until its child has reached exec or exit.
-    ///
-    /// # Errors
-    /// As [`Cgroup::freeze`].
-    pub fn thaw_briefly(&self, deadline: Duration) -> Result<(), Failure> {
-        self.thaw()?;
-        std::thread::sleep(BRIEFLY);
-        self.freeze(deadline)
     }
 
     /// Whether its tasks are to be stopped, whether or not all are yet.

@@ -61,7 +61,9 @@ fn freezes_and_thaws_with_nested_groups() {
     let after: Vec<_> = pids.iter().map(|&pid| spun(pid)).collect();
     assert_eq!(before, after, "a frozen task ran");
 
-    cgroup.thaw_briefly(PATIENCE).unwrap();
+    cgroup.thaw().unwrap();
+    std::thread::sleep(Duration::from_millis(2));
+    cgroup.freeze(PATIENCE).unwrap();
     assert!(cgroup.is_frozen().unwrap());
     let between: Vec<_> = pids.iter().map(|&pid| spun(pid)).collect();
     assert_ne!(after, between, "nothing ran in a brief thaw");

@@ -98,7 +98,7 @@ fn frozen(
 ) -> Result<bool, Failure> {
     // For the thaw, however this ends.
     job.container.write_waits(&job.waits)?;
-    let mut held = stop::hold(job, end, laps)?;
+    let Some(mut held) = stop::hold(job, end, findings, laps)? else { return Ok(false) };
     let moment = held.moment;
     // Even where reading fails: a thaw cannot seize what is still seized.
     let records = match (survey::look(&job.record, &held.subjects, &mut job.proc, findings), &held.tracees) {

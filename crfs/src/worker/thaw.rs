@@ -16,8 +16,9 @@ use crate::freezer::Cgroup;
 use crate::registry::{Container, Record, Registry, Timing};
 use crate::resource::proc::Proc;
 use crate::resource::registers::shorten::{Place, begin_again, shorten};
+use crate::resource::registers::syscalls;
 use crate::resource::subject::{self, Subjects};
-use crfs_tracee::{HostPid, UserRegs, stop_all};
+use crfs_tracee::{HostPid, Stopped, Tracee, UserRegs, stop_all};
 use image_format::Timespec;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -98,13 +99,10 @@ fn repair(tids: Vec<HostPid>, waits: &Waits, report: &mut Report) -> Result<(), 
     }
     for tracee in stopped.stopped {
         let tid = tracee.tid();
-        let repaired = tracee.regs().and_then(|mut regs| {
-            // Not negative: it is in a system call, and that is not one that a handler has just returned to.
-            if regs.rax == EINTR && regs.orig_rax.cast_signed() >= 0 {
-                regs.rax = RESTART;
-                let end = waits.ends_ns.get(&tid.raw()).copied();
-                let left = end.map(|end| Timespec::from_ns(i128::from(end) - i128::from(now)));
-                tracee.set_regs(&left.map_or(regs, |left| shortened(tid, regs, left, shorten)))?;
+        let left = waits.ends_ns.get(&tid.raw()).map(|&end| remaining(end, now));
+        let repaired = tracee.regs().and_then(|regs| {
+            if let Some(mended) = mended(tid, regs, left) {
+                tracee.set_regs(&mended)?;
             } else if let Some(&left) = waits.anew.get(&tid.raw()) {
                 tracee.set_regs(&shortened(tid, regs, left, begin_again))?;
             }
@@ -125,6 +123,37 @@ fn repair(tids: Vec<HostPid>, waits: &Waits, report: &mut Report) -> Result<(), 
              echo 0 > cgroup.freeze thaws them without it"
         ),
     ))
+}
+
+/// Turns EINTR into "start again" in a stopped thread, if it is in a call that answers so when it is stopped. `end_ns` is when the
+/// wait was to end, in nanoseconds of the host's CLOCK_MONOTONIC, where that is known.
+///
+/// # Errors
+/// When its registers cannot be had although it is there.
+pub(super) fn mend(tracee: &Tracee<Stopped>, end_ns: Option<u64>) -> Result<(), Failure> {
+    let now = crfs_sys::time::clock_ns(libc::CLOCK_MONOTONIC).doing(|| "reading CLOCK_MONOTONIC")?;
+    let left = end_ns.map(|end| remaining(end, now));
+    let done = tracee.regs().and_then(|regs| {
+        let leaks = u64::try_from(regs.orig_rax.cast_signed()).is_ok_and(syscalls::leaks_eintr);
+        let mended = if leaks { mended(tracee.tid(), regs, left) } else { None };
+        mended.map_or(Ok(()), |mended| tracee.set_regs(&mended))
+    });
+    match done {
+        Err(error) if !error.is_gone() => Err(error).doing(|| format!("thread {}: mending its call", tracee.tid())),
+        _ => Ok(()),
+    }
+}
+
+fn remaining(end_ns: u64, now_ns: i64) -> Timespec {
+    Timespec::from_ns(i128::from(end_ns) - i128::from(now_ns))
+}
+
+/// The registers with which an interrupted call starts again, for the time that is left where that is known.
+fn mended(tid: HostPid, regs: UserRegs, left: Option<Timespec>) -> Option<UserRegs> {
+    // Not negative: it is in a system call, and that is not one that a handler has just returned to.
+    let interrupted = regs.rax == EINTR && regs.orig_rax.cast_signed() >= 0;
+    let again = UserRegs { rax: RESTART, ..regs };
+    interrupted.then(|| left.map_or(again, |left| shortened(tid, again, left, shorten)))
 }
 
 /// How long waits are to go on, by thread, as the host numbers it.

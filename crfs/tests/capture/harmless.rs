@@ -1,7 +1,7 @@
 //! A capture changes nothing, however often it is done and wherever it is cut off.
 
 use super::world::World;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Sleeps without end in every thread, so that no capture finds another time to wait than the one before.
 const STILL: &str = "
@@ -126,4 +126,46 @@ while True:
         assert_eq!((report.failure, report.blockers), (None, vec![]));
         world.thaw();
     }
+}
+
+#[test]
+fn a_parent_of_vfork_whose_child_waits_is_told() {
+    // The child waits for a writer to open the FIFO; its parent waits for it to execute.
+    let directory = tempfile::tempdir().unwrap();
+    let fifo = directory.path().join("fifo");
+    let program = format!(
+        "
+fifo = {fifo:?}
+os.mkfifo(fifo)
+ready()
+pid = os.posix_spawn('/bin/true', ['true'], {{}}, file_actions=[(os.POSIX_SPAWN_OPEN, 0, fifo, os.O_RDONLY, 0)])
+os.waitpid(pid, 0)
+libc.pause()
+"
+    );
+    let world = World::python("vfork-waits", &program);
+    let end = Instant::now() + Duration::from_secs(30);
+    // The first freeze may come before it has forked.
+    let report = loop {
+        let report = world.try_capture(false);
+        if !report.blockers.is_empty() || Instant::now() > end {
+            break report;
+        }
+        world.thaw();
+    };
+    assert_eq!(report.failure, None);
+    let told: Vec<_> = report.blockers.iter().map(|blocker| blocker.reason.as_str()).collect();
+    assert!(matches!(told[..], [reason] if reason.starts_with("waits in vfork for process ")), "{told:?}");
+    assert!(!world.is_frozen());
+    // It has not been harmed: once somebody writes it goes on to its exec.
+    let mut writer = std::fs::OpenOptions::new();
+    drop(writer.write(true).open(&fifo).unwrap());
+    let carried = || {
+        let report = world.try_capture(false);
+        report.failure.is_none() && report.blockers.is_empty()
+    };
+    while !carried() {
+        assert!(Instant::now() < end, "it is refused although its child has ended");
+    }
+    world.thaw();
 }

@@ -1,11 +1,14 @@
 //! Stops every thread of a frozen container for reading, and lets go of them again.
 
-use super::{Job, Laps};
+use super::{Job, Laps, waiting};
 use crate::failure::{Doing, Failure, Kind};
+use crate::resource::Findings;
 use crate::resource::container::Moment;
 use crate::resource::proc::{Stat, Status};
+use crate::resource::process::vfork::{Stuck, Vfork};
 use crate::resource::subject::{self, Subjects};
-use crfs_tracee::{HostPid, StopAll, Stopped, Tracee, stop_all};
+use crate::worker::thaw;
+use crfs_tracee::{HostPid, StopAll, Stopped, Tracee, Waited, stop_all};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -16,6 +19,8 @@ const PROMPTLY: Duration = Duration::from_millis(20);
 const PATIENCE: Duration = Duration::from_millis(500);
 /// For the tasks to be back in the freezer, when the deadline for the freeze leaves less.
 const SETTLE: Duration = Duration::from_secs(5);
+/// How long a child of vfork(2) is let run: it reaches its exec in less.
+const BRIEFLY: Duration = Duration::from_millis(2);
 const PAUSE: Duration = Duration::from_micros(50);
 
 /// The container's tasks, and the handles of their threads unless something forbids to take them.
@@ -26,8 +31,14 @@ pub(super) struct Held {
     pub(super) tracees: Option<BTreeMap<i32, Tracee<Stopped>>>,
 }
 
-/// Stops all threads, and lists them. A parent of vfork(2) gets a short thaw, as often as the deadline allows.
-pub(super) fn hold(job: &mut Job, end: Instant, laps: &mut Laps) -> Result<Held, Failure> {
+/// Stops all threads, and lists them. A parent of vfork(2) gets a short thaw, as often as the deadline allows; one whose child does not
+/// go on is an obstacle: None then, and the container runs.
+pub(super) fn hold(
+    job: &mut Job,
+    end: Instant,
+    findings: &mut Findings,
+    laps: &mut Laps,
+) -> Result<Option<Held>, Failure> {
     loop {
         let moment = Moment::now()?;
         let mut tids = job.cgroup.threads()?;
@@ -40,7 +51,10 @@ pub(super) fn hold(job: &mut Job, end: Instant, laps: &mut Laps) -> Result<Held,
         laps.lap("seize");
         if let Some(late) = stopped.late.first().map(Tracee::tid) {
             let shown = describe(job, late.raw());
-            abandon(job, stopped, end)?;
+            let stuck = abandon(job, stopped, end)?;
+            if !stuck.is_empty() && stuck.report(&subject::collect(&mut job.proc, &job.record)?, findings) {
+                return Ok(None);
+            }
             breathe(job, end, &shown)?;
             continue;
         }
@@ -51,7 +65,7 @@ pub(super) fn hold(job: &mut Job, end: Instant, laps: &mut Laps) -> Result<Held,
             let subjects = subject::collect(&mut job.proc, &job.record)?;
             let mut threads = subjects.processes.iter().flat_map(|process| &process.threads);
             return match threads.any(|thread| thread.status.tracer != 0) {
-                true => Ok(Held { subjects, moment, tracees: None }),
+                true => Ok(Some(Held { subjects, moment, tracees: None })),
                 false => Err(failure),
             };
         }
@@ -69,7 +83,7 @@ pub(super) fn hold(job: &mut Job, end: Instant, laps: &mut Laps) -> Result<Held,
         return match listed {
             Ok(subjects) => {
                 let tracees = stopped.stopped.into_iter().map(|tracee| (tracee.tid().raw(), tracee)).collect();
-                Ok(Held { subjects, moment, tracees: Some(tracees) })
+                Ok(Some(Held { subjects, moment, tracees: Some(tracees) }))
             }
             Err(failure) => {
                 // A thaw cannot seize what is still seized.
@@ -125,37 +139,54 @@ fn breathe(job: &mut Job, end: Instant, shown: &str) -> Result<(), Failure> {
             ),
         ));
     }
-    // Whoever waits now does so anew.
-    job.waits.clear();
-    job.container.write_waits(&job.waits)?;
-    job.cgroup.thaw_briefly(left)
+    job.cgroup.thaw()?;
+    std::thread::sleep(BRIEFLY);
+    // Whoever waits now does so anew, or for what remained.
+    let seen = waiting::look(&job.cgroup, &mut job.proc, &job.kernel)?;
+    job.cgroup.freeze(left)?;
+    job.waits = waiting::ended_by_freeze(seen, &mut job.proc);
+    job.container.write_waits(&job.waits)
 }
 
-/// Lets go of everything after a stop that did not succeed.
-fn abandon(job: &Job, stopped: StopAll, end: Instant) -> Result<(), Failure> {
+/// Lets go of everything after a stop that did not succeed, but for the parents of vfork whose children do not go on: the end of this
+/// worker lets go of those.
+fn abandon(job: &mut Job, stopped: StopAll, end: Instant) -> Result<Stuck, Failure> {
+    let mut stuck = Stuck::default();
+    let thaws = !stopped.late.is_empty();
     for tracee in stopped.stopped {
+        if thaws {
+            thaw::mend(&tracee, job.waits.get(&tracee.tid().raw()).copied())?;
+        }
         detach(tracee)?;
     }
-    if !stopped.late.is_empty() {
+    if thaws {
         job.cgroup.thaw()?;
     }
     for tracee in stopped.late {
         // It stops when it can, which the thaw brings about, and has to be let go of then.
         let tid = tracee.tid();
-        match tracee.wait(end.max(Instant::now() + PATIENCE)).doing(|| format!("task {tid}: waiting for it to stop"))? {
-            crfs_tracee::Waited::Stopped(tracee) => detach(tracee)?,
-            crfs_tracee::Waited::Gone(_) => {}
-            crfs_tracee::Waited::Running(_) => {
-                return Err(Failure::new(
-                    Kind::Deadline,
-                    format!(
-                        "task {tid} (as the host numbers it) neither freezes nor stops: it waits for a server or disk"
-                    ),
-                ));
+        let end = end.max(Instant::now() + PATIENCE);
+        let mut look = Vfork::of(tid.raw());
+        let mut running = tracee;
+        loop {
+            let slice = end.min(Instant::now() + PROMPTLY);
+            running = match running.wait(slice).doing(|| format!("task {tid}: waiting for it to stop"))? {
+                Waited::Stopped(tracee) => break detach(tracee)?,
+                Waited::Gone(_) => break,
+                Waited::Running(_) if look.stays(&mut job.proc) => break stuck.add(look),
+                Waited::Running(tracee) if Instant::now() < end => tracee,
+                Waited::Running(_) => {
+                    return Err(Failure::new(
+                        Kind::Deadline,
+                        format!(
+                            "task {tid} (as the host numbers it) neither freezes nor stops: it waits for a server or disk"
+                        ),
+                    ));
+                }
             }
         }
     }
-    Ok(())
+    Ok(stuck)
 }
 
 fn detach(tracee: Tracee<Stopped>) -> Result<(), Failure> {
