@@ -15,7 +15,8 @@ const OTHER_KINDS: [&str; 4] = ["System", "Stale", "Deadline", "WrongState"];
 const PARSERS: [&str; 4] = ["process/limits.rs", "posix_timer/listing.rs", "resource/proc/", "registers/syscalls.rs"];
 
 /// Words of the kernel's own, and steps of a system failure that stand outside of the call that reports it.
-const EXEMPT: [&str; 12] = [
+const EXEMPT: [&str; 13] = [
+    "inotify wd",
     "/proc/{process}/task/{tid}/schedstat is malformed",
     "{}: making a directory for core dumps",
     "seccomp notify",

@@ -89,6 +89,8 @@ pub enum FileKind {
     Proc(ProcFile),
     /// pidfd_open(2).
     Pidfd(Pidfd),
+    /// inotify_init(2).
+    Inotify(Inotify),
     /// Either side of a pseudo-terminal.
     Tty(Tty),
     /// A Unix socket.
@@ -327,6 +329,30 @@ pub struct Pidfd {
     pub pid: Pid,
     /// PIDFD_THREAD.
     pub thread: bool,
+}
+
+/// An inotify instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Inotify {
+    /// What it watches, by number.
+    pub watches: Vec<InotifyWatch>,
+    /// The lowest number of the next watch.
+    pub next_wd: u32,
+    /// Whether events wait to be read. None can be put back: after a restore IN_Q_OVERFLOW stands for them all.
+    pub unread: bool,
+}
+
+/// A watch of an inotify instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InotifyWatch {
+    /// The number it has.
+    pub wd: u32,
+    /// What it watches, by its path inside the container. May be edited.
+    pub path: Bytes,
+    /// Events, and `IN_EXCL_UNLINK` and `IN_ONESHOT`, as inotify_add_watch(2) takes them.
+    pub mask: Hex,
 }
 
 /// A signalfd.

@@ -16,6 +16,7 @@ mod error;
 mod feature;
 mod files;
 mod flags;
+mod inotify;
 mod memory;
 mod paths;
 mod posix_timers;

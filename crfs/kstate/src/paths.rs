@@ -261,6 +261,9 @@ paths! {
     NttyReadFlags: Place(512), "n_tty_data.read_flags";
     DentrySuper: Pointer, "dentry.d_sb";
     SuperDevice: Number(4), "super_block.s_dev";
+
+    // inotify. 5.14 - 6.18.
+    WatchNext: Number(4), "fsnotify_group.inotify_data.idr.idr_next";
 }
 
 /// The enumerator that tells which bit of `SyscallWork` stands for syscall user dispatch. 5.11 - 6.18.
@@ -430,6 +433,7 @@ pub(crate) fn needs(feature: Feature) -> Needs {
             ],
             &[P::TtyIndex, P::TtyLink, P::TtyFlags, P::TtyDiscipline, P::NttyReadHead, P::NttyReadTail],
         ),
+        Feature::Inotify => (&[P::TaskFiles, P::FilesFdt, P::FdtMax, P::FdtFd, P::FilePrivate], &[P::WatchNext]),
     };
     Needs { through, own }
 }

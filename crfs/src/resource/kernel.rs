@@ -114,7 +114,7 @@ impl Kernel {
 }
 
 /// What is asked only where it matters (a wait with a time limit, a pipe), or not at all; all else is asked of every process or thread.
-const SOMETIMES_NEEDED: [Feature; 12] = [
+const SOMETIMES_NEEDED: [Feature; 13] = [
     Feature::ThreadRecord,
     Feature::RestartKind,
     Feature::RestartNanosleep,
@@ -127,6 +127,7 @@ const SOMETIMES_NEEDED: [Feature; 12] = [
     Feature::FileCount,
     Feature::PipeEnds,
     Feature::Terminals,
+    Feature::Inotify,
 ];
 
 fn block(findings: &mut Findings, object: &str, feature: Feature, why: &str) {

@@ -12,6 +12,7 @@ mod directory;
 pub mod epoll;
 mod eventfd;
 mod inet_socket;
+pub mod inotify;
 pub mod interval_timer;
 pub mod job_control;
 pub mod kernel;

@@ -36,7 +36,7 @@ fn anonymous_files_and_files_in_memory() {
     let queue = script.place(format!("crfs-test-{}\0", std::process::id()).as_bytes());
     let rdwr_create = u64::from((libc::O_RDWR | libc::O_CREAT).unsigned_abs());
     script
-        .call(libc::SYS_inotify_init1, [0])
+        .call(libc::SYS_fanotify_init, [0, 0])
         .call(libc::SYS_userfaultfd, [1])
         .call(libc::SYS_pidfd_open, [std::process::id().into(), 0])
         .call(libc::SYS_memfd_create, [name, 0])
@@ -53,7 +53,7 @@ fn anonymous_files_and_files_in_memory() {
     assert_named(
         &findings,
         &[
-            (0, "an inotify instance"),
+            (0, "a fanotify group"),
             (1, "a userfaultfd"),
             (2, "a pidfd"),
             (4, "a file system context (fsopen)"),

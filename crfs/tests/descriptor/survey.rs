@@ -12,7 +12,7 @@ fn obstacles_of_running_tasks() {
     let pair = script.place(&[0; 8]);
     let event = script.place(&[1u32.to_ne_bytes().as_slice(), &[0; 8]].concat());
     script
-        .call(libc::SYS_inotify_init1, [0])
+        .call(libc::SYS_userfaultfd, [1])
         .call(libc::SYS_dup, [0])
         .call(libc::SYS_pipe2, [pair, 0])
         .call(libc::SYS_epoll_create1, [0])
@@ -29,7 +29,7 @@ fn obstacles_of_running_tasks() {
 fn a_process_that_ended_is_passed_over() {
     let world = World::new();
     let mut script = Script::new();
-    script.call(libc::SYS_inotify_init1, [0]);
+    script.call(libc::SYS_userfaultfd, [1]);
     let puppet = script.start();
     let gone = Script::new().start().pid().as_raw();
     let root = Path::new("/proc/self/root");

@@ -142,7 +142,7 @@ wrappers! {
 
 choices! {
     IfChanged [Default, Strict, Ignore, Append] [Replace]
-    FileKind [] [Regular, Unnamed, Directory, PathOnly, Device, Pipe, Fifo, Eventfd, Epoll, Timerfd, Signalfd, Proc, Pidfd, Tty, UnixSocket, InetSocket]
+    FileKind [] [Regular, Unnamed, Directory, PathOnly, Device, Pipe, Fifo, Eventfd, Epoll, Timerfd, Signalfd, Proc, Pidfd, Inotify, Tty, UnixSocket, InetSocket]
     PathType [SymbolicLink, Fifo, Socket, BlockDevice, CharacterDevice] []
     Stream [Log, Console] []
     TtySide [Master, Slave, Controlling] []
@@ -195,6 +195,8 @@ records! {
     image_format::files::Fifo { path, awaits_writer, pipe }
     Eventfd { count, semaphore }
     image_format::files::Pidfd { pid, thread }
+    image_format::files::Inotify { watches, next_wd, unread }
+    image_format::files::InotifyWatch { wd, path, mask }
     Epoll { targets }
     EpollTarget { fd, file, events, data }
     Timerfd { clock, settime_flags, remaining, interval, ticks }

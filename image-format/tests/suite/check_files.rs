@@ -3,7 +3,7 @@
 use crate::check::{CHILD, FIRST, each_is_told, file, process};
 use crate::golden;
 use image_format::files::{
-    Directory, EpollTarget, Fifo, FileKind, IfChanged, Owner, OwnerKind, PathOnly, PathType, Pidfd, Replacement, Stdio,
+    Directory, EpollTarget, Fifo, FileKind, IfChanged, Inotify, InotifyWatch, Owner, OwnerKind, PathOnly, PathType, Pidfd, Replacement, Stdio,
     Stream,
 };
 use image_format::process::Fd;
@@ -24,6 +24,32 @@ fn pidfds() {
         |i| file(i, 2).kind = FileKind::Pidfd(Pidfd { pid: Pid(77), thread: false }),
         "files/0x00000002: pid: there is no process 77",
     )]);
+}
+
+#[test]
+fn inotify() {
+    fn watching(image: &mut Image, watches: &[(u32, &str, u64)], next_wd: u32) {
+        let watch = |&(wd, path, mask): &(u32, &str, u64)| InotifyWatch { wd, path: path.into(), mask: Hex(mask) };
+        let watches = watches.iter().map(watch).collect();
+        file(image, 2).kind = FileKind::Inotify(Inotify { watches, next_wd, unread: true });
+    }
+    each_is_told(&[
+        (|i| watching(i, &[(1, "/tmp", 0x100)], 0), "files/0x00000002: next_wd: 0 is no number from 1 to 2147483647"),
+        (
+            |i| watching(i, &[(1 << 31, "/tmp", 1)], 9),
+            "files/0x00000002: watch 2147483648: 2147483648 is no number from 1 to 2147483647",
+        ),
+        (|i| watching(i, &[(3, "/tmp", 1), (3, "/", 1)], 4), "files/0x00000002: watch 3: it stands there twice"),
+        (|i| watching(i, &[(3, "tmp", 1)], 4), "files/0x00000002: watch 3: path: \"tmp\" is not absolute"),
+        (
+            |i| watching(i, &[(3, "/tmp", 0)], 4),
+            "files/0x00000002: watch 3: mask 0x0: inotify_add_watch(2) takes bits of 0x84000fff",
+        ),
+        (
+            |i| watching(i, &[(3, "/tmp", 0x2001)], 4),
+            "files/0x00000002: watch 3: mask 0x2001: inotify_add_watch(2) takes bits of 0x84000fff",
+        ),
+    ]);
 }
 
 #[test]

@@ -60,6 +60,7 @@ pub(super) const CHECKS: &[(Feature, Check)] = &[
     (Feature::FileCount, file_count),
     (Feature::PipeEnds, pipe_ends),
     (Feature::Terminals, terminals),
+    (Feature::Inotify, inotify),
 ];
 
 const NS: u64 = 1_000_000_000;
@@ -540,4 +541,12 @@ fn terminals(state: &KernelState, scene: &Scene, roles: &Roles) -> Result<(), Tr
     same("what the master reads", (read.bytes.as_slice(), read.line_ends, read.behind), (scene::FED, vec![], vec![]))?;
     let none = state.pty_queue(&roles.terminal, &slave)?;
     same("nothing", none, crate::tty::PtyQueue::default())
+}
+
+fn inotify(state: &KernelState, scene: &Scene, roles: &Roles) -> Result<(), Trouble> {
+    scene.terminal.outcome("INOTIFY_IOC_SETNEXTWD")?;
+    scene.terminal.outcome("another inotify_init1")?;
+    let next = [5, 6].map(|fd| state.inotify_next_wd(&roles.terminal, fd));
+    let [set, new] = next;
+    same("the next watch", (set?, new?), (scene::NEXT_WD, 0))
 }

@@ -38,6 +38,7 @@ pub(super) const SEM_OPS: [(u16, i16); 2] = [(0, 5), (2, 3)];
 pub(super) const FUTEX_VALUE: u32 = 0x1357_9bdf;
 /// What a terminal holds.
 pub(super) const FED: &[u8] = b"crfs\n";
+pub(super) const NEXT_WD: u32 = 0x0012_3456;
 /// Signal, handler, flags (SA_RESTORER and some others), restorer, mask.
 pub(super) const ACTIONS: [(u64, [u64; 4]); 4] = [
     (1, [0x1111_2221, 0x0400_0004, 0x7111_1111_1113, 0x0000_1234_0000_0400]),
@@ -236,7 +237,7 @@ pub(super) struct Scene {
     pub(super) poll_forever: Actor,
     /// Waits for a futex with a time limit; it also has a pipe.
     pub(super) futex: Actor,
-    /// Has two masters of pseudo-terminals, and waits as `bare` does.
+    /// Has two masters of pseudo-terminals and two inotify instances, and waits as `bare` does.
     pub(super) terminal: Actor,
     pub(super) at: Addresses,
     /// Whether the kernel let us set a GDT entry of `full`.
@@ -507,6 +508,8 @@ fn futex() -> Result<(Actor, u64), Error> {
 
 fn terminal() -> Result<(Actor, u64), Error> {
     const TIOCGPTN: u64 = 0x8004_5430;
+    // linux/inotify.h
+    const INOTIFY_IOC_SETNEXTWD: u64 = 0x4004_4900;
     let flags = u64::from((libc::O_RDWR | libc::O_NOCTTY).unsigned_abs());
     let mut s = Script::new()?;
     s.prctl("PR_SET_PDEATHSIG", libc::PR_SET_PDEATHSIG, [9, 0, 0, 0]);
@@ -524,6 +527,10 @@ fn terminal() -> Result<(Actor, u64), Error> {
         let byte = s.place(&[byte])?;
         ioctl(&mut s, "TIOCSTI", libc::TIOCSTI, byte);
     }
+    let inotify = s.call("inotify_init1", libc::SYS_inotify_init1, [0]);
+    s.call("another inotify_init1", libc::SYS_inotify_init1, [0]);
+    let next = [Arg::Result { step: inotify, plus: 0 }, INOTIFY_IOC_SETNEXTWD.into(), u64::from(NEXT_WD).into()];
+    s.step("INOTIFY_IOC_SETNEXTWD", Step::call_with(libc::SYS_ioctl, next));
     let set = s.words(&[0])?;
     let time = s.words(&[WAIT_SECONDS, 0])?;
     s.call("rt_sigtimedwait", libc::SYS_rt_sigtimedwait, [set, 0, time, 8]);

@@ -11,7 +11,7 @@ use crate::console::Pause;
 use crate::failure::{Failure, Kind};
 use crate::resource::unnamed::Unnamed;
 use crate::resource::{
-    Findings, device, directory, epoll, eventfd, inet_socket, lock, owner, path_only, pidfd, pipe, proc_file,
+    Findings, device, directory, epoll, eventfd, inet_socket, inotify, lock, owner, path_only, pidfd, pipe, proc_file,
     regular_file, signalfd, socket, timerfd, tty, unix_socket,
 };
 use crfs_kstate::{KernelState, Task};
@@ -123,7 +123,8 @@ impl Pass<'_> {
             self.refuse(*holder, refusal);
         }
         for Description { seen, .. } in &self.table.descriptions {
-            let draft = draft(seen, processes, place, self.unnamed).unwrap_or_else(|refusal| {
+            let kernel = self.kernel.and_then(|kernel| kernel.task(seen.holder.host));
+            let draft = draft(seen, processes, place, kernel, self.unnamed).unwrap_or_else(|refusal| {
                 self.refuse(seen.holder, refusal);
                 Draft::Refused
             });
@@ -387,7 +388,13 @@ fn magic(seen: &Seen) -> i64 {
     if of_files { statfs(&seen.holder.path()).map_or(0, |found| found.filesystem_type().0) } else { 0 }
 }
 
-fn draft(seen: &Seen, processes: &[(Pid, i32)], place: &Place, unnamed: &mut Unnamed) -> Result<Draft, Refusal> {
+fn draft(
+    seen: &Seen,
+    processes: &[(Pid, i32)],
+    place: &Place,
+    kernel: Option<(&KernelState, &Task)>,
+    unnamed: &mut Unnamed,
+) -> Result<Draft, Refusal> {
     if let Some(name) = seen.link.strip_prefix(b"anon_inode:") {
         let name = String::from_utf8_lossy(name);
         return match name.trim_start_matches('[').trim_end_matches(']') {
@@ -395,6 +402,7 @@ fn draft(seen: &Seen, processes: &[(Pid, i32)], place: &Place, unnamed: &mut Unn
             "eventpoll" => epoll::capture(seen).map(Draft::Epoll),
             "timerfd" => timerfd::capture(seen).map(|record| Draft::Done(FileKind::Timerfd(record))),
             "pidfd" => pidfd::capture(seen, processes).map(|record| Draft::Done(FileKind::Pidfd(record))),
+            "inotify" => inotify::capture(seen, place, kernel).map(|record| Draft::Done(FileKind::Inotify(record))),
             "signalfd" => signalfd::capture(seen).map(|record| Draft::Done(FileKind::Signalfd(record))),
             other => Err(refused::anonymous(other)),
         };

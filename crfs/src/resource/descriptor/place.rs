@@ -38,7 +38,12 @@ impl Place {
 
     /// What stands at a path inside the container.
     pub(crate) fn look(&self, path: &Bytes) -> std::io::Result<fs::Metadata> {
-        reopen::look(self.root.as_fd(), path)?.metadata()
+        self.look_at(path)?.metadata()
+    }
+
+    /// The same, as an O_PATH descriptor.
+    pub(crate) fn look_at(&self, path: &Bytes) -> std::io::Result<File> {
+        reopen::look(self.root.as_fd(), path)
     }
 
     /// The device number of the file system at a path inside the container. None where there is no such path.
@@ -53,10 +58,15 @@ impl Place {
 
     /// The path inside the container of what is open, whether or not it leads there.
     pub(crate) fn written(&self, seen: &Seen) -> Option<Bytes> {
+        self.inside(&seen.link)
+    }
+
+    /// The path inside the container that a link of /proc shows.
+    pub(crate) fn inside(&self, link: &[u8]) -> Option<Bytes> {
         if self.prefix == b"/" {
-            return Some(Bytes(seen.link.clone()));
+            return Some(Bytes(link.to_vec()));
         }
-        match seen.link.strip_prefix(self.prefix.as_slice())? {
+        match link.strip_prefix(self.prefix.as_slice())? {
             [] => Some("/".into()),
             inside @ [b'/', ..] => Some(Bytes(inside.to_vec())),
             _ => None,

@@ -3,7 +3,7 @@
 use crate::failure::{Doing, Failure, Kind};
 use crate::resource::unnamed::Made;
 use crate::resource::{
-    device, directory, epoll, eventfd, lock, path_only, pipe, proc_file, regular_file, signalfd, timerfd, tty,
+    device, directory, epoll, eventfd, inotify, lock, path_only, pipe, proc_file, regular_file, signalfd, timerfd, tty,
 };
 use image_format::files::{Fifo, File, FileKind, OpenFlags, Stream};
 use image_format::{FileId, Image};
@@ -28,8 +28,8 @@ pub struct Opened {
 /// container's root directory in its mount namespace; no path leads out of it. `log` is the log of the container that is being
 /// made. `unnamed` has the files that the image holds. `notes` gets what a user should know although it works: files that have grown.
 ///
-/// The soft limit of open files is raised to the hard one. What epoll instances watch is not added here:
-/// [`crate::resource::epoll::registrations`].
+/// The soft limit of open files is raised to the hard one. What epoll and inotify instances watch is not added here:
+/// [`crate::resource::epoll::registrations`], [`crate::resource::inotify::watch_all`].
 ///
 /// # Errors
 /// [`Kind::Incompatible`] or [`Kind::BadImage`] with one entry in the chain for each description that cannot be opened; the first
@@ -100,6 +100,7 @@ fn open_one(
         FileKind::Epoll(_) => epoll::restore(id, file),
         FileKind::Timerfd(record) => timerfd::restore(id, file, record, &image.manifest.clocks),
         FileKind::Signalfd(record) => signalfd::restore(id, file, record),
+        FileKind::Inotify(_) => inotify::restore(id, file),
         FileKind::Pipe(_)
         | FileKind::Fifo(_)
         | FileKind::Unnamed(_)

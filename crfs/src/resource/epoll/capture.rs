@@ -81,9 +81,11 @@ pub(in crate::resource) fn check_target(target: &Target, kind: &FileKind) -> Res
     let switched_off = target.events & ONESHOT != 0 && target.events & !MODES == 0;
     match kind {
         _ if !switched_off => Ok(target.events),
-        FileKind::Eventfd(_) | FileKind::Timerfd(_) | FileKind::Signalfd(_) | FileKind::Epoll(_) => {
-            Ok(target.events | ALWAYS)
-        }
+        FileKind::Eventfd(_)
+        | FileKind::Timerfd(_)
+        | FileKind::Signalfd(_)
+        | FileKind::Inotify(_)
+        | FileKind::Epoll(_) => Ok(target.events | ALWAYS),
         _ => Err(Refusal::new(
             format!(
                 "an epoll instance watches descriptor {} with EPOLLONESHOT, and its one event was reported",

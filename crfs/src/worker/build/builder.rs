@@ -51,7 +51,7 @@ pub(super) struct Builder<'a> {
     pub(super) opened: descriptor::Opened,
     registrations: Vec<epoll::Registration>,
     pages: PageFiles<'a>,
-    notes: Vec<String>,
+    pub(super) notes: Vec<String>,
     cores: PathBuf,
     own_capabilities: u64,
     tasks: BTreeMap<Pid, Task>,

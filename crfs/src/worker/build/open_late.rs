@@ -1,9 +1,10 @@
 //! What is opened only when all processes are there, in one step: sockets, which are connected to each other across processes,
-//! files of /proc, and pidfds.
+//! files of /proc, and pidfds; and what inotify instances watch, when nothing is opened any more.
 
 use super::builder::Builder;
 use crate::failure::{Doing, Failure};
 use crate::resource::descriptor;
+use crate::resource::inotify;
 use crate::resource::pidfd;
 use crate::resource::socket::{self, Processes};
 use crfs_tracee::Batch;
@@ -26,8 +27,9 @@ impl Builder<'_> {
         }
         let opened = descriptor::open_proc_files(image, root.as_fd(), &mut open);
         let made = opened.and_then(|()| socket::restore_all(image, &staging, root.as_fd(), host, self, &mut open));
+        let watched = made.and_then(|()| inotify::watch_all(image, root.as_fd(), &open, &mut self.notes));
         self.opened.files = open;
-        made
+        watched
     }
 }
 
