@@ -1,6 +1,8 @@
 //! What cannot be: obstacles, bad names, wrong states, no room. Each is refused with its reason, and nothing is harmed.
 
-use crfs_tests::world::{Leftovers, Method, Outcome, PATIENCE, Program, SmallDisk, World, copy_tree, read_tree, run};
+use crfs_tests::world::{
+    Leftovers, Method, Outcome, PATIENCE, Program, SmallDisk, World, copy_tree, python, read_tree, run,
+};
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -53,6 +55,18 @@ fn freeze_to_inspect_shows_obstacles_in_the_place_of_the_manifest() {
     world.thaw("vs1");
     victim.goes_on(3);
     victim.passes();
+}
+
+/// Only kernel memory tells of keys: the running container shows no obstacle, and the freeze names it and lets it go on.
+#[test]
+fn keys_are_named() {
+    let world = World::new();
+    let program = Program::script(&world, python(), "keyring.py", &[]);
+    world.start("vs1", &program);
+    world.crctl(["freeze", "vs1"]).expect_refusal(&["0x00000001/attr", "keys in a session keyring", "keyctl clear"]);
+    assert_eq!(world.state("vs1"), "running");
+    program.goes_on(3);
+    program.passes();
 }
 
 #[test]

@@ -3,8 +3,8 @@
 use crate::check::{CHILD, FIRST, each_is_told, file, process};
 use crate::golden;
 use image_format::files::{
-    Directory, EpollTarget, Fifo, FileKind, IfChanged, Inotify, InotifyWatch, Owner, OwnerKind, PathOnly, PathType, Pidfd, Replacement, Stdio,
-    Stream,
+    Directory, EpollTarget, Fifo, FileKind, IfChanged, Inotify, InotifyWatch, Owner, OwnerKind, PathOnly, PathType,
+    Pidfd, Replacement, Stdio, Stream,
 };
 use image_format::process::Fd;
 use image_format::{Bytes, FileId, Hex, Image, Pid, check};

@@ -293,13 +293,24 @@ impl World<'_> {
     }
 }
 
-/// What a connection has received, and leaves it there.
+/// What a connection has received, and leaves it there. SO_PEEK_OFF, from which a look would begin, is as before afterwards.
 fn received(socket: &Socket<'_>) -> nix::Result<Vec<u8>> {
+    const FROM_THE_START: i32 = -1;
     let length = usize::try_from(receivable(socket.ask())?).map_err(|_| Errno::EOVERFLOW)?;
     if length == 0 {
         return Ok(Vec::new());
     }
-    peek(socket.ask(), length).map(|message| message.data)
+    let option = |value| set_number(socket.ask(), libc::SOL_SOCKET, libc::SO_PEEK_OFF, value);
+    // Before 6.9 TCP has none.
+    let before = get_number(socket.ask(), libc::SOL_SOCKET, libc::SO_PEEK_OFF).unwrap_or(FROM_THE_START);
+    if before != FROM_THE_START {
+        option(FROM_THE_START)?;
+    }
+    let looked = peek(socket.ask(), length).map(|message| message.data);
+    if before != FROM_THE_START {
+        option(before)?;
+    }
+    looked
 }
 
 /// Every datagram that waits, by SO_PEEK_OFF, which is as before afterwards.
