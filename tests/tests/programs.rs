@@ -90,6 +90,21 @@ fn perl() {
 }
 
 #[test]
+fn ruby_with_threads_and_pipes() {
+    three_generations("/usr/bin/ruby", "threads.rb", PLAIN);
+}
+
+#[test]
+fn a_bus_with_two_clients() {
+    three_generations(python(), "dbus.py", PLAIN);
+}
+
+#[test]
+fn git_in_the_middle_of_a_collection() {
+    three_generations(python(), "gc.py", PLAIN);
+}
+
+#[test]
 fn a_filter_of_libseccomp() {
     three_generations(python(), "sandboxed.py", PLAIN);
 }

@@ -63,6 +63,11 @@ fn node() {
 }
 
 #[test]
+fn node_cluster() {
+    goes_on("node-cluster");
+}
+
+#[test]
 fn python_asyncio() {
     goes_on("asyncio");
 }

@@ -1,7 +1,7 @@
 """A server with clients beside it in the container, asked numbered questions over connections that stay open, and now and then over a new
 one. No answer may be lost, doubled or wrong.
 
-usage: servers.py PATH nginx|nginx-master|redis|memcached|node|asyncio|postgresql
+usage: servers.py PATH nginx|nginx-master|redis|memcached|node|node-cluster|asyncio|postgresql
 
 Appends `N` to PATH for each round. When PATH.check appears it writes PATH.result.
 """
@@ -193,6 +193,40 @@ class Node:
         expect(client.ask(f"/{number}"), f"{number} /{number}".encode())
 
 
+class NodeCluster:
+    """A primary that accepts, and hands each connection to one of two workers."""
+
+    client = Web
+
+    def __init__(self):
+        self.workers = set()
+
+    def command(self):
+        program = os.path.join(directory, "cluster.js")
+        with open(program, "w") as out:
+            out.write(f"""
+                const cluster = require('cluster');
+                if (cluster.isPrimary) {{
+                    cluster.fork();
+                    cluster.fork();
+                }} else {{
+                    const server = require('http').createServer((request, answer) => answer.end(`${{process.pid}} ${{request.url}}`));
+                    server.keepAliveTimeout = 3600e3;
+                    server.listen({PORT});
+                }}
+            """)
+        return ["/usr/bin/node", program]
+
+    def check(self, client, number):
+        worker, url = client.ask(f"/{number}").split()
+        expect(url, f"/{number}".encode())
+        self.workers.add(worker)
+        client.worker = getattr(client, "worker", worker)
+        expect(worker, client.worker)
+        if number > 80:
+            expect(len(self.workers), 2)
+
+
 class Asyncio:
     client = Lines
 
@@ -241,6 +275,7 @@ def main():
         "redis": Redis,
         "memcached": Memcached,
         "node": Node,
+        "node-cluster": NodeCluster,
         "asyncio": Asyncio,
         "postgresql": Postgresql,
     }[kind]()
