@@ -11,7 +11,7 @@ import sys
 
 path = sys.argv[1]
 repository = path + ".git"
-COMMITS = 60
+COMMITS = 25
 
 
 def git(*arguments, **options):

@@ -200,6 +200,7 @@ class NodeCluster:
 
     def __init__(self):
         self.workers = set()
+        self.ready = os.path.join(directory, "ready")
 
     def command(self):
         program = os.path.join(directory, "cluster.js")
@@ -209,6 +210,8 @@ class NodeCluster:
                 if (cluster.isPrimary) {{
                     cluster.fork();
                     cluster.fork();
+                    let ready = 0;
+                    cluster.on('listening', () => {{ if (++ready === 2) require('fs').writeFileSync('{self.ready}', ''); }});
                 }} else {{
                     const server = require('http').createServer((request, answer) => answer.end(`${{process.pid}} ${{request.url}}`));
                     server.keepAliveTimeout = 3600e3;
@@ -218,11 +221,14 @@ class NodeCluster:
         return ["/usr/bin/node", program]
 
     def check(self, client, number):
+        if number == 1:
+            wait_until(lambda: os.path.exists(self.ready))
         worker, url = client.ask(f"/{number}").split()
         expect(url, f"/{number}".encode())
         self.workers.add(worker)
         client.worker = getattr(client, "worker", worker)
         expect(worker, client.worker)
+        # By then every client has connected anew.
         if number > 80:
             expect(len(self.workers), 2)
 
@@ -251,6 +257,14 @@ async def serve():
 
     server = await asyncio.start_server(answer, "127.0.0.1", PORT)
     await server.serve_forever()
+
+
+def wait_until(so):
+    end = time.monotonic() + 20
+    while not so():
+        if time.monotonic() > end:
+            raise TimeoutError("the server is not up")
+        time.sleep(0.02)
 
 
 def connected(make):
