@@ -40,7 +40,7 @@ fn inotify() {
             "files/0x00000002: watch 2147483648: 2147483648 is no number from 1 to 2147483647",
         ),
         (|i| watching(i, &[(3, "/tmp", 1), (3, "/", 1)], 4), "files/0x00000002: watch 3: it stands there twice"),
-        (|i| watching(i, &[(3, "tmp", 1)], 4), "files/0x00000002: watch 3: path: \"tmp\" is not absolute"),
+        (|i| watching(i, &[(3, "tmp", 1)], 4), "files/0x00000002: watch 3: path: \"tmp\" is not an absolute path"),
         (
             |i| watching(i, &[(3, "/tmp", 0)], 4),
             "files/0x00000002: watch 3: mask 0x0: inotify_add_watch(2) takes bits of 0x84000fff",

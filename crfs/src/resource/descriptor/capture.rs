@@ -123,8 +123,7 @@ impl Pass<'_> {
             self.refuse(*holder, refusal);
         }
         for Description { seen, .. } in &self.table.descriptions {
-            let kernel = self.kernel.and_then(|kernel| kernel.task(seen.holder.host));
-            let draft = draft(seen, processes, place, kernel, self.unnamed).unwrap_or_else(|refusal| {
+            let draft = draft(seen, processes, place, self.kernel, self.unnamed).unwrap_or_else(|refusal| {
                 self.refuse(seen.holder, refusal);
                 Draft::Refused
             });
@@ -392,7 +391,7 @@ fn draft(
     seen: &Seen,
     processes: &[(Pid, i32)],
     place: &Place,
-    kernel: Option<(&KernelState, &Task)>,
+    kernel: Option<&Kernel<'_>>,
     unnamed: &mut Unnamed,
 ) -> Result<Draft, Refusal> {
     if let Some(name) = seen.link.strip_prefix(b"anon_inode:") {

@@ -42,6 +42,15 @@ impl<'a> Kernel<'a> {
         let ends = self.state.pipe_ends(task, fd).map_err(|error| error.to_string())?;
         Ok((u64::from(ends.readers), u64::from(ends.writers)))
     }
+
+    /// The lowest number that the next watch of an inotify instance may have; 0 before the first.
+    ///
+    /// # Errors
+    /// In words.
+    pub(crate) fn next_wd(&self, host: i32, fd: i32) -> Result<u32, String> {
+        let task = self.tasks.get(&host).ok_or_else(|| "its process is not known to the reader".to_owned())?;
+        self.state.inotify_next_wd(task, fd).map_err(|error| error.to_string())
+    }
 }
 
 /// Those of `pipes` (inode numbers) that a process other than `inside` (host pids) holds an end of, as far as /proc shows.

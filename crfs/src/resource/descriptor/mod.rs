@@ -22,7 +22,7 @@
 mod capture;
 mod fdinfo;
 mod gather;
-mod holders;
+pub(super) mod holders;
 pub(super) mod in_flight;
 pub mod inject;
 mod pipes;

@@ -1,11 +1,11 @@
 //! From fdinfo to the record.
 
 use crate::mountinfo::{Mount, mounts};
+use crate::resource::descriptor::holders::Kernel;
 use crate::resource::descriptor::in_flight::IN_FLIGHT;
 use crate::resource::descriptor::place::Place;
 use crate::resource::descriptor::refused::Refusal;
 use crate::resource::descriptor::seen::Seen;
-use crfs_kstate::{KernelState, Task};
 use crfs_sys::{file_handle, inotify};
 use image_format::files::{Inotify, InotifyWatch};
 use image_format::{Bytes, Hex};
@@ -32,7 +32,7 @@ struct Line {
 pub(in crate::resource) fn capture(
     seen: &Seen,
     place: &Place,
-    kernel: Option<(&KernelState, &Task)>,
+    kernel: Option<&Kernel<'_>>,
 ) -> Result<Inotify, Refusal> {
     if seen.holder.pid == IN_FLIGHT {
         return Err(Refusal::new(
@@ -48,15 +48,15 @@ pub(in crate::resource) fn capture(
     // The kernel's order is that of a list that a restore would turn around.
     watches.sort_by_key(|watch| watch.wd);
     let (next_wd, unread) = match kernel {
-        Some((state, task)) => (next_wd(seen, state, task)?, has_events(seen)?),
+        Some(kernel) => (next_wd(seen, kernel)?, has_events(seen)?),
         None => (1, false),
     };
     Ok(Inotify { watches, next_wd, unread })
 }
 
 /// The number of the next watch, from 1: before the first the kernel says 0, after the last more than there are.
-fn next_wd(seen: &Seen, state: &KernelState, task: &Task) -> Result<u32, Refusal> {
-    let next = state.inotify_next_wd(task, seen.holder.fd).map_err(|error| {
+fn next_wd(seen: &Seen, kernel: &Kernel<'_>) -> Result<u32, Refusal> {
+    let next = kernel.next_wd(seen.holder.host, seen.holder.fd).map_err(|error| {
         Refusal::new(
             format!("an inotify instance of which the number of the next watch cannot be told: {error}"),
             "Run the program without inotify, or on a kernel whose memory layout is known.",
