@@ -10,14 +10,13 @@ signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2, 40])
 for i in range(4):
     threading.Thread(target=libc.pause, daemon=True).start()
 os.kill(os.getpid(), signal.SIGUSR2)
-time.sleep(0.05)
 ready()
 libc.pause()
 ";
 
 #[test]
 fn capturing_twice_gives_the_same_files() {
-    let world = World::python("twice", STILL);
+    let world = World::python("twice", STILL).at_rest();
     let first = world.capture();
     assert!(world.is_frozen());
     let second = world.capture();
@@ -37,7 +36,7 @@ fn capturing_twice_gives_the_same_files() {
 
 #[test]
 fn a_worker_killed_at_any_moment_leaves_the_tasks_as_they_were() {
-    let world = World::python("killed", STILL);
+    let world = World::python("killed", STILL).at_rest();
     let before = world.capture();
     let whole = std::time::Instant::now();
     world.capture();
@@ -88,7 +87,7 @@ while True:
 
 #[test]
 fn a_worker_whose_report_nobody_takes_thaws() {
-    let world = World::python("orphan", STILL);
+    let world = World::python("orphan", STILL).at_rest();
     let mut worker = world.worker(&world.capture_job(false), &[]);
     drop(worker.stdout.take());
     assert!(!worker.wait().unwrap().success());

@@ -21,8 +21,7 @@ fn pages(segment: &Segment) -> Vec<(u64, u64, Source)> {
 
 #[test]
 fn a_sleep_has_the_time_that_remained() {
-    let world = World::start("sleep", &["/bin/sh", "-c", "echo ready; exec sleep 1000"]);
-    std::thread::sleep(std::time::Duration::from_millis(50));
+    let world = World::start("sleep", &["/bin/sh", "-c", "echo ready; exec sleep 1000"]).at_rest();
     let tree = world.capture();
     let process = tree.process(1);
     let call = process.threads[&Pid(1)].frame.syscall.clone().unwrap();
@@ -47,12 +46,11 @@ lock = threading.Lock(); lock.acquire()
 for wait in (lambda: epoll.poll(-1), lambda: poll.poll(500000), lambda: endless.poll(None), lambda: lock.acquire(timeout=900),
              lambda: signal.sigwait([40]), lambda: signal.sigtimedwait([41], 800)):
     threading.Thread(target=wait, daemon=True).start()
-time.sleep(0.2)
 ready()
 libc.pause()
 ",
-    );
-    std::thread::sleep(std::time::Duration::from_millis(50));
+    )
+    .at_rest();
     let process = world.capture().process(1);
     let mut calls: Vec<(String, String)> = Vec::new();
     for thread in process.threads.values() {
@@ -107,7 +105,8 @@ print('path', path)
 ready()
 libc.pause()
 ",
-    );
+    )
+    .at_rest();
     let tree = world.capture();
     let log = world.log();
     let path = log.lines().find_map(|line| line.strip_prefix("path ")).unwrap();
@@ -160,8 +159,8 @@ if os.fork() == 0:
     ready()
 libc.pause()
 ",
-    );
-    std::thread::sleep(std::time::Duration::from_millis(50));
+    )
+    .at_rest();
     let tree = world.capture();
     let log = world.log();
     let image = tree.image();
@@ -212,11 +211,11 @@ resource.setrlimit(resource.RLIMIT_NOFILE, (123, 456))
 os.nice(3)
 libc.prctl(1, 10, 0, 0, 0)
 libc.prctl(36, 1, 0, 0, 0)
-time.sleep(0.2)
 ready()
 libc.pause()
 ",
-    );
+    )
+    .at_rest();
     let image = world.capture().image();
     let first = &image.processes[&Pid(1)];
     let parents: Vec<(u32, u32, u32, u32)> = image

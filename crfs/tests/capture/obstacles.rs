@@ -63,7 +63,6 @@ if os.fork() == 0:
     libc.unshare(0x04000000)  # another uts namespace
     libc.pause()
 libc.mount(b'none', b'/mnt', b'tmpfs', 0, None)
-time.sleep(0.3)
 ready()
 n = 0
 while True:
@@ -88,7 +87,7 @@ const SEEN_FROZEN: [(&str, &str); 4] = [
 
 #[test]
 fn all_are_told_at_once_and_the_program_runs_on() {
-    let world = World::python("lot", LOT);
+    let world = World::python("lot", LOT).at_rest();
     let survey = world.survey();
     assert_eq!(survey.failure, None);
     assert_told(&survey, &SEEN_FROM_OUTSIDE);
@@ -104,7 +103,7 @@ fn all_are_told_at_once_and_the_program_runs_on() {
 
 #[test]
 fn inspecting_keeps_it_frozen_with_the_obstacles_in_the_place_of_the_manifest() {
-    let world = World::python("inspect", LOT);
+    let world = World::python("inspect", LOT).at_rest();
     let report = world.try_capture(true);
     assert_eq!(report.failure, None);
     assert!(world.is_frozen());
@@ -119,14 +118,15 @@ fn inspecting_keeps_it_frozen_with_the_obstacles_in_the_place_of_the_manifest() 
 #[test]
 fn an_ordinary_program_has_none() {
     let world =
-        World::python("plain", "threading.Thread(target=libc.pause, daemon=True).start()\nready()\nlibc.pause()\n");
+        World::python("plain", "threading.Thread(target=libc.pause, daemon=True).start()\nready()\nlibc.pause()\n")
+            .at_rest();
     let survey = world.survey();
     assert_eq!((survey.failure.clone(), told(&survey)), (None, vec![]));
 }
 
 #[test]
 fn kernel_state_that_cannot_be_told_is_an_obstacle() {
-    let world = World::python("fault", "ready()\nlibc.pause()\n");
+    let world = World::python("fault", "ready()\nlibc.pause()\n").at_rest();
     let report = world.try_capture_with(&[("CRFS_KSTATE_FAULT", "signal_actions")]);
     assert_eq!(report.failure, None);
     assert_told(&report, &[("0x00000001/signal.action", "signal_actions")]);
@@ -185,9 +185,11 @@ def old_program():
     with open('/dev/shm/crfs-test-old-program', 'wb') as file:
         file.write(elf + code)
     os.chmod(file.name, 0o700)
-    if os.fork() == 0:
+    pid = os.fork()
+    if pid == 0:
         os.execv(file.name, ['old'])
-    time.sleep(0.2)
+    # until it has, nobody may take the file away
+    while open(f'/proc/{pid}/comm').read() != 'crfs-test-old-p\\n': time.sleep(0.01)
     os.unlink(file.name)
 for flag in (0x02000000, 0x08000000, 0x00020000, 0x40000000, 0x10000000):
     child(lambda: left(flag))
@@ -196,14 +198,13 @@ def ports():
     if libc.ioperm(0x80, 1, 1) == 0: print('has ports', flush=True)
 for body in (nested, own_descriptors, ports, segment, old_program):
     child(body)
-time.sleep(0.5)
 ready()
 libc.pause()
 ";
 
 #[test]
 fn who_left_what_the_container_shares_is_told() {
-    let world = World::python("apart", APART);
+    let world = World::python("apart", APART).at_rest();
     std::fs::create_dir(world.cgroup().join("inside")).unwrap();
     let seen = [
         ("/attr", "in another namespace of kind cgroup"),

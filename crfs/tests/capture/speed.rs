@@ -19,11 +19,11 @@ fn one_process_and_a_thousand_threads() {
         "
 threading.stack_size(65536)
 for i in range(999): threading.Thread(target=libc.pause, daemon=True).start()
-time.sleep(0.2)
 ready()
 libc.pause()
 ",
-    );
+    )
+    .at_rest();
     for (what, world, threads) in [("one process", &one, 1), ("a thousand threads", &many, 1000)] {
         let mut best = u64::MAX;
         for _ in 0..5 {

@@ -57,6 +57,27 @@ impl World {
         World::start(name, &["/usr/bin/env", "python3", "-c", &program])
     }
 
+    /// Waits until every task has got where it waits or has ended, seen three times in a row.
+    pub(crate) fn at_rest(self) -> World {
+        let end = Instant::now() + PATIENCE;
+        let mut looks = 0;
+        while looks < 3 {
+            assert!(Instant::now() < end, "its tasks do not come to rest; the log: {}", self.log());
+            std::thread::sleep(Duration::from_millis(10));
+            looks = if self.waits() { looks + 1 } else { 0 };
+        }
+        self
+    }
+
+    fn waits(&self) -> bool {
+        let threads = fs::read_to_string(self.cgroup().join("cgroup.threads")).unwrap();
+        threads.lines().all(|tid| {
+            // One that has ended meanwhile rests as well.
+            let stat = fs::read_to_string(format!("/proc/{tid}/stat")).unwrap_or_default();
+            stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['S', 'T', 't', 'Z', 'X']))
+        })
+    }
+
     fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
         command
