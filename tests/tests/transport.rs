@@ -57,6 +57,31 @@ fn a_checkpoint_is_what_cp_makes_and_comes_back() {
     victim.passes();
 }
 
+/// What waits in sockets, pipes and queues, and files without a name, lies in files of the checkpoint, which is not staged.
+#[test]
+fn what_lies_in_files_of_its_own_comes_back() {
+    for (kind, file) in [
+        ("unix_socket", ".queue"),
+        ("inet_socket", ".queue"),
+        ("pipe", "pipe."),
+        ("unnamed", "unnamed."),
+        ("sysv_msg", "sysv.msg."),
+    ] {
+        let world = World::new();
+        let victim = Program::victim(&world, kind, &[]);
+        world.start("vs1", &victim);
+        world.freeze("vs1");
+        let copy = checkpoint(&world, "vs1", &[]);
+        let there = read_tree(&copy).into_keys().any(|path| path.to_string_lossy().contains(file));
+        assert!(there, "{kind}: no {file} in the checkpoint");
+        world.kill("vs1");
+        world.crctl(["restore", text(&copy)]).expect_success();
+        world.thaw("vs1");
+        victim.goes_on(3);
+        victim.passes();
+    }
+}
+
 #[test]
 fn a_running_container_runs_on_and_its_twin_beside_it() {
     let (world, victim) = running();

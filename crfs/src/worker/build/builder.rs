@@ -58,7 +58,8 @@ pub(super) struct Builder<'a> {
     unnamed: unnamed::Made,
     /// Kept until every process has attached its own.
     _segments: Vec<Attachment>,
-    pub(super) staging: PathBuf,
+    /// A plain directory with the image's files: what was staged, or a checkpoint that stays where it is.
+    pub(super) from: &'a Path,
     pub(super) root: File,
 }
 
@@ -143,7 +144,7 @@ impl<'a> Builder<'a> {
             own_capabilities: thread::restore::own_capabilities()?,
             tasks: BTreeMap::new(),
             _segments: sysv::restore::make(first.raw(), &image.sysv, from)?,
-            staging: container.staging_dir(),
+            from,
             root,
         };
         let pid = plan.births.values().find(|birth| birth.creator.is_none()).map(|birth| birth.pid);

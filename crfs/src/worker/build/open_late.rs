@@ -16,7 +16,7 @@ impl Builder<'_> {
     /// Makes every socket and pidfd, and opens every file of /proc; `first` is a process that lives, whose network and mounts are the container's.
     pub(super) fn open_late(&mut self, first: Pid) -> Result<(), Failure> {
         let mut open = std::mem::take(&mut self.opened.files);
-        let (image, staging) = (&self.copy.image, self.staging.clone());
+        let (image, from) = (&self.copy.image, self.from);
         let root = self.root.try_clone().doing(|| "duplicating the container's root")?;
         let host = Builder::host(self, first)?.raw();
         // Messages may carry them.
@@ -26,7 +26,7 @@ impl Builder<'_> {
             open.insert(id, pidfd::restore(id, file, record, named)?);
         }
         let opened = descriptor::open_proc_files(image, root.as_fd(), &mut open);
-        let made = opened.and_then(|()| socket::restore_all(image, &staging, root.as_fd(), host, self, &mut open));
+        let made = opened.and_then(|()| socket::restore_all(image, from, root.as_fd(), host, self, &mut open));
         let watched = made.and_then(|()| inotify::watch_all(image, root.as_fd(), &open, &mut self.notes));
         self.opened.files = open;
         watched
