@@ -12,7 +12,7 @@ use image_format::image::{ImageError, TextSource, parse_file, read_sums};
 use image_format::manifest::{Manifest, PathEntry, PathKind};
 use image_format::memory::ChunkSum;
 use image_format::types::PAGE_SIZE;
-use image_format::{Image, Pid, check, layout, parse_object};
+use image_format::{Image, Pid, check, layout};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -110,9 +110,7 @@ fn manifest(source: &dyn Source) -> Result<Manifest, ImageError> {
     let path = || layout::MANIFEST.to_owned();
     let read = Texts(source).read(layout::MANIFEST).map_err(|reason| ImageError::Read { path: path(), reason })?;
     let bytes = read.ok_or_else(|| ImageError::Missing { path: path() })?;
-    let manifest = parse_object(&bytes).map_err(|source| ImageError::Text { path: path(), source })?;
-    check::manifest(&manifest)?;
-    Ok(manifest)
+    check::read_manifest(&bytes)
 }
 
 /// Why a file that the manifest names is not there whole.

@@ -271,8 +271,7 @@ impl Image {
     /// # Errors
     /// The first file that is missing or malformed. [`crate::check`] looks at what files say about each other.
     pub fn parse(source: &dyn TextSource) -> Result<Image, ImageError> {
-        let manifest: Manifest = object(source, layout::MANIFEST)?;
-        crate::check::manifest(&manifest)?;
+        let manifest = crate::check::read_manifest(&bytes(source, layout::MANIFEST)?)?;
         for name in layout::CONTAINER_ABSENT {
             lines::<Absent>(source, name)?;
         }

@@ -1,4 +1,5 @@
 use super::*;
+use image_format::parse_object;
 use std::fs;
 use std::path::PathBuf;
 

@@ -4,10 +4,40 @@ use super::{Findings, absolute, content, time};
 use crate::image::ImageError;
 use crate::layout::MANIFEST;
 use crate::manifest::{FORMAT_VERSION, Manifest, NamespaceKind};
+use crate::text::parse_object;
 use crate::types::{Bytes, PAGE_SIZE};
+use serde::Deserialize;
 
 /// The legacy region and the header of an XSAVE area: no area is smaller.
 pub(super) const XSAVE_MIN: u32 = 576;
+
+/// Parses a manifest. What another format calls its fields is not known here, so the format is looked at first.
+///
+/// # Errors
+/// When it is of another format, malformed, or announces what this crate does not understand.
+pub fn read_manifest(bytes: &[u8]) -> Result<Manifest, ImageError> {
+    #[derive(Deserialize)]
+    struct Announced {
+        format: u32,
+    }
+    if let Ok(Announced { format }) = serde_json::from_slice(bytes) {
+        known(format)?;
+    }
+    let malformed = |source| ImageError::Text { path: MANIFEST.to_owned(), source };
+    let read = parse_object(bytes).map_err(malformed)?;
+    manifest(&read)?;
+    Ok(read)
+}
+
+fn known(format: u32) -> Result<(), ImageError> {
+    if format == FORMAT_VERSION {
+        return Ok(());
+    }
+    let reason = format!(
+        "format {format} is not known here: this program reads format {FORMAT_VERSION}; use one that reads format {format}"
+    );
+    Err(content(MANIFEST, reason))
+}
 
 /// Checks that this crate understands what the manifest announces.
 ///
@@ -15,12 +45,7 @@ pub(super) const XSAVE_MIN: u32 = 576;
 /// Names the field that does not fit.
 pub fn manifest(manifest: &Manifest) -> Result<(), ImageError> {
     let refuse = |reason: String| Err(content(MANIFEST, reason));
-    if manifest.format != FORMAT_VERSION {
-        return refuse(format!(
-            "format {} is not known here: this program reads format {FORMAT_VERSION}",
-            manifest.format
-        ));
-    }
+    known(manifest.format)?;
     if manifest.architecture != "x86_64" {
         return refuse(format!(
             "architecture {:?}: an image can only be restored on its own, and this is x86_64",

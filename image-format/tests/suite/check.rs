@@ -139,7 +139,10 @@ fn raw_files() {
 #[test]
 fn manifest_fields() {
     each_is_told(&[
-        (|i| i.manifest.format = 2, "manifest: format 2 is not known here: this program reads format 1"),
+        (
+            |i| i.manifest.format = 2,
+            "manifest: format 2 is not known here: this program reads format 1; use one that reads format 2",
+        ),
         (
             |i| i.manifest.clocks.realtime.nsec = 1_000_000_000,
             "manifest: clocks.realtime: 1000000000 nanoseconds are a second or more",
