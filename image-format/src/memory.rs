@@ -60,6 +60,8 @@ flags! {
 pub enum Backing {
     /// Private memory of the process: heap, stack, MAP_ANONYMOUS.
     Anonymous,
+    /// Private memory in huge pages: MAP_HUGETLB.
+    HugePages(HugeMapping),
     /// A file.
     File(MappedFile),
     /// A file that no path leads to.
@@ -76,6 +78,14 @@ pub enum Backing {
     VvarVclock,
     /// The legacy page at 0xffffffffff600000; every process has it.
     Vsyscall,
+}
+
+/// Memory from a pool of huge pages.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HugeMapping {
+    /// Bytes of one.
+    pub page_size: u64,
 }
 
 /// A mapped file and what it was at the freeze.

@@ -1,7 +1,7 @@
 //! The law that capture after restore gives the same record: everything but what must differ, which is listed here.
 
 use crfs_tests::compare::{differences, page_differences};
-use crfs_tests::world::{Method, Program, World, python, read_tree, wait_for};
+use crfs_tests::world::{HugePool, Method, Program, World, python, read_tree, wait_for};
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -144,6 +144,13 @@ fn goes_on(kind: &str) {
     world.thaw("vs1");
     victim.goes_on(1);
     victim.passes();
+}
+
+#[test]
+fn huge_pages() {
+    if let Some(_pool) = HugePool::of(16) {
+        goes_on("huge_pages");
+    }
 }
 
 macro_rules! going {

@@ -1,6 +1,6 @@
 //! One kernel object after the other through a whole checkpoint, by plain copies: the victim checks itself before and after.
 
-use crfs_tests::world::{Method, Program, World, read_tree};
+use crfs_tests::world::{HugePool, Method, Program, World, read_tree};
 use std::time::Duration;
 
 /// Freeze, copy out, kill, copy in, thaw: the victim goes on where it was and finds everything as it left it. Twice, so that what
@@ -52,6 +52,13 @@ survive! {
     sysv_msg sysv_sem sysv_shm terminal threads timerfd tree unnamed waits zombie
 }
 survive! { inet_socket socket_corners unix_socket }
+
+#[test]
+fn huge_pages() {
+    if let Some(_pool) = HugePool::of(16) {
+        survives("huge_pages", &[]);
+    }
+}
 
 #[test]
 fn one_thread() {

@@ -2,7 +2,7 @@
 //! are written from where.
 
 use super::tree::{Birth, memory_parent};
-use image_format::memory::{Backing, Segment, SegmentFlags as F, Source};
+use image_format::memory::{Backing, PageRange, Protection, Segment, SegmentFlags as F, Source};
 use image_format::types::PAGE_SIZE;
 use image_format::{Image, Pid};
 use std::collections::{BTreeMap, BTreeSet};
@@ -156,9 +156,14 @@ fn inherited_advice(segment: &Segment) -> u64 {
 }
 
 /// Whether a mapping born from `parent` can serve as `child`: the same object at the same place with what only mmap
-/// decides. Protection and advice can be changed afterwards, but for advice about huge pages, which can be turned and not taken back.
+/// decides. Protection and advice can be changed afterwards, but for advice about huge pages, which can be turned and not taken back;
+/// and a pool's huge pages are filled only where they are mapped writable.
 fn inheritable(parent: &Segment, child: &Segment) -> bool {
     let huge = |segment: &Segment| segment.flags.0 & (F::hugepage.0 | F::nohugepage.0) != 0;
+    let own = |range: &PageRange| matches!(range.source, Source::Own(_));
+    let unfillable = matches!(child.backing, Backing::HugePages(_))
+        && !child.protection.contains(Protection::PROT_WRITE)
+        && child.pages.iter().any(own);
     let fixed = F::growsdown.0 | F::noreserve.0 | F::accounted.0 | F::droppable.0;
     parent.start == child.start
         && parent.end == child.end
@@ -166,6 +171,7 @@ fn inheritable(parent: &Segment, child: &Segment) -> bool {
         && parent.flags.0 & fixed == child.flags.0 & fixed
         && parent.backing == child.backing
         && (huge(child) || !huge(parent))
+        && !unfillable
 }
 
 /// The ranges in which a segment has contents of its own (not its backing's), ascending.

@@ -111,6 +111,7 @@ fn kernel_mapping(segment: &Segment) -> Option<&'static str> {
         Backing::VvarVclock => Some("vvar_vclock"),
         Backing::Vsyscall => Some("vsyscall"),
         Backing::Anonymous
+        | Backing::HugePages(_)
         | Backing::File(_)
         | Backing::Unnamed(_)
         | Backing::SharedAnonymous(_)
@@ -132,6 +133,7 @@ fn backing(segment: &Segment, manifest: &Manifest) -> Vec<String> {
                 written.then(|| "protection: PROT_WRITE, and it is mapped for reading".to_owned()),
             ]
         }
+        Backing::HugePages(pages) => vec![private(segment), huge_pages(segment, pages.page_size)],
         Backing::SharedAnonymous(piece) => vec![shared(piece, length)],
         Backing::SysvShm(piece) => {
             let written = segment.protection.contains(Protection::PROT_WRITE) && !piece.writable;
@@ -154,6 +156,17 @@ fn backing(segment: &Segment, manifest: &Manifest) -> Vec<String> {
 
 fn private(segment: &Segment) -> Option<String> {
     segment.shared.then(|| "shared: what backs it is private".to_owned())
+}
+
+/// Huge pages of x86-64 are of 2 MiB or 1 GiB, and everything about such memory is in whole ones.
+fn huge_pages(segment: &Segment, page_size: u64) -> Option<String> {
+    if ![2 << 20, 1 << 30].contains(&page_size) {
+        return Some(format!("page_size {page_size}: huge pages have 2 MiB or 1 GiB"));
+    }
+    let runs = segment.pages.iter().map(|range| (range.start.0, range.end()));
+    let mut ranges = std::iter::once((segment.start.0, segment.end.0)).chain(runs);
+    let cut = ranges.find(|(start, end)| !start.is_multiple_of(page_size) || !end.is_multiple_of(page_size));
+    cut.map(|(start, end)| format!("{start:#x} to {end:#x}: no whole huge pages"))
 }
 
 fn mapped_file(file: &MappedFile, length: u64) -> Vec<Option<String>> {

@@ -156,9 +156,9 @@ choices! {
     LockKind [Flock, Posix, Ofd, Lease] []
     PathKind [Directory, Object, Lines, Raw] []
     NamespaceKind [Cgroup, Ipc, Mnt, Net, Pid, Uts] []
-    Backing [Anonymous, Vdso, Vvar, VvarVclock, Vsyscall] [File, Unnamed, SharedAnonymous, SysvShm]
+    Backing [Anonymous, Vdso, Vvar, VvarVclock, Vsyscall] [HugePages, File, Unnamed, SharedAnonymous, SysvShm]
     Origin [] [Memfd, Deleted, Tmpfile]
-    Source [Zero, File, Parent] [Own, Process]
+    Source [Zero, File, Guard, Parent] [Own, Process]
     Resume [Again, Ended] [Remaining]
     JobControl [Running, Continued] [Stopped]
     Seccomp [None, Strict] [Filter]
@@ -184,6 +184,7 @@ records! {
     UnnamedFile { number, origin, size, mode, uid, gid, modified }
     image_format::unnamed::Memfd { name, seals }
     image_format::unnamed::Place { path }
+    HugeMapping { page_size }
     MappedUnnamed { file, offset, writable }
     image_format::files::Directory { path, listing, deleted }
     image_format::files::Listing { inode, modified }

@@ -3,7 +3,7 @@
 use crate::check::{CHILD, Defect, FIRST, each_is_told, process};
 use crate::golden;
 use image_format::memory::{
-    Backing, MappedFile, PageRange, Protection, Segment, SegmentFlags, SharedAnonymous, Source,
+    Backing, HugeMapping, MappedFile, PageRange, Protection, Segment, SegmentFlags, SharedAnonymous, Source,
 };
 use image_format::{Address, Image, Pid, check};
 
@@ -99,6 +99,14 @@ fn kinds() {
         (
             |i| line(i, 5).flags = SegmentFlags(SegmentFlags::droppable.0 | SegmentFlags::locked.0),
             "0x00003002/mem.segments: line 5: flags: droppable, which only private memory is, neither locked nor growing",
+        ),
+        (
+            |i| line(i, 5).backing = Backing::HugePages(HugeMapping { page_size: 4096 }),
+            "0x00003002/mem.segments: line 5: page_size 4096: huge pages have 2 MiB or 1 GiB",
+        ),
+        (
+            |i| line(i, 5).backing = Backing::HugePages(HugeMapping { page_size: 2 << 20 }),
+            "0x00003002/mem.segments: line 5: 0x7f0000010000 to 0x7f0000012000: no whole huge pages",
         ),
         (|i| line(i, 5).shared = true, "0x00003002/mem.segments: line 5: shared: what backs it is private"),
         (|i| line(i, 9).shared = true, "0x00003002/mem.segments: line 9: shared: what backs it is private"),

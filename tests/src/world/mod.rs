@@ -5,6 +5,7 @@
 
 mod command;
 mod copy;
+mod huge_pool;
 mod leftovers;
 mod program;
 mod small_disk;
@@ -12,6 +13,7 @@ mod steps;
 
 pub use command::{Outcome, run, wait_for};
 pub use copy::{Method, copy_tree, edit_line, edit_object, files_of, read_tree};
+pub use huge_pool::HugePool;
 pub use leftovers::Leftovers;
 pub use program::{Program, python};
 pub use small_disk::SmallDisk;

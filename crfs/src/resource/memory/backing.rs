@@ -10,7 +10,7 @@ use super::refuse::object;
 use super::smaps::Mapping;
 use crate::failure::{Doing, Failure};
 use image_format::Timespec;
-use image_format::memory::{Backing, MappedFile, MappedUnnamed, SysvShm};
+use image_format::memory::{Backing, HugeMapping, MappedFile, MappedUnnamed, SysvShm};
 use image_format::types::Bytes;
 use nix::sys::statfs::statfs;
 use std::collections::HashMap;
@@ -74,6 +74,7 @@ impl<'a> Backings<'a> {
             b"[vsyscall]" => Some(Backing::Vsyscall),
             // The name may hide what an anonymous shared mapping is: that one has an inode.
             _ if name.starts_with(b"[anon:") && mapping.inode == 0 => Some(Backing::Anonymous),
+            _ if mapping.is_private_huge() => Some(Backing::HugePages(HugeMapping { page_size: mapping.page_size })),
             b"/dev/zero (deleted)" => self.shared(process, mapping)?,
             _ if name.starts_with(b"[anon_shmem:") => self.shared(process, mapping)?,
             // A System V segment of id 0 has inode 0 and yet a path.
@@ -151,7 +152,7 @@ impl<'a> Backings<'a> {
             return Ok(Known::Segment(u32::try_from(metadata.ino()).doing(what)?));
         }
         for (prefix, kind) in [
-            (&b"/anon_hugepage"[..], "anonymous huge pages (MAP_HUGETLB)"),
+            (&b"/anon_hugepage"[..], "shared huge pages (MAP_HUGETLB)"),
             (b"/[aio]", "a ring of asynchronous I/O (io_setup)"),
             (b"anon_inode:[io_uring]", "an io_uring"),
             (b"/secretmem", "secret memory (memfd_secret)"),

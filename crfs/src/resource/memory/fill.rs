@@ -202,7 +202,7 @@ impl Target<'_> {
         let file = file.ok_or_else(|| Failure::new(Kind::System, format!("process {}: not opened", piece.from)))?;
         let bytes = file.bytes(piece)?;
         // process_vm_writev is twice as fast, and refuses what the process itself may not write.
-        let written = if segment.is_some_and(is_writable) {
+        let written = if segment.is_some_and(|segment| is_writable(segment) || is_huge(segment)) {
             if segment.is_some_and(|segment| self.huge_pages && takes_huge_pages(segment)) {
                 self.collapse(piece);
             }
@@ -234,6 +234,11 @@ impl Target<'_> {
 
 fn is_writable(segment: &Segment) -> bool {
     segment.protection.0 & u64::from(libc::PROT_WRITE.cast_unsigned()) != 0
+}
+
+/// From a pool of huge pages: writable until it is filled.
+fn is_huge(segment: &Segment) -> bool {
+    matches!(segment.backing, Backing::HugePages(_))
 }
 
 fn takes_huge_pages(segment: &Segment) -> bool {

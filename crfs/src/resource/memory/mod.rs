@@ -7,7 +7,7 @@
 //!   numbers in /proc/PID/pagemap; shared anonymous objects by SEEK_DATA through /proc/PID/map_files. Contents are not read here.
 //! - **Made again:** mapped at the same addresses, filled, protected; children inherit what they still shared. Guards, locks and at
 //!   last seals come once they are there.
-//! - **Refused:** replaced files, huge page mappings, devices, userfaultfd,
+//! - **Refused:** replaced files, shared huge pages and those of hugetlbfs, devices, userfaultfd,
 //!   protection keys, NUMA policies and whatever this module has no name for; with the words of `refuse.rs`.
 //!
 //! Which pages are recorded: of private anonymous memory those that are present or swapped and not the page of zeros; of private
@@ -137,7 +137,7 @@ fn place_pages(
         let guards = pages::clip(&space.present.guards, window);
         let mut runs: Vec<(u64, u64, Option<Pid>)> = Vec::new();
         match &segment.backing {
-            Backing::Anonymous | Backing::File(_) | Backing::Unnamed(_) if !segment.shared => {
+            Backing::Anonymous | Backing::HugePages(_) | Backing::File(_) | Backing::Unnamed(_) if !segment.shared => {
                 let mine = pages::clip(&space.present.private, window);
                 for (start, end) in pages::subtract(&mine, inherited) {
                     runs.push((start, end, None));

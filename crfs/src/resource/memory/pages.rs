@@ -79,7 +79,8 @@ fn may_have_guards() -> bool {
 }
 
 fn is_private(segment: &Segment) -> bool {
-    !segment.shared && matches!(segment.backing, Backing::Anonymous | Backing::File(_) | Backing::Unnamed(_))
+    use Backing as B;
+    !segment.shared && matches!(segment.backing, B::Anonymous | B::HugePages(_) | B::File(_) | B::Unnamed(_))
 }
 
 /// Appends a range, joining it to the last where they touch.

@@ -15,6 +15,8 @@ const IMPLIED: [&[u8; 2]; 15] =
     [b"rd", b"wr", b"ex", b"sh", b"mr", b"mw", b"me", b"ms", b"sd", b"ac", b"nr", b"gd", b"lo", b"dc", b"gu"];
 /// Further flags that are carried.
 const CARRIED: [&[u8; 2]; 10] = [b"dd", b"wf", b"hg", b"nh", b"mg", b"sr", b"rr", b"sl", b"dp", b"lf"];
+/// What memory from a pool of huge pages always has (`hugetlbfs_file_mmap` in `fs/hugetlbfs/inode.c`, v6.18).
+const HUGE: [&[u8; 2]; 2] = [b"ht", b"de"];
 
 /// Flags with words of their own.
 const REFUSED: [(&[u8; 2], &str); 8] = [
@@ -34,7 +36,8 @@ pub(super) fn mapping(pid: Pid, mapping: &Mapping, findings: &mut Findings) {
         return;
     }
     for flag in &mapping.flags {
-        if IMPLIED.contains(&flag) || CARRIED.contains(&flag) {
+        let huge = HUGE.contains(&flag) && mapping.is_private_huge();
+        if IMPLIED.contains(&flag) || CARRIED.contains(&flag) || huge {
             continue;
         }
         let known = REFUSED.iter().find(|(letters, _)| *letters == flag).map(|(_, words)| (*words).to_owned());

@@ -270,7 +270,7 @@ fn map_segment(batch: &mut Batch, segment: &Segment, fd: Option<Arg>) {
         Backing::File(file) => file.offset,
         Backing::Unnamed(file) => file.offset,
         Backing::SharedAnonymous(shared) => shared.offset,
-        Backing::Anonymous => 0,
+        Backing::Anonymous | Backing::HugePages(_) => 0,
     };
     let has = |flag: SegmentFlags| segment.flags.contains(flag);
     let mut flags = MAP_FIXED_NOREPLACE;
@@ -286,15 +286,23 @@ fn map_segment(batch: &mut Batch, segment: &Segment, fd: Option<Arg>) {
     ] {
         flags |= if wanted { flag } else { 0 };
     }
+    if let Backing::HugePages(pages) = &segment.backing {
+        let exponent = i32::try_from(pages.page_size.trailing_zeros()).unwrap_or(0);
+        flags |= libc::MAP_HUGETLB | exponent << libc::MAP_HUGE_SHIFT;
+    }
     // A private mapping counts against the commit limit from when it is first writable, and that shows in its flags for good once
     // it has had pages: it is protected after it was filled.
-    let first = if accounted_by_writing(segment) {
+    let first = if protected_late(segment) {
         segment.protection.0 | u64::from(PROT_WRITE.cast_unsigned())
     } else {
         segment.protection.0
     };
     let fd = fd.unwrap_or(Arg::Value(u64::MAX));
-    batch.call(libc::SYS_mmap, &[start.into(), length.into(), first.into(), flags.into(), fd, offset.into()], "mmap");
+    let label = match segment.backing {
+        Backing::HugePages(_) => "mmap of huge pages, of which nr_hugepages must leave enough",
+        _ => "mmap",
+    };
+    batch.call(libc::SYS_mmap, &[start.into(), length.into(), first.into(), flags.into(), fd, offset.into()], label);
     advise_early(batch, segment);
 }
 
@@ -313,6 +321,11 @@ fn advise_early(batch: &mut Batch, segment: &Segment) {
     }
 }
 
+/// Mapped writable to be filled. Nobody writes into huge pages that their process may not write (`check_vma_flags` in `mm/gup.c`, v6.18).
+fn protected_late(segment: &Segment) -> bool {
+    accounted_by_writing(segment) || matches!(segment.backing, Backing::HugePages(_)) && !is_writable(segment)
+}
+
 fn accounted_by_writing(segment: &Segment) -> bool {
     !segment.shared && segment.flags.contains(SegmentFlags::accounted) && !is_writable(segment)
 }
@@ -325,7 +338,7 @@ fn is_writable(segment: &Segment) -> bool {
 /// by that (`mprotect_fixup` in `mm/mprotect.c`, v6.18), so that one gets a page for a moment.
 pub fn protect_filled(batch: &mut Batch, process: &ProcessImage, plan: &MemoryPlan) {
     let mapped = plan.map.iter().filter_map(|&index| process.segments.get(index));
-    for segment in mapped.filter(|segment| accounted_by_writing(segment)) {
+    for segment in mapped.filter(|segment| protected_late(segment)) {
         if segment.backing == Backing::Anonymous && segment.pages.iter().all(|range| range.source == Source::Guard) {
             for advice in [MADV_POPULATE_WRITE, MADV_DONTNEED] {
                 let args = [segment.start.0.into(), PAGE_SIZE.into(), advice.into()];

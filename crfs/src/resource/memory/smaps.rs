@@ -22,6 +22,8 @@ pub(super) struct Mapping {
     /// The two-letter flags.
     pub(super) flags: Vec<[u8; 2]>,
     pub(super) protection_key: u32,
+    /// Bytes of a page: more than usual in memory from a pool of huge pages.
+    pub(super) page_size: u64,
 }
 
 /// Flags that are carried, by their letters.
@@ -51,6 +53,11 @@ impl Mapping {
     /// Whether the kernel made it, and makes it again itself.
     pub(super) fn is_kernel_made(&self) -> bool {
         matches!(self.name.as_slice(), b"[vdso]" | b"[vvar]" | b"[vvar_vclock]" | b"[vsyscall]")
+    }
+
+    /// Whether it is private memory from a pool of huge pages (`hugetlb_file_setup` in `fs/hugetlbfs/inode.c`, v6.18, names it).
+    pub(super) fn is_private_huge(&self) -> bool {
+        self.has(b"ht") && !self.shared && self.name == b"/anon_hugepage (deleted)"
     }
 
     /// The record, without pages.
@@ -85,6 +92,12 @@ fn parse(bytes: &[u8]) -> Option<Vec<Mapping>> {
                     let words = flags.split(|&b| b == b' ').filter(|word| !word.is_empty());
                     mappings.last_mut()?.flags =
                         words.map(|word| <[u8; 2]>::try_from(word).ok()).collect::<Option<_>>()?;
+                }
+            }
+            Some(b'K') => {
+                if let Some(size) = line.strip_prefix(b"KernelPageSize:") {
+                    let kib: u64 = std::str::from_utf8(size.strip_suffix(b"kB")?).ok()?.trim().parse().ok()?;
+                    mappings.last_mut()?.page_size = kib.checked_mul(1024)?;
                 }
             }
             Some(b'P') => {
@@ -133,7 +146,7 @@ mod tests {
     #[test]
     fn headers_flags_and_keys_are_read() {
         let text = b"7f0000000000-7f0000002000 rw-s 00001000 fd:01 77                         /tmp/a b (deleted)\n\
-            Size:                  8 kB\nProtectionKey:         3\nVmFlags: rd wr sh mr mw me ms nh sd \n\
+            Size:                  8 kB\nKernelPageSize:     2048 kB\nProtectionKey:         3\nVmFlags: rd wr sh mr mw me ms nh sd \n\
             7ffd00000000-7ffd00021000 rw-p 00000000 00:00 0                          [stack]\nVmFlags: rd wr mr mw me gd ac \n\
             ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0\nVmFlags: ex \n";
         let mappings = parse(text).expect("well formed");
@@ -141,6 +154,7 @@ mod tests {
         let file = &mappings[0];
         assert_eq!((file.start, file.end, file.protection, file.shared), (0x7f00_0000_0000, 0x7f00_0000_2000, 3, true));
         assert_eq!((file.offset, file.device, file.inode, file.protection_key), (0x1000, (0xfd, 1), 77, 3));
+        assert_eq!((file.page_size, mappings[1].page_size), (2 << 20, 0));
         assert_eq!(file.name, b"/tmp/a b (deleted)");
         assert!(file.has(b"nh") && !file.has(b"gd"));
         let stack = mappings[1].segment(Backing::Anonymous);
