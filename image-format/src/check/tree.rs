@@ -63,7 +63,10 @@ fn ids(processes: &Processes, findings: &mut Findings) {
         }
         if ended {
             ended_leader(pid, process, findings);
-            taken.insert(pid, own.clone());
+            // One that is listed all the same is told already.
+            if !process.threads.contains_key(&pid) {
+                taken.insert(pid, own.clone());
+            }
         }
         for &tid in process.threads.keys() {
             if !possible(tid) {
