@@ -1,5 +1,6 @@
 #!/bin/bash
-# Builds a program of forty generated files with `make -j4` in PATH.d: a line in PATH for each object, and in PATH.result what came of it.
+# Builds a program of forty generated files with `make -j4` in PATH.d: a line in PATH for each of 41 objects. It is linked when PATH.check is
+# there, and PATH.result says what came of it.
 set -eu
 path=$1
 mkdir -p "$path.d"
@@ -24,6 +25,7 @@ cd "$path.d"
 cat >Makefile <<'M'
 PARTS := $(patsubst %.c,%.o,$(wildcard *.c))
 program: $(PARTS)
+	while [ ! -e $(PROGRESS).check ]; do sleep 0.05; done
 	gcc -o $@ $(sort $^)
 %.o: %.c
 	gcc -O1 -fwrapv -c -o $@ $<
