@@ -217,7 +217,11 @@ fn tmux_with_an_editor_a_monitor_and_a_shell() {
     let world = World::new();
     let socket = world.dir().join("tmux");
     let text = world.dir().join("text");
-    let tmux = ["tmux", "-S", &socket.to_string_lossy(), "-f", "/dev/null", "new-session"].map(str::to_owned);
+    let settings = world.dir().join("tmux.conf");
+    // Or what comes quickly counts as pasted, in which no key commands tmux.
+    std::fs::write(&settings, "set -g assume-paste-time 0\n").expect("settings");
+    let (at, from) = (socket.to_string_lossy(), settings.to_string_lossy());
+    let tmux = ["tmux", "-S", &at, "-f", &from, "new-session"].map(str::to_owned);
     let run = ["run", "-it", "vs1", "--"].map(str::to_owned);
     let mut screen = Screen::open(&world, &run.iter().chain(&tmux).map(String::as_str).collect::<Vec<_>>());
     screen.expect("[0]");

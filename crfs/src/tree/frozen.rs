@@ -54,7 +54,15 @@ pub(super) struct Node {
     pub(super) path: String,
     /// By name; empty for files.
     pub(super) children: BTreeMap<String, u32>,
+    /// How many of them are directories: every look at a path asks for the links of each directory on it.
+    subdirectories: usize,
     pub(super) content: Content,
+}
+
+impl Node {
+    fn new(path: String, content: Content) -> Self {
+        Node { path, children: BTreeMap::new(), subdirectories: 0, content }
+    }
 }
 
 /// What a node holds.
@@ -175,7 +183,7 @@ impl Frozen {
         let node = self.node(index)?;
         let place = self.id(index, alias);
         let attr = match node.content {
-            Content::Directory => Attr::directory(place, self.subdirectories(node), self.time),
+            Content::Directory => Attr::directory(place, node.subdirectories, self.time),
             Content::Text { size, .. } | Content::Elsewhere { size } => Attr::file(place, size, self.time),
             Content::Pages(pid) => Attr::file(place, self.pages_size(pid), self.time),
             Content::Sums(pid) => Attr::file(place, sums_size(self.pages_size(pid)), self.time),
@@ -186,14 +194,9 @@ impl Frozen {
         })
     }
 
-    fn subdirectories(&self, node: &Node) -> usize {
-        let is_directory = |index: &&u32| self.nodes.get(index).is_some_and(|n| n.content == Content::Directory);
-        node.children.values().filter(is_directory).count()
-    }
-
     /// The top's subdirectories and what was set on it.
     pub(super) fn top(&self) -> (usize, Changes) {
-        let count = self.nodes.get(&TOP).map_or(0, |top| self.subdirectories(top));
+        let count = self.nodes.get(&TOP).map_or(0, |top| top.subdirectories);
         (count, lock(&self.set).get(&TOP).copied().unwrap_or_default())
     }
 
@@ -256,7 +259,7 @@ impl Frozen {
 fn number(contents: BTreeMap<String, Content>, before: &HashMap<String, u32>) -> HashMap<u32, Node> {
     let mut next = before.values().copied().max().unwrap_or(TOP) + 1;
     let mut nodes = HashMap::with_capacity(contents.len() + 1);
-    nodes.insert(TOP, Node { path: String::new(), children: BTreeMap::new(), content: Content::Directory });
+    nodes.insert(TOP, Node::new(String::new(), Content::Directory));
     let mut directories: HashMap<String, u32> = HashMap::from([(String::new(), TOP)]);
     for (path, content) in contents {
         let index = before.get(&path).copied().unwrap_or_else(|| {
@@ -266,13 +269,14 @@ fn number(contents: BTreeMap<String, Content>, before: &HashMap<String, u32>) ->
         let (parent, name) = path.rsplit_once('/').unwrap_or(("", &path));
         // Sorted, so a directory comes before what is in it.
         let parent = directories.get(parent).and_then(|parent| nodes.get_mut(parent));
-        if let Some(Node { children, .. }) = parent {
-            children.insert(name.to_owned(), index);
+        if let Some(parent) = parent {
+            parent.children.insert(name.to_owned(), index);
+            parent.subdirectories += usize::from(content == Content::Directory);
         }
         if content == Content::Directory {
             directories.insert(path.clone(), index);
         }
-        nodes.insert(index, Node { path, children: BTreeMap::new(), content });
+        nodes.insert(index, Node::new(path, content));
     }
     nodes
 }

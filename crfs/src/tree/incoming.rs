@@ -66,6 +66,8 @@ struct Node {
     path: String,
     directory: bool,
     children: BTreeMap<String, u32>,
+    /// How many of them are directories.
+    subdirectories: usize,
     set: Changes,
     /// Opened for writing or written, and not flushed since.
     dirty: bool,
@@ -140,8 +142,7 @@ impl Incoming {
         let (path, subdirectories, set) = {
             let state = self.lock();
             let node = state.node(index)?;
-            let below = node.children.values().filter(|&child| state.nodes.get(child).is_some_and(|n| n.directory));
-            (self.dir.join(&node.path), below.count(), node.set)
+            (self.dir.join(&node.path), node.subdirectories, node.set)
         };
         let metadata = fs::metadata(path).map_err(|error| errno(&error))?;
         let time = modified(&metadata);
@@ -417,7 +418,15 @@ impl Incoming {
 
 impl Node {
     fn new(path: String, directory: bool) -> Self {
-        Node { path, directory, children: BTreeMap::new(), set: Changes::default(), dirty: false, whole: false }
+        Node {
+            path,
+            directory,
+            children: BTreeMap::new(),
+            subdirectories: 0,
+            set: Changes::default(),
+            dirty: false,
+            whole: false,
+        }
     }
 }
 
@@ -454,6 +463,7 @@ impl State {
         let path = self.path_in(parent, &name).unwrap_or_else(|_| name.clone());
         if let Some(parent) = self.nodes.get_mut(&parent) {
             parent.children.insert(name, index);
+            parent.subdirectories += usize::from(directory);
         }
         self.nodes.insert(index, Node::new(path, directory));
         index
@@ -489,6 +499,9 @@ impl State {
     fn forget(&mut self, parent: u32, name: &str) {
         let index = self.nodes.get_mut(&parent).and_then(|node| node.children.remove(name));
         if let Some(node) = index.and_then(|index| self.nodes.remove(&index)) {
+            if let Some(parent) = self.nodes.get_mut(&parent) {
+                parent.subdirectories -= usize::from(node.directory);
+            }
             self.lost(&node.path);
         }
     }

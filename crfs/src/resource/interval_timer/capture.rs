@@ -5,7 +5,11 @@ use super::super::kernel::Kernel;
 use crate::failure::Failure;
 use crfs_kstate::Itimer;
 use image_format::Timespec;
+use image_format::signal::PendingSignal;
 use image_format::timer::{IntervalTimer, IntervalTimerKind};
+
+/// asm-generic/siginfo.h
+const SI_KERNEL: i32 = 0x80;
 
 /// Reads them through the process's leader; none when that cannot be told. `object` is the leader's directory.
 ///
@@ -33,7 +37,7 @@ pub fn records(timers: &[Itimer; 3], moment: &Moment) -> Vec<IntervalTimer> {
             let left = i128::from(expires) - i128::from(moment.monotonic_ns);
             let waits = timer.remaining_ns == 0;
             // One that has fired is armed again, in phase, when its signal is taken. A microsecond at least: zero would disarm it.
-            remaining = if waits { end_after(left, timer.interval_ns.into()) } else { left }.max(1000);
+            remaining = if waits { next_end(left, timer.interval_ns.into()) } else { left }.max(1000);
         }
         if remaining > 0 {
             let interval = Timespec::from_ns(i128::from(timer.interval_ns));
@@ -43,9 +47,12 @@ pub fn records(timers: &[Itimer; 3], moment: &Moment) -> Vec<IntervalTimer> {
     records
 }
 
-/// When the next period ends, of a timer that expired `left` from now: behind us, or after the moment that counts.
-fn end_after(left: i128, interval: i128) -> i128 {
-    if left > 0 { left + interval } else { next_end(left, interval) }
+/// Whether the periodic one has fired after the moment that the clocks go on from: then it has yet to, and its signal is left out.
+#[must_use]
+pub fn fires_yet(timers: &[Itimer; 3], moment: &Moment, signal: &PendingSignal) -> bool {
+    let [real, ..] = timers;
+    let since = real.expires_ns.is_some_and(|expires| i128::from(expires) > i128::from(moment.monotonic_ns));
+    real.remaining_ns == 0 && since && i32::from(signal.signal.0) == libc::SIGALRM && signal.code == SI_KERNEL
 }
 
 /// What remains of a period when its end may lie behind: until the next one ends.
@@ -60,7 +67,6 @@ mod tests {
     #[test]
     fn a_period_that_ended_goes_on_in_phase() {
         assert_eq!([(3, 10), (0, 10), (-4, 10), (-10, 10), (-27, 10)].map(|(l, i)| next_end(l, i)), [3, 10, 6, 10, 3]);
-        assert_eq!([(3, 10), (0, 10), (-4, 10)].map(|(l, i)| end_after(l, i)), [13, 10, 6]);
     }
 
     #[test]

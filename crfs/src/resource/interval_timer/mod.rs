@@ -12,4 +12,4 @@ mod capture;
 pub mod restore;
 
 pub(super) use capture::next_end;
-pub use capture::{none_expired, read, records};
+pub use capture::{fires_yet, none_expired, read, records};

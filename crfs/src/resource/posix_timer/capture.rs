@@ -187,6 +187,8 @@ fn state(
     let expired = TimerState::Expired(Timespec::from_ns((-left).max(0)));
     Ok(match kept.status {
         PosixTimerStatus::Armed => remaining,
+        // After the moment that the clocks go on from: it has yet to expire, and what it has sent is left out.
+        PosixTimerStatus::Expired | PosixTimerStatus::Disarmed if waiting && left > 0 => remaining,
         PosixTimerStatus::Expired => expired,
         PosixTimerStatus::Disarmed if waiting => expired,
         // It tells nobody, so the kernel only remembers when it ends, and is asked by timer_gettime(2).

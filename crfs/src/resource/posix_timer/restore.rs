@@ -22,7 +22,14 @@ pub fn sender(signal: &PendingSignal) -> Option<u32> {
     (signal.code == libc::SI_TIMER).then_some(id)
 }
 
-/// Whether a queued signal is left out, since the timer that sent it sends it again.
+/// Whether a queued signal is left out of an image, since the timer that sent it has yet to expire in it.
+#[must_use]
+pub fn sends_yet(timers: &[PosixTimer], signal: &PendingSignal) -> bool {
+    let running = |timer: &PosixTimer| matches!(timer.state, TimerState::Remaining(_));
+    sender(signal).is_some_and(|id| timers.iter().any(|timer| timer.id == id && running(timer)))
+}
+
+/// Whether a queued signal is left out of what is restored, since the timer that sent it sends it again.
 #[must_use]
 pub fn sends_again(timers: &[&PosixTimer], signal: &PendingSignal) -> bool {
     let expired = |timer: &&PosixTimer| matches!(timer.state, TimerState::Expired(_));

@@ -13,7 +13,8 @@ use image_format::{ProcessImage, layout};
 /// Fills in the queues and timers of a process whose threads all stand still.
 ///
 /// Timers run on meanwhile. One that expires between a look at it and one at the queues would be lost, or be told twice: so the timers are
-/// looked at before and after, until none of them has expired in between. Each can do so once, since nobody takes its signal.
+/// looked at before and after, until none of them has expired in between. Each can do so once, since nobody takes its signal. What one
+/// has sent after the moment that the clocks go on from is left out again, or it would be told before its time.
 pub(super) fn read(
     job: &mut Job,
     subjects: &Subjects,
@@ -37,6 +38,13 @@ pub(super) fn read(
         Some(timers) => posix_timer::records(timers, subject, subjects, queued, &mut job.proc, moment, findings)?,
         None => Vec::new(),
     };
+    if let Some(timers) = &timers.interval {
+        image.pending.retain(|signal| !interval_timer::fires_yet(timers, moment, signal));
+    }
+    for queue in std::iter::once(&mut image.pending).chain(image.threads.values_mut().map(|thread| &mut thread.pending))
+    {
+        queue.retain(|signal| !posix_timer::restore::sends_yet(&posix, signal));
+    }
     if let Some(first) = image.threads.get_mut(&subject.alive().tid) {
         let interval = timers.interval.map(|timers| interval_timer::records(&timers, moment)).unwrap_or_default();
         first.timers = interval.into_iter().map(Timer::Interval).chain(posix.into_iter().map(Timer::Posix)).collect();
