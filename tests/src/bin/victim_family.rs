@@ -101,6 +101,7 @@ fn subreaper(shared: &Region) -> Result<()> {
     let seen = |pid| waitid(Id::Pid(pid), LOOK & !WaitPidFlag::__WNOTHREAD);
     victim::wait_until("the leader's end", || seen(leader) == Ok(WaitStatus::Exited(leader, 8)))?;
     let orphan = Pid::from_raw(i32::try_from(shared.get(TOLD))?);
+    victim::wait_until("the orphan's end", || seen(orphan) == Ok(WaitStatus::Exited(orphan, 9)))?;
     while shared.get(END) == 0 {
         if seen(orphan) != Ok(WaitStatus::Exited(orphan, 9)) || seen(leader) != Ok(WaitStatus::Exited(leader, 8)) {
             shared.set(WRONG, 50);
