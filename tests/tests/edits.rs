@@ -91,8 +91,12 @@ fn a_file_that_changed_is_replaced_by_what_was_saved() {
             });
         }
     }
+    // As a restore leaves it that was killed while it wrote this.
+    let half = data.with_file_name(format!("{}.crfs-new", data.file_name().unwrap_or_default().to_string_lossy()));
+    fs::write(&half, "half").expect("a leftover");
     world.restore(&copy, "vs2", Method::Cp);
     world.status_says("vs2", &["was modified since the checkpoint, and replaced by"]);
+    assert!(!half.exists());
     world.thaw("vs2");
     victim.goes_on(2);
     victim.passes();

@@ -34,7 +34,7 @@ pub(in crate::resource) fn restore(
     let modified = Timespec { sec: here.mtime(), nsec: u32::try_from(here.mtime_nsec()).unwrap_or(0) };
     if (here.ino(), modified) != (listing.inode, listing.modified) {
         let reason = format!(
-            "{object}: {} was modified since the checkpoint, or is another directory, and the program is in the middle of listing it",
+            "{object}: {} was modified since the checkpoint, or is another directory, and the program is in the middle of listing it; put it back as it was, with its time",
             record.path
         );
         return Err(Failure::new(Kind::Incompatible, reason));

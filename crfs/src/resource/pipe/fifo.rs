@@ -33,7 +33,10 @@ pub(in crate::resource) fn restore_fifo(
     let here = inode(&place).doing(|| format!("{object}: looking at it"))?;
     // What is queued lasts as long as one end is open.
     let _reader = alone(&place).doing(|| format!("{object}: looking at it"))?.ok_or_else(|| {
-        Failure::new(Kind::Incompatible, format!("{object}: {}: somebody else has it open", first.path))
+        Failure::new(
+            Kind::Incompatible,
+            format!("{object}: {}: somebody else has it open; end who has, or edit the path", first.path),
+        )
     })?;
     let writer = through(&place, false, true).doing(|| format!("{object}: opening it for writing"))?;
     fill(writer.as_fd(), &first.pipe, &data, &object)?;
@@ -42,7 +45,10 @@ pub(in crate::resource) fn restore_fifo(
         let record = fifo(*end)?;
         let opened = reopen::open(root, &record.path, end.file.flags, EXPECTED, &object)?;
         if inode(&opened).doing(|| format!("{object}: looking at it"))? != here {
-            let reason = format!("{object}: {}: it is another FIFO than {}", record.path, first.path);
+            let reason = format!(
+                "{object}: {}: it is another FIFO than {}; give all ends of one pipe one path",
+                record.path, first.path
+            );
             return Err(Failure::new(Kind::Incompatible, reason));
         }
         Ok((end.id, OwnedFd::from(opened)))

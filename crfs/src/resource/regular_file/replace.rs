@@ -38,7 +38,9 @@ pub(in crate::resource) fn replace(
     let found = source.metadata().doing(|| format!("{object}: {}: looking at it", saved.from))?;
     if found.size() != record.size {
         let (from, path, is, was) = (&saved.from, &record.path, found.size(), record.size);
-        let reason = format!("{object}: {from} has {is} bytes, and {path}, which it is to replace, had {was}");
+        let reason = format!(
+            "{object}: {from} has {is} bytes, and {path}, which it is to replace, had {was}; name the content that was saved"
+        );
         return Err(Failure::new(Kind::Incompatible, reason));
     }
     put(root, record, &mut source, now.as_ref().unwrap_or(&found))
@@ -55,6 +57,11 @@ fn put(root: BorrowedFd<'_>, record: &RegularFile, source: &mut std::fs::File, l
     let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC);
     let directory = openat2(root, directory, how.resolve(ResolveFlag::RESOLVE_IN_ROOT))?;
     let beside = [name.as_bytes(), b".crfs-new"].concat();
+    // A restore that was killed in the middle may have left one.
+    match unlinkat(&directory, beside.as_slice(), UnlinkatFlags::NoRemoveDir) {
+        Err(nix::errno::Errno::ENOENT) => {}
+        other => other?,
+    }
     let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
     let mut copy = std::fs::File::from(openat(&directory, beside.as_slice(), flags, Mode::S_IRUSR | Mode::S_IWUSR)?);
     let made = fill(&mut copy, record, source, like)

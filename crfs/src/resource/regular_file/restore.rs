@@ -36,7 +36,7 @@ pub(in crate::resource) fn restore(
         IfChanged::Strict | IfChanged::Replace(_) => {
             let (path, was, is) = (&record.path, record.size, metadata.size());
             let reason = format!(
-                "{object}: {path} was modified since the checkpoint (it had {was} bytes, and has {is}), and its `if_changed` lets nothing pass"
+                "{object}: {path} was modified since the checkpoint (it had {was} bytes, and has {is}), and its `if_changed` lets nothing pass; put it back, or edit that"
             );
             return Err(Failure::new(Kind::Incompatible, reason));
         }
