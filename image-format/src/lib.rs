@@ -14,7 +14,7 @@ pub mod ldt;
 pub mod locks;
 pub mod manifest;
 pub mod memory;
-mod parallel;
+pub mod parallel;
 pub mod process;
 pub mod seccomp;
 pub mod signal;

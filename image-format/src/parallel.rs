@@ -1,4 +1,4 @@
-//! Work on many records at once.
+//! Work on many things at once.
 
 use std::num::NonZero;
 
@@ -6,7 +6,7 @@ use std::num::NonZero;
 const FEWEST: usize = 32;
 
 /// What `work` makes of each item, in their order. Many items are shared among as many threads as there are processors.
-pub(crate) fn map<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+pub fn map<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
     let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
     let share = items.len().div_ceil(processors).max(FEWEST);
     let of = |share: &[T]| share.iter().map(&work).collect::<Vec<R>>();

@@ -71,6 +71,21 @@ fn threads_that_share_their_filters() {
 }
 
 #[test]
+fn many_descriptors() {
+    survives("many", &["descriptors", "3000"]);
+}
+
+#[test]
+fn many_pipes() {
+    survives("many", &["pipes", "300"]);
+}
+
+#[test]
+fn many_pairs_of_sockets() {
+    survives("many", &["pairs", "300"]);
+}
+
+#[test]
 fn ten_processes() {
     survives("tree", &["10"]);
 }

@@ -21,7 +21,6 @@ use image_format::locks::{Lock, LockKind};
 use image_format::process::Fd;
 use image_format::tty::Tty;
 use image_format::{Bytes, FileId, Hex, Pid};
-use nix::sys::statfs::statfs;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -381,12 +380,6 @@ impl Pass<'_> {
     }
 }
 
-/// The magic number of the file system that it is on, where that is asked for.
-fn magic(seen: &Seen) -> i64 {
-    let of_files = matches!(seen.file_type(), libc::S_IFREG | libc::S_IFDIR) || path_only::is_one(seen);
-    if of_files { statfs(&seen.holder.path()).map_or(0, |found| found.filesystem_type().0) } else { 0 }
-}
-
 fn draft(
     seen: &Seen,
     processes: &[(Pid, i32)],
@@ -406,20 +399,18 @@ fn draft(
             other => Err(refused::anonymous(other)),
         };
     }
-    let magic = magic(seen);
     if path_only::is_one(seen) {
-        return path_only::capture(seen, magic, place).map(|record| Draft::Done(FileKind::PathOnly(record)));
+        return path_only::capture(seen, place).map(|record| Draft::Done(FileKind::PathOnly(record)));
     }
     match seen.file_type() {
-        libc::S_IFREG if magic == refused::PROC => {
+        libc::S_IFREG if seen.file_system == refused::PROC => {
             proc_file::capture(seen, place).map(|record| Draft::Done(FileKind::Proc(record)))
         }
-        libc::S_IFREG if regular_file::is_unnamed(seen, magic) => {
-            regular_file::capture_unnamed(seen, magic, place, unnamed)
-                .map(|record| Draft::Done(FileKind::Unnamed(record)))
+        libc::S_IFREG if regular_file::is_unnamed(seen) => {
+            regular_file::capture_unnamed(seen, place, unnamed).map(|record| Draft::Done(FileKind::Unnamed(record)))
         }
-        libc::S_IFREG => regular_file::capture(seen, magic, place).map(|record| Draft::Done(FileKind::Regular(record))),
-        libc::S_IFDIR => directory::capture(seen, magic, place).map(|record| Draft::Done(FileKind::Directory(record))),
+        libc::S_IFREG => regular_file::capture(seen, place).map(|record| Draft::Done(FileKind::Regular(record))),
+        libc::S_IFDIR => directory::capture(seen, place).map(|record| Draft::Done(FileKind::Directory(record))),
         libc::S_IFCHR if tty::is_tty(seen) => Ok(Draft::Tty),
         libc::S_IFCHR => match device::capture(seen, place) {
             Some(record) => record.map(|record| Draft::Done(FileKind::Device(record))),

@@ -1,16 +1,18 @@
 //! Every descriptor of every process, and which of them name one description.
 
+use super::fdinfo::FdInfo;
 use super::holders::Kernel;
-use super::seen::{Holder, Seen, there};
+use super::seen::{Holder, Process, Seen, is_gone, there};
 use crate::failure::{Doing, Failure, Kind};
 use crfs_sys::kcmp::compare_files;
 use image_format::Pid;
 use nix::errno::Errno;
 use std::cmp::Ordering;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
 
 /// Everything that is open.
 #[derive(Debug, Default)]
@@ -47,45 +49,61 @@ impl Table {
         // All or none: an address and a comparison cannot tell whether they mean the same description.
         let addresses = kernel.and_then(|kernel| kernel.addresses(processes));
         for &(pid, host) in processes {
-            for fd in numbers(host, kernel.is_some()).doing(|| format!("process {pid}: listing its descriptors"))? {
-                let holder = Holder { pid, host, fd };
+            let process = match Process::open(host) {
+                Err(error) if kernel.is_none() && is_gone(&error) => continue,
+                other => Arc::new(other.doing(|| format!("process {pid}: looking at its descriptors"))?),
+            };
+            let fds = numbers(host, kernel.is_some());
+            let fds = fds.doing(|| format!("process {pid}: listing its descriptors"))?;
+            let looks = fds.into_iter().map(|fd| {
                 let address = addresses.as_ref().and_then(|known| known.get(&(host, fd))).copied();
-                match table.look(holder, address, &mut identities) {
-                    Ok(true) => {}
-                    Ok(false) if kernel.is_none() => {}
-                    Ok(false) => {
+                let first = address.is_none_or(|address| identities.addresses.insert(address));
+                Look { holder: Holder { pid, host, fd }, address, first }
+            });
+            let looks: Vec<Look> = looks.collect();
+            let found = image_format::parallel::map(&looks, |look| look.look(&process));
+            for (look, found) in looks.into_iter().zip(found) {
+                match found {
+                    Ok(Some(found)) => table.enter(look, found, &mut identities)?,
+                    Ok(None) if kernel.is_none() => {}
+                    Ok(None) => {
+                        let fd = look.holder.fd;
                         return Err(Failure::new(Kind::Stale, format!("process {pid}: descriptor {fd} is gone")));
                     }
-                    Err(error) => table.unreadable.push((holder, error)),
+                    Err(error) => table.unreadable.push((look.holder, error)),
                 }
             }
         }
         Ok(table)
     }
 
-    /// Adds a descriptor. False when it is gone.
-    fn look(&mut self, holder: Holder, address: Option<u64>, identities: &mut Identities) -> io::Result<bool> {
-        // Of a description that was seen already only the descriptor's own flag is asked, which is half the work.
-        let known = address.and_then(|address| identities.by_address.get(&address).copied());
-        let (index, cloexec) = if let Some(index) = known {
-            let Some(info) = there(holder.info())? else { return Ok(false) };
-            self.locks.extend(info.values("lock").map(|line| (holder, index, line.to_owned())));
-            (index, info.cloexec)
-        } else {
-            let Some(seen) = Seen::look(holder)? else { return Ok(false) };
-            let cloexec = seen.info.cloexec;
-            let next = self.descriptions.len();
-            let index = identities.find(&seen, address, next, &self.descriptions)?;
-            self.locks.extend(seen.info.values("lock").map(|line| (holder, index, line.to_owned())));
-            if index == next {
-                self.descriptions.push(Description { seen, holders: Vec::new() });
+    /// Adds a descriptor.
+    fn enter(&mut self, look: Look, found: Found, identities: &mut Identities) -> Result<(), Failure> {
+        let Look { holder, address, .. } = look;
+        let (index, cloexec) = match found {
+            Found::Known(info) => {
+                let index = address.and_then(|address| identities.by_address.get(&address));
+                // Its first descriptor cannot be looked at, and that is told of that one.
+                let Some(&index) = index else { return Ok(()) };
+                self.locks.extend(info.values("lock").map(|line| (holder, index, line.to_owned())));
+                (index, info.cloexec)
             }
-            (index, cloexec)
+            Found::New(seen) => {
+                let cloexec = seen.info.cloexec;
+                let next = self.descriptions.len();
+                let index = identities.find(&seen, address, next, &self.descriptions);
+                let index = index.doing(|| format!("process {}: comparing descriptor {}", holder.pid, holder.fd))?;
+                self.locks.extend(seen.info.values("lock").map(|line| (holder, index, line.to_owned())));
+                if index == next {
+                    self.descriptions.push(Description { seen: *seen, holders: Vec::new() });
+                }
+                (index, cloexec)
+            }
         };
         self.descriptions[index].holders.push(holder);
         self.by_holder.insert((holder.host, holder.fd), index);
         self.entries.push((holder, cloexec, index));
-        Ok(true)
+        Ok(())
     }
 
     /// Adds a description that no process of the container holds, and returns its index.
@@ -99,6 +117,32 @@ impl Table {
     /// The description that a descriptor of a process (host pid) names.
     pub(crate) fn description(&self, host: i32, fd: i32) -> Option<usize> {
         self.by_holder.get(&(host, fd)).copied()
+    }
+}
+
+/// A descriptor that is to be looked at.
+struct Look {
+    holder: Holder,
+    address: Option<u64>,
+    /// Whether no descriptor before it is known to name the same description.
+    first: bool,
+}
+
+/// What was found under a descriptor. Of a description that was seen already only the descriptor's own flag is asked, which is half the
+/// work.
+enum Found {
+    New(Box<Seen>),
+    Known(FdInfo),
+}
+
+impl Look {
+    /// None when it is gone.
+    fn look(&self, process: &Arc<Process>) -> io::Result<Option<Found>> {
+        if self.first {
+            Ok(Seen::look(self.holder, process)?.map(|seen| Found::New(Box::new(seen))))
+        } else {
+            Ok(there(process.info(self.holder.fd))?.map(Found::Known))
+        }
     }
 }
 
@@ -123,6 +167,8 @@ fn numbers(host: i32, must_be_there: bool) -> io::Result<Vec<i32>> {
 /// The descriptions met so far, by what tells them apart.
 #[derive(Default)]
 struct Identities {
+    /// Of descriptors that were, or are about to be looked at.
+    addresses: HashSet<u64>,
     by_address: HashMap<u64, usize>,
     /// Those of one likeness, in the order that kcmp gives them: a new one costs a binary search.
     alike: HashMap<Likeness, Vec<usize>>,

@@ -5,7 +5,7 @@
 //! whose queue there are more of them, its own included.
 
 use super::gather::Table;
-use super::seen::{Holder, Seen};
+use super::seen::{Holder, Process, Seen};
 use crate::failure::{Doing, Failure};
 use crate::resource::socket::capture::unix_style;
 use crate::resource::unix_socket;
@@ -15,6 +15,7 @@ use image_format::{FileId, Pid};
 use nix::errno::Errno;
 use std::collections::HashMap;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
 
 /// A message that waits in a socket.
 #[derive(Debug)]
@@ -44,6 +45,8 @@ pub(crate) struct InFlight {
 /// When a queue cannot be looked at.
 pub(crate) fn gather(table: &mut Table) -> Result<InFlight, Failure> {
     let mut found = InFlight::default();
+    let own = std::process::id().cast_signed();
+    let own = Arc::new(Process::open(own).doing(|| "looking at descriptors of this process")?);
     // The table grows while this goes through it.
     let mut index = 0;
     while index < table.descriptions.len() {
@@ -54,8 +57,8 @@ pub(crate) fn gather(table: &mut Table) -> Result<InFlight, Failure> {
             continue;
         }
         let doing = || format!("{}: looking at what waits in it", seen.name());
-        let messages = match unix_style(seen.holder).doing(doing)? {
-            Some((socket, style)) => match unix_socket::look(std::os::fd::AsFd::as_fd(&socket), style) {
+        let messages = match unix_style(seen).doing(doing)? {
+            Some((socket, style)) => match unix_socket::look(socket, style) {
                 // It listens, or was never connected.
                 Err(Errno::EINVAL | Errno::ENOTCONN) => continue,
                 other => other.doing(doing)?,
@@ -66,7 +69,7 @@ pub(crate) fn gather(table: &mut Table) -> Result<InFlight, Failure> {
         for Message { data, from, files, credentials } in messages {
             let mut carried = Vec::with_capacity(files.len());
             for file in files {
-                let (index, new) = find(table, &file)?;
+                let (index, new) = find(table, &file, &own)?;
                 carried.push(super::capture::id(index));
                 if new {
                     found._held.push(file);
@@ -80,11 +83,11 @@ pub(crate) fn gather(table: &mut Table) -> Result<InFlight, Failure> {
 }
 
 /// The index of what one of this process's descriptors names, and whether it is new to the table.
-fn find(table: &mut Table, file: &OwnedFd) -> Result<(usize, bool), Failure> {
+fn find(table: &mut Table, file: &OwnedFd, process: &Arc<Process>) -> Result<(usize, bool), Failure> {
     let own = std::process::id().cast_signed();
     let holder = Holder { pid: IN_FLIGHT, host: own, fd: file.as_raw_fd() };
     let doing = || "a descriptor under way: looking at it";
-    let seen = Seen::look(holder).doing(doing)?.ok_or(Errno::EBADF).doing(doing)?;
+    let seen = Seen::look(holder, process).doing(doing)?.ok_or(Errno::EBADF).doing(doing)?;
     let pid = nix::unistd::Pid::from_raw;
     for (index, known) in table.descriptions.iter().enumerate().filter(|(_, known)| known.seen.inode() == seen.inode())
     {

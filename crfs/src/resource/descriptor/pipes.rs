@@ -41,6 +41,7 @@ impl Pass<'_> {
             let own = looking.then(|| std::process::id().cast_signed());
             pipes_held_by_others(&inodes, &processes.iter().map(|&(_, host)| host).chain(own).collect())
         };
+        let mut scratch = pipe::Scratch::default();
         let mut number = 0u32;
         for inode in order {
             let group = &groups[&inode];
@@ -51,7 +52,7 @@ impl Pass<'_> {
             }
             number += 1;
             let ends: Vec<&Seen> = group.iter().map(|&index| seen(index)).collect();
-            match self.contents(&ends, outside.contains(&inode.1))? {
+            match self.contents(&ends, outside.contains(&inode.1), &mut scratch)? {
                 Ok(pipe::Contents { capacity, queued, packets }) => {
                     let record = Pipe { pipe: number, capacity, queued: queued.len() as u64, packets };
                     for &index in group {
@@ -80,14 +81,19 @@ impl Pass<'_> {
 
     /// What is in a pipe; nothing is read from one whose processes run. `outside`: a process that is not the container's was seen with
     /// an end of it.
-    fn contents(&self, ends: &[&Seen], outside: bool) -> Result<Result<pipe::Contents, Refusal>, Failure> {
+    fn contents(
+        &self,
+        ends: &[&Seen],
+        outside: bool,
+        scratch: &mut pipe::Scratch,
+    ) -> Result<Result<pipe::Contents, Refusal>, Failure> {
         if outside {
             return Ok(Err(pipe::held_outside(ends[0])));
         }
         let Some(kernel) = self.kernel else { return Ok(Ok(pipe::Contents::default())) };
         match other_ends(kernel, ends) {
             Some(refusal) => Ok(Err(refusal)),
-            None => pipe::capture(ends),
+            None => pipe::capture(ends, scratch),
         }
     }
 }

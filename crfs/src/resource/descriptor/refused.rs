@@ -79,19 +79,19 @@ pub(crate) fn pseudo_file_system(magic: i64) -> Option<&'static str> {
 }
 
 /// A regular file of a kind that only looks like one: None for a real one.
-pub(crate) fn special_regular(seen: &Seen, magic: i64) -> Option<Refusal> {
-    let name = seen.name();
+pub(crate) fn special_regular(seen: &Seen) -> Option<Refusal> {
     let refuse = |reason: String, remedy: &str| Some(Refusal::new(reason, remedy));
-    match magic {
-        0x6e73_6673 => refuse(format!("a descriptor of a namespace ({name}) cannot be carried"), CLOSE),
+    match seen.file_system {
+        0x6e73_6673 => refuse(format!("a descriptor of a namespace ({}) cannot be carried", seen.name()), CLOSE),
         0x5345_434d => refuse("secret memory (memfd_secret) cannot be carried".to_owned(), CLOSE),
-        0x1980_0202 => refuse(format!("a POSIX message queue ({name}) cannot be carried"), CLOSE),
+        0x1980_0202 => refuse(format!("a POSIX message queue ({}) cannot be carried", seen.name()), CLOSE),
         0x444d_4142 => refuse("a dma-buf of a device driver cannot be carried".to_owned(), CLOSE),
-        _ if seen.metadata.nlink() == 0 && name.starts_with("/SYSV") => {
-            refuse(format!("System V shared memory ({name}) cannot be carried"), CLOSE)
+        _ if seen.metadata.nlink() == 0 && seen.link.starts_with(b"/SYSV") => {
+            refuse(format!("System V shared memory ({}) cannot be carried", seen.name()), CLOSE)
         }
         _ => {
-            let pseudo = pseudo_file_system(magic)?;
+            let pseudo = pseudo_file_system(seen.file_system)?;
+            let name = seen.name();
             refuse(
                 format!("{name} of the {pseudo} file system cannot be carried: its content is made while it is read"),
                 "Have the program close it after reading.",

@@ -4,12 +4,17 @@ use super::fdinfo::FdInfo;
 use image_format::Pid;
 use image_format::files::OpenFlags;
 use nix::errno::Errno;
-use std::fs::{self, Metadata};
+use nix::fcntl::{OFlag, openat, readlinkat};
+use nix::sys::stat::Mode;
+use nix::sys::statfs::fstatfs;
+use std::cell::OnceCell;
+use std::fs::{File, Metadata};
 use std::io::{self, Read};
-use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// A descriptor of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -27,10 +32,33 @@ impl Holder {
     pub(crate) fn path(&self) -> PathBuf {
         PathBuf::from(format!("/proc/{}/fd/{}", self.host, self.fd))
     }
+}
 
-    /// Its fdinfo. `ENOENT`, `ESRCH`: it is gone.
-    pub(crate) fn info(&self) -> io::Result<FdInfo> {
-        let mut file = fs::File::open(format!("/proc/{}/fdinfo/{}", self.host, self.fd))?;
+/// A process whose descriptors are looked at. What leads to them is opened once: a walk from /proc to each of thousands takes longer than
+/// what is asked there.
+#[derive(Debug)]
+pub(crate) struct Process {
+    /// /proc/PID/fd
+    fd: File,
+    /// /proc/PID/fdinfo
+    fdinfo: File,
+    pidfd: OwnedFd,
+}
+
+impl Process {
+    /// By its number, or that of a thread of it, on the host. `ENOENT`, `ESRCH`: it is gone.
+    pub(crate) fn open(host: i32) -> io::Result<Self> {
+        let directory = |name| {
+            let flags = libc::O_PATH | libc::O_DIRECTORY;
+            File::options().read(true).custom_flags(flags).open(format!("/proc/{host}/{name}"))
+        };
+        let pidfd = crfs_sys::pidfd::open_any(nix::unistd::Pid::from_raw(host))?;
+        Ok(Process { fd: directory("fd")?, fdinfo: directory("fdinfo")?, pidfd })
+    }
+
+    /// The fdinfo of a descriptor. `ENOENT`, `ESRCH`: it is gone.
+    pub(crate) fn info(&self, fd: RawFd) -> io::Result<FdInfo> {
+        let mut file = open_below(&self.fdinfo, fd, OFlag::O_RDONLY)?;
         // By hand: read_to_string would ask for the size first, which /proc does not know.
         let mut text = Vec::new();
         let mut chunk = [0; 1024];
@@ -42,16 +70,14 @@ impl Holder {
         }
         String::from_utf8(text).ok().and_then(FdInfo::parse).ok_or_else(|| io::Error::from(Errno::EPROTO))
     }
+}
 
-    /// A duplicate in this process.
-    pub(crate) fn duplicate(&self) -> nix::Result<OwnedFd> {
-        let process = crfs_sys::pidfd::open_any(nix::unistd::Pid::from_raw(self.host))?;
-        crfs_sys::pidfd::getfd(process.as_fd(), self.fd)
-    }
+fn open_below(directory: &File, fd: RawFd, flags: OFlag) -> nix::Result<File> {
+    Ok(openat(directory, fd.to_string().as_str(), flags | OFlag::O_CLOEXEC, Mode::empty())?.into())
 }
 
 /// What is open under a descriptor.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Seen {
     /// Whose it is.
     pub(crate) holder: Holder,
@@ -61,26 +87,60 @@ pub(crate) struct Seen {
     pub(crate) metadata: Metadata,
     /// Its fdinfo.
     pub(crate) info: FdInfo,
+    /// Of a file, a directory or a mere place: the magic number of its file system (statfs(2)). Otherwise 0.
+    pub(crate) file_system: i64,
+    process: Arc<Process>,
+    socket: OnceCell<OwnedFd>,
 }
 
 impl Seen {
     /// Looks. None when the descriptor (or its process) is gone.
-    pub(crate) fn look(holder: Holder) -> io::Result<Option<Self>> {
-        there(Self::try_look(holder))
+    pub(crate) fn look(holder: Holder, process: &Arc<Process>) -> io::Result<Option<Self>> {
+        there(Self::try_look(holder, process))
     }
 
-    fn try_look(holder: Holder) -> io::Result<Self> {
-        let path = holder.path();
-        let link = match fs::read_link(&path) {
+    fn try_look(holder: Holder, process: &Arc<Process>) -> io::Result<Self> {
+        let link = match readlinkat(&process.fd, holder.fd.to_string().as_str()) {
             // It has one that /proc cannot show. No path check will find it, and that names the obstacle.
-            Err(error) if error.raw_os_error() == Some(libc::ENAMETOOLONG) => {
-                b"(a path longer than 4095 bytes)".to_vec()
-            }
-            other => other?.into_os_string().into_vec(),
+            Err(Errno::ENAMETOOLONG) => b"(a path longer than 4095 bytes)".to_vec(),
+            other => other?.into_vec(),
         };
-        let metadata = fs::metadata(&path)?;
-        let info = holder.info()?;
-        Ok(Seen { holder, link, metadata, info })
+        // Not a duplicate: closing one of a regular file may wait for a server.
+        let place = open_below(&process.fd, holder.fd, OFlag::O_PATH)?;
+        let metadata = place.metadata()?;
+        let info = process.info(holder.fd)?;
+        let mut seen = Seen {
+            holder,
+            link,
+            metadata,
+            info,
+            file_system: 0,
+            process: Arc::clone(process),
+            socket: OnceCell::new(),
+        };
+        if matches!(seen.file_type(), libc::S_IFREG | libc::S_IFDIR) || seen.is_path() {
+            seen.file_system = fstatfs(&place).map_or(0, |found| found.filesystem_type().0);
+        }
+        Ok(seen)
+    }
+
+    /// Looks once more. None when the descriptor is gone.
+    pub(crate) fn again(&self) -> io::Result<Option<Self>> {
+        Self::look(self.holder, &self.process)
+    }
+
+    /// A duplicate in this process.
+    pub(crate) fn duplicate(&self) -> nix::Result<OwnedFd> {
+        crfs_sys::pidfd::getfd(self.process.pidfd.as_fd(), self.holder.fd)
+    }
+
+    /// The duplicate of a socket, which is asked much: kept as long as this.
+    pub(crate) fn socket(&self) -> nix::Result<BorrowedFd<'_>> {
+        if self.socket.get().is_none() {
+            // Empty, as was just seen.
+            let _ = self.socket.set(self.duplicate()?);
+        }
+        self.socket.get().map(AsFd::as_fd).ok_or(Errno::EBADF)
     }
 
     /// Status flags and access mode.
@@ -133,9 +193,14 @@ impl Seen {
 pub(crate) fn there<T>(looked: io::Result<T>) -> io::Result<Option<T>> {
     match looked {
         Ok(seen) => Ok(Some(seen)),
-        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => Ok(None),
+        Err(error) if is_gone(&error) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// Whether the descriptor or its process is no longer there.
+pub(crate) fn is_gone(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH))
 }
 
 /// Whether the access mode allows writing.

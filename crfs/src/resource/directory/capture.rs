@@ -16,8 +16,8 @@ const STABLE: [i64; 5] = [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994, 0x794c_
 /// How the kernel ends the path of what has none any more.
 const DELETED: &[u8] = b" (deleted)";
 
-/// Captures a directory. `magic` is that of its file system.
-pub(in crate::resource) fn capture(seen: &Seen, magic: i64, place: &Place) -> Result<Directory, Refusal> {
+/// Captures a directory.
+pub(in crate::resource) fn capture(seen: &Seen, place: &Place) -> Result<Directory, Refusal> {
     if let Some(deleted) = deleted(&seen.metadata)
         && let Some(path) = place.written(seen)
     {
@@ -25,13 +25,13 @@ pub(in crate::resource) fn capture(seen: &Seen, magic: i64, place: &Place) -> Re
         return Ok(Directory { path: former(path), listing: None, deleted: Some(deleted) });
     }
     let path = place.path(seen, "directory")?;
-    if pseudo_file_system(magic) == Some("proc") && path.0 != b"/proc" {
+    if pseudo_file_system(seen.file_system) == Some("proc") && path.0 != b"/proc" {
         return Err(Refusal::new(
             format!("directory {path} of the proc file system cannot be carried"),
             "Have the program close it before the freeze.",
         ));
     }
-    if seen.info.position != 0 && !STABLE.contains(&magic) {
+    if seen.info.position != 0 && !STABLE.contains(&seen.file_system) {
         return Err(Refusal::new(
             format!("directory {path} was read in part, and where its file system goes on nobody can tell later"),
             "Try again when the program has closed the listing.",

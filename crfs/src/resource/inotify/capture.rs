@@ -66,7 +66,7 @@ fn next_wd(seen: &Seen, kernel: &Kernel<'_>) -> Result<u32, Refusal> {
 }
 
 fn has_events(seen: &Seen) -> Result<bool, Refusal> {
-    let queued = seen.holder.duplicate().and_then(|instance| inotify::queued(instance.as_fd()));
+    let queued = seen.duplicate().and_then(|instance| inotify::queued(instance.as_fd()));
     let told = |errno: nix::errno::Errno| {
         Refusal::new(format!("an inotify instance does not tell whether events wait in it: {}", errno.desc()), CLOSE)
     };

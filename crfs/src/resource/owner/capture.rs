@@ -29,7 +29,10 @@ pub(in crate::resource) fn capture(
         return Ok(Ok(None));
     }
     let name = seen.name();
-    let owner = seen.holder.duplicate().and_then(|fd| crfs_sys::owner::get(fd.as_fd()));
+    let owner = match seen.file_type() {
+        libc::S_IFSOCK => seen.socket().and_then(crfs_sys::owner::get),
+        _ => seen.duplicate().and_then(|fd| crfs_sys::owner::get(fd.as_fd())),
+    };
     let owner = owner.doing(|| format!("{name}: asking for its owner"))?;
     if owner.id == 0 && owner.signal == 0 && owner.kind == F_OWNER_TID {
         return Ok(Ok(None));

@@ -21,13 +21,13 @@ fn file_type(seen: &Seen) -> Option<PathType> {
     }
 }
 
-/// Captures a place. `magic` is that of its file system.
-pub(in crate::resource) fn capture(seen: &Seen, magic: i64, place: &Place) -> Result<PathOnly, Refusal> {
+/// Captures a place.
+pub(in crate::resource) fn capture(seen: &Seen, place: &Place) -> Result<PathOnly, Refusal> {
     let refuse = |of: &str| {
         let reason = format!("{} of the {of} file system, open with O_PATH, cannot be carried", seen.name());
         Refusal::new(reason, "Have the program close it before the freeze.")
     };
-    if let Some(of) = pseudo_file_system(magic) {
+    if let Some(of) = pseudo_file_system(seen.file_system) {
         return Err(refuse(of));
     }
     let file_type = file_type(seen).ok_or_else(|| refuse("unknown"))?;

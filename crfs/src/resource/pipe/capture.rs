@@ -10,7 +10,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::pipe2;
 use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
@@ -45,7 +45,7 @@ pub(in crate::resource) fn is_silent(seen: &Seen) -> Result<bool, Failure> {
 }
 
 fn hung_up(seen: &Seen) -> nix::Result<bool> {
-    let end = seen.holder.duplicate()?;
+    let end = seen.duplicate()?;
     let mut asked = [PollFd::new(end.as_fd(), PollFlags::empty())];
     poll(&mut asked, PollTimeout::ZERO)?;
     Ok(asked[0].revents().is_some_and(|events| events.contains(PollFlags::POLLHUP)))
@@ -72,10 +72,13 @@ pub(in crate::resource) fn held_outside(end: &Seen) -> Refusal {
 ///
 /// # Errors
 /// [`Kind::Stale`] when the content changed meanwhile.
-pub(in crate::resource) fn capture(ends: &[&Seen]) -> Result<Result<Contents, Refusal>, Failure> {
+pub(in crate::resource) fn capture(
+    ends: &[&Seen],
+    scratch: &mut Scratch,
+) -> Result<Result<Contents, Refusal>, Failure> {
     let name = ends[0].name();
     let reader = ends.iter().find(|end| end.readable());
-    let end = reader.unwrap_or(&ends[0]).holder.duplicate().doing(|| format!("{name}: duplicating an end"))?;
+    let end = reader.unwrap_or(&ends[0]).duplicate().doing(|| format!("{name}: duplicating an end"))?;
     let slots = fcntl(end.as_fd(), FcntlArg::F_GETPIPE_SZ).doing(|| format!("{name}: asking its capacity"))?;
     let bytes = crfs_sys::pipe::queued(end.as_fd()).doing(|| format!("{name}: asking how much is queued"))?;
     let capacity = u64::try_from(slots).unwrap_or_default();
@@ -94,7 +97,7 @@ pub(in crate::resource) fn capture(ends: &[&Seen]) -> Result<Result<Contents, Re
     };
     let packet_mode = ends.iter().any(|end| end.flags().contains(OpenFlags::O_DIRECT));
     let (parts, are_packets) =
-        read(&reader, slots, bytes, packet_mode).doing(|| format!("{name}: copying what is queued"))?;
+        read(&reader, slots, bytes, packet_mode, scratch).doing(|| format!("{name}: copying what is queued"))?;
     let queued = parts.concat();
     if queued.len() as u64 != bytes {
         return Err(Failure::new(
@@ -118,12 +121,18 @@ pub(in crate::resource) fn capture(ends: &[&Seen]) -> Result<Result<Contents, Re
 }
 
 /// What is queued, as one read after the other gives it, and of each part whether it is a packet.
-fn read(reader: &File, capacity: i32, bytes: u64, packet_mode: bool) -> std::io::Result<(Vec<Vec<u8>>, Vec<bool>)> {
-    let parts = Copy::of(reader, capacity)?.read_all(bytes)?;
+fn read(
+    reader: &File,
+    capacity: i32,
+    bytes: u64,
+    packet_mode: bool,
+    scratch: &mut Scratch,
+) -> std::io::Result<(Vec<Vec<u8>>, Vec<bool>)> {
+    let parts = scratch.copy(reader, capacity)?.read_all(bytes)?;
     let are_packets = match parts.as_slice() {
         // A packet is a page at most.
         [part] if part.len() as u64 > PAGE_SIZE => vec![false],
-        parts => Copy::of(reader, capacity)?.packets(parts, packet_mode)?,
+        parts => scratch.copy(reader, capacity)?.packets(parts, packet_mode)?,
     };
     Ok((parts, are_packets))
 }
@@ -133,34 +142,46 @@ fn open_for_reading(end: &OwnedFd) -> std::io::Result<File> {
     File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)
 }
 
-/// A pipe with the content of another, to be consumed.
-struct Copy(File);
+/// The pipe into which others are copied one after the other, as long as they are of one capacity.
+#[derive(Debug, Default)]
+pub(in crate::resource) struct Scratch(Option<(File, OwnedFd, i32)>);
 
-impl Copy {
+impl Scratch {
     /// tee(2) always starts at the front of the queue, so a pipe of the same capacity takes all of it at once.
-    fn of(reader: &File, capacity: i32) -> std::io::Result<Self> {
-        let (ours, into) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
-        if fcntl(into.as_fd(), FcntlArg::F_GETPIPE_SZ)? != capacity {
-            fcntl(into.as_fd(), FcntlArg::F_SETPIPE_SZ(capacity))?;
-        }
+    fn copy(&mut self, reader: &File, capacity: i32) -> std::io::Result<Copy<'_>> {
+        let (ours, into, _) = match self.0.take().filter(|(_, _, known)| *known == capacity) {
+            Some(empty) => self.0.insert(empty),
+            None => {
+                let (ours, into) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+                if fcntl(into.as_fd(), FcntlArg::F_GETPIPE_SZ)? != capacity {
+                    fcntl(into.as_fd(), FcntlArg::F_SETPIPE_SZ(capacity))?;
+                }
+                self.0.insert((ours.into(), into, capacity))
+            }
+        };
         let length = usize::try_from(capacity).map_err(|_| Errno::EOVERFLOW)?;
         match crfs_sys::pipe::tee(reader.as_fd(), into.as_fd(), length) {
             // Emptied meanwhile: the caller compares.
             Err(Errno::EAGAIN) => {}
             other => drop(other?),
         }
-        Ok(Copy(ours.into()))
+        Ok(Copy(ours))
     }
+}
 
+/// A pipe with the content of another, to be consumed.
+struct Copy<'a>(&'a mut File);
+
+impl Copy<'_> {
     /// What each read gives until there is nothing more.
     fn read_all(&mut self, bytes: u64) -> std::io::Result<Vec<Vec<u8>>> {
         let length = usize::try_from(bytes).map_err(|_| Errno::EOVERFLOW)?;
         let mut buffer = vec![0; length];
         let mut parts = Vec::new();
         loop {
-            match self.0.read(&mut buffer)? {
-                0 => return Ok(parts),
-                read => parts.push(buffer[..read].to_vec()),
+            match self.0.read(&mut buffer) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(parts),
+                read => parts.push(buffer[..read?].to_vec()),
             }
         }
     }
@@ -177,7 +198,7 @@ impl Copy {
             let whole = taken == part.len() as u64;
             let last = index + 1 == parts.len();
             kinds.push(whole && (part.len() > 1 || packet_mode || !last));
-            if !whole && !last {
+            if !whole {
                 rest.resize(part.len() - usize::try_from(taken).unwrap_or(part.len()), 0);
                 self.0.read_exact(&mut rest)?;
             }

@@ -26,6 +26,6 @@ mod capture;
 mod fifo;
 mod restore;
 
-pub(super) use capture::{Contents, capture, check_ends, held_outside, is_end, is_silent, is_unnamed};
+pub(super) use capture::{Contents, Scratch, capture, check_ends, held_outside, is_end, is_silent, is_unnamed};
 pub(super) use fifo::restore_fifo;
 pub(super) use restore::{End, restore};

@@ -9,27 +9,26 @@ use image_format::files::{IfChanged, RegularFile, Unnamed};
 use image_format::{Bytes, Timespec};
 use std::os::unix::fs::MetadataExt;
 
-/// Captures a regular file. `magic` is that of its file system. The container's log is told by the caller.
-pub(in crate::resource) fn capture(seen: &Seen, magic: i64, place: &Place) -> Result<RegularFile, Refusal> {
+/// Captures a regular file. The container's log is told by the caller.
+pub(in crate::resource) fn capture(seen: &Seen, place: &Place) -> Result<RegularFile, Refusal> {
     if place.is_log(seen) {
         // It stands outside the container's root, and is joined to another file on restore: its path is only shown.
         return Ok(record(seen, place.written(seen).unwrap_or_else(|| Bytes(seen.link.clone()))));
     }
-    if let Some(refusal) = special_regular(seen, magic) {
+    if let Some(refusal) = special_regular(seen) {
         return Err(refusal);
     }
     Ok(record(seen, place.path(seen, "file")?))
 }
 
 /// Whether a regular file has no name any more, so that the image must hold it.
-pub(in crate::resource) fn is_unnamed(seen: &Seen, magic: i64) -> bool {
-    seen.metadata.nlink() == 0 && !seen.is_path() && special_regular(seen, magic).is_none()
+pub(in crate::resource) fn is_unnamed(seen: &Seen) -> bool {
+    seen.metadata.nlink() == 0 && !seen.is_path() && special_regular(seen).is_none()
 }
 
-/// Captures such a file. `magic` is that of its file system.
+/// Captures such a file.
 pub(in crate::resource) fn capture_unnamed(
     seen: &Seen,
-    magic: i64,
     place: &Place,
     unnamed: &mut crate::resource::unnamed::Unnamed,
 ) -> Result<Unnamed, Refusal> {
@@ -40,7 +39,7 @@ pub(in crate::resource) fn capture_unnamed(
         link: &link,
         text: &seen.link,
         metadata: &seen.metadata,
-        magic,
+        magic: seen.file_system,
         inside: place.written(seen),
         tmpfile: seen.flags().0 & TMPFILE != 0,
         held: seen.holder.pid != IN_FLIGHT,

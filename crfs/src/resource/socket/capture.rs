@@ -3,7 +3,7 @@
 use super::{inside, options};
 use crate::failure::{Doing, Failure};
 use crate::resource::descriptor::refused::Refusal;
-use crate::resource::descriptor::seen::{Holder, Seen};
+use crate::resource::descriptor::seen::Seen;
 use crfs_sys::socket_options::get_number;
 use image_format::FileId;
 use image_format::socket::{SocketOptions, SocketStyle};
@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use nix::sys::socket::AddressFamily;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::MetadataExt;
 
 const SOL_SOCKET: i32 = libc::SOL_SOCKET;
@@ -23,8 +23,7 @@ pub(crate) struct Socket<'a> {
     pub(crate) id: FileId,
     /// As /proc shows it.
     pub(crate) seen: &'a Seen,
-    /// The duplicate.
-    pub(crate) fd: OwnedFd,
+    fd: BorrowedFd<'a>,
     /// SO_DOMAIN.
     pub(crate) family: i32,
     /// SO_TYPE; None for one that no record has (SOCK_RAW).
@@ -36,8 +35,8 @@ pub(crate) struct Socket<'a> {
 impl<'a> Socket<'a> {
     /// Duplicates a socket. None when it is gone.
     pub(crate) fn open(id: FileId, seen: &'a Seen) -> nix::Result<Self> {
-        let fd = seen.holder.duplicate()?;
-        let ask = |option| get_number(fd.as_fd(), SOL_SOCKET, option);
+        let fd = seen.socket()?;
+        let ask = |option| get_number(fd, SOL_SOCKET, option);
         let style = style(ask(libc::SO_TYPE)?);
         let (family, protocol) = (ask(libc::SO_DOMAIN)?, ask(libc::SO_PROTOCOL)?);
         Ok(Socket { id, seen, fd, family, style, protocol })
@@ -45,7 +44,7 @@ impl<'a> Socket<'a> {
 
     /// The duplicate, for a question.
     pub(crate) fn ask(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+        self.fd
     }
 
     /// Inode number of the socket.
@@ -64,13 +63,13 @@ pub(crate) fn style(kind: i32) -> Option<SocketStyle> {
     }
 }
 
-/// The family of a socket that a descriptor (of a process of the host) names, with its style. None for other kinds of files.
-pub(crate) fn unix_style(holder: Holder) -> nix::Result<Option<(OwnedFd, SocketStyle)>> {
-    let fd = holder.duplicate()?;
-    if get_number(fd.as_fd(), SOL_SOCKET, libc::SO_DOMAIN)? != libc::AF_UNIX {
+/// A duplicate of a Unix socket, with its style. None for those of other families.
+pub(crate) fn unix_style(seen: &Seen) -> nix::Result<Option<(BorrowedFd<'_>, SocketStyle)>> {
+    let fd = seen.socket()?;
+    if get_number(fd, SOL_SOCKET, libc::SO_DOMAIN)? != libc::AF_UNIX {
         return Ok(None);
     }
-    Ok(style(get_number(fd.as_fd(), SOL_SOCKET, libc::SO_TYPE)?).map(|style| (fd, style)))
+    Ok(style(get_number(fd, SOL_SOCKET, libc::SO_TYPE)?).map(|style| (fd, style)))
 }
 
 /// What no socket can have, whatever its family. None: nothing stands in the way.
@@ -106,9 +105,9 @@ pub(crate) fn has_error(what: &str) -> Refusal {
     )
 }
 
-/// New sockets to compare options with, made in the container's network.
+/// The options of new sockets in the container's network, by family.
 #[derive(Debug, Default)]
-pub(crate) struct Usual(HashMap<(i32, i32), OwnedFd>);
+pub(crate) struct Usual(HashMap<(i32, SocketStyle), options::Usual>);
 
 impl Usual {
     /// The options of a socket that differ from those of a new one. `host`: a process of the container, as the host numbers it.
@@ -118,16 +117,14 @@ impl Usual {
         style: SocketStyle,
         host: i32,
     ) -> Result<SocketOptions, Failure> {
-        let key =
-            (socket.family, get_number(socket.ask(), SOL_SOCKET, libc::SO_TYPE).doing(|| "asking a socket's type")?);
-        let new = match self.0.entry(key) {
-            Entry::Occupied(new) => new.into_mut(),
+        let usual = match self.0.entry((socket.family, style)) {
+            Entry::Occupied(usual) => usual.into_mut(),
             Entry::Vacant(place) => {
                 let family = AddressFamily::from_i32(socket.family).unwrap_or(AddressFamily::Unix);
-                let make = || options::fresh(family, style).doing(|| "making a socket to compare with");
-                place.insert(inside::in_network(host, make)?)
+                let ask = || options::Usual::of(family, style).doing(|| "making a socket to compare with");
+                place.insert(inside::in_network(host, ask)?)
             }
         };
-        options::capture(socket.ask(), new.as_fd()).doing(|| "asking for a socket's options")
+        options::capture(socket.ask(), usual).doing(|| "asking for a socket's options")
     }
 }

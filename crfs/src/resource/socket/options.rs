@@ -7,7 +7,7 @@ use crfs_sys::socket_options::{get, get_number, set, set_number};
 use image_format::socket::{KnownOption, OPTIONS, SocketOption, SocketOptions, SocketStyle, known_option};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 const SOL_SOCKET: i32 = libc::SOL_SOCKET;
 /// Microseconds of a second.
@@ -25,26 +25,45 @@ pub(crate) fn fresh(family: AddressFamily, style: SocketStyle) -> nix::Result<Ow
     socket(family, kind, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)
 }
 
-/// What differs from `new`, a new socket of the same family and style.
-pub(crate) fn capture(socket: BorrowedFd<'_>, new: BorrowedFd<'_>) -> nix::Result<SocketOptions> {
+/// The options of a family and style, with the values that a new socket has.
+#[derive(Clone, Debug)]
+pub(crate) struct Usual(Vec<(KnownOption, i32)>);
+
+impl Usual {
+    /// Asks a new socket, in the network of the calling thread.
+    pub(crate) fn of(family: AddressFamily, style: SocketStyle) -> nix::Result<Self> {
+        let new = fresh(family, style)?;
+        let mut usual = Vec::new();
+        for known in OPTIONS {
+            // A connection takes them from the packet that opened it, and none of them can be set.
+            if known.name.contains("MULTICAST") && style == SocketStyle::Stream {
+                continue;
+            }
+            match get_number(new.as_fd(), known.level, known.number) {
+                // Not of this family, or not of this kernel.
+                Err(Errno::ENOPROTOOPT | Errno::EOPNOTSUPP | Errno::ENOTCONN | Errno::EINVAL) => {}
+                value => usual.push((*known, value?)),
+            }
+        }
+        Ok(Usual(usual))
+    }
+}
+
+/// What differs from a new socket of the same family and style.
+pub(crate) fn capture(socket: BorrowedFd<'_>, usual: &Usual) -> nix::Result<SocketOptions> {
     let locks = get_number(socket, SOL_SOCKET, libc::SO_BUF_LOCK)?;
     let mut numbers = Vec::new();
-    for known in OPTIONS {
+    for (known, new) in &usual.0 {
         // The kernel adjusts the size of buffers that the program has not set.
         if LOCKED.iter().any(|&(name, lock)| name == known.name && locks & lock == 0) {
             continue;
         }
-        // A connection takes them from the packet that opened it, and none of them can be set.
-        if known.name.contains("MULTICAST") && get_number(socket, SOL_SOCKET, libc::SO_TYPE)? == libc::SOCK_STREAM {
-            continue;
-        }
-        let ask = |socket| get_number(socket, known.level, known.number);
-        let value = match ask(socket) {
-            // Not of this family, or not of this kernel.
+        let value = match get_number(socket, known.level, known.number) {
+            // Not of a socket in this state.
             Err(Errno::ENOPROTOOPT | Errno::EOPNOTSUPP | Errno::ENOTCONN | Errno::EINVAL) => continue,
             other => other?,
         };
-        if ask(new) != Ok(value) {
+        if *new != value {
             numbers.push(SocketOption { name: known.name.to_owned(), value });
         }
     }

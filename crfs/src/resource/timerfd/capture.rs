@@ -12,8 +12,8 @@ pub(in crate::resource) fn capture(seen: &Seen) -> Result<Timerfd, Refusal> {
     if !expired(&record) {
         return Ok(record);
     }
-    let again = seen.holder.duplicate().and_then(|timer| crfs_sys::timerfd::catch_up(timer.as_fd()));
-    let fresh = again.ok().and_then(|()| Seen::look(seen.holder).ok().flatten());
+    let again = seen.duplicate().and_then(|timer| crfs_sys::timerfd::catch_up(timer.as_fd()));
+    let fresh = again.ok().and_then(|()| seen.again().ok().flatten());
     let mut record = fresh.as_ref().map_or(Ok(record), read)?;
     if expired(&record) {
         // So short an interval that it has expired again: due at once.

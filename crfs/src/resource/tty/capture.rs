@@ -107,7 +107,7 @@ fn kernel_number(device: u64) -> u64 {
 }
 
 fn duplicate(seen: &Seen) -> nix::Result<OwnedFd> {
-    seen.holder.duplicate()
+    seen.duplicate()
 }
 
 /// Captures a pair from all descriptions of it that are not hung up.

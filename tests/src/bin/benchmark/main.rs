@@ -2,7 +2,7 @@
 //!
 //! `cargo run --release -p crfs-tests --bin benchmark [RUNS [CRIU]]`; CRIU is a command that takes the arguments of criu(8), and is run
 //! on the same programs in turn. BENCHMARK_COPY_MIB (1024) and BENCHMARK_SHOW_MIB (8192) set the sizes: the first needs three times as
-//! much memory, the second once; 0 leaves that part out. BENCHMARK_CHRT is a real-time priority for the commands that are compared with
+//! much memory, the second once; 0 leaves that part out. BENCHMARK_ONLY runs the parts whose name it is a part of. BENCHMARK_CHRT is a real-time priority for the commands that are compared with
 //! CRIU's, and for CRIU.
 
 mod restores;
@@ -146,24 +146,44 @@ fn server_memory(mib: usize) -> Result<()> {
     Ok(())
 }
 
+/// Whether this part is to be run.
+fn wanted(what: &str) -> bool {
+    std::env::var("BENCHMARK_ONLY").map_or(true, |part| what.contains(&part))
+}
+
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
     let runs = arguments.next().map_or(Ok(3), |runs| runs.parse()).context("the number of runs")?;
     let criu = arguments.next().map(PathBuf::from);
-    freezes("1 process", "data", &["1"], runs);
-    freezes("1,000 threads", "threads", &["1000"], runs);
-    freezes("100 processes", "processes", &["99", "1"], runs);
-    restores::compare("1,000 threads", "threads", &["1000"], runs, criu.as_deref())?;
-    restores::compare("100 processes of 10 MiB", "processes", &["100", "10"], runs, criu.as_deref())?;
-    match size("BENCHMARK_COPY_MIB", 1024)? {
-        0 => {}
-        mib => {
-            restores::compare(&format!("{mib} MiB"), "data", &[&mib.to_string()], runs, criu.as_deref())?;
-            copies(mib, runs)?;
+    for (what, kind, arguments) in [
+        ("1 process", "data", ["1"].as_slice()),
+        ("1,000 threads", "threads", &["1000"]),
+        ("100 processes", "processes", &["99", "1"]),
+        ("10,000 descriptors", "many", &["descriptors", "10000"]),
+    ] {
+        if wanted(what) {
+            freezes(what, kind, arguments, runs);
         }
     }
+    let copied = size("BENCHMARK_COPY_MIB", 1024)?;
+    for (what, kind, arguments) in [
+        ("1,000 threads", "threads", ["1000"].as_slice()),
+        ("100 processes of 10 MiB", "processes", &["100", "10"]),
+        ("10,000 descriptors", "many", &["descriptors", "10000"]),
+        ("1,000 pipes with data", "many", &["pipes", "1000"]),
+        ("1,000 pairs of Unix sockets with data", "many", &["pairs", "1000"]),
+    ] {
+        if wanted(what) {
+            restores::compare(what, kind, arguments, runs, criu.as_deref())?;
+        }
+    }
+    if copied > 0 && wanted("copies") {
+        let what = format!("one process of {copied} MiB");
+        restores::compare(&what, "data", &[&copied.to_string()], runs, criu.as_deref())?;
+        copies(copied, runs)?;
+    }
     match size("BENCHMARK_SHOW_MIB", 8192)? {
-        0 => Ok(()),
-        mib => server_memory(mib),
+        mib if mib > 0 && wanted("server") => server_memory(mib),
+        _ => Ok(()),
     }
 }
