@@ -74,6 +74,8 @@ pub struct ProcessImage {
 pub struct ThreadImage {
     /// `attr`.
     pub attr: ThreadAttr,
+    /// `fds`, of a thread that has a descriptor table of its own; None for one that has the process's, and no such file.
+    pub fds: Option<Vec<Fd>>,
     /// `signal`.
     pub mask: SignalMask,
     /// `signal.altstack`.
@@ -90,6 +92,25 @@ pub struct ThreadImage {
     pub tls: Tls,
     /// `wait.zombies`.
     pub zombies: Vec<Zombie>,
+}
+
+/// A descriptor table: that of a process, or one that a thread has for itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DescriptorTable<'a> {
+    /// The process.
+    pub process: Pid,
+    /// Whose table it is: the process, or its thread.
+    pub owner: Pid,
+    /// What is open in it.
+    pub fds: &'a [Fd],
+}
+
+impl DescriptorTable<'_> {
+    /// Its file.
+    #[must_use]
+    pub fn path(&self) -> String {
+        layout::table_file(self.process, self.owner)
+    }
 }
 
 impl ProcessImage {
@@ -165,6 +186,11 @@ impl Image {
     #[must_use]
     pub fn segments(&self, pid: Pid) -> &[Segment] {
         self.processes.get(&self.memory_holder(pid)).map(|process| process.segments.as_slice()).unwrap_or_default()
+    }
+
+    /// Every descriptor table, those of each process together and its own first; empty that of a process which shares another's.
+    pub fn tables(&self) -> impl Iterator<Item = DescriptorTable<'_>> {
+        self.processes.iter().flat_map(|(&process, image)| image.tables(process))
     }
 
     /// The image's text files by path, but for `manifest` and `mem.sums`.
@@ -259,8 +285,9 @@ impl Image {
         for (&pid, process) in &self.processes {
             let own = layout::PROCESS_FILES.iter().map(|(name, _)| *name).filter(|&name| name != layout::MEM_SUMS);
             names.extend(own.chain(layout::PROCESS_ABSENT).map(|name| layout::process_file(pid, name)));
-            for &tid in process.threads.keys() {
+            for (&tid, thread) in &process.threads {
                 names.extend(layout::THREAD_FILES.iter().map(|(name, _)| layout::thread_file(pid, tid, name)));
+                names.extend(thread.fds.as_ref().map(|_| layout::thread_file(pid, tid, layout::FDS)));
             }
         }
         names
@@ -314,6 +341,14 @@ impl Image {
 }
 
 impl ProcessImage {
+    fn tables(&self, process: Pid) -> impl Iterator<Item = DescriptorTable<'_>> {
+        let of_threads = self.threads.iter().filter_map(move |(&owner, thread)| {
+            let fds = thread.fds.as_deref()?;
+            Some(DescriptorTable { process, owner, fds })
+        });
+        std::iter::once(DescriptorTable { process, owner: process, fds: &self.fds }).chain(of_threads)
+    }
+
     /// Its own files, without those of its threads.
     fn render(&self) -> Vec<(String, Vec<u8>)> {
         let absent = layout::PROCESS_ABSENT.iter().map(|&name| (name, render_lines::<Absent>(&[])));
@@ -386,13 +421,15 @@ impl ThreadImage {
             ("tls", render_object(&self.tls)),
             ("wait.zombies", render_lines(&self.zombies)),
         ];
-        own.map(|(name, bytes)| (layout::thread_file(pid, tid, name), bytes)).into()
+        let fds = self.fds.as_ref().map(|fds| (layout::FDS, render_lines(fds)));
+        own.into_iter().chain(fds).map(|(name, bytes)| (layout::thread_file(pid, tid, name), bytes)).collect()
     }
 
     fn parse(source: &dyn TextSource, pid: Pid, tid: Pid) -> Result<Self, ImageError> {
         let path = |name: &str| layout::thread_file(pid, tid, name);
         Ok(ThreadImage {
             attr: object(source, &path("attr"))?,
+            fds: optional_lines(source, &path(layout::FDS))?,
             mask: object(source, &path("signal"))?,
             altstack: object(source, &path("signal.altstack"))?,
             pending: lines(source, &path("signal.pending"))?,
@@ -495,6 +532,7 @@ pub fn parse_file(path: &str, bytes: &[u8]) -> Result<(), ImageError> {
         [_, "thread.list"] => lines::<ThreadEntry>,
         [_, _] => lines::<Absent>,
         [_, _, "attr"] => object::<ThreadAttr>,
+        [_, _, layout::FDS] => lines::<Fd>,
         [_, _, "signal"] => object::<SignalMask>,
         [_, _, "signal.altstack"] => object::<AltStack>,
         [_, _, "thread"] => object::<FpuState>,
@@ -521,4 +559,11 @@ fn object<T: DeserializeOwned>(source: &dyn TextSource, path: &str) -> Result<T,
 
 fn lines<T: DeserializeOwned>(source: &dyn TextSource, path: &str) -> Result<Vec<T>, ImageError> {
     parse_lines(&bytes(source, path)?).map_err(|source| ImageError::Text { path: path.to_owned(), source })
+}
+
+/// None where the image has no such file: [`crate::check`] compares what it has with the manifest.
+fn optional_lines<T: DeserializeOwned>(source: &dyn TextSource, path: &str) -> Result<Option<Vec<T>>, ImageError> {
+    let read = source.read(path).map_err(|reason| ImageError::Read { path: path.to_owned(), reason })?;
+    let parsed = read.map(|bytes| parse_lines(&bytes)).transpose();
+    parsed.map_err(|source| ImageError::Text { path: path.to_owned(), source })
 }

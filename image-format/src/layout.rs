@@ -17,6 +17,8 @@ pub const LOCKS: &str = "files/locks";
 pub const UNNAMED: &str = "files/unnamed";
 /// A process's page contents.
 pub const MEM_PAGES: &str = "mem.pages";
+/// A descriptor table: a process's, or one that a thread has for itself.
+pub const FDS: &str = "fds";
 /// Checksums of a process's page contents.
 pub const MEM_SUMS: &str = "mem.sums";
 
@@ -40,7 +42,7 @@ pub const PROCESS_ABSENT: [&str; 2] = ["aio", "numa"];
 /// Files of a process that hold content, but for the page contents.
 pub const PROCESS_FILES: [(&str, PathKind); 11] = [
     ("attr", PathKind::Object),
-    ("fds", PathKind::Lines),
+    (FDS, PathKind::Lines),
     ("ldt", PathKind::Lines),
     ("mem.segments", PathKind::Lines),
     (MEM_SUMS, PathKind::Lines),
@@ -52,7 +54,7 @@ pub const PROCESS_FILES: [(&str, PathKind); 11] = [
     ("thread.list", PathKind::Lines),
 ];
 
-/// Files of a thread.
+/// Files that every thread has.
 pub const THREAD_FILES: [(&str, PathKind); 9] = [
     ("attr", PathKind::Object),
     ("signal", PathKind::Object),
@@ -96,6 +98,12 @@ pub fn process_file(pid: Pid, name: &str) -> String {
 #[must_use]
 pub fn thread_file(pid: Pid, tid: Pid, name: &str) -> String {
     format!("{}/{}/{name}", id_name(pid.0), id_name(tid.0))
+}
+
+/// The descriptor table of a process (`owner` is its id), or one that its thread `owner` has for itself.
+#[must_use]
+pub fn table_file(process: Pid, owner: Pid) -> String {
+    if owner == process { process_file(process, FDS) } else { thread_file(process, owner, FDS) }
 }
 
 /// The entry of an open file description.
@@ -183,6 +191,9 @@ pub fn kind(path: &str) -> Option<PathKind> {
         [process, thread, name] => {
             parse_id(process)?;
             parse_id(thread)?;
+            if name == FDS {
+                return Some(PathKind::Lines);
+            }
             find(&THREAD_FILES, name)
         }
         _ => None,

@@ -11,7 +11,7 @@ pub struct Lock {
     pub file: FileId,
     /// What holds it, and how long.
     pub kind: LockKind,
-    /// The process that took it; of a POSIX lock the one that holds it.
+    /// The process that took it, or the thread, where that has descriptors of its own; of a POSIX lock the one that holds it.
     pub process: Pid,
     /// For writing; otherwise for reading, beside others.
     pub exclusive: bool,

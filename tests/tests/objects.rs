@@ -44,7 +44,7 @@ macro_rules! survive {
         }
     )* };
 }
-survive! { debug_registers ended_leader thread_directories }
+survive! { debug_registers ended_leader thread_descriptors thread_directories }
 survive! {
     altstack arguments avx brk clones controls credentials data deleted_directory epoll eventfd expiries family fifo
     files fork_sharing inotify itimer leases limits listing locks mappings masks memfd owner packets pending pidfd

@@ -8,8 +8,9 @@ use crfs::copy::Copy;
 use crfs::copy::space::{self, Stored};
 use crfs::registry::Registry;
 use crfs::transport::Source;
-use image_format::image::ProcessImage;
+use image_format::image::{ProcessImage, ThreadImage};
 use image_format::memory::Segment;
+use image_format::process::Fd;
 use image_format::types::PAGE_SIZE;
 use image_format::{Image, Pid};
 use serde::Serialize;
@@ -70,7 +71,14 @@ fn differences(one: &Side, other: &Side) -> Result<Vec<Difference>> {
             (Some(then), Some(now)) => {
                 records(then, now, &mut tell);
                 threads(then, now, &mut tell);
-                descriptors((&one.image, then), (&other.image, now), &mut tell);
+                descriptors("", (&one.image, &then.fds), (&other.image, &now.fds), &mut tell);
+                for (tid, thread) in &then.threads {
+                    let later = now.threads.get(tid).and_then(|later| later.fds.as_deref());
+                    if let (Some(then), Some(now)) = (&thread.fds, later) {
+                        let whose = format!("thread {tid}: ");
+                        descriptors(&whose, (&one.image, then), (&other.image, now), &mut tell);
+                    }
+                }
                 mappings(then, now, &mut tell);
                 pages(one, other, pid, &mut tell)?;
             }
@@ -107,7 +115,7 @@ fn threads(then: &ProcessImage, now: &ProcessImage, tell: &mut impl FnMut(String
                     later.frame.registers.rip, thread.frame.registers.rip
                 ));
             }
-            Some(later) if later != thread => tell(format!("thread {tid} changed")),
+            Some(later) if !same(thread, later) => tell(format!("thread {tid} changed")),
             Some(_) => {}
         }
     }
@@ -116,10 +124,18 @@ fn threads(then: &ProcessImage, now: &ProcessImage, tell: &mut impl FnMut(String
     }
 }
 
-fn descriptors(then: (&Image, &ProcessImage), now: (&Image, &ProcessImage), tell: &mut impl FnMut(String)) {
+/// Whether two records of a thread say the same, but for what its descriptors are.
+fn same(one: &ThreadImage, other: &ThreadImage) -> bool {
+    let fds = one.fds.as_ref().and(other.fds.clone());
+    let plain = |thread: &ThreadImage| ThreadImage { fds: fds.clone(), ..thread.clone() };
+    one.fds.is_some() == other.fds.is_some() && plain(one) == plain(other)
+}
+
+/// Changes of a descriptor table. `whose` is put before each.
+fn descriptors(whose: &str, then: (&Image, &[Fd]), now: (&Image, &[Fd]), tell: &mut impl FnMut(String)) {
     // Numbers of descriptions are given anew at every freeze: what is behind them counts.
-    let open = |(image, process): (&Image, &ProcessImage)| -> BTreeMap<u32, String> {
-        let record = |fd: &image_format::process::Fd| {
+    let open = |(image, fds): (&Image, &[Fd])| -> BTreeMap<u32, String> {
+        let record = |fd: &Fd| {
             let file = image.files.get(&fd.file).map(serde_json::to_string);
             format!(
                 "{}{}",
@@ -127,18 +143,18 @@ fn descriptors(then: (&Image, &ProcessImage), now: (&Image, &ProcessImage), tell
                 if fd.cloexec { " close-on-exec" } else { "" }
             )
         };
-        process.fds.iter().map(|fd| (fd.fd, record(fd))).collect()
+        fds.iter().map(|fd| (fd.fd, record(fd))).collect()
     };
     let (then, now) = (open(then), open(now));
     for (fd, record) in &then {
         match now.get(fd) {
-            None => tell(format!("descriptor {fd} is closed: {record}")),
-            Some(later) if later != record => tell(format!("descriptor {fd} was {record}, is {later}")),
+            None => tell(format!("{whose}descriptor {fd} is closed: {record}")),
+            Some(later) if later != record => tell(format!("{whose}descriptor {fd} was {record}, is {later}")),
             Some(_) => {}
         }
     }
     for (fd, record) in now.iter().filter(|(fd, _)| !then.contains_key(fd)) {
-        tell(format!("descriptor {fd} is new: {record}"));
+        tell(format!("{whose}descriptor {fd} is new: {record}"));
     }
 }
 

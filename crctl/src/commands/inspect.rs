@@ -72,9 +72,8 @@ fn contents(image: &Image) -> Contents {
     let files = image.files.iter().map(|(&id, file)| {
         let record = serde_json::to_value(file).unwrap_or_default();
         let holders = image
-            .processes
-            .iter()
-            .flat_map(|(pid, process)| process.fds.iter().filter(|fd| fd.file == id).map(|fd| (pid.0, fd.fd)));
+            .tables()
+            .flat_map(|table| table.fds.iter().filter(move |fd| fd.file == id).map(move |fd| (table.owner.0, fd.fd)));
         File { id: id.0, kind: kind(&record), record, open: holders.collect() }
     });
     Contents {

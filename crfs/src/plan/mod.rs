@@ -58,7 +58,7 @@ pub fn compute(image: &Image, home: &Home) -> Result<Plan, Failure> {
     let births = tree::births(image, home)?;
     let memory = memory::plan(image, &births);
     let steps = order::sort(&births)?;
-    let fds = image.processes.values().flat_map(|process| &process.fds).map(|fd| fd.fd + 1);
+    let fds = image.tables().flat_map(|table| table.fds).map(|fd| fd.fd + 1);
     let objects = memory::objects(image);
     let threads =
         image.processes.iter().map(|(&pid, process)| (pid, threads::steps(process, &image.seccomp))).collect();

@@ -41,6 +41,8 @@ pub enum Action {
     Foreground,
     /// The other threads, and the system call filters of all.
     Threads,
+    /// Descriptors that threads have for themselves.
+    ThreadDescriptors,
     /// Adjustments of System V semaphores.
     Adjustments,
     /// What keeps children from inheriting a mapping, locked memory, policies for all memory, segments.
@@ -131,6 +133,8 @@ pub const AFTER: &[(Action, Of, Action)] = &[
     (Action::OpenLate, Of::All, Action::Spawn),
     (Action::OpenLate, Of::All, Action::Memory),
     (Action::Descriptors, Of::First, Action::OpenLate),
+    (Action::ThreadDescriptors, Of::First, Action::OpenLate),
+    (Action::ThreadDescriptors, Of::Itself, Action::Threads),
     (Action::Directories, Of::Itself, Action::Spawn),
     // A process clones its children while it has one thread, but for those that the others clone.
     (Action::Threads, Of::Itself, Action::Fill),
@@ -174,6 +178,7 @@ pub const AFTER: &[(Action, Of, Action)] = &[
     // A low limit must not get in the way of building.
     (Action::Limits, Of::Itself, Action::Descriptors),
     (Action::Limits, Of::Itself, Action::Threads),
+    (Action::Limits, Of::Itself, Action::ThreadDescriptors),
     (Action::Limits, Of::Itself, Action::Advice),
     (Action::Limits, Of::Itself, Action::Signals),
     (Action::ThreadState, Of::Itself, Action::Signals),
@@ -190,6 +195,7 @@ pub const AFTER: &[(Action, Of, Action)] = &[
     (Action::Owners, Of::All, Action::Group),
     (Action::Owners, Of::All, Action::Threads),
     (Action::Owners, Of::All, Action::Descriptors),
+    (Action::Owners, Of::All, Action::ThreadDescriptors),
     (Action::Owners, Of::All, Action::Signals),
     (Action::Credentials, Of::First, Action::Owners),
     // Nothing sends a signal to, or reaps in, a process that has its final registers.
@@ -211,6 +217,7 @@ fn actions(role: &Role) -> &'static [Action] {
             Action::Descriptors,
             Action::Directories,
             Action::Threads,
+            Action::ThreadDescriptors,
             Action::Adjustments,
             Action::Advice,
             Action::JobControl,

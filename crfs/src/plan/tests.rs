@@ -95,6 +95,7 @@ fn process(pid: u32, parent: u32, group: u32, session: u32) -> ProcessImage {
 fn thread() -> ThreadImage {
     let none = Hex(0);
     ThreadImage {
+        fds: None,
         attr: ThreadAttr {
             name: "test".into(),
             credentials: Credentials {

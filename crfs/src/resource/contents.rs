@@ -4,6 +4,7 @@
 //! owner stands still, and so does the content.
 
 use crate::failure::{Doing, Failure};
+use crate::resource::proc::{Proc, Status};
 use image_format::files::FileKind;
 use image_format::memory::{Backing, Segment};
 use image_format::{FileId, Image, Pid, layout};
@@ -57,7 +58,7 @@ pub fn elsewhere(image: &Image, host: impl Fn(Pid) -> Option<i32>) -> Result<Vec
 
 /// Where a process has a file.
 enum Holder {
-    /// Host pid and descriptor.
+    /// Host id of the process or thread, and descriptor.
     Descriptor(i32, u32),
     /// Host pid and address.
     Mapping(i32, u64),
@@ -70,11 +71,28 @@ fn holder(image: &Image, number: u32, host: impl Fn(Pid) -> Option<i32>) -> Opti
         matches!(file, Some(FileKind::Unnamed(unnamed)) if unnamed.file == number)
     };
     let maps = |segment: &Segment| matches!(&segment.backing, Backing::Unnamed(mapped) if mapped.file == number);
-    image.processes.iter().find_map(|(&pid, process)| {
-        let host = host(pid)?;
-        let fd = process.fds.iter().find(|fd| opened(fd.file));
-        let fd = fd.map(|fd| Holder::Descriptor(host, fd.fd));
-        fd.or_else(|| process.segments.iter().find(|s| maps(s)).map(|s| Holder::Mapping(host, s.start.0)))
+    let mapped = || {
+        image.processes.iter().find_map(|(&pid, process)| {
+            let mapped = process.segments.iter().find(|segment| maps(segment))?;
+            Some(Holder::Mapping(host(pid)?, mapped.start.0))
+        })
+    };
+    let held = image.tables().find_map(|table| {
+        let fd = table.fds.iter().find(|fd| opened(fd.file))?;
+        let host = host(table.process)?;
+        let task = if table.owner == table.process { host } else { thread_of(host, table.owner)? };
+        Some(Holder::Descriptor(task, fd.fd))
+    });
+    held.or_else(mapped)
+}
+
+/// The thread of a process that the container numbers so, as the host numbers it.
+fn thread_of(host: i32, thread: Pid) -> Option<i32> {
+    let mut proc = Proc::open().ok()?;
+    let threads = proc.numbers(format_args!("{host}/task")).ok()?;
+    threads.into_iter().find(|tid| {
+        let status = Status::read(&mut proc, &format!("{host}/task/{tid}/status"));
+        status.is_ok_and(|status| status.ns_pid.contains(&thread.0))
     })
 }
 

@@ -50,8 +50,8 @@ fn survey(registry: &Registry, name: &str, findings: &mut Findings) -> Result<()
         for thread in &subject.threads {
             // A thread that ends takes only its own obstacles with it.
             let mut found = Findings::default();
-            let looked = thread::survey(subject, thread, &ours, &mut found)
-                .and_then(|()| security::survey(subject, thread, &mut proc, &mut found))
+            thread::survey(subject, thread, &ours, &mut found);
+            let looked = security::survey(subject, thread, &mut proc, &mut found)
                 .and_then(|()| zombie::capture(subject, thread, &subjects, &mut proc, &mut found).map(drop));
             if !subject::is_gone(&format!("/proc/{}/task/{}", subject.host, thread.host)) {
                 // What has let go of its files and memory on its way out looks as if it had its own.
@@ -70,8 +70,9 @@ fn survey(registry: &Registry, name: &str, findings: &mut Findings) -> Result<()
 }
 
 fn descriptors(subjects: &Subjects, root: &Path, log: &Path, findings: &mut Findings) -> Result<(), Failure> {
-    let tables: Vec<_> = subjects.processes.iter().map(|process| (process.pid, process.alive().host)).collect();
+    let mut tables = process::tables(subjects);
     let mut found = Findings::default();
+    attempt(subjects.init, findings, |found| process::own_tables(subjects, found).map(|own| tables.extend(own)))?;
     let whose = descriptor::Whose { tables: &tables, processes: &subjects.numbers() };
     descriptor::capture(whose, None, root, log, None, &mut Unnamed::new(), &mut found)?;
     merge(findings, found);
@@ -95,7 +96,7 @@ pub(super) fn look(
     for subject in &subjects.processes {
         process::survey(subject, subjects, proc, findings)?;
         for thread in &subject.threads {
-            thread::survey(subject, thread, &ours, findings)?;
+            thread::survey(subject, thread, &ours, findings);
             if !thread.has_ended() {
                 security::survey(subject, thread, proc, findings)?;
             }

@@ -62,7 +62,7 @@ fn thaw(registry: &Registry, name: &str, report: &mut Report) -> Result<(), Fail
     let mut held = Vec::new();
     if let Some(First { image, subjects }) = &first {
         let begun = Instant::now();
-        rearm::rearm(&container, image)?;
+        rearm::rearm(image, subjects)?;
         held = timers::hold(image, subjects, &mut report.notes)?;
         report.timings.push(timing("set timers again", begun));
     }

@@ -34,7 +34,12 @@ keep = mmap.mmap(mem, P)
 f = tempfile.NamedTemporaryFile(); f.truncate(P)
 deleted = mmap.mmap(f.fileno(), P)
 os.unlink(f.name)
-threads = [threading.Thread(target=lambda: (libc.unshare(0x400), libc.pause()), daemon=True)]
+def apart():
+    # descriptors apart from the process's, which the thread that it makes has too
+    libc.unshare(0x400)
+    threading.Thread(target=libc.pause, daemon=True).start()
+    libc.pause()
+threads = [threading.Thread(target=apart, daemon=True)]
 for t in threads: t.start()
 mq = libc.mq_open(b'/crfs-queue', os.O_CREAT | os.O_RDWR, 0o600, None)
 libc.mq_close(mq)
@@ -73,7 +78,7 @@ while True:
 
 const SEEN_FROM_OUTSIDE: [(&str, &str); 4] = [
     ("0x00000001/0x00000001/timers", "POSIX timer (id 0) on clock -8"),
-    ("/attr", "of its own, unlike the rest of its process"),
+    ("/attr", "has its descriptor table in common with task"),
     ("/attr", "kind uts"),
     ("manifest", "mounted on /mnt"),
 ];
@@ -167,7 +172,9 @@ def nested():
     left(0x20000000)
     child(lambda: None)
 def own_descriptors():
-    threading.Thread(target=lambda: (left(0x400), libc.pause())).start()
+    # which the thread that it makes has too
+    made = lambda: threading.Thread(target=libc.pause).start()
+    threading.Thread(target=lambda: (left(0x400), made(), libc.pause())).start()
 def segment():
     # set_thread_area by the entry of 32-bit programs, with memory that it can name
     low = mmap.mmap(-1, 4096, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x40, 7)
@@ -213,7 +220,7 @@ fn who_left_what_the_container_shares_is_told() {
         ("/attr", "in another namespace of kind net"),
         ("/attr", "in another namespace of kind user"),
         ("/attr", "in another namespace of kind pid "),
-        ("/attr", "a descriptor table of its own"),
+        ("/attr", "has its descriptor table in common with task"),
         ("manifest", "a cgroup \"inside\" inside"),
     ];
     let survey = world.survey();

@@ -296,7 +296,7 @@ fn epoll_instances() {
     assert_eq!(targets(4), [(5, 5, 0x4000_0018, 4)]);
     let image = world.image(&captured);
     let registrations = crfs::resource::epoll::registrations(&image).unwrap();
-    let calls: Vec<_> = registrations.iter().map(|r| (r.process, r.epfd, r.fd, r.events, r.data)).collect();
+    let calls: Vec<_> = registrations.iter().map(|r| (r.owner, r.epfd, r.fd, r.events, r.data)).collect();
     assert_eq!(calls.len(), 6);
     assert!(calls.contains(&(FIRST, 0, 6, 0x8000_0019, own)));
     assert!(calls.contains(&(FIRST, 4, 5, 0x4000_0018, 4)));

@@ -2,7 +2,7 @@
 
 use crfs::freezer::Cgroup;
 use crfs::resource::Findings;
-use crfs::resource::descriptor::{self, Descriptors};
+use crfs::resource::descriptor::{self, Descriptors, TableOf, Whose};
 use crfs::resource::unnamed::{Made, Unnamed};
 use crfs_kstate::KernelState;
 use crfs_sys::HostPid;
@@ -154,7 +154,7 @@ impl World {
         let tasks = state.tracees().unwrap_or_default();
         let mut findings = Findings::default();
         let captured = descriptor::capture(
-            whose(&processes),
+            Whose { tables: &tables(&processes), processes: &processes },
             Some((&state, &tasks)),
             &root(puppets),
             &self.log(),
@@ -266,8 +266,8 @@ impl Drop for World {
     }
 }
 
-fn whose(processes: &[(Pid, i32)]) -> descriptor::Whose<'_> {
-    descriptor::Whose { tables: processes, processes }
+fn tables(processes: &[(Pid, i32)]) -> Vec<TableOf> {
+    processes.iter().map(|&(pid, host)| TableOf::process(pid, host)).collect()
 }
 
 fn processes(puppets: &[&Puppet]) -> Vec<(Pid, i32)> {
@@ -278,7 +278,7 @@ fn processes(puppets: &[&Puppet]) -> Vec<(Pid, i32)> {
 fn register(image: &Image, open: &BTreeMap<FileId, OwnedFd>) {
     use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
     for registration in crfs::resource::epoll::registrations(image).unwrap() {
-        let fds = &image.processes[&registration.process].fds;
+        let fds = &image.processes[&registration.owner].fds;
         let file = |fd: u32| fds.iter().find(|entry| entry.fd == fd).unwrap().file;
         let epoll = Epoll(open[&file(registration.epfd)].try_clone().unwrap());
         let events = EpollFlags::from_bits_retain(registration.events.cast_signed());
@@ -303,6 +303,7 @@ fn root(puppets: &[&Puppet]) -> PathBuf {
 /// What is told of processes that may run.
 pub(crate) fn look(processes: &[(Pid, i32)], root: &Path, log: &Path) -> (Descriptors, Findings) {
     let mut findings = Findings::default();
-    let captured = descriptor::capture(whose(processes), None, root, log, None, &mut Unnamed::new(), &mut findings);
+    let whose = Whose { tables: &tables(processes), processes };
+    let captured = descriptor::capture(whose, None, root, log, None, &mut Unnamed::new(), &mut findings);
     (captured.unwrap(), findings)
 }

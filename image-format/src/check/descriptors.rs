@@ -3,7 +3,7 @@
 use super::{Findings, absolute, duration, time};
 use crate::files::{Directory, FileKind, IfChanged, Inotify, OpenFlags, Pidfd, Pipe, RegularFile, Timerfd};
 use crate::image::Image;
-use crate::layout::{STDIOS, file_entry, process_file};
+use crate::layout::{STDIOS, file_entry};
 use crate::types::{FileId, PAGE_SIZE};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -49,10 +49,10 @@ fn references(image: &Image, findings: &mut Findings) {
             findings.line(path, index, format!("there is no {}", file_entry(file)));
         }
     };
-    for (&pid, process) in &image.processes {
-        let path = process_file(pid, "fds");
+    for table in image.tables() {
+        let path = table.path();
         let mut seen = BTreeSet::new();
-        for (index, entry) in (0..).zip(&process.fds) {
+        for (index, entry) in (0..).zip(table.fds) {
             refer(findings, &path, index, entry.file);
             if !seen.insert(entry.fd) {
                 findings.line(&path, index, format!("descriptor {} stands there twice", entry.fd));

@@ -33,7 +33,7 @@ fn one(image: &Image, lock: &Lock) -> Vec<String> {
             }
         }
     }
-    let has = image.processes.get(&process).is_some_and(|process| process.fds.iter().any(|fd| fd.file == file));
+    let has = image.tables().any(|table| table.owner == process && table.fds.iter().any(|fd| fd.file == file));
     if image.files.contains_key(&file) && !has {
         problems.push(format!("process {process} does not have {} open", file_entry(file)));
     }

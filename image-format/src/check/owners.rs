@@ -8,7 +8,7 @@ use crate::types::{FileId, Pid};
 use std::collections::BTreeSet;
 
 pub(super) fn check(image: &Image, findings: &mut Findings) {
-    let held: BTreeSet<FileId> = image.processes.values().flat_map(|process| &process.fds).map(|fd| fd.file).collect();
+    let held: BTreeSet<FileId> = image.tables().flat_map(|table| table.fds).map(|fd| fd.file).collect();
     for (&id, file) in &image.files {
         let Some(owner) = &file.owner else { continue };
         let path = file_entry(id);

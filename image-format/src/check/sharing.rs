@@ -1,8 +1,8 @@
 //! What processes share without being threads: given by a parent to a child, and told by one of them.
 
 use super::Findings;
-use crate::image::ProcessImage;
-use crate::layout::process_file;
+use crate::image::{ProcessImage, ThreadImage};
+use crate::layout::{FDS, process_file, thread_file};
 use crate::process::Shares;
 use crate::types::Pid;
 use std::collections::BTreeMap;
@@ -22,6 +22,9 @@ pub(super) fn check(processes: &Processes, findings: &mut Findings) {
         if shares.signal_actions.is_some() && shares.memory.is_none() {
             // clone(2): CLONE_SIGHAND takes CLONE_VM.
             findings.add(&path, "shares.signal_actions: only processes with the same memory share them");
+        }
+        if let Some((tid, ThreadImage { fds: Some(_), .. })) = process.first_thread() {
+            findings.add(&thread_file(pid, tid, FDS), "the first thread has the descriptors of its process");
         }
         let mut empty = |name: &str, owner: Option<Pid>, is_empty: bool| {
             if let Some(owner) = owner.filter(|_| !is_empty) {

@@ -289,7 +289,7 @@ records! {
     PosixTimer { id, clock, notify, value, state, interval, absolute, overrun }
     NotifyThread { signal, thread }
     Tls { fs_base, gs_base }
-    ThreadImage { attr, mask, altstack, pending, fpu, frame, timers, tls, zombies }
+    ThreadImage { attr, fds, mask, altstack, pending, fpu, frame, timers, tls, zombies }
     ProcessImage { process, attr, fds, ldt, segments, actions, pending, semadj, threads }
     SeccompFilter { filter, after, flags, program }
     Image { manifest, processes, files, stdios, locks, unnamed, seccomp, sysv, ttys }

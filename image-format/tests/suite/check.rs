@@ -5,7 +5,7 @@ use image_format::files::{File, FileKind, OpenFlags, RegularFile, Stdio, Stream}
 use image_format::image::ImageError;
 use image_format::manifest::{NamespaceKind, PathEntry, PathKind};
 use image_format::memory::{CHUNK_SIZE, ChunkSum, Fixed};
-use image_format::process::{EndedThread, JobControl, Limit, Process, Shares, Stopped, Zombie};
+use image_format::process::{EndedThread, Fd, JobControl, Limit, Process, Shares, Stopped, Zombie};
 use image_format::signal::Signal;
 use image_format::thread::{Directories, Registers, ThreadAttr};
 use image_format::{Address, Blob, Bytes, FileId, Image, Octal, Pid, ProcessImage, ThreadImage, Timespec, check};
@@ -330,6 +330,33 @@ fn sharing() {
         }),
         [lines]
     );
+}
+
+#[test]
+fn descriptors_of_a_thread() {
+    fn own(image: &mut Image, tid: Pid) -> &mut Fd {
+        let fds = process(image, CHILD).threads.get_mut(&tid).unwrap().fds.insert(vec![]);
+        fds.push(Fd { fd: 3, file: FileId(0), cloexec: false });
+        &mut fds[0]
+    }
+    let mut image = golden::image();
+    own(&mut image, THREAD);
+    image.manifest.paths = image.paths();
+    assert_eq!(check::image(&image, &golden::sizes(&image)), []);
+    each_is_told(&[
+        (
+            |i| drop(own(i, CHILD).clone()),
+            "0x00003002/0x00003002/fds: the first thread has the descriptors of its process",
+        ),
+        (|i| own(i, THREAD).file = FileId(99), "0x00003002/0x00003003/fds: line 1: there is no files/0x00000063"),
+        (
+            |i| own(i, THREAD).fd = 1 << 30,
+            "0x00003002/0x00003003/fds: line 1: descriptor 1073741824 is beyond 1073741823",
+        ),
+    ]);
+    image.manifest.paths.retain(|entry| entry.path != "0x00003002/0x00003003/fds");
+    let told: Vec<String> = check::image(&image, &golden::sizes(&image)).iter().map(ToString::to_string).collect();
+    assert_eq!(told, ["manifest: paths: \"0x00003002/0x00003003/fds\" is missing"]);
 }
 
 #[test]

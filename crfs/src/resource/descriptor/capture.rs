@@ -1,12 +1,12 @@
 //! The pass over everything that is open.
 
-use super::Descriptors;
 use super::gather::{Description, Table};
 use super::holders::Kernel;
 use super::in_flight::{self, InFlight};
 use super::place::Place;
 use super::refused::{self, Refusal};
 use super::seen::{Holder, Seen};
+use super::{Descriptors, TableOf};
 use crate::console::Pause;
 use crate::failure::{Failure, Kind};
 use crate::resource::unnamed::Unnamed;
@@ -16,7 +16,7 @@ use crate::resource::{
 };
 use crfs_kstate::{KernelState, Task};
 use image_format::files::{Epoll, EpollTarget, File, FileKind, OpenFlags, Owner, Stdio, Stream};
-use image_format::layout::process_file;
+use image_format::layout::table_file;
 use image_format::locks::{Lock, LockKind};
 use image_format::process::Fd;
 use image_format::tty::Tty;
@@ -27,8 +27,8 @@ use std::path::Path;
 /// Whose descriptors are captured.
 #[derive(Clone, Copy, Debug)]
 pub struct Whose<'a> {
-    /// The descriptor tables: the pid in the container of the process whose it is, and a thread that uses it, as the host numbers it.
-    pub tables: &'a [(Pid, i32)],
+    /// The descriptor tables.
+    pub tables: &'a [TableOf],
     /// All processes of the container, as it and as the host numbers them.
     pub processes: &'a [(Pid, i32)],
 }
@@ -211,7 +211,7 @@ impl Pass<'_> {
     /// Captures the sockets of each family together: their records name each other.
     fn sockets(
         &mut self,
-        tables: &[(Pid, i32)],
+        tables: &[TableOf],
         processes: &[(Pid, i32)],
         place: &Place,
         in_flight: Option<&InFlight>,
@@ -236,7 +236,7 @@ impl Pass<'_> {
         }
         let context = unix_socket::Context {
             pids: processes.iter().map(|&(pid, host)| (host, pid)).collect(),
-            init: tables.first().map_or(0, |&(_, host)| host),
+            init: tables.first().map_or(0, |table| table.host),
             root: place.root(),
             queues: in_flight.map(|in_flight| &in_flight.queues),
         };
@@ -329,7 +329,7 @@ impl Pass<'_> {
             }
             let name = self.table.descriptions[*index].seen.name();
             let taker = lock::lease_taker(line, &self.table.descriptions[*index].holders);
-            match lock::capture(line, id(*index), taker.unwrap_or(holder.pid), &name) {
+            match lock::capture(line, id(*index), taker.unwrap_or(holder.owner), &name) {
                 Ok(_) if holder.pid == in_flight::IN_FLIGHT => self.refuse(*holder, refused::lock_in_message(&name)),
                 Ok(lock) => {
                     let owner = (lock.kind == LockKind::Posix).then_some(lock.process);
@@ -343,7 +343,7 @@ impl Pass<'_> {
     }
 
     /// The records. Descriptions keep the number they were met under, so that a refused one leaves a gap.
-    fn finish(&mut self, tables: &[(Pid, i32)], place: &Place) {
+    fn finish(&mut self, tables: &[TableOf], place: &Place) {
         for (index, draft) in std::mem::take(&mut self.drafts).into_iter().enumerate() {
             let Draft::Done(kind) = draft else { continue };
             let seen = &self.table.descriptions[index].seen;
@@ -361,10 +361,10 @@ impl Pass<'_> {
             let owner = self.owners.remove(&index);
             self.out.files.insert(id(index), File { flags: flags(seen), position, owner, kind });
         }
-        self.out.fds = tables.iter().map(|&(pid, _)| (pid, Vec::new())).collect();
+        self.out.fds = tables.iter().map(|table| (table.owner, Vec::new())).collect();
         for &(holder, cloexec, index) in &self.table.entries {
             if self.out.files.contains_key(&id(index))
-                && let Some(fds) = self.out.fds.get_mut(&holder.pid)
+                && let Some(fds) = self.out.fds.get_mut(&holder.owner)
             {
                 fds.push(Fd { fd: holder.fd.unsigned_abs(), file: id(index), cloexec });
             }
@@ -442,7 +442,7 @@ fn object(holder: Holder) -> String {
     if holder.pid == in_flight::IN_FLIGHT {
         return "files: a descriptor in a message that waits in a Unix socket".to_owned();
     }
-    format!("{}: {}", process_file(holder.pid, "fds"), holder.fd)
+    format!("{}: {}", table_file(holder.pid, holder.owner), holder.fd)
 }
 
 fn gone(holder: Holder) -> Failure {

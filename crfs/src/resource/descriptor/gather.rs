@@ -1,11 +1,11 @@
 //! Every descriptor of every process, and which of them name one description.
 
+use super::TableOf;
 use super::fdinfo::FdInfo;
 use super::holders::Kernel;
 use super::seen::{Holder, Process, Seen, is_gone, there};
 use crate::failure::{Doing, Failure, Kind};
 use crfs_sys::kcmp::compare_files;
-use image_format::Pid;
 use nix::errno::Errno;
 use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
@@ -41,14 +41,14 @@ pub(crate) struct Description {
 type Likeness = (Vec<u8>, u64, u64, u64, u64, u64);
 
 impl Table {
-    /// Looks at every descriptor of the processes, which must be in ascending order. A process that is gone is an error unless
-    /// the processes run (no `kernel`).
-    pub(crate) fn gather(processes: &[(Pid, i32)], kernel: Option<&Kernel<'_>>) -> Result<Self, Failure> {
+    /// Looks at every descriptor of the tables, which must be in ascending order. A task that is gone is an error unless
+    /// the tasks run (no `kernel`).
+    pub(crate) fn gather(tables: &[TableOf], kernel: Option<&Kernel<'_>>) -> Result<Self, Failure> {
         let mut table = Table::default();
         let mut identities = Identities::default();
         // All or none: an address and a comparison cannot tell whether they mean the same description.
-        let addresses = kernel.and_then(|kernel| kernel.addresses(processes));
-        for &(pid, host) in processes {
+        let addresses = kernel.and_then(|kernel| kernel.addresses(tables));
+        for &TableOf { process: pid, owner, host } in tables {
             let process = match Process::open(host) {
                 Err(error) if kernel.is_none() && is_gone(&error) => continue,
                 other => Arc::new(other.doing(|| format!("process {pid}: looking at its descriptors"))?),
@@ -58,7 +58,7 @@ impl Table {
             let looks = fds.into_iter().map(|fd| {
                 let address = addresses.as_ref().and_then(|known| known.get(&(host, fd))).copied();
                 let first = address.is_none_or(|address| identities.addresses.insert(address));
-                Look { holder: Holder { pid, host, fd }, address, first }
+                Look { holder: Holder { pid, owner, host, fd }, address, first }
             });
             let looks: Vec<Look> = looks.collect();
             let found = image_format::parallel::map(&looks, |look| look.look(&process));

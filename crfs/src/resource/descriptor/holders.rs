@@ -1,7 +1,7 @@
 //! What only the kernel's memory tells: the identity of descriptions, and how many ends a pipe has in the whole system.
 
+use super::TableOf;
 use crfs_kstate::{KernelState, Task};
-use image_format::Pid;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 
@@ -19,9 +19,9 @@ impl<'a> Kernel<'a> {
 
     /// The address of the description behind each descriptor, by host pid and number; None where one cannot be read, and
     /// kcmp(2) must do.
-    pub(crate) fn addresses(&self, processes: &[(Pid, i32)]) -> Option<HashMap<(i32, i32), u64>> {
+    pub(crate) fn addresses(&self, tables: &[TableOf]) -> Option<HashMap<(i32, i32), u64>> {
         let mut addresses = HashMap::new();
-        for &(_, host) in processes {
+        for &TableOf { host, .. } in tables {
             let open = self.state.fd_addresses(self.tasks.get(&host)?).ok()?;
             addresses.extend(open.into_iter().map(|(fd, address)| ((host, fd), address)));
         }

@@ -85,7 +85,7 @@ pub(crate) fn gather(table: &mut Table) -> Result<InFlight, Failure> {
 /// The index of what one of this process's descriptors names, and whether it is new to the table.
 fn find(table: &mut Table, file: &OwnedFd, process: &Arc<Process>) -> Result<(usize, bool), Failure> {
     let own = std::process::id().cast_signed();
-    let holder = Holder { pid: IN_FLIGHT, host: own, fd: file.as_raw_fd() };
+    let holder = Holder { pid: IN_FLIGHT, owner: IN_FLIGHT, host: own, fd: file.as_raw_fd() };
     let doing = || "a descriptor under way: looking at it";
     let seen = Seen::look(holder, process).doing(doing)?.ok_or(Errno::EBADF).doing(doing)?;
     let pid = nix::unistd::Pid::from_raw;

@@ -34,6 +34,11 @@ pub fn place_all(batch: &mut Batch, fds: &[Fd], opened: &BTreeMap<FileId, OwnedF
     Ok(())
 }
 
+/// The call by which a thread leaves its process's descriptor table for one of its own.
+pub fn leave(batch: &mut Batch) {
+    batch.call(libc::SYS_unshare, &[libc::CLONE_FILES.into()], "unshare(CLONE_FILES)");
+}
+
 /// The call that adds a descriptor to an epoll instance.
 pub fn register(batch: &mut Batch, registration: &Registration) {
     let Registration { epfd, fd, events, data, .. } = *registration;

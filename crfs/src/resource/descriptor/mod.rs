@@ -43,6 +43,25 @@ use image_format::tty::Pty;
 use image_format::{FileId, Pid};
 use std::collections::BTreeMap;
 
+/// A descriptor table, and how it is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TableOf {
+    /// The process, as the container numbers it.
+    pub process: Pid,
+    /// Whose table it is: the process, or a thread of it that has one for itself.
+    pub owner: Pid,
+    /// A thread that uses it, as the host numbers it.
+    pub host: i32,
+}
+
+impl TableOf {
+    /// That of a process.
+    #[must_use]
+    pub fn process(pid: Pid, host: i32) -> Self {
+        TableOf { process: pid, owner: pid, host }
+    }
+}
+
 /// Everything that was found open.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Descriptors {
@@ -52,7 +71,7 @@ pub struct Descriptors {
     pub stdios: Vec<Stdio>,
     /// `files/locks`.
     pub locks: Vec<Lock>,
-    /// `fds` of each process, in ascending order.
+    /// `fds` of each process, and of each thread that has its own, in ascending order.
     pub fds: BTreeMap<Pid, Vec<Fd>>,
     /// `files/pipe.N`: the bytes queued in each pipe, by the pipe's number.
     pub pipes: BTreeMap<u32, Vec<u8>>,

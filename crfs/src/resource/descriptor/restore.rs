@@ -145,10 +145,8 @@ fn logs(image: &Image) -> Result<BTreeSet<FileId>, Failure> {
 
 /// User and group of the first process that holds an end of a pipe.
 fn owner(image: &Image, ends: &[pipe::End<'_>]) -> Option<(u32, u32)> {
-    let holds =
-        |process: &&image_format::ProcessImage| process.fds.iter().any(|fd| ends.iter().any(|end| end.id == fd.file));
-    let process = image.processes.values().find(holds)?;
-    let credentials = &process.first_thread()?.1.attr.credentials;
+    let table = image.tables().find(|table| table.fds.iter().any(|fd| ends.iter().any(|end| end.id == fd.file)))?;
+    let credentials = &image.processes.get(&table.process)?.first_thread()?.1.attr.credentials;
     Some((credentials.uid[3], credentials.gid[3]))
 }
 

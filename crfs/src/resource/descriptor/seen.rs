@@ -21,6 +21,8 @@ use std::sync::Arc;
 pub(crate) struct Holder {
     /// The process, as the container numbers it.
     pub(crate) pid: Pid,
+    /// Whose table it is in: the process, or a thread of it.
+    pub(crate) owner: Pid,
     /// The process, or a thread of it that lives, as the host numbers it.
     pub(crate) host: i32,
     /// The descriptor.

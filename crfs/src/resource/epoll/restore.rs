@@ -11,8 +11,8 @@ use std::os::fd::{AsFd, OwnedFd};
 /// An epoll_ctl(2) `EPOLL_CTL_ADD` that a process must make when its descriptors are in place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Registration {
-    /// Who makes the call, as the container numbers it.
-    pub process: Pid,
+    /// Who makes the call, as the container numbers it: a process, or a thread with descriptors of its own.
+    pub owner: Pid,
     /// The epoll descriptor.
     pub epfd: u32,
     /// The descriptor to add.
@@ -54,10 +54,10 @@ pub fn registrations(image: &Image) -> Result<Vec<Registration>, Failure> {
 fn register(image: &Image, id: FileId, target: &EpollTarget) -> Result<Registration, Failure> {
     let bad = |reason: String| Failure::new(Kind::BadImage, format!("{}: targets: {reason}", file_entry(id)));
     let events = u32::try_from(target.events.0).map_err(|_| bad(format!("events {} have 32 bits", target.events)))?;
-    let found = image.processes.iter().find_map(|(&process, records)| {
-        let epfd = records.fds.iter().find(|fd| fd.file == id)?.fd;
-        let named = records.fds.iter().any(|fd| fd.fd == target.fd && fd.file == target.file);
-        named.then_some(Registration { process, epfd, fd: target.fd, events, data: target.data.0 })
+    let found = image.tables().find_map(|table| {
+        let epfd = table.fds.iter().find(|fd| fd.file == id)?.fd;
+        let named = table.fds.iter().any(|fd| fd.fd == target.fd && fd.file == target.file);
+        named.then_some(Registration { owner: table.owner, epfd, fd: target.fd, events, data: target.data.0 })
     });
     found.ok_or_else(|| {
         bad(format!("no process has the instance and, as descriptor {}, {}", target.fd, file_entry(target.file)))

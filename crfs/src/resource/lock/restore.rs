@@ -4,6 +4,7 @@ use crate::failure::{Doing, Failure, Kind};
 use crfs_tracee::Batch;
 use image_format::layout::{LOCKS, file_entry};
 use image_format::locks::{Lock, LockKind};
+use image_format::process::Fd;
 use image_format::{FileId, Image, Pid};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
@@ -92,10 +93,10 @@ fn range(lock: &Lock) -> libc::flock {
     libc::flock { l_type: i16::try_from(kind).unwrap_or(0), l_whence: 0, l_start: start, l_len: length, l_pid: 0 }
 }
 
-/// The calls by which a process takes its POSIX locks and leases; its descriptors are in place.
-pub fn inject(batch: &mut Batch, image: &Image, pid: Pid) {
-    let fds = image.processes.get(&pid).map_or(&[][..], |process| &process.fds);
-    for lock in image.locks.iter().filter(|lock| lock.process == pid) {
+/// The calls by which a process, or a thread with descriptors of its own, takes its POSIX locks and leases; `fds`, its descriptors,
+/// are in place.
+pub fn inject(batch: &mut Batch, locks: &[Lock], owner: Pid, fds: &[Fd]) {
+    for lock in locks.iter().filter(|lock| lock.process == owner) {
         let Some(fd) = fds.iter().find(|fd| fd.file == lock.file) else { continue };
         match lock.kind {
             LockKind::Flock | LockKind::Ofd => {}

@@ -8,11 +8,13 @@ use image_format::layout::file_entry;
 use image_format::{FileId, Image, Pid};
 use std::collections::BTreeMap;
 
-/// What one process says about one of its descriptors.
+/// What one process, or a thread with descriptors of its own, says about one of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setting {
     /// The process.
     pub process: Pid,
+    /// Who says it: the process, or its thread.
+    pub thread: Pid,
     /// Its descriptor.
     pub fd: u32,
     /// Status flags as F_SETFL takes them, where O_ASYNC is among them.
@@ -26,10 +28,10 @@ pub struct Setting {
 /// # Errors
 /// When no process has it, which the checks of an image refuse.
 pub fn settings(image: &Image) -> Result<Vec<Setting>, Failure> {
-    let mut holders: BTreeMap<FileId, (Pid, u32)> = BTreeMap::new();
-    for (&pid, process) in &image.processes {
-        for fd in &process.fds {
-            holders.entry(fd.file).or_insert((pid, fd.fd));
+    let mut holders: BTreeMap<FileId, (Pid, Pid, u32)> = BTreeMap::new();
+    for table in image.tables() {
+        for fd in table.fds {
+            holders.entry(fd.file).or_insert((table.process, table.owner, fd.fd));
         }
     }
     let mut settings = Vec::new();
@@ -41,9 +43,9 @@ pub fn settings(image: &Image) -> Result<Vec<Setting>, Failure> {
             continue;
         }
         let nobody = || Failure::new(Kind::System, format!("{}: owner: no process has it open", file_entry(id)));
-        let &(process, fd) = holders.get(&id).ok_or_else(nobody)?;
+        let &(process, thread, fd) = holders.get(&id).ok_or_else(nobody)?;
         let flags = asynchronous.then_some(file.flags.0);
-        settings.push(Setting { process, fd, flags, owner: file.owner.clone() });
+        settings.push(Setting { process, thread, fd, flags, owner: file.owner.clone() });
     }
     Ok(settings)
 }

@@ -19,6 +19,7 @@ mod limits;
 mod outsiders;
 pub mod restore;
 mod sharing;
+mod tables;
 pub(crate) mod vfork;
 
 pub use blockers::{kernel_blockers, survey};
@@ -26,3 +27,4 @@ pub use capture::capture;
 pub use directories::own as own_directories;
 pub use outsiders::survey as survey_outsiders;
 pub use sharing::{Sharing, sharing};
+pub use tables::{own_tables, tables};

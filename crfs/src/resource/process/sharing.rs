@@ -33,7 +33,9 @@ pub type Sharing = BTreeMap<Pid, Shares>;
 pub fn sharing(subjects: &Subjects, findings: &mut Findings) -> Result<Sharing, Failure> {
     let mut sharing = Sharing::new();
     for (part, words, field) in PARTS {
-        for members in groups(part, subjects)? {
+        let processes = subjects.processes.iter().map(|process| (process, process.alive().host)).collect();
+        for mut members in groups(part, processes)? {
+            members.sort_by_key(|process| process.pid);
             let is_root = |process: &&Process| !given_by_parent(process, &members, subjects);
             let roots: Vec<Pid> = members.iter().copied().filter(is_root).map(|process| process.pid).collect();
             let Some((&owner, others)) = roots.split_first() else { continue };
@@ -61,41 +63,34 @@ fn given_by_parent(process: &Process, members: &[&Process], subjects: &Subjects)
     parent.is_some_and(|parent| session(process) == session(parent) || session(process) == Some(process.pid.0))
 }
 
-/// The processes that have the same object, two or more, ascending by pid.
-fn groups(part: Object, subjects: &Subjects) -> Result<Vec<Vec<&Process>>, Failure> {
-    let raw = |process: &Process| nix::unistd::Pid::from_raw(process.alive().host);
+/// Those of `tasks`, each with its id on the host, that have the same object, two or more.
+pub(super) fn groups<T: Copy>(part: Object, tasks: Vec<(T, i32)>) -> Result<Vec<Vec<T>>, Failure> {
+    let raw = nix::unistd::Pid::from_raw;
     let mut failed = None;
-    let mut compare = |a: &Process, b: &Process| {
+    let mut compare = |(_, a): (T, i32), (_, b): (T, i32)| {
         match kcmp::compare(part, raw(a), raw(b)) {
             // Vanished, or half gone: what is not there is not shared.
-            Err(Errno::ESRCH) => a.host.cmp(&b.host),
+            Err(Errno::ESRCH) => a.cmp(&b),
             Err(errno) => {
-                failed = failed.or(Some((a.pid, errno)));
-                a.host.cmp(&b.host)
+                failed = failed.or(Some((a, errno)));
+                a.cmp(&b)
             }
             Ok(comparison) => comparison.ordering().unwrap_or(Ordering::Less),
         }
     };
-    let mut sorted: Vec<&Process> = subjects.processes.iter().collect();
+    let mut sorted = tasks;
     // A merge sort of our own kind of order: the standard sort may panic when tasks end meanwhile and the order breaks.
     merge_sort(&mut sorted, &mut compare);
-    if let Some((pid, errno)) = failed {
-        let object = layout::process_file(pid, "process");
-        return Err(errno).doing(|| format!("{object}: comparing {part:?} with other processes"));
+    if let Some((host, errno)) = failed {
+        return Err(errno).doing(|| format!("process {host} of the host: comparing {part:?} with other tasks"));
     }
     // Of two that are on their way out neither has any.
-    let gone = |process: &Process| subject::is_gone(&format!("/proc/{}", process.alive().host));
-    let same = |a: &&Process, b: &&Process| {
+    let gone = |host: i32| subject::is_gone(&format!("/proc/{host}"));
+    let same = |&(_, a): &(T, i32), &(_, b): &(T, i32)| {
         kcmp::compare(part, raw(a), raw(b)) == Ok(Comparison::Equal) && !gone(a) && !gone(b)
     };
     let runs = sorted.chunk_by(same).filter(|run| run.len() > 1);
-    Ok(runs
-        .map(|run| {
-            let mut members = run.to_vec();
-            members.sort_by_key(|process| process.pid);
-            members
-        })
-        .collect())
+    Ok(runs.map(|run| run.iter().map(|&(task, _)| task).collect()).collect())
 }
 
 fn merge_sort<T: Copy>(items: &mut [T], compare: &mut impl FnMut(T, T) -> Ordering) {

@@ -3,21 +3,11 @@
 use super::super::Findings;
 use super::super::kernel::Kernel;
 use super::super::subject::{Process, Thread};
-use crate::failure::{Doing, Failure};
-use crfs_sys::kcmp::{self, Comparison, Object};
+use crate::failure::Failure;
 use image_format::layout;
-use nix::unistd::Pid;
 
 /// Obstacles that /proc tells, of a running thread too. `ours` is the surveying task itself, for what has a default of the machine.
-///
-/// # Errors
-/// When the thread is gone.
-pub fn survey(
-    process: &Process,
-    thread: &Thread,
-    ours: &super::super::proc::Status,
-    findings: &mut Findings,
-) -> Result<(), Failure> {
+pub fn survey(process: &Process, thread: &Thread, ours: &super::super::proc::Status, findings: &mut Findings) {
     let object = layout::thread_file(process.pid, thread.tid, "attr");
     let status = &thread.status;
     if status.tracer != 0 {
@@ -44,29 +34,6 @@ pub fn survey(
             "Start it with GLIBC_TUNABLES=glibc.cpu.x86_shstk=off",
         );
     }
-    // What has ended has let go of all it had.
-    if !thread.has_ended() && thread.host != process.alive().host && !thread.shares_all_with(process.alive()) {
-        shared_with_leader(process, thread, &object, findings)?;
-    }
-    Ok(())
-}
-
-/// Threads made by pthread_create share these with their process; unshare(2) undoes it.
-fn shared_with_leader(
-    process: &Process,
-    thread: &Thread,
-    object: &str,
-    findings: &mut Findings,
-) -> Result<(), Failure> {
-    let same = kcmp::compare(Object::Files, Pid::from_raw(process.alive().host), Pid::from_raw(thread.host));
-    if same.doing(|| format!("{object}: comparing Files with the first thread"))? != Comparison::Equal {
-        findings.block(
-            object,
-            "has a descriptor table of its own, unlike the rest of its process (unshare)",
-            "Do not call unshare with CLONE_FILES in one thread",
-        );
-    }
-    Ok(())
 }
 
 /// Obstacles that only kernel memory tells, of a frozen and traced thread.

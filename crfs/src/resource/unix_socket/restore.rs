@@ -11,7 +11,7 @@ use crfs_sys::socket_queue::{Credentials, send};
 use image_format::files::FileKind;
 use image_format::layout::file_entry;
 use image_format::socket::{SocketCredentials, SocketStyle, UnixLink, UnixName, UnixSocket};
-use image_format::{FileId, Image, Pid, ProcessImage};
+use image_format::{FileId, Image, Pid};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, Shutdown, shutdown};
 use std::collections::BTreeMap;
@@ -375,10 +375,8 @@ impl<'a> Making<'a> {
 
 /// The first process that holds a description, and its effective user and group.
 fn holder(image: &Image, id: FileId) -> Option<SocketCredentials> {
-    let holds = |process: &&ProcessImage| process.fds.iter().any(|fd| fd.file == id);
-    let process = image.processes.values().find(holds)?;
-    let pid = process.process.pid;
-    let credentials = &process.first_thread()?.1.attr.credentials;
+    let pid = image.tables().find(|table| table.fds.iter().any(|fd| fd.file == id))?.process;
+    let credentials = &image.processes.get(&pid)?.first_thread()?.1.attr.credentials;
     Some(SocketCredentials { pid, uid: credentials.uid[1], gid: credentials.gid[1] })
 }
 

@@ -16,7 +16,7 @@ use crfs_sys::sysv::Attachment;
 use crfs_tracee::{
     Batch, InjectError, Injector, OneCpu, RemoteAddress, SeizeOptions, Spawn, Stopped, Tracee, Waited, stub,
 };
-use image_format::process::Zombie;
+use image_format::process::{Fd, Zombie};
 use image_format::signal::PendingSignal;
 use image_format::{Pid, ProcessImage, ThreadImage, layout};
 use std::collections::BTreeMap;
@@ -202,6 +202,7 @@ impl<'a> Builder<'a> {
             }
             Action::Foreground => self.foreground(pid),
             Action::Threads => self.threads(pid),
+            Action::ThreadDescriptors => self.thread_descriptors(pid),
             Action::Adjustments => {
                 let mut batch = Batch::new();
                 sysv::adjust(&mut batch, &self.image(pid)?.semadj);
@@ -392,14 +393,30 @@ impl<'a> Builder<'a> {
 
     fn descriptors(&mut self, pid: Pid) -> Result<(), Failure> {
         let mut batch = Batch::new();
-        let registrations = self.registrations.iter().filter(|registration| registration.process == pid);
-        let fds = &self.image(pid)?.fds;
-        descriptor::inject::place_all(&mut batch, fds, &self.opened.files, self.plan.link_fd)?;
-        for registration in registrations {
-            descriptor::inject::register(&mut batch, registration);
-        }
-        lock::inject(&mut batch, &self.copy.image, pid);
+        self.fill_table(&mut batch, pid, &self.image(pid)?.fds)?;
         self.inject(pid, &batch)
+    }
+
+    fn thread_descriptors(&mut self, pid: Pid) -> Result<(), Failure> {
+        let image = self.image(pid)?;
+        let apart = image.threads.iter().filter_map(|(&tid, thread)| Some((tid, thread.fds.as_deref()?)));
+        for (tid, fds) in apart {
+            let mut batch = Batch::new();
+            descriptor::inject::leave(&mut batch);
+            self.fill_table(&mut batch, tid, fds)?;
+            self.thread(pid, tid)?.run(&batch).doing(|| layout::table_file(pid, tid))?;
+        }
+        Ok(())
+    }
+
+    /// The calls that make a table hold what it is to hold, with what belongs to the table.
+    fn fill_table(&self, batch: &mut Batch, owner: Pid, fds: &[Fd]) -> Result<(), Failure> {
+        descriptor::inject::place_all(batch, fds, &self.opened.files, self.plan.link_fd)?;
+        for registration in self.registrations.iter().filter(|registration| registration.owner == owner) {
+            descriptor::inject::register(batch, registration);
+        }
+        lock::inject(batch, &self.copy.image.locks, owner, fds);
+        Ok(())
     }
 
     /// Says again whom descriptions signal.
@@ -407,7 +424,8 @@ impl<'a> Builder<'a> {
         for setting in owner::settings(&self.copy.image)? {
             let mut batch = Batch::new();
             owner::apply(&mut batch, &setting);
-            self.inject(setting.process, &batch)?;
+            let thread = self.thread(setting.process, setting.thread)?;
+            thread.run(&batch).doing(|| layout::table_file(setting.process, setting.thread))?;
         }
         Ok(())
     }
@@ -552,6 +570,9 @@ impl<'a> Builder<'a> {
             thread::restore::registrations(&mut batch, thread);
             if let Some(own) = &thread.attr.directories {
                 builder.directories.leave(&mut batch, own, builder.plan.link_fd)?;
+            }
+            if thread.fds.is_some() {
+                batch.call(libc::SYS_close, &[builder.plan.link_fd.into()], "close the link");
             }
             thread::restore::credentials(&mut batch, &path, &thread.attr, builder.own_capabilities, &mut builder.notes);
             seccomp::restore::strict(&mut batch, thread.attr.seccomp);

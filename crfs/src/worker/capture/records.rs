@@ -82,7 +82,9 @@ pub(super) fn read(
     }
     laps.lap("memory");
     let ids: Vec<(Pid, i32)> = subjects.processes.iter().map(|process| (process.pid, process.alive().host)).collect();
-    let tables: Vec<(Pid, i32)> = ids.iter().copied().filter(|&(pid, _)| shares(pid).descriptors.is_none()).collect();
+    let mut tables = process::tables(subjects);
+    tables.retain(|table| shares(table.process).descriptors.is_none());
+    tables.extend(process::own_tables(subjects, findings)?);
     // What it shows must not be read meanwhile.
     let console = Pause::begin(&job.container)?;
     let Descriptors { mut files, stdios, locks, mut fds, pipes, sockets, mut ttys } = descriptor::capture(
@@ -100,6 +102,9 @@ pub(super) fn read(
     descriptor::timers_at_moment(&mut files, now - moment.monotonic_ns);
     for (pid, image) in &mut processes {
         image.fds = fds.remove(pid).unwrap_or_default();
+        for (tid, thread) in &mut image.threads {
+            thread.fds = fds.remove(tid);
+        }
     }
     tty::relate(subjects, &mut processes, &mut ttys, findings);
     laps.lap("descriptors");
@@ -199,6 +204,7 @@ fn thread_image(
     let registers = registers::capture(tracee, &object, &mut job.kernel, moment, wait_end, findings)?;
     Ok(ThreadImage {
         attr,
+        fds: None,
         mask: signals.mask,
         altstack: signals.altstack,
         pending: Vec::new(),

@@ -7,7 +7,8 @@
 use crate::captured::Captured;
 use crate::failure::{Doing, Failure, Kind};
 use crate::registry::Container;
-use crate::resource::subject::{self, Subjects};
+use crate::resource::descriptor::TableOf;
+use crate::resource::subject::{Process, Subjects, Thread};
 use crfs_sys::timerfd_time::set_relative;
 use crfs_sys::{pidfd, timerfd};
 use image_format::files::{File, FileKind, Timerfd};
@@ -60,23 +61,34 @@ pub(super) fn image(container: &Container) -> Result<Captured, Failure> {
 ///
 /// # Errors
 /// When the image cannot be read, or a descriptor is not what the image says.
-pub(super) fn rearm(container: &Container, image: &Captured) -> Result<(), Failure> {
-    let Some(live) = container.live()? else { return Ok(()) };
+pub(super) fn rearm(image: &Captured, subjects: &Subjects) -> Result<(), Failure> {
     let mut done = BTreeSet::new();
-    for process in live.processes {
-        let path = layout::process_file(process.pid, "fds");
-        let fds: Vec<Fd> = parse_lines(&image.read(&path)?).doing(|| path.clone())?;
+    for table in subjects.processes.iter().flat_map(tables) {
+        let path = layout::table_file(table.process, table.owner);
+        let text = match image.read(&path) {
+            // A thread that has the descriptors of its process, or a stub init.
+            Err(failure) if failure.kind == Kind::NotFound => continue,
+            other => other?,
+        };
+        let fds: Vec<Fd> = parse_lines(&text).doing(|| path.clone())?;
         for fd in fds {
             if !done.insert(fd.file) {
                 continue;
             }
             if let Some(timer) = relative_timer(image, fd.file)? {
-                set(process.host_pid, fd.fd, &timer)
-                    .doing(|| format!("{path}: {}: setting the timerfd again", fd.fd))?;
+                set(table.host, fd.fd, &timer).doing(|| format!("{path}: {}: setting the timerfd again", fd.fd))?;
             }
         }
     }
     Ok(())
+}
+
+/// The descriptor tables that a process and its threads may have.
+fn tables(process: &Process) -> impl Iterator<Item = TableOf> {
+    let own = TableOf::process(process.pid, process.alive().host);
+    let others = process.threads.iter().filter(|thread| thread.tid != process.pid);
+    let of_thread = |thread: &Thread| TableOf { process: process.pid, owner: thread.tid, host: thread.host };
+    std::iter::once(own).chain(others.map(of_thread))
 }
 
 /// The record of a description that is an armed timerfd with a relative time.
@@ -91,8 +103,8 @@ fn relative_timer(image: &Captured, file: FileId) -> Result<Option<Timerfd>, Fai
     })
 }
 
-fn set(host_pid: i32, fd: u32, timer: &Timerfd) -> nix::Result<()> {
-    let process = pidfd::open_any(Pid::from_raw(subject::living_thread(host_pid)))?;
+fn set(host: i32, fd: u32, timer: &Timerfd) -> nix::Result<()> {
+    let process = pidfd::open_any(Pid::from_raw(host))?;
     let fd = i32::try_from(fd).map_err(|_| Errno::EBADF)?;
     let duplicate = pidfd::getfd(process.as_fd(), fd)?;
     set_relative(duplicate.as_fd(), duration(timer.remaining)?, duration(timer.interval)?)?;
