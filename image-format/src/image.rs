@@ -318,13 +318,13 @@ impl Image {
             ttys: BTreeMap::new(),
         };
         // A path that stands there twice is for `check` to tell: here it must not cost twice.
-        let mut pids = BTreeSet::new();
+        let (mut pids, mut files) = (BTreeSet::new(), Vec::new());
         for entry in &image.manifest.paths {
             let parts: Vec<&str> = entry.path.split('/').collect();
             match parts[..] {
                 [layout::FILES, name] => {
                     if let Some(id) = layout::parse_id(name) {
-                        image.files.insert(FileId(id), object(source, &entry.path)?);
+                        files.push((FileId(id), entry.path.as_str()));
                     } else if let Some(number) = layout::parse_tty(name) {
                         image.ttys.insert(number, object(source, &entry.path)?);
                     }
@@ -333,6 +333,8 @@ impl Image {
                 _ => {}
             }
         }
+        let files = parallel::map(&files, |&(id, path)| Ok((id, object(source, path)?)));
+        image.files = files.into_iter().collect::<Result<_, ImageError>>()?;
         let pids = Vec::from_iter(pids);
         let processes = parallel::map(&pids, |&pid| Ok((pid, process_image(source, pid)?)));
         image.processes = processes.into_iter().collect::<Result<_, ImageError>>()?;

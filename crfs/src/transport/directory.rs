@@ -55,7 +55,7 @@ impl Source for Directory {
         let missing = || Failure::new(Kind::NotFound, format!("{path}: missing"));
         // O_NONBLOCK: what stands there may be a fifo.
         let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(self.0.join(path));
-        let mut file = match opened {
+        let file = match opened {
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
                 return Err(missing());
             }
@@ -66,7 +66,8 @@ impl Source for Directory {
             return Err(missing());
         }
         let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0));
-        file.read_to_end(&mut bytes).doing(|| format!("{path}: reading"))?;
+        // Of a plain file the library would ask for size and position once more.
+        file.take(u64::MAX).read_to_end(&mut bytes).doing(|| format!("{path}: reading"))?;
         Ok(bytes)
     }
 

@@ -10,10 +10,11 @@ mod stop;
 mod waiting;
 mod write;
 
+use super::laps::Laps;
 use super::{Report, settle, survey, thaw};
 use crate::failure::{Failure, Kind};
 use crate::freezer::Cgroup;
-use crate::registry::{Container, Record, Registry, Timing};
+use crate::registry::{Container, Record, Registry};
 use crate::resource::Findings;
 use crate::resource::kernel::Kernel;
 use crate::resource::proc::Proc;
@@ -124,24 +125,4 @@ fn frozen(
     write::tree(&job.container, &records, &findings.blockers)?;
     laps.lap("write");
     Ok(true)
-}
-
-/// How long the parts took.
-pub(super) struct Laps {
-    last: Instant,
-    pub(super) timings: Vec<Timing>,
-}
-
-impl Laps {
-    pub(super) fn start() -> Self {
-        Laps { last: Instant::now(), timings: Vec::new() }
-    }
-
-    /// Ends the part that has run since the last one ended.
-    pub(super) fn lap(&mut self, what: &str) {
-        let now = Instant::now();
-        let us = u64::try_from((now - self.last).as_micros()).unwrap_or(u64::MAX);
-        self.timings.push(Timing { what: what.to_owned(), us });
-        self.last = now;
-    }
 }

@@ -7,6 +7,7 @@
 pub mod build;
 pub mod capture;
 mod interrupt;
+mod laps;
 mod orphan;
 mod settle;
 pub mod survey;

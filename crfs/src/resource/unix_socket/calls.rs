@@ -64,12 +64,13 @@ impl Calls<'_> {
         }
     }
 
-    /// socketpair(2)
-    pub(super) fn pair(
+    /// socketpair(2), as often as is asked for.
+    pub(super) fn pairs(
         &mut self,
         who: Option<SocketCredentials>,
         style: SocketStyle,
-    ) -> Result<(OwnedFd, OwnedFd), Failure> {
+        count: usize,
+    ) -> Result<Vec<(OwnedFd, OwnedFd)>, Failure> {
         let kind = match style {
             SocketStyle::Stream => SockType::Stream,
             SocketStyle::Datagram => SockType::Datagram,
@@ -77,33 +78,31 @@ impl Calls<'_> {
         };
         let Some(process) = self.process(who) else {
             let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-            return as_worker(who, || socketpair(AddressFamily::Unix, kind, None, flags)).doing(|| "making a pair");
+            let pair = || socketpair(AddressFamily::Unix, kind, None, flags);
+            return as_worker(who, || (0..count).map(|_| pair()).collect()).doing(|| "making pairs");
         };
         let mut batch = Batch::new();
         become_user(&mut batch, process);
-        let numbers = batch.data(&[0; 8]);
-        let kind = kind as i32 | SockFlag::SOCK_NONBLOCK.bits();
-        let family = libc::AF_UNIX;
-        batch.call(libc::SYS_socketpair, &[family.into(), kind.into(), 0.into(), numbers.into()], "socketpair");
+        let (family, kind) = (libc::AF_UNIX, kind as i32 | SockFlag::SOCK_NONBLOCK.bits());
+        let mut ends = Vec::with_capacity(count);
+        for _ in 0..count {
+            let numbers = batch.data(&[0; 8]);
+            batch.call(libc::SYS_socketpair, &[family.into(), kind.into(), 0.into(), numbers.into()], "socketpair");
+            // What a call returns can be told; what it writes can be used by later ones.
+            ends.push([0, 4].map(|at| {
+                let end = Arg::Data32(numbers.from(at));
+                let duplicate = batch.call(libc::SYS_dup, &[end], "dup").index();
+                batch.call(libc::SYS_close, &[end], "close");
+                duplicate
+            }));
+        }
         become_root(&mut batch, process);
-        // What a call returns can be told; what it writes can be used by later ones.
-        let ends = [0, 4].map(|at| {
-            let end = Arg::Data32(numbers.from(at));
-            let duplicate = batch.call(libc::SYS_dup, &[end], "dup").index();
-            batch.call(libc::SYS_close, &[end], "close");
-            duplicate
-        });
         let results = self.processes.run(process.pid, &batch)?;
         let host = self.processes.host(process.pid).unwrap_or(0);
-        let pull = |at: usize| -> nix::Result<OwnedFd> {
-            let number = results.get(at).and_then(|&number| i32::try_from(number).ok()).ok_or(Errno::EBADF)?;
-            let pidfd = crfs_sys::pidfd::open(nix::unistd::Pid::from_raw(host), false)?;
-            crfs_sys::pidfd::getfd(pidfd.as_fd(), number)
-        };
-        let pulled = pull(ends[0]).and_then(|one| Ok((one, pull(ends[1])?)));
-        let pulled = pulled.doing(|| format!("{}: pulling a pair out of it", layout::process_dir(process.pid)))?;
+        let pulled = pull(host, &ends, &results);
+        let pulled = pulled.doing(|| format!("{}: pulling pairs out of it", layout::process_dir(process.pid)))?;
         let mut batch = Batch::new();
-        for &number in ends.iter().filter_map(|&at| results.get(at)) {
+        for &number in ends.iter().flatten().filter_map(|&at| results.get(at)) {
             batch.call(libc::SYS_close, &[number.into()], "close");
         }
         self.processes.run(process.pid, &batch)?;
@@ -126,6 +125,16 @@ impl Calls<'_> {
         batch.call(libc::SYS_close, &[pulled.into()], "close");
         self.processes.run(process.pid, &batch).map(drop)
     }
+}
+
+/// Duplicates of the descriptors of a process of the host whose numbers stand at these places of the results.
+fn pull(host: i32, ends: &[[usize; 2]], results: &[i64]) -> nix::Result<Vec<(OwnedFd, OwnedFd)>> {
+    let pidfd = crfs_sys::pidfd::open(nix::unistd::Pid::from_raw(host), false)?;
+    let one = |at: usize| -> nix::Result<OwnedFd> {
+        let number = results.get(at).and_then(|&number| i32::try_from(number).ok()).ok_or(Errno::EBADF)?;
+        crfs_sys::pidfd::getfd(pidfd.as_fd(), number)
+    };
+    ends.iter().map(|&[first, second]| Ok((one(first)?, one(second)?))).collect()
 }
 
 /// Takes a user and group for what follows, but for the file system: the path's permissions were passed once.

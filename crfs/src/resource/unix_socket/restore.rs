@@ -14,9 +14,12 @@ use image_format::socket::{SocketCredentials, SocketStyle, UnixLink, UnixName, U
 use image_format::{FileId, Image, Pid};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, Shutdown, shutdown};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+/// So many pairs are made at once: a process has four descriptors of each for a moment.
+const AT_ONCE: usize = 64;
 
 /// Makes every Unix socket of an image, in the network of the calling thread.
 ///
@@ -104,23 +107,34 @@ impl<'a> Making<'a> {
 
     /// Pairs of which neither end was accepted.
     fn pairs(&mut self) -> Result<(), Failure> {
-        self.each(|making, id, socket| {
-            let peer = making.peer(id, socket);
-            let closed = matches!(socket.link, UnixLink::Closed(_));
-            if making.open.contains_key(&id) || was_accepted(socket) || peer.is_some_and(|(_, peer)| was_accepted(peer))
-            {
-                return Ok(());
+        let mut seen = BTreeSet::new();
+        let mut wanted = Vec::new();
+        for (&id, socket) in &self.records {
+            let peer = self.peer(id, socket);
+            let accepted = was_accepted(socket) || peer.is_some_and(|(_, peer)| was_accepted(peer));
+            if self.open.contains_key(&id) || accepted || !seen.insert(id) {
+                continue;
             }
-            let pair = making.calls.pair(socket.peer, socket.style);
-            let (one, two) = pair.map_err(|failure| at_entry(failure, &file_entry(id)))?;
-            match peer {
-                Some((peer, _)) => making.open.insert(peer, two),
-                None if closed => making.gone.insert(id, two),
-                None => None,
-            };
-            making.open.insert(id, one);
-            Ok(())
-        })
+            seen.extend(peer.map(|(peer, _)| peer));
+            wanted.push((id, *socket, peer.map(|(peer, _)| peer)));
+        }
+        // Those that come from one process are made in one go.
+        for alike in wanted.chunk_by(|(_, one, _), (_, next, _)| (one.peer, one.style) == (next.peer, next.style)) {
+            for alike in alike.chunks(AT_ONCE) {
+                let (first, socket, _) = alike[0];
+                let made = self.calls.pairs(socket.peer, socket.style, alike.len());
+                let made = made.map_err(|failure| at_entry(failure, &file_entry(first)))?;
+                for (&(id, socket, peer), (one, two)) in alike.iter().zip(made) {
+                    match peer {
+                        Some(peer) => self.open.insert(peer, two),
+                        None if matches!(socket.link, UnixLink::Closed(_)) => self.gone.insert(id, two),
+                        None => None,
+                    };
+                    self.open.insert(id, one);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Names of those that are there, in the container's files.

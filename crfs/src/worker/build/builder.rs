@@ -11,6 +11,7 @@ use crate::resource::{
     autogroup, descriptor, epoll, interval_timer, job_control, ldt, lock, login_uid, memory_policy, owner, posix_timer,
     registers, seccomp, signal, sysv, thread, thread_controls, tty, unnamed, zombie,
 };
+use crate::worker::laps::Laps;
 use crfs_sys::HostPid;
 use crfs_sys::sysv::Attachment;
 use crfs_tracee::{
@@ -165,17 +166,12 @@ impl<'a> Builder<'a> {
     }
 
     /// Runs every step. `spent` learns how long each kind took.
-    pub(super) fn run(
-        mut self,
-        notes: &mut Vec<String>,
-        spent: &mut dyn FnMut((String, Duration)),
-    ) -> Result<Built, Failure> {
+    pub(super) fn run(mut self, notes: &mut Vec<String>, laps: &mut Laps) -> Result<Built, Failure> {
         let plan = self.plan;
         for step in &plan.steps {
-            let begun = Instant::now();
             self.step(*step)
                 .map_err(|failure| failure.within(format!("{} of process {}", step.action, step.process)))?;
-            spent((step.action.to_string().to_lowercase(), begun.elapsed()));
+            laps.lap(&step.action.to_string().to_lowercase());
         }
         self.unnamed.seal()?;
         notes.append(&mut self.notes);

@@ -8,6 +8,7 @@ mod deaths;
 mod open_late;
 mod publish;
 
+use super::laps::Laps;
 use super::{Report, settle};
 use crate::console;
 use crate::copy::Copy;
@@ -16,7 +17,7 @@ use crate::freezer::Cgroup;
 use crate::launch::{ClockOffsets, Surroundings, clone_init};
 use crate::operation::start_time;
 use crate::plan::{self, Home};
-use crate::registry::{Container, Init, Registry, Timing};
+use crate::registry::{Container, Init, Registry};
 use crate::resource::container::{home as container_home, restore as container_restore};
 use builder::Builder;
 use crfs_sys::HostPid;
@@ -39,27 +40,25 @@ const KILL_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Runs the job.
 pub(super) fn run(registry: &Registry, name: &str, from: &Path) -> Report {
-    let mut report = Report::default();
-    if let Err(failure) = build(registry, name, from, &mut report) {
-        report.failure = Some(failure);
-    }
-    report
+    let (mut notes, mut laps) = (Vec::new(), Laps::start());
+    let failure = build(registry, name, from, &mut notes, &mut laps).err();
+    Report { failure, notes, timings: laps.timings, ..Report::default() }
 }
 
-fn build(registry: &Registry, name: &str, from: &Path, report: &mut Report) -> Result<(), Failure> {
-    let mut phase = Instant::now();
-    let mut lap = |report: &mut Report, what: &str| {
-        let us = u64::try_from(phase.elapsed().as_micros()).unwrap_or(u64::MAX);
-        report.timings.push(Timing { what: what.to_owned(), us });
-        phase = Instant::now();
-    };
+fn build(
+    registry: &Registry,
+    name: &str,
+    from: &Path,
+    notes: &mut Vec<String>,
+    laps: &mut Laps,
+) -> Result<(), Failure> {
     let container = registry.container(name)?;
     let (copy, texts) = Copy::load_with_texts(from)?;
     let image = &copy.image;
     container_restore::check_host(&image.manifest)?;
-    let home = container_home::choose(image, &mut report.notes)?;
+    let home = container_home::choose(image, notes)?;
     let plan = plan::compute(image, &home)?;
-    lap(report, "check");
+    laps.lap("check");
 
     write_record(registry, name, image)?;
     // A log that is there is continued.
@@ -71,16 +70,16 @@ fn build(registry: &Registry, name: &str, from: &Path, report: &mut Report) -> R
         let link = link_to_worker(&plan)?;
         let init = first_process(image, &home, &cgroup, &link)?;
         note_stub_init(&container, &home, init)?;
-        lap(report, "surroundings");
-        let builder = Builder::new(&container, from, &copy, &plan, init, &mut report.notes)?;
-        lap(report, "open");
-        let mut built = builder.run(&mut report.notes, &mut |step| lap_step(&mut report.timings, step))?;
+        laps.lap("surroundings");
+        let builder = Builder::new(&container, from, &copy, &plan, init, notes)?;
+        laps.lap("open");
+        let mut built = builder.run(notes, laps)?;
         cgroup.freeze(FREEZE_DEADLINE)?;
         let console = built.take_console();
         let live = built.let_go()?;
         Ok((live, console))
     })?;
-    lap(report, "freeze");
+    laps.lap("freeze");
     let published = made_or_gone(&cgroup, || {
         settle::wait(live.iter().map(|&(_, host)| host))?;
         let processes: Vec<_> = live.into_iter().filter(|&(pid, _)| pid != plan::OUTSIDE).collect();
@@ -94,16 +93,8 @@ fn build(registry: &Registry, name: &str, from: &Path, report: &mut Report) -> R
             _ => Ok(()),
         }
     });
-    lap(report, "publish");
+    laps.lap("publish");
     published
-}
-
-fn lap_step(timings: &mut Vec<Timing>, (what, spent): (String, Duration)) {
-    let us = u64::try_from(spent.as_micros()).unwrap_or(u64::MAX);
-    match timings.iter_mut().find(|timing| timing.what == what) {
-        Some(timing) => timing.us += us,
-        None => timings.push(Timing { what, us }),
-    }
 }
 
 /// Does a part of the build. When it fails, every task and the cgroup are gone before it returns.

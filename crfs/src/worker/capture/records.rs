@@ -1,6 +1,6 @@
 //! Reads the records of a container whose threads all stand still.
 
-use super::{Job, Laps, queues};
+use super::{Job, queues};
 use crate::console::Pause;
 use crate::failure::Doing;
 use crate::failure::{Failure, Kind};
@@ -11,6 +11,7 @@ use crate::resource::subject::{Process, Subjects, Thread};
 use crate::resource::sysv::{self, Contents};
 use crate::resource::unnamed::Unnamed;
 use crate::resource::{Findings, job_control, ldt, memory, process, registers, security, signal, thread, tty, zombie};
+use crate::worker::laps::Laps;
 use crfs_tracee::{Stopped, Tracee};
 use image_format::manifest::NamespaceKind;
 use image_format::memory::Segment;

@@ -1,12 +1,13 @@
 //! Stops every thread of a frozen container for reading, and lets go of them again.
 
-use super::{Job, Laps, waiting};
+use super::{Job, waiting};
 use crate::failure::{Doing, Failure, Kind};
 use crate::resource::Findings;
 use crate::resource::container::Moment;
 use crate::resource::proc::{Stat, Status};
 use crate::resource::process::vfork::{Stuck, Vfork};
 use crate::resource::subject::{self, Subjects};
+use crate::worker::laps::Laps;
 use crate::worker::thaw;
 use crfs_tracee::{HostPid, StopAll, Stopped, Tracee, Waited, stop_all};
 use std::collections::BTreeMap;
