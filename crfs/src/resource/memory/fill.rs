@@ -19,8 +19,9 @@ use std::fs::{self, File, OpenOptions};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 #[allow(clippy::cast_possible_truncation)] // 1 MiB
 const CHUNK: usize = image_format::memory::CHUNK_SIZE as usize;
@@ -30,9 +31,8 @@ const HUGE: u64 = 2 << 20;
 const LARGEST_PIECE: u64 = 64 << 20;
 /// A thread more is not worth starting for less.
 const SMALLEST_SHARE: u64 = 4 << 20;
-/// For each collapse the kernel waits for all processors (`lru_add_drain_all`): tens of milliseconds where they are busy, in which it
-/// makes so many small pages.
-const WORTH_COLLAPSING: u64 = 8 * HUGE;
+/// What a huge page saves, microseconds: making the small ones takes longer still where memory is short.
+const SAVED_US: u64 = 1000;
 /// Where an administrator says whether there are huge pages at all.
 const HUGE_PAGES: &str = "/sys/kernel/mm/transparent_hugepage/enabled";
 
@@ -43,6 +43,31 @@ pub struct PageFiles<'a> {
     sums: &'a BTreeMap<Pid, Vec<ChunkSum>>,
     open: BTreeMap<Pid, Checked<'a>>,
     huge_pages: bool,
+    collapsing: Collapsing,
+}
+
+/// How long a collapse takes now. For each the kernel waits for all processors (`lru_add_drain_all`): hardly at all, or for tens of
+/// milliseconds where they are busy.
+#[derive(Debug, Default)]
+struct Collapsing {
+    /// Microseconds of the last one.
+    took: AtomicU64,
+}
+
+impl Collapsing {
+    /// Whether so many huge pages are worth one. After enough of those that were not, another is tried.
+    fn is_worth(&self, pages: u64) -> bool {
+        let took = self.took.load(Ordering::Relaxed);
+        let worth = pages * SAVED_US > took;
+        if !worth {
+            self.took.store(took - took / 16, Ordering::Relaxed);
+        }
+        worth
+    }
+
+    fn took(&self, time: Duration) {
+        self.took.store(u64::try_from(time.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
 }
 
 #[derive(Debug)]
@@ -59,7 +84,7 @@ impl<'a> PageFiles<'a> {
     #[must_use]
     pub fn new(directory: &'a Path, sums: &'a BTreeMap<Pid, Vec<ChunkSum>>) -> Self {
         let never = fs::read_to_string(HUGE_PAGES).is_ok_and(|text| text.contains("[never]"));
-        PageFiles { directory, sums, open: BTreeMap::new(), huge_pages: !never }
+        PageFiles { directory, sums, open: BTreeMap::new(), huge_pages: !never, collapsing: Collapsing::default() }
     }
 
     fn open(&mut self, from: Pid) -> Result<&Checked<'a>, Failure> {
@@ -133,7 +158,8 @@ pub fn fill(
     let pidfd = crfs_sys::pidfd::open(host_pid.pid(), false).doing(|| "opening a pidfd")?;
     // A program that asked for none has its reasons.
     let huge_pages = pages.huge_pages && process.attr.memory.huge_pages == HugePages::Default;
-    let target = Target { host_pid, process, memory, pidfd, files: &pages.open, huge_pages };
+    let collapsing = huge_pages.then_some(&pages.collapsing);
+    let target = Target { host_pid, process, memory, pidfd, files: &pages.open, collapsing };
     let bytes: u64 = plan.fill.iter().map(|fill| fill.length).sum();
     let cpus_there: u32 = cpus.iter().map(|word| word.count_ones()).sum();
     let threads = (bytes / SMALLEST_SHARE).clamp(1, cpus_there.max(1).into());
@@ -191,7 +217,8 @@ struct Target<'a> {
     memory: File,
     pidfd: OwnedFd,
     files: &'a BTreeMap<Pid, Checked<'a>>,
-    huge_pages: bool,
+    /// None: it gets no huge pages.
+    collapsing: Option<&'a Collapsing>,
 }
 
 impl Target<'_> {
@@ -203,8 +230,8 @@ impl Target<'_> {
         let bytes = file.bytes(piece)?;
         // process_vm_writev is twice as fast, and refuses what the process itself may not write.
         let written = if segment.is_some_and(|segment| is_writable(segment) || is_huge(segment)) {
-            if segment.is_some_and(|segment| self.huge_pages && takes_huge_pages(segment)) {
-                self.collapse(piece);
+            if let Some(collapsing) = self.collapsing.filter(|_| segment.is_some_and(takes_huge_pages)) {
+                self.collapse(piece, collapsing);
             }
             memory::write(self.host_pid.pid(), piece.address, bytes).map_err(std::io::Error::from)
         } else {
@@ -218,17 +245,19 @@ impl Target<'_> {
 
     /// Makes huge pages of those that the piece fills whole. Without them it is slower and nothing else, so whatever keeps the kernel
     /// from it is no failure.
-    fn collapse(&self, piece: &Fill) {
+    fn collapse(&self, piece: &Fill, collapsing: &Collapsing) {
         let start = piece.address.next_multiple_of(HUGE);
         let end = (piece.address + piece.length) / HUGE * HUGE;
-        if end < start + WORTH_COLLAPSING {
+        if end <= start || !collapsing.is_worth((end - start) / HUGE) {
             return;
         }
+        let begun = Instant::now();
         // The kernel collapses only where there is a page already.
         let touched: Vec<RemoteRange> =
             (start..end).step_by(2 << 20).map(|start| RemoteRange { start, len: 1 }).collect();
         let touch = memory::write_ranges(self.host_pid.pid(), &touched, &vec![0; touched.len()]);
         let _ = touch.and_then(|()| memory::collapse(self.pidfd.as_fd(), start, end));
+        collapsing.took(begun.elapsed());
     }
 }
 
@@ -249,6 +278,16 @@ fn takes_huge_pages(segment: &Segment) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_collapse_that_took_long_is_tried_again_later() {
+        let collapsing = Collapsing::default();
+        assert!(collapsing.is_worth(1), "nothing is known yet");
+        collapsing.took(Duration::from_millis(36));
+        assert!(collapsing.is_worth(37) && !collapsing.is_worth(1));
+        let declined = (0..1000).take_while(|_| !collapsing.is_worth(1)).count();
+        assert!((10..1000).contains(&declined), "{declined} more were declined");
+    }
 
     #[test]
     fn pieces_are_the_run_cut_where_huge_pages_begin() {
