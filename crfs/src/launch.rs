@@ -287,10 +287,16 @@ impl Attempt<'_> {
             domainname: host.domainname().to_owned(),
         };
         let within = |failure: Failure| failure.within(format!("{name}: starting"));
-        let newborn = clone_init(&surroundings, cgroup.as_fd(), None, || match streams.open() {
-            Ok(open) => executable.execute(open),
-            Err(error) => error,
-        })
+        let newborn = clone_init(
+            &surroundings,
+            cgroup.as_fd(),
+            None,
+            |_| Ok(()),
+            || match streams.open() {
+                Ok(open) => executable.execute(open),
+                Err(error) => error,
+            },
+        )
         .map_err(within)?;
         // The child's end is the child's alone now: without it there is nothing more to come.
         drop(streams);

@@ -6,6 +6,7 @@ use crate::ldt::LdtEntry;
 use crate::locks::Lock;
 use crate::manifest::{Manifest, PathEntry, PathKind};
 use crate::memory::{Backing, ChunkSum, Segment};
+use crate::mounts::{Mount, TreeEntry, data_size};
 use crate::parallel;
 use crate::process::{Absent, Fd, Process, ProcessAttr, ThreadEntry, Zombie};
 use crate::seccomp::SeccompFilter;
@@ -44,6 +45,10 @@ pub struct Image {
     pub sysv: SysV,
     /// `files/tty.N`, by number.
     pub ttys: BTreeMap<u32, Pty>,
+    /// `mounts`.
+    pub mounts: Vec<Mount>,
+    /// `mounts.N`, by number.
+    pub trees: BTreeMap<u32, Vec<TreeEntry>>,
 }
 
 /// Every record of a process.
@@ -213,6 +218,10 @@ impl Image {
         out(layout::SYSV_MSG.to_owned(), render_lines(&self.sysv.queues));
         out(layout::LOCKS.to_owned(), render_lines(&self.locks));
         out(layout::UNNAMED.to_owned(), render_lines(&self.unnamed));
+        out(layout::MOUNTS.to_owned(), render_lines(&self.mounts));
+        for (&number, tree) in &self.trees {
+            out(layout::mount_tree(number), render_lines(tree));
+        }
         for (&id, file) in &self.files {
             out(layout::file_entry(id), render_object(file));
         }
@@ -262,6 +271,9 @@ impl Image {
         for file in &self.unnamed {
             paths.push(entry(layout::unnamed_data(file.number), PathKind::Raw, Some(file.size)));
         }
+        for (&number, tree) in &self.trees {
+            paths.push(entry(layout::mount_data(number), PathKind::Raw, Some(data_size(tree))));
+        }
         for segment in &self.sysv.segments {
             paths.push(entry(layout::segment_data(segment.id), PathKind::Raw, Some(segment.size)));
         }
@@ -281,6 +293,7 @@ impl Image {
         names.extend([layout::LOCKS, layout::UNNAMED].map(str::to_owned));
         names.extend(layout::CONTAINER_FILES.map(str::to_owned));
         names.extend(self.files.keys().map(|&id| layout::file_entry(id)));
+        names.extend(self.trees.keys().map(|&number| layout::mount_tree(number)));
         names.extend(self.ttys.keys().map(|&number| layout::tty_file(number)));
         for (&pid, process) in &self.processes {
             let own = layout::PROCESS_FILES.iter().map(|(name, _)| *name).filter(|&name| name != layout::MEM_SUMS);
@@ -316,6 +329,8 @@ impl Image {
                 queues: lines(source, layout::SYSV_MSG)?,
             },
             ttys: BTreeMap::new(),
+            mounts: lines(source, layout::MOUNTS)?,
+            trees: BTreeMap::new(),
         };
         // A path that stands there twice is for `check` to tell: here it must not cost twice.
         let (mut pids, mut files) = (BTreeSet::new(), Vec::new());
@@ -330,6 +345,11 @@ impl Image {
                     }
                 }
                 [process] if entry.kind == PathKind::Directory => pids.extend(layout::parse_id(process).map(Pid)),
+                [name] => {
+                    if let Some(number) = layout::parse_mount_tree(name) {
+                        image.trees.insert(number, lines(source, &entry.path)?);
+                    }
+                }
                 _ => {}
             }
         }
@@ -515,6 +535,8 @@ pub fn parse_file(path: &str, bytes: &[u8]) -> Result<(), ImageError> {
         [layout::SYSV_SHM] => lines::<SharedSegment>,
         [layout::SYSV_SEM] => lines::<SemaphoreSet>,
         [layout::SYSV_MSG] => lines::<MessageQueue>,
+        [layout::MOUNTS] => lines::<Mount>,
+        [name] if layout::parse_mount_tree(name).is_some() => lines::<TreeEntry>,
         [_] => lines::<Absent>,
         [layout::FILES, "stdios"] => lines::<Stdio>,
         [layout::FILES, "locks"] => lines::<Lock>,

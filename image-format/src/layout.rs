@@ -22,6 +22,9 @@ pub const FDS: &str = "fds";
 /// Checksums of a process's page contents.
 pub const MEM_SUMS: &str = "mem.sums";
 
+/// The container's own mounts.
+pub const MOUNTS: &str = "mounts";
+
 /// Files at the top, beside the manifest, that version 1 knows only as empty.
 pub const CONTAINER_ABSENT: [&str; 4] =
     ["af_inet_listening", "af_inet_orphan_count", "af_inet_orphan_data", "af_inet_orphan_info"];
@@ -34,7 +37,7 @@ pub const SYSV_SEM: &str = "sysv.sem";
 pub const SYSV_MSG: &str = "sysv.msg";
 
 /// Files at the top, beside the manifest, that hold content.
-pub const CONTAINER_FILES: [&str; 3] = [SYSV_MSG, SYSV_SEM, SYSV_SHM];
+pub const CONTAINER_FILES: [&str; 4] = [MOUNTS, SYSV_MSG, SYSV_SEM, SYSV_SHM];
 
 /// Files of a process that version 1 knows only as empty.
 pub const PROCESS_ABSENT: [&str; 2] = ["aio", "numa"];
@@ -136,6 +139,25 @@ pub fn queue_data(id: u32) -> String {
     format!("{SYSV_MSG}.{id}")
 }
 
+/// The files of a tmpfs, by the number of its mount.
+#[must_use]
+pub fn mount_tree(number: u32) -> String {
+    format!("{MOUNTS}.{number}")
+}
+
+/// The contents of these files.
+#[must_use]
+pub fn mount_data(number: u32) -> String {
+    format!("{MOUNTS}.{number}.data")
+}
+
+/// The mount whose files a file of this name lists.
+#[must_use]
+pub fn parse_mount_tree(name: &str) -> Option<u32> {
+    let number = name.strip_prefix(MOUNTS)?.strip_prefix('.')?;
+    number.parse().ok().filter(|parsed: &u32| parsed.to_string() == number)
+}
+
 /// Whether `name` is `stem`, a dot and a number as this crate writes it.
 fn is_numbered(name: &str, stem: &str) -> bool {
     let number = name.strip_prefix(stem).and_then(|rest| rest.strip_prefix('.'));
@@ -176,6 +198,10 @@ pub fn kind(path: &str) -> Option<PathKind> {
         [FILES, name] if name.strip_suffix(".queue").is_some_and(|id| parse_id(id).is_some()) => Some(PathKind::Raw),
         [FILES, name] => (is_numbered(name, "pipe") || is_numbered(name, "unnamed")).then_some(PathKind::Raw),
         [name] if CONTAINER_ABSENT.contains(&name) || CONTAINER_FILES.contains(&name) => Some(PathKind::Lines),
+        [name] if parse_mount_tree(name).is_some() => Some(PathKind::Lines),
+        [name] if name.strip_suffix(".data").is_some_and(|tree| parse_mount_tree(tree).is_some()) => {
+            Some(PathKind::Raw)
+        }
         [name] if is_numbered(name, SYSV_SHM) || is_numbered(name, SYSV_MSG) => Some(PathKind::Raw),
         [name] => parse_id(name).map(|_| PathKind::Directory),
         [process, name] => {

@@ -14,6 +14,7 @@ pub mod ldt;
 pub mod locks;
 pub mod manifest;
 pub mod memory;
+pub mod mounts;
 pub mod parallel;
 pub mod process;
 pub mod seccomp;

@@ -56,7 +56,7 @@ pub fn differences(first: &Path, second: &Path) -> Vec<Difference> {
 /// The records of a file as one value.
 fn parse(path: &Path, bytes: &[u8]) -> Value {
     let name = path.file_name().map_or(String::new(), |name| name.to_string_lossy().into_owned());
-    if RAW.iter().any(|raw| name.starts_with(raw)) || name.ends_with(".queue") {
+    if RAW.iter().any(|raw| name.starts_with(raw)) || [".queue", ".data"].iter().any(|end| name.ends_with(end)) {
         return Value::String(String::from_utf8_lossy(bytes).into_owned());
     }
     let values: Vec<Value> = serde_json::Deserializer::from_slice(bytes)

@@ -51,6 +51,11 @@ fn bash_that_forks_and_sleeps() {
 }
 
 #[test]
+fn a_script_in_a_tmpfs_of_its_own() {
+    three_generations("/bin/bash", "scratch.sh", [Method::Cp, Method::Tar, Method::Cp]);
+}
+
+#[test]
 fn bash_pipeline_with_a_background_job() {
     three_generations("/bin/bash", "pipeline.sh", PLAIN);
 }

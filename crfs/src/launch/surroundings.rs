@@ -35,6 +35,10 @@ const BORN_INTO: [(NamespaceKind, CloneFlags); 5] = [
 ];
 /// What the child writes once its surroundings stand. A failure is a JSON object and starts otherwise.
 const READY: u8 = b'+';
+/// What it writes now and then before that, while something long goes on.
+const ALIVE: u8 = b'.';
+/// How often.
+const ALIVE_EVERY: Duration = Duration::from_secs(1);
 
 /// How a container's surroundings differ from the host's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -94,7 +98,8 @@ impl Newborn {
 
 /// Makes the first process of a container: in the cgroup from its first instruction, in a new time namespace and in new ones of every
 /// other kind that is not shared with the host (pid 1 in a new pid namespace), leader of its own session. The function returns when the surroundings stand, and the process goes on with `child`, which executes a program and returns only the
-/// error that kept it from that.
+/// error that kept it from that. Where it has mounts of its own, `furnish` adds to them before the function returns; it may take as long as
+/// it tells now and then that it goes on.
 ///
 /// Standard streams, descriptors, signal actions and masks are the caller's: `child` is free to set them. The working
 /// directory is the caller's by name, or `/` where there is no such directory.
@@ -107,6 +112,7 @@ pub fn clone_init(
     surroundings: &Surroundings,
     cgroup: BorrowedFd<'_>,
     clock_offsets: Option<ClockOffsets>,
+    furnish: impl FnOnce(&mut dyn FnMut()) -> Result<(), Failure>,
     child: impl FnOnce() -> std::io::Error,
 ) -> Result<Newborn, Failure> {
     let (report, mut child_report) = {
@@ -124,7 +130,7 @@ pub fn clone_init(
         ..CloneArgs::default()
     };
     let pid = match fork_into(&arguments).doing(|| "making the first process with clone3(2)")? {
-        Forked::Child => live(surroundings, &directory, &mut child_report, child),
+        Forked::Child => live(surroundings, &directory, &mut child_report, furnish, child),
         Forked::Parent { child, .. } => child,
     };
     drop(child_report);
@@ -139,8 +145,22 @@ pub fn clone_init(
 }
 
 /// The child's life until exec.
-fn live(surroundings: &Surroundings, directory: &Path, report: &mut File, child: impl FnOnce() -> std::io::Error) -> ! {
-    let failure = match enter(surroundings, directory) {
+fn live(
+    surroundings: &Surroundings,
+    directory: &Path,
+    report: &mut File,
+    furnish: impl FnOnce(&mut dyn FnMut()) -> Result<(), Failure>,
+    child: impl FnOnce() -> std::io::Error,
+) -> ! {
+    let mut told = Instant::now();
+    let mut alive = || {
+        if told.elapsed() >= ALIVE_EVERY {
+            told = Instant::now();
+            let _ = report.write_all(&[ALIVE]);
+        }
+    };
+    let entered = enter(surroundings, directory, || furnish(&mut alive));
+    let failure = match entered {
         Ok(()) => {
             // If nobody reads, the parent is gone and the exec is still right: the container was wanted.
             let _ = report.write_all(&[READY]);
@@ -161,7 +181,11 @@ fn live(surroundings: &Surroundings, directory: &Path, report: &mut File, child:
 }
 
 /// Sets up everything a container has of its own.
-fn enter(surroundings: &Surroundings, directory: &Path) -> Result<(), Failure> {
+fn enter(
+    surroundings: &Surroundings,
+    directory: &Path,
+    furnish: impl FnOnce() -> Result<(), Failure>,
+) -> Result<(), Failure> {
     setsid().doing(|| "setsid(2)")?;
     // Here and not by a flag of clone3(2): that takes the caller's cgroup for the namespace's root, not the one born into.
     if surroundings.has_own(NamespaceKind::Cgroup) {
@@ -175,6 +199,7 @@ fn enter(surroundings: &Surroundings, directory: &Path) -> Result<(), Failure> {
     }
     if surroundings.has_own(NamespaceKind::Mnt) {
         change_mounts(surroundings)?;
+        furnish()?;
     }
     if chdir(directory).is_err() {
         chdir("/").doing(|| "changing to /")?;
@@ -299,10 +324,15 @@ impl TimeNamespace {
 
 /// Waits for the child's word that its surroundings stand.
 fn wait_until_ready(report: &OwnedFd) -> Result<(), Failure> {
-    let end = Instant::now() + PATIENCE;
-    let mut first = [0u8];
-    wait_readable(report, end)?;
-    match nix::unistd::read(report, &mut first).doing(|| "reading the child's report")? {
+    let mut first = [ALIVE];
+    let mut read = 1;
+    let mut end = Instant::now() + PATIENCE;
+    while (read, first) == (1, [ALIVE]) {
+        end = Instant::now() + PATIENCE;
+        wait_readable(report, end)?;
+        read = nix::unistd::read(report, &mut first).doing(|| "reading the child's report")?;
+    }
+    match read {
         1 if first[0] == READY => Ok(()),
         1 => {
             let mut bytes = first.to_vec();

@@ -48,6 +48,8 @@ fn image(processes: &[(u32, u32, u32, u32)]) -> Image {
         sysv: SysV::default(),
         seccomp: vec![],
         ttys: BTreeMap::new(),
+        mounts: vec![],
+        trees: BTreeMap::new(),
     }
 }
 

@@ -3,10 +3,13 @@
 //! A copy of them would take as much memory again, and as long as reading it. A link of /proc leads to what a process holds: its
 //! owner stands still, and so does the content.
 
+use super::mount::MountPlace;
+use super::subject::living_thread;
 use crate::failure::{Doing, Failure};
 use crate::resource::proc::{Proc, Status};
 use image_format::files::FileKind;
 use image_format::memory::{Backing, Segment};
+use image_format::mounts::{MountKind, data_size};
 use image_format::{FileId, Image, Pid, layout};
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -19,9 +22,19 @@ pub struct Elsewhere {
     /// Its path in the image.
     pub path: String,
     /// Where its content is.
-    pub link: PathBuf,
+    pub place: ContentPlace,
     /// Bytes.
     pub size: u64,
+}
+
+/// Where the content of a raw file is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum ContentPlace {
+    /// What a link of /proc leads to.
+    Link(PathBuf),
+    /// The files of a mount, which the text file of the same name without `.data` lists.
+    Mount(MountPlace),
 }
 
 /// Finds what can be read through one of the processes, whose host pids `host` gives. Each once.
@@ -37,7 +50,7 @@ pub fn elsewhere(image: &Image, host: impl Fn(Pid) -> Option<i32>) -> Result<Vec
             Some(Holder::Mapping(host, address)) => mapped_at(host, address).doing(|| format!("{path}: finding it"))?,
             None => continue,
         };
-        found.push(Elsewhere { path, link, size: file.size });
+        found.push(Elsewhere { path, place: ContentPlace::Link(link), size: file.size });
     }
     for segment in &image.sysv.segments {
         let attached = image.processes.iter().find_map(|(&pid, process)| {
@@ -50,8 +63,15 @@ pub fn elsewhere(image: &Image, host: impl Fn(Pid) -> Option<i32>) -> Result<Vec
         if let Some((host, address)) = attached {
             let path = layout::segment_data(segment.id);
             let link = mapped_at(host, address).doing(|| format!("{path}: finding it"))?;
-            found.push(Elsewhere { path, link, size: segment.size });
+            found.push(Elsewhere { path, place: ContentPlace::Link(link), size: segment.size });
         }
+    }
+    // All processes see the same mounts.
+    let first = image.processes.keys().find_map(|&pid| host(pid)).map(living_thread);
+    for mount in image.mounts.iter().filter(|mount| matches!(mount.kind, MountKind::Tmpfs(_))) {
+        let (Some(host), Some(tree)) = (first, image.trees.get(&mount.number)) else { continue };
+        let place = ContentPlace::Mount(MountPlace { host, path: mount.path.clone() });
+        found.push(Elsewhere { path: layout::mount_data(mount.number), place, size: data_size(tree) });
     }
     Ok(found)
 }

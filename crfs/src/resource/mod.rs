@@ -22,6 +22,7 @@ pub mod login_uid;
 mod loopback;
 pub mod memory;
 pub mod memory_policy;
+pub mod mount;
 pub mod owner;
 mod path_only;
 pub mod pidfd;

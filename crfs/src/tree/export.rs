@@ -1,12 +1,14 @@
 //! The tree of one freeze by paths, for whoever reads it without the mount.
 
 use super::frozen::{Content, Frozen, Inherited, TOP};
+use super::outside::Outside;
 use crate::failure::{Failure, Kind};
 use crate::registry::{Container, Record};
 use image_format::memory::sums_size;
 use nix::errno::Errno;
-use std::collections::BTreeMap;
-use std::os::unix::fs::FileExt;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// A frozen container's files.
 #[derive(Debug)]
@@ -14,6 +16,8 @@ pub struct FrozenTree {
     frozen: Frozen,
     /// The node of each path.
     paths: BTreeMap<String, u32>,
+    /// Opened once: the files of a mount may be many.
+    outside: Mutex<HashMap<u32, Arc<Outside>>>,
 }
 
 impl FrozenTree {
@@ -24,7 +28,11 @@ impl FrozenTree {
     pub fn open(container: &Container, record: &Record) -> Result<Self, Failure> {
         let frozen = Frozen::load(container, record, record.generation, Inherited::default())?;
         let paths = frozen.paths().filter(|(index, _)| *index != TOP);
-        Ok(FrozenTree { paths: paths.map(|(index, path)| (path.to_owned(), index)).collect(), frozen })
+        Ok(FrozenTree {
+            paths: paths.map(|(index, path)| (path.to_owned(), index)).collect(),
+            frozen,
+            outside: Mutex::default(),
+        })
     }
 
     /// Every path, sorted, with the bytes of a file and None for a directory.
@@ -60,6 +68,14 @@ impl FrozenTree {
         })
     }
 
+    fn outside(&self, index: u32) -> Result<Arc<Outside>, Errno> {
+        let mut opened = self.outside.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(match opened.entry(index) {
+            Entry::Occupied(known) => Arc::clone(known.get()),
+            Entry::Vacant(new) => Arc::clone(new.insert(Arc::new(self.frozen.elsewhere(index)?))),
+        })
+    }
+
     fn read_node(&self, index: u32, offset: u64, buffer: &mut [u8]) -> Result<(), Errno> {
         let copy = |bytes: Vec<u8>, buffer: &mut [u8]| {
             if bytes.len() != buffer.len() {
@@ -75,8 +91,7 @@ impl FrozenTree {
                 copy(self.frozen.read_text(index, offset, buffer.len())?, buffer)
             }
             Content::Elsewhere { .. } => {
-                let read = self.frozen.elsewhere(index)?.read_exact_at(buffer, offset);
-                read.map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))?;
+                self.outside(index)?.read_exact_at(buffer, offset)?;
                 self.frozen.witness.check_all()
             }
             Content::Pages(pid) => self.frozen.source(pid)?.read(offset, buffer),

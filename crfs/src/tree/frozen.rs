@@ -2,19 +2,21 @@
 
 use super::attr::{Attr, Changes};
 use super::id::{ImageNode, Place};
+use super::outside::Outside;
 use super::pages::{PageIndex, PageSource, Sums};
 use super::witness::Witness;
 use crate::captured::{Captured, Entry};
 use crate::failure::{Doing, Failure, Kind};
 use crate::registry::{Container, Record};
-use crate::resource::contents::Elsewhere;
+use crate::resource::contents::{ContentPlace, Elsewhere};
+use crate::resource::mount;
 use image_format::manifest::{Manifest, PathKind};
 use image_format::memory::{Segment, Source, sums_size};
+use image_format::mounts::TreeEntry;
 use image_format::{Pid, layout, parse_lines, parse_object};
 use nix::errno::Errno;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::SystemTime;
 
@@ -45,7 +47,7 @@ pub(super) struct Frozen {
     set: Mutex<HashMap<u32, Changes>>,
     processes: HashMap<Pid, Memory>,
     /// Where the content of each [`Content::Elsewhere`] is, by its path.
-    links: HashMap<String, PathBuf>,
+    places: HashMap<String, ContentPlace>,
 }
 
 /// A file or directory of the image.
@@ -141,10 +143,10 @@ impl Frozen {
             };
             contents.insert(path.to_owned(), content);
         }
-        let mut links = HashMap::new();
-        for Elsewhere { path, link, size } in live.contents {
+        let mut places = HashMap::new();
+        for Elsewhere { path, place, size } in live.contents {
             contents.insert(path.clone(), Content::Elsewhere { size });
-            links.insert(path, link);
+            places.insert(path, place);
         }
         let nodes = number(contents, &inherited.indices);
         Ok(Frozen {
@@ -156,7 +158,7 @@ impl Frozen {
             nodes,
             set: Mutex::new(inherited.set),
             processes,
-            links,
+            places,
         })
     }
 
@@ -230,9 +232,17 @@ impl Frozen {
     }
 
     /// Opens what a raw file is read from.
-    pub(super) fn elsewhere(&self, index: u32) -> Result<File, Errno> {
-        let link = self.links.get(&self.node(index)?.path).ok_or(Errno::ESTALE)?;
-        let opened = File::open(link);
+    pub(super) fn elsewhere(&self, index: u32) -> Result<Outside, Errno> {
+        let path = &self.node(index)?.path;
+        let opened = match self.places.get(path).ok_or(Errno::ESTALE)? {
+            ContentPlace::Link(link) => File::open(link).map(Outside::File),
+            ContentPlace::Mount(place) => {
+                let listing = path.strip_suffix(".data").unwrap_or(path);
+                let listing = self.image.read(listing).map_err(|_| Errno::ESTALE)?;
+                let tree: Vec<TreeEntry> = parse_lines(&listing).map_err(|_| Errno::ESTALE)?;
+                mount::Contents::open(place, &tree).map(Outside::Mount)
+            }
+        };
         // Gone with the task that held it.
         opened.map_err(|error| {
             self.witness.check_all().err().unwrap_or(Errno::from_raw(error.raw_os_error().unwrap_or(0)))

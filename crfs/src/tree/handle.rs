@@ -5,6 +5,7 @@ use super::events::Watcher;
 use super::frozen::Frozen;
 use super::incoming::Incoming;
 use super::look::Listed;
+use super::outside::Outside;
 use super::pages::PageSource;
 use image_format::Pid;
 use nix::errno::Errno;
@@ -87,7 +88,7 @@ pub(super) struct Text {
 /// A raw file of a frozen tree that is read from what a task holds.
 #[derive(Debug)]
 pub(super) struct Elsewhere {
-    pub(super) file: File,
+    pub(super) content: Outside,
     pub(super) tree: Arc<Frozen>,
     /// Bytes it had at the freeze.
     pub(super) size: u64,

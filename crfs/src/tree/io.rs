@@ -179,8 +179,8 @@ impl Inner {
             }
             NodeContent::Sums(pid) => (Handle::Sums(tree.source(pid)?), Content::Direct),
             NodeContent::Elsewhere { size } => {
-                let file = tree.elsewhere(index)?;
-                (Handle::Elsewhere(Arc::new(Elsewhere { file, tree: Arc::clone(tree), size })), Content::Direct)
+                let content = tree.elsewhere(index)?;
+                (Handle::Elsewhere(Arc::new(Elsewhere { content, tree: Arc::clone(tree), size })), Content::Direct)
             }
         };
         // Files of no process stand for all of them.
@@ -288,7 +288,8 @@ fn read_text(text: &Text, offset: u64, size: usize) -> Result<Vec<u8>, Errno> {
 /// Reads what a task holds; what it has beyond the size at the freeze (the rest of its last page) is not the file's.
 fn read_elsewhere(held: &Elsewhere, offset: u64, size: usize) -> Result<Vec<u8>, Errno> {
     let left = held.size.saturating_sub(offset);
-    let bytes = read_file(&held.file, offset, size.min(usize::try_from(left).unwrap_or(usize::MAX)))?;
+    let mut bytes = vec![0; size.min(usize::try_from(left).unwrap_or(usize::MAX))];
+    held.content.read_exact_at(&mut bytes, offset)?;
     held.tree.witness.check_all()?;
     Ok(bytes)
 }

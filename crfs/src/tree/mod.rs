@@ -34,6 +34,7 @@ mod incoming;
 mod io;
 mod look;
 mod operations;
+mod outside;
 mod pages;
 mod slots;
 mod staging;

@@ -50,10 +50,11 @@ pub(super) fn is_allowed(path: &str, directory: bool) -> bool {
     }
 }
 
-/// Whether a file is page contents, shared memory or a file of the image's own, which may be as large as memory, or becomes that by a rename.
+/// Whether a file is page contents, shared memory, the files of a tmpfs or a file of the image's own, which may be as large as memory, or becomes that by a rename.
 pub(super) fn is_bulk(path: &str) -> bool {
     const BULK: [&str; 3] = [layout::MEM_PAGES, "sysv.shm.", "unnamed."];
-    path.rsplit('/').next().is_some_and(|name| BULK.iter().any(|bulk| name.contains(bulk)))
+    let mounted = |name: &str| name.contains("mounts.") && name.contains(".data");
+    path.rsplit('/').next().is_some_and(|name| mounted(name) || BULK.iter().any(|bulk| name.contains(bulk)))
 }
 
 /// Whether a text file is whole. One that is malformed counts as whole, so that the build says what is wrong with it; only

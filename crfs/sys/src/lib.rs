@@ -21,6 +21,7 @@ pub mod ldt;
 pub mod limits;
 pub mod lock;
 pub mod memory;
+pub mod mount;
 pub mod mqueue;
 pub mod namespaces;
 pub mod owner;

@@ -67,7 +67,7 @@ if os.fork() == 0:
 if os.fork() == 0:
     libc.unshare(0x04000000)  # another uts namespace
     libc.pause()
-libc.mount(b'none', b'/mnt', b'tmpfs', 0, None)
+libc.mount(b'none', b'/mnt', b'ramfs', 0, None)
 ready()
 n = 0
 while True:
@@ -80,7 +80,7 @@ const SEEN_FROM_OUTSIDE: [(&str, &str); 4] = [
     ("0x00000001/0x00000001/timers", "POSIX timer (id 0) on clock -8"),
     ("/attr", "has its descriptor table in common with task"),
     ("/attr", "kind uts"),
-    ("manifest", "mounted on /mnt"),
+    ("manifest", "ramfs is mounted on /mnt"),
 ];
 
 const SEEN_FROZEN: [(&str, &str); 4] = [

@@ -9,6 +9,7 @@ mod descriptors;
 mod locks;
 mod manifest;
 mod memory;
+mod mounts;
 mod owners;
 mod pages;
 mod paths;
@@ -60,6 +61,7 @@ pub fn image(image: &Image, sizes: &dyn Fn(&str) -> Option<u64>) -> Vec<ImageErr
     sysv::check(image, &mut findings);
     tty::check(image, &mut findings);
     locks::check(image, &mut findings);
+    mounts::check(image, &mut findings);
     unnamed::check(image, &mut findings);
     memory::objects(&image.processes, &mut findings);
     pages::sources(&image.processes, &mut findings);

@@ -7,6 +7,7 @@ use image_format::ldt::*;
 use image_format::locks::*;
 use image_format::manifest::*;
 use image_format::memory::*;
+use image_format::mounts::*;
 use image_format::process::*;
 use image_format::seccomp::*;
 use image_format::signal::*;
@@ -138,6 +139,7 @@ impl<T: Arbitrary + Ord> Arbitrary for BTreeSet<T> {
 wrappers! {
     Pid, FileId, Address, Hex, Octal, Blob, Fixed, SignalSet,
     OpenFlags, Seals, Protection, SegmentFlags, AltStackFlags, ActionFlags, SecureBits, SeccompFlags, Mdwe, LockFuture, LdtFlags,
+    MountFlags,
 }
 
 choices! {
@@ -153,6 +155,9 @@ choices! {
     UnixName [] [Abstract, Path, Accepted, FormerPath, FormerAbstract]
     UnixLink [Unconnected] [Listening, Connected, Closed]
     InetLink [Unconnected, Ended] [Listening, Directed, Connected]
+    MountKind [Host] [Tmpfs, Bind, Fresh]
+    Master [Host] [Peers]
+    Node [Directory, Fifo, Socket] [File, Symlink, Link, CharacterDevice, BlockDevice]
     LockKind [Flock, Posix, Ofd, Lease] []
     PathKind [Directory, Object, Lines, Raw] []
     NamespaceKind [Cgroup, Ipc, Mnt, Net, Pid, Uts] []
@@ -292,5 +297,15 @@ records! {
     ThreadImage { attr, fds, mask, altstack, pending, fpu, frame, timers, tls, zombies }
     ProcessImage { process, attr, fds, ldt, segments, actions, pending, semadj, threads }
     SeccompFilter { filter, after, flags, program }
-    Image { manifest, processes, files, stdios, locks, unnamed, seccomp, sysv, ttys }
+    Mount { number, path, kind, flags, propagation }
+    FileSystem { source, options, read_only }
+    FreshMount { file_system, options }
+    BindMount { source }
+    Propagation { peers, master, unbindable }
+    TreeEntry { path, node, mode, uid, gid, modified, xattrs }
+    FileContent { size, parts }
+    FilePart { offset, length }
+    DeviceNumber { major, minor }
+    ExtendedAttribute { name, value }
+    Image { manifest, processes, files, stdios, locks, unnamed, seccomp, sysv, ttys, mounts, trees }
 }

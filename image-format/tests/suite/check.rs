@@ -62,7 +62,7 @@ fn manifest_paths() {
         (&|p| p.insert(0, p[0].clone()), "\"0x00000001\" is listed twice"),
         (&|p| p.swap(3, 4), "\"0x00000001/0x00000001/signal\" is not in its sorted place"),
         (
-            &|p| p.insert(at(p, "seccomp"), entry("manifest", PathKind::Object, None)),
+            &|p| p.insert(at(p, "mounts"), entry("manifest", PathKind::Object, None)),
             "\"manifest\" is no path of an image",
         ),
         (
@@ -161,6 +161,8 @@ fn manifest_fields() {
         ),
         (
             |i| {
+                i.mounts.clear();
+                i.trees.clear();
                 i.manifest.container.root = Some("/srv".into());
                 i.manifest.container.host_namespaces.insert(NamespaceKind::Mnt);
             },

@@ -5,6 +5,7 @@ mod arbitrary;
 mod check;
 mod check_files;
 mod check_memory;
+mod check_mounts;
 mod check_sockets;
 mod check_sysv;
 mod check_threads;

@@ -1,13 +1,13 @@
 //! The container as a whole: its clocks and names, the kernel and CPU it ran on, and what its namespaces hold.
 //!
-//! - **What:** what `manifest` says beside the list of paths; and mounts, sockets without owner and POSIX message
+//! - **What:** what `manifest` says beside the list of paths; and sockets without owner and POSIX message
 //!   queues, which belong to namespaces and to no process.
 //! - **Where:** `struct nsproxy` and the namespaces it points to (`include/linux/nsproxy.h`, v6.18).
-//! - **Read:** /proc/PID/mountinfo, /proc/PID/net, /proc/PID/timens_offsets; uts and ipc by joining them for a moment
+//! - **Read:** /proc/PID/net, /proc/PID/timens_offsets; uts and ipc by joining them for a moment
 //!   (`setns` in the worker, never in a task of the container).
 //! - **Made again:** by launching a fresh first process with the same surroundings, which is why whatever a fresh one would not
 //!   have is refused.
-//! - **Refused:** nested namespaces, mounts made inside, POSIX message queues, orphaned sockets, network
+//! - **Refused:** nested namespaces, POSIX message queues, orphaned sockets, network
 //!   interfaces beside `lo`, cgroups inside the container's.
 
 mod cpu;
@@ -17,7 +17,6 @@ pub(super) mod inside;
 mod ipc;
 mod manifest;
 mod moment;
-mod mounts;
 mod namespaces;
 mod network;
 mod place;
@@ -42,7 +41,7 @@ pub fn survey(record: &Record, subjects: &Subjects, proc: &mut Proc, findings: &
     cgroups(record, findings)?;
     namespaces::survey(record, subjects, proc, findings)?;
     if !record.shares(NamespaceKind::Mnt) {
-        mounts::survey(record, subjects.init, proc, findings)?;
+        super::mount::survey(record, subjects.init, proc, findings)?;
     }
     if !record.shares(NamespaceKind::Net) {
         network::survey(subjects.init, proc, findings)?;

@@ -19,6 +19,7 @@ use crate::operation::start_time;
 use crate::plan::{self, Home};
 use crate::registry::{Container, Init, Registry};
 use crate::resource::container::{home as container_home, restore as container_restore};
+use crate::resource::mount::restore as mount;
 use builder::Builder;
 use crfs_sys::HostPid;
 use crfs_tracee::stub;
@@ -68,12 +69,13 @@ fn build(
     cgroup.create()?;
     let (live, console) = made_or_gone(&cgroup, || {
         let link = link_to_worker(&plan)?;
-        let init = first_process(image, &home, &cgroup, &link)?;
+        let init = first_process(image, from, &home, &cgroup, &link)?;
         note_stub_init(&container, &home, init)?;
         laps.lap("surroundings");
         let builder = Builder::new(&container, from, &copy, &plan, init, notes)?;
         laps.lap("open");
         let mut built = builder.run(notes, laps)?;
+        mount::settle_times(image, init.raw())?;
         cgroup.freeze(FREEZE_DEADLINE)?;
         let console = built.take_console();
         let live = built.let_go()?;
@@ -156,7 +158,7 @@ struct Link {
 }
 
 /// The container's first process, or the stub that clones it, in its new surroundings, at the stub's first instructions.
-fn first_process(image: &Image, home: &Home, cgroup: &Cgroup, link: &Link) -> Result<HostPid, Failure> {
+fn first_process(image: &Image, from: &Path, home: &Home, cgroup: &Cgroup, link: &Link) -> Result<HostPid, Failure> {
     let manifest = &image.manifest;
     let mut host_namespaces = manifest.container.host_namespaces.clone();
     if *home == Home::Stub {
@@ -177,8 +179,14 @@ fn first_process(image: &Image, home: &Home, cgroup: &Cgroup, link: &Link) -> Re
     };
     let program = stub::memfd().doing(|| "making the stub")?;
     let directory = cgroup.open()?;
-    let newborn =
-        clone_init(&surroundings, std::os::fd::AsFd::as_fd(&directory), Some(offsets), || become_stub(link, &program))?;
+    let furniture = mount::Furniture::open(image, from)?;
+    let newborn = clone_init(
+        &surroundings,
+        std::os::fd::AsFd::as_fd(&directory),
+        Some(offsets),
+        |alive| furniture.mount_all(alive),
+        || become_stub(link, &program),
+    )?;
     let pid = newborn.wait_for_exec()?;
     Ok(HostPid::from(pid))
 }

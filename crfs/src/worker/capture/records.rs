@@ -10,7 +10,9 @@ use crate::resource::process::Sharing;
 use crate::resource::subject::{Process, Subjects, Thread};
 use crate::resource::sysv::{self, Contents};
 use crate::resource::unnamed::Unnamed;
-use crate::resource::{Findings, job_control, ldt, memory, process, registers, security, signal, thread, tty, zombie};
+use crate::resource::{
+    Findings, job_control, ldt, memory, mount, process, registers, security, signal, thread, tty, zombie,
+};
 use crate::worker::laps::Laps;
 use crfs_tracee::{Stopped, Tracee};
 use image_format::manifest::NamespaceKind;
@@ -126,11 +128,29 @@ pub(super) fn read(
     contents.extend(sockets.into_iter().map(|(id, bytes)| (layout::socket_data(id), bytes)));
     contents.extend(pipes.into_iter().map(|(pipe, bytes)| (layout::pipe_data(pipe), bytes)));
     laps.lap("ipc");
+    let own_mounts = !job.record.shares(NamespaceKind::Mnt);
+    let mount::Mounts { mounts, trees } = if own_mounts {
+        mount::capture(&job.record, subjects.init, &mut job.proc, findings)?
+    } else {
+        Default::default()
+    };
+    laps.lap("mounts");
     let host = |pid: Pid| ids.iter().find(|(known, _)| *known == pid).map(|(_, host)| *host);
     let manifest = manifest(&job.record, environment, &processes, host)?;
     let seccomp = std::mem::take(&mut job.filters).into_lines();
-    let mut image =
-        Image { manifest, processes, files, stdios, locks, unnamed: unnamed.into_records(), sysv, seccomp, ttys };
+    let mut image = Image {
+        manifest,
+        processes,
+        files,
+        stdios,
+        locks,
+        unnamed: unnamed.into_records(),
+        sysv,
+        seccomp,
+        ttys,
+        mounts,
+        trees,
+    };
     sysv::report_attachments(&image, findings);
     image.manifest.paths = image.paths();
     job.kernel.report(findings);

@@ -1,0 +1,29 @@
+//! The container's own mounts: what its programs mounted, and what they changed of the host's mounts that a container is given.
+//!
+//! **What it is.** A mount shows a part of a file system at a place, with attributes and peers of its own. Of the file systems a tmpfs
+//! lives with its mounts: its files are nowhere else, so the image has them.
+//!
+//! **Where the kernel keeps it.** `struct mount` and `struct mnt_namespace` (`fs/mount.h`), tmpfs in `mm/shmem.c`:
+//! <https://elixir.bootlin.com/linux/v6.18/source/fs/namespace.c>.
+//!
+//! **How it is read.** /proc/PID/mountinfo, compared with the host's. A tmpfs is read through a copy of its mount that is attached
+//! nowhere (open_tree(2)), which also shows what is hidden below other mounts. The freeze lists the files; whoever copies reads their
+//! contents.
+//!
+//! **How it is made again.** In order, by the first process in its new mount namespace, before anything opens a path: so a pid or ipc
+//! namespace that a file system shows is the container's, and the memory of a tmpfs is charged to it. All are made private and get
+//! their peers when the last one stands, since a mount under a shared one would appear among all its peers.
+//!
+//! **What is refused.** File systems that are neither in memory nor made by options alone; mounts that are hidden by others; bind
+//! mounts of what no path leads to any more.
+
+mod capture;
+mod contents;
+mod fill;
+mod own;
+pub mod restore;
+mod tree;
+
+pub use capture::{Mounts, capture};
+pub use contents::{Contents, MountPlace};
+pub(super) use own::survey;

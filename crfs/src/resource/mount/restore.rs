@@ -1,0 +1,211 @@
+//! From the records to mounts, in the first process of a new container.
+
+use super::contents::MountPlace;
+use super::fill::{fill, set_time};
+use crate::failure::{Doing, Failure, Kind};
+use image_format::layout::{self, MOUNTS};
+use image_format::mounts::{FileSystem, Master, Mount, MountFlags, MountKind, Node};
+use image_format::{Bytes, Image};
+use nix::fcntl::OFlag;
+use nix::mount::{MsFlags, mount};
+use nix::sys::stat::Mode;
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::ErrorKind;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+const NONE: Option<&str> = None;
+
+/// What is to be mounted, with the directory that has the contents: opened while its path still leads there.
+#[derive(Debug)]
+pub struct Furniture<'a> {
+    image: &'a Image,
+    staging: File,
+}
+
+impl<'a> Furniture<'a> {
+    /// Opens the directory.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn open(image: &'a Image, staging: &Path) -> Result<Self, Failure> {
+        let flags = libc::O_PATH | libc::O_DIRECTORY;
+        let opened = File::options().read(true).custom_flags(flags).open(staging);
+        Ok(Furniture { image, staging: opened.doing(|| format!("{}: opening", staging.display()))? })
+    }
+
+    /// Mounts everything, in a mount namespace of the caller's own in which nothing is opened yet. `alive` is told now and then that
+    /// it goes on. The caller's working directory is another afterwards.
+    ///
+    /// # Errors
+    /// [`Kind::Incompatible`] with the line of `mounts` or `mounts.N` at which this host refuses.
+    pub fn mount_all(&self, alive: &mut dyn FnMut()) -> Result<(), Failure> {
+        for record in &self.image.mounts {
+            let made = self.make(record, alive);
+            made.map_err(|failure| incompatible(failure, record))?;
+        }
+        relate(&self.image.mounts)
+    }
+
+    fn make(&self, record: &Mount, alive: &mut dyn FnMut()) -> Result<(), Failure> {
+        let path = path(&record.path);
+        match &record.kind {
+            MountKind::Host => {}
+            MountKind::Bind(bind) => {
+                let source = self::path(&bind.source);
+                mount(Some(source), path, NONE, MsFlags::MS_BIND, NONE)
+                    .doing(|| format!("binding {}", source.display()))?;
+            }
+            MountKind::Tmpfs(system) => {
+                new_file_system("tmpfs", system, path)?;
+                self.fill(record, alive)?;
+                protect(system, path)?;
+            }
+            MountKind::Fresh(fresh) => {
+                new_file_system(&fresh.file_system, &fresh.options, path)?;
+                protect(&fresh.options, path)?;
+            }
+        }
+        // What is bound from a mount of the host's goes on to receive from there.
+        if record.kind != MountKind::Host && record.propagation.master != Some(Master::Host) {
+            mount(NONE, path, NONE, MsFlags::MS_PRIVATE, NONE).doing(|| "making it private")?;
+        }
+        let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | attributes(record.flags);
+        mount(NONE, path, NONE, flags, NONE).doing(|| "setting its flags")
+    }
+
+    fn fill(&self, record: &Mount, alive: &mut dyn FnMut()) -> Result<(), Failure> {
+        let tree = self.image.trees.get(&record.number).map_or(&[][..], Vec::as_slice);
+        let top: OwnedFd = File::options()
+            .read(true)
+            .custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW)
+            .open(path(&record.path))
+            .doing(|| "opening it")?
+            .into();
+        let name = layout::mount_data(record.number);
+        let data = nix::fcntl::openat(&self.staging, name.as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
+        let mut data = File::from(data.doing(|| format!("{name}: opening"))?);
+        fill(top.as_fd(), tree, &mut data, alive).map_err(|(index, error)| {
+            let path = tree.get(index).map(|entry| entry.path.escaped()).unwrap_or_default();
+            let place = format!("{}: line {}: {path}", layout::mount_tree(record.number), index + 1);
+            Failure::from_error(&error).within(place)
+        })
+    }
+}
+
+/// Sets the times of directories and sockets again, which change while sockets are bound and files without a name are made. `host` is a
+/// process that sees the mounts.
+///
+/// # Errors
+/// When the process is gone, or a time cannot be set.
+pub fn settle_times(image: &Image, host: i32) -> Result<(), Failure> {
+    for record in image.mounts.iter().filter(|record| matches!(record.kind, MountKind::Tmpfs(_))) {
+        let tree = image.trees.get(&record.number).map_or(&[][..], Vec::as_slice);
+        let object = || layout::mount_tree(record.number);
+        let top = MountPlace { host, path: record.path.clone() }.copy().doing(object)?;
+        let base = PathBuf::from(format!("/proc/self/fd/{}", top.as_raw_fd()));
+        for entry in tree.iter().filter(|entry| matches!(entry.node, Node::Directory | Node::Socket)) {
+            match set_time(&base.join(self::path(&entry.path)), entry.modified) {
+                // Nothing has been made in what is read-only.
+                Err(error) if error.kind() == ErrorKind::ReadOnlyFilesystem => break,
+                set => set.doing(object)?,
+            }
+        }
+    }
+    Ok(())
+}
+
+fn path(path: &Bytes) -> &Path {
+    Path::new(OsStr::from_bytes(&path.0))
+}
+
+fn incompatible(failure: Failure, record: &Mount) -> Failure {
+    let failure = failure.within(format!("{MOUNTS}: line {}: {}", record.number, record.path));
+    Failure { kind: Kind::Incompatible, ..failure }
+}
+
+fn new_file_system(kind: &str, system: &FileSystem, path: &Path) -> Result<(), Failure> {
+    let (source, options) = (self::path(&system.source), self::path(&system.options));
+    mount(Some(source), path, Some(kind), MsFlags::empty(), Some(options)).doing(|| format!("mounting {kind}"))
+}
+
+/// Makes a file system read-only that was, now that it holds everything.
+fn protect(system: &FileSystem, path: &Path) -> Result<(), Failure> {
+    if !system.read_only {
+        return Ok(());
+    }
+    let flags = MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+    mount(NONE, path, NONE, flags, NONE).doing(|| "making its file system read-only")
+}
+
+/// As mount(2) takes them: without a word about access times it would leave them or choose relatime.
+fn attributes(flags: MountFlags) -> MsFlags {
+    let bits = MsFlags::from_bits_retain(flags.0);
+    if bits.intersects(MsFlags::MS_NOATIME | MsFlags::MS_RELATIME) { bits } else { bits | MsFlags::MS_STRICTATIME }
+}
+
+/// Gives every mount its peers and its master. A group begins with the first of its mounts; one that is a slave comes after its master.
+fn relate(records: &[Mount]) -> Result<(), Failure> {
+    let mut groups: BTreeMap<u32, &Path> = BTreeMap::new();
+    let mut left: Vec<&Mount> = records.iter().collect();
+    while !left.is_empty() {
+        let before = left.len();
+        let mut waiting = Vec::new();
+        for record in left {
+            let master = match record.propagation.master {
+                Some(Master::Peers(group)) => match groups.get(&group) {
+                    None => {
+                        waiting.push(record);
+                        continue;
+                    }
+                    found => found.copied(),
+                },
+                _ => None,
+            };
+            let peers = record.propagation.peers;
+            let first = peers.and_then(|group| groups.get(&group)).copied();
+            share(record, first, master).map_err(|failure| incompatible(failure, record))?;
+            if let Some(group) = peers {
+                groups.entry(group).or_insert(path(&record.path));
+            }
+        }
+        left = waiting;
+        if left.len() == before {
+            let reason = format!("{MOUNTS}: line {}: propagation: masters in a circle", left[0].number);
+            return Err(Failure::new(Kind::BadImage, reason));
+        }
+    }
+    Ok(())
+}
+
+/// `first` is a mount of its group that stands, `master` one of the group that it receives from.
+fn share(record: &Mount, first: Option<&Path>, master: Option<&Path>) -> Result<(), Failure> {
+    let path = path(&record.path);
+    let change = |flags: MsFlags| mount(NONE, path, NONE, flags, NONE).doing(|| "setting its propagation");
+    let join = |from: &Path| {
+        crfs_sys::mount::join_peers(from, path).doing(|| format!("making it a peer of {}", from.display()))
+    };
+    let propagation = record.propagation;
+    let cut_off = record.kind == MountKind::Host && propagation.master != Some(Master::Host);
+    if cut_off || first.is_some() || master.is_some() {
+        change(MsFlags::MS_PRIVATE)?;
+    }
+    if let Some(first) = first {
+        return join(first);
+    }
+    if let Some(master) = master {
+        join(master)?;
+        change(MsFlags::MS_SLAVE)?;
+    }
+    if propagation.peers.is_some() {
+        change(MsFlags::MS_SHARED)?;
+    }
+    if propagation.unbindable {
+        change(MsFlags::MS_UNBINDABLE)?;
+    }
+    Ok(())
+}

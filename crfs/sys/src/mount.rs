@@ -1,0 +1,43 @@
+//! Mounts by descriptors, which nix does not cover.
+//!
+//! Source: open_tree(2), move_mount(2); `include/uapi/linux/mount.h`, `fs/namespace.c`, v6.18.
+
+use std::ffi::CString;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use nix::Result;
+use nix::errno::Errno;
+
+const MOVE_MOUNT_SET_GROUP: u32 = 0x100;
+
+/// A private copy of the mount at a path below `directory`, attached nowhere and without what is mounted on it. It is gone with its
+/// last descriptor. `EINVAL`: the mount belongs to another mount namespace than the caller's.
+pub fn detached_copy(directory: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)?;
+    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC;
+    // SAFETY: a string that ends in NUL.
+    let fd = unsafe { libc::syscall(libc::SYS_open_tree, directory.as_raw_fd(), path.as_ptr(), flags) };
+    let fd = RawFd::try_from(Errno::result(fd)?).map_err(|_| Errno::EOVERFLOW)?;
+    // SAFETY: the kernel just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Makes the private mount `to` a peer of the mount `from`, and a slave of the same master. `EINVAL`: it shows what `from` does not.
+pub fn join_peers(from: &Path, to: &Path) -> Result<()> {
+    let path = |path: &Path| CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL);
+    let (from, to) = (path(from)?, path(to)?);
+    // SAFETY: two strings that end in NUL.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            libc::AT_FDCWD,
+            from.as_ptr(),
+            libc::AT_FDCWD,
+            to.as_ptr(),
+            MOVE_MOUNT_SET_GROUP,
+        )
+    };
+    Errno::result(result).map(drop)
+}
