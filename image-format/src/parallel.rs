@@ -7,14 +7,15 @@ const FEWEST: usize = 32;
 
 /// What `work` makes of each item, in their order. Many items are shared among as many threads as there are processors.
 pub fn map<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
-    let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
-    let share = items.len().div_ceil(processors).max(FEWEST);
     let of = |share: &[T]| share.iter().map(&work).collect::<Vec<R>>();
-    if items.len() <= share {
+    if items.len() <= FEWEST {
+        // Asking how many processors there are takes longer than a few items.
         return of(items);
     }
+    let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let share = items.len().div_ceil(processors).max(FEWEST);
     std::thread::scope(|scope| {
-        let (own, others) = items.split_at(share);
+        let (own, others) = items.split_at(share.min(items.len()));
         let others: Vec<_> = others.chunks(share).map(|share| scope.spawn(move || of(share))).collect();
         let mut results = of(own);
         for other in others {

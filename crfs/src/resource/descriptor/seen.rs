@@ -14,7 +14,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// A descriptor of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -40,27 +40,40 @@ impl Holder {
 /// what is asked there.
 #[derive(Debug)]
 pub(crate) struct Process {
-    /// /proc/PID/fd
-    fd: File,
-    /// /proc/PID/fdinfo
-    fdinfo: File,
-    pidfd: OwnedFd,
+    host: i32,
+    /// /proc/PID
+    directory: File,
+    pidfd: OnceLock<OwnedFd>,
 }
 
 impl Process {
-    /// By its number, or that of a thread of it, on the host. `ENOENT`, `ESRCH`: it is gone.
+    /// By its number, or that of a thread of it, on the host. `ENOENT`: it is gone.
     pub(crate) fn open(host: i32) -> io::Result<Self> {
-        let directory = |name| {
-            let flags = libc::O_PATH | libc::O_DIRECTORY;
-            File::options().read(true).custom_flags(flags).open(format!("/proc/{host}/{name}"))
+        let flags = libc::O_PATH | libc::O_DIRECTORY;
+        let directory = File::options().read(true).custom_flags(flags).open(format!("/proc/{host}"))?;
+        Ok(Process { host, directory, pidfd: OnceLock::new() })
+    }
+
+    fn file(&self, name: &str, fd: RawFd, flags: OFlag) -> nix::Result<File> {
+        let path = format!("{name}/{fd}");
+        Ok(openat(&self.directory, path.as_str(), flags | OFlag::O_CLOEXEC, Mode::empty())?.into())
+    }
+
+    /// A duplicate of a descriptor in this process.
+    fn duplicate(&self, fd: RawFd) -> nix::Result<OwnedFd> {
+        let pidfd = match self.pidfd.get() {
+            Some(pidfd) => pidfd,
+            None => {
+                let opened = crfs_sys::pidfd::open_any(nix::unistd::Pid::from_raw(self.host))?;
+                self.pidfd.get_or_init(|| opened)
+            }
         };
-        let pidfd = crfs_sys::pidfd::open_any(nix::unistd::Pid::from_raw(host))?;
-        Ok(Process { fd: directory("fd")?, fdinfo: directory("fdinfo")?, pidfd })
+        crfs_sys::pidfd::getfd(pidfd.as_fd(), fd)
     }
 
     /// The fdinfo of a descriptor. `ENOENT`, `ESRCH`: it is gone.
     pub(crate) fn info(&self, fd: RawFd) -> io::Result<FdInfo> {
-        let mut file = open_below(&self.fdinfo, fd, OFlag::O_RDONLY)?;
+        let mut file = self.file("fdinfo", fd, OFlag::O_RDONLY)?;
         // By hand: read_to_string would ask for the size first, which /proc does not know.
         let mut text = Vec::new();
         let mut chunk = [0; 1024];
@@ -72,10 +85,6 @@ impl Process {
         }
         String::from_utf8(text).ok().and_then(FdInfo::parse).ok_or_else(|| io::Error::from(Errno::EPROTO))
     }
-}
-
-fn open_below(directory: &File, fd: RawFd, flags: OFlag) -> nix::Result<File> {
-    Ok(openat(directory, fd.to_string().as_str(), flags | OFlag::O_CLOEXEC, Mode::empty())?.into())
 }
 
 /// What is open under a descriptor.
@@ -102,13 +111,13 @@ impl Seen {
     }
 
     fn try_look(holder: Holder, process: &Arc<Process>) -> io::Result<Self> {
-        let link = match readlinkat(&process.fd, holder.fd.to_string().as_str()) {
+        let link = match readlinkat(&process.directory, format!("fd/{}", holder.fd).as_str()) {
             // It has one that /proc cannot show. No path check will find it, and that names the obstacle.
             Err(Errno::ENAMETOOLONG) => b"(a path longer than 4095 bytes)".to_vec(),
             other => other?.into_vec(),
         };
         // Not a duplicate: closing one of a regular file may wait for a server.
-        let place = open_below(&process.fd, holder.fd, OFlag::O_PATH)?;
+        let place = process.file("fd", holder.fd, OFlag::O_PATH)?;
         let metadata = place.metadata()?;
         let info = process.info(holder.fd)?;
         let mut seen = Seen {
@@ -133,7 +142,7 @@ impl Seen {
 
     /// A duplicate in this process.
     pub(crate) fn duplicate(&self) -> nix::Result<OwnedFd> {
-        crfs_sys::pidfd::getfd(self.process.pidfd.as_fd(), self.holder.fd)
+        self.process.duplicate(self.holder.fd)
     }
 
     /// The duplicate of a socket, which is asked much: kept as long as this.

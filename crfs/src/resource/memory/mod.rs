@@ -51,8 +51,10 @@ struct Space {
 pub fn survey(process: &Process, place: &Place, proc: &mut Proc, findings: &mut Findings) -> Result<(), Failure> {
     let mut unnamed = Unnamed::new();
     let mut backings = Backings::new(place, &mut unnamed);
-    segments(process, proc, &mut backings, findings)?;
-    numa::survey(process, proc, findings)
+    let mappings = smaps::read(process.alive().host, proc)?;
+    segments(process, mappings, &mut backings, findings)?;
+    findings.blockers.extend(numa::survey(process, proc)?);
+    Ok(())
 }
 
 /// `mem.segments` of the processes, each of which has memory of its own. A parent is one of them, or not of the container.
@@ -69,10 +71,17 @@ pub fn capture(
 ) -> Result<BTreeMap<Pid, Vec<Segment>>, Failure> {
     let mut backings = Backings::new(place, unnamed);
     let mut spaces = BTreeMap::new();
-    for &process in processes {
-        let segments = segments(process, proc, &mut backings, findings)?;
-        numa::survey(process, proc, findings)?;
-        let present = pages::present(process, &segments, proc)?;
+    // By all processors: the kernel walks the page tables of each process twice.
+    let looks = image_format::parallel::map(processes, |process| {
+        let mut proc = Proc::open()?;
+        let mappings = smaps::read(process.alive().host, &mut proc)?;
+        Ok((mappings, numa::survey(process, &mut proc)?, pages::scan(process, &mut proc)?))
+    });
+    for (&process, look) in processes.iter().zip(looks) {
+        let (mappings, policies, regions) = look?;
+        findings.blockers.extend(policies);
+        let segments = segments(process, mappings, &mut backings, findings)?;
+        let present = pages::present(regions, &segments);
         spaces.insert(process.pid, Space { segments, present });
     }
     let mut objects = backings.into_objects();
@@ -99,11 +108,10 @@ pub fn capture(
 /// The mappings, without pages.
 fn segments(
     process: &Process,
-    proc: &mut Proc,
+    mappings: Vec<smaps::Mapping>,
     backings: &mut Backings<'_>,
     findings: &mut Findings,
 ) -> Result<Vec<Segment>, Failure> {
-    let mappings = smaps::read(process.alive().host, proc)?;
     let mut segments = Vec::with_capacity(mappings.len());
     let mut named = false;
     for mapping in mappings {

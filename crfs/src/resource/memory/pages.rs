@@ -3,7 +3,7 @@
 use super::super::proc::Proc;
 use super::super::subject::Process;
 use crate::failure::{Doing, Failure, Kind};
-use crfs_sys::memory::{CategoryMasks, category, pagemap_scan};
+use crfs_sys::memory::{CategoryMasks, PageRegion, category, pagemap_scan};
 use image_format::layout;
 use image_format::memory::{Backing, Segment};
 use nix::errno::Errno;
@@ -21,8 +21,8 @@ pub(super) struct Present {
     pub(super) guards: Vec<(u64, u64)>,
 }
 
-/// Goes through the page tables of a process.
-pub(super) fn present(process: &Process, segments: &[Segment], proc: &mut Proc) -> Result<Present, Failure> {
+/// Goes through the page tables of a process: runs of pages that have contents, or are guards.
+pub(super) fn scan(process: &Process, proc: &mut Proc) -> Result<Vec<PageRegion>, Failure> {
     let path = layout::process_file(process.pid, "mem.pages");
     let pagemap =
         proc.file(format_args!("{}/pagemap", process.alive().host)).doing(|| format!("{path}: opening pagemap"))?;
@@ -46,6 +46,11 @@ pub(super) fn present(process: &Process, segments: &[Segment], proc: &mut Proc) 
         ));
     }
     scanned.doing(|| format!("{path}: listing present pages"))?;
+    Ok(regions)
+}
+
+/// What of it belongs to the mappings.
+pub(super) fn present(regions: Vec<PageRegion>, segments: &[Segment]) -> Present {
     let mut present = Present::default();
     let mut regions = regions.into_iter().peekable();
     for segment in segments {
@@ -67,7 +72,7 @@ pub(super) fn present(process: &Process, segments: &[Segment], proc: &mut Proc) 
             regions.next();
         }
     }
-    Ok(present)
+    present
 }
 
 /// Whether this kernel has guard pages (since 6.13); only since 6.15 does it also tell where they are.
