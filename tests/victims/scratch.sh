@@ -1,7 +1,8 @@
 #!/bin/bash
-# Works in a tmpfs that it mounts itself, with a database of SQLite in it and a read-only view of it elsewhere.
+# Shares all mounts, and works in a tmpfs that it mounts itself, with a database of SQLite in it and a read-only view of it elsewhere.
 # usage: scratch.sh PATH
 path=$1
+mount --make-rshared / || exit 1
 mkdir "$path.scratch" "$path.view" || exit 1
 mount -t tmpfs -o size=16m,mode=700 scratch "$path.scratch" && cd "$path.scratch" || exit 1
 mkdir kept && mount --bind kept "$path.view" && mount -o remount,bind,ro "$path.view" || exit 1
@@ -24,4 +25,5 @@ done
 [ "$(sql 'PRAGMA integrity_check')" = ok ] || wrong "the database is damaged"
 [ "$(stat -f -c %T .)" = tmpfs ] || wrong "it is no tmpfs any more"
 : >"$path.view/new" 2>/dev/null && wrong "the view can be written to"
+grep -q '^[^-]* / / [^-]*shared:' /proc/self/mountinfo || wrong "what is mounted on / is not shared any more"
 echo -n ok >"$path.result"

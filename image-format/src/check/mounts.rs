@@ -30,7 +30,10 @@ pub(super) fn check(image: &Image, findings: &mut Findings) {
         let unknown = mount.flags.0 & !known;
         let flags = (unknown != 0).then(|| format!("flags: {unknown:#x} is not known here"));
         let propagation = propagation(mount, &groups);
-        for problem in [place("path", &mount.path), self::kind(&mount.kind), flags, propagation].into_iter().flatten() {
+        // What the host mounts on / is the one that nothing can be mounted over.
+        let is_root = mount.kind == MountKind::Host && mount.path.0 == b"/";
+        let path = place("path", &mount.path).filter(|_| !is_root);
+        for problem in [path, self::kind(&mount.kind), flags, propagation].into_iter().flatten() {
             findings.line(MOUNTS, index, problem);
         }
     }

@@ -36,6 +36,15 @@ fn mounts() {
             "mounts: line 2: path: \"/srv/../x\" is not a path from / without . and ..",
         ),
         (|i| i.mounts[1].path = "/".into(), "mounts: line 2: path: \"/\" is not a path from / without . and .."),
+        (
+            |i| {
+                // What is on / may be changed, and only its flags are wrong.
+                i.mounts[2].kind = MountKind::Host;
+                i.mounts[2].path = "/".into();
+                i.mounts[2].flags = MountFlags(0x1_0001);
+            },
+            "mounts: line 3: flags: 0x10000 is not known here",
+        ),
         (|i| i.mounts[1].path = "srv".into(), "mounts: line 2: path: \"srv\" is not an absolute path"),
         (|i| i.mounts[1].flags = MountFlags(0x1_0001), "mounts: line 2: flags: 0x10000 is not known here"),
         (

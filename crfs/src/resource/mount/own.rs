@@ -185,10 +185,14 @@ fn foreign<'a>(host: &[Mount], own: &'a [Mount], root: Option<&Path>, own_pids: 
 fn changed(host: &[Mount], inside: &[Mount], foreign: &[&Mount], place: &Place) -> Vec<Own> {
     let of_the_host = inside.iter().filter(|mount| !foreign.iter().any(|own| own.id == mount.id));
     let changed = of_the_host.filter_map(|mount| {
-        let there = host.iter().find(|there| there.what() == mount.what())?;
+        let there = host.iter().find(|there| there.what() == mount.what());
         let flags = flags(mount)?;
-        let cut_off = mount.master.is_none() && (there.peers.is_some() || there.master.is_some());
-        let same = Some(flags) == self::flags(there) && mount.peers.is_none() && !mount.unbindable && !cut_off;
+        // What a container has of its own from the beginning (/proc, /dev/pts, another root) stands nowhere on the host.
+        let as_there = there.is_none_or(|there| {
+            let cut_off = mount.master.is_none() && (there.peers.is_some() || there.master.is_some());
+            Some(flags) == self::flags(there) && !cut_off
+        });
+        let same = as_there && mount.peers.is_none() && !mount.unbindable;
         let is_seen = mount_at(place, &mount.path) == Some(mount.id);
         (!same && is_seen).then(|| Own { mount: mount.clone(), kind: MountKind::Host, flags })
     });

@@ -6,6 +6,7 @@ use crate::failure::{Doing, Failure, Kind};
 use image_format::layout::{self, MOUNTS};
 use image_format::mounts::{FileSystem, Master, Mount, MountFlags, MountKind, Node};
 use image_format::{Bytes, Image};
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::mount::{MsFlags, mount};
 use nix::sys::stat::Mode;
@@ -44,11 +45,15 @@ impl<'a> Furniture<'a> {
     /// # Errors
     /// [`Kind::Incompatible`] with the line of `mounts` or `mounts.N` at which this host refuses.
     pub fn mount_all(&self, alive: &mut dyn FnMut()) -> Result<(), Failure> {
+        let mut made = Vec::new();
         for record in &self.image.mounts {
-            let made = self.make(record, alive);
-            made.map_err(|failure| incompatible(failure, record))?;
+            // This host need not have what another had.
+            if record.kind != MountKind::Host || is_mounted(record) {
+                self.make(record, alive).map_err(|failure| incompatible(failure, record))?;
+                made.push(record);
+            }
         }
-        relate(&self.image.mounts)
+        relate(made)
     }
 
     fn make(&self, record: &Mount, alive: &mut dyn FnMut()) -> Result<(), Failure> {
@@ -119,6 +124,12 @@ pub fn settle_times(image: &Image, host: i32) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Whether something is mounted on the path of a record: MS_BIND changes what is, and knows no other path.
+fn is_mounted(record: &Mount) -> bool {
+    let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | attributes(record.flags);
+    !matches!(mount(NONE, path(&record.path), NONE, flags, NONE), Err(Errno::EINVAL | Errno::ENOENT | Errno::ENOTDIR))
+}
+
 fn path(path: &Bytes) -> &Path {
     Path::new(OsStr::from_bytes(&path.0))
 }
@@ -149,9 +160,8 @@ fn attributes(flags: MountFlags) -> MsFlags {
 }
 
 /// Gives every mount its peers and its master. A group begins with the first of its mounts; one that is a slave comes after its master.
-fn relate(records: &[Mount]) -> Result<(), Failure> {
+fn relate(mut left: Vec<&Mount>) -> Result<(), Failure> {
     let mut groups: BTreeMap<u32, &Path> = BTreeMap::new();
-    let mut left: Vec<&Mount> = records.iter().collect();
     while !left.is_empty() {
         let before = left.len();
         let mut waiting = Vec::new();
