@@ -57,6 +57,18 @@ fn a_checkpoint_is_what_cp_makes_and_comes_back() {
     victim.passes();
 }
 
+#[test]
+fn a_thousand_processes_come_back() {
+    let world = World::new();
+    let victim = Program::victim(&world, "processes", &["999", "1"]);
+    world.start("vs1", &victim);
+    let direct = checkpoint(&world, "vs1", &[]);
+    world.kill("vs1");
+    world.crctl(["restore", text(&direct), "--run"]).expect_success();
+    victim.goes_on(3);
+    victim.passes();
+}
+
 /// What waits in sockets, pipes and queues, and files without a name, lies in files of the checkpoint, which is not staged.
 #[test]
 fn what_lies_in_files_of_its_own_comes_back() {

@@ -169,6 +169,7 @@ fn main() -> Result<()> {
     for (what, kind, arguments) in [
         ("1,000 threads", "threads", ["1000"].as_slice()),
         ("100 processes of 10 MiB", "processes", &["100", "10"]),
+        ("1,000 processes of 1 MiB", "processes", &["1000", "1"]),
         ("10,000 descriptors", "many", &["descriptors", "10000"]),
         ("1,000 pipes with data", "many", &["pipes", "1000"]),
         ("1,000 pairs of Unix sockets with data", "many", &["pairs", "1000"]),
