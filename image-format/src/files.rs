@@ -91,6 +91,8 @@ pub enum FileKind {
     Pidfd(Pidfd),
     /// inotify_init(2).
     Inotify(Inotify),
+    /// mq_open(3).
+    MessageQueue(OpenQueue),
     /// Either side of a pseudo-terminal.
     Tty(Tty),
     /// A Unix socket.
@@ -106,6 +108,15 @@ impl File {
         match &self.kind {
             FileKind::Pipe(pipe) => Some(pipe),
             FileKind::Fifo(fifo) => Some(&fifo.pipe),
+            _ => None,
+        }
+    }
+
+    /// The POSIX message queue that this is open on, by its number in `posix.mq`.
+    #[must_use]
+    pub fn queue(&self) -> Option<u32> {
+        match &self.kind {
+            FileKind::MessageQueue(open) => Some(open.queue),
             _ => None,
         }
     }
@@ -353,6 +364,14 @@ pub struct InotifyWatch {
     pub path: Bytes,
     /// Events, and `IN_EXCL_UNLINK` and `IN_ONESHOT`, as inotify_add_watch(2) takes them.
     pub mask: Hex,
+}
+
+/// A POSIX message queue that is open.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OpenQueue {
+    /// Its number: a line of `posix.mq`.
+    pub queue: u32,
 }
 
 /// A signalfd.

@@ -7,6 +7,7 @@ use crate::locks::Lock;
 use crate::manifest::{Manifest, PathEntry, PathKind};
 use crate::memory::{Backing, ChunkSum, Segment};
 use crate::mounts::{Mount, TreeEntry, data_size};
+use crate::mqueue::PosixQueue;
 use crate::parallel;
 use crate::process::{Absent, Fd, Process, ProcessAttr, ThreadEntry, Zombie};
 use crate::seccomp::SeccompFilter;
@@ -43,6 +44,8 @@ pub struct Image {
     pub seccomp: Vec<SeccompFilter>,
     /// `sysv.shm`, `sysv.sem`, `sysv.msg`.
     pub sysv: SysV,
+    /// `posix.mq`.
+    pub queues: Vec<PosixQueue>,
     /// `files/tty.N`, by number.
     pub ttys: BTreeMap<u32, Pty>,
     /// `mounts`.
@@ -198,6 +201,13 @@ impl Image {
         self.processes.iter().flat_map(|(&process, image)| image.tables(process))
     }
 
+    /// The lowest descriptor under which a process holds one of these descriptions, in a table of its own or one it shares.
+    #[must_use]
+    pub fn descriptor(&self, pid: Pid, of: impl Fn(FileId) -> bool) -> Option<u32> {
+        let holder = self.processes.get(&pid)?.process.shares.descriptors.unwrap_or(pid);
+        self.processes.get(&holder)?.fds.iter().find(|fd| of(fd.file)).map(|fd| fd.fd)
+    }
+
     /// The image's text files by path, but for `manifest` and `mem.sums`.
     #[must_use]
     pub fn render(&self) -> BTreeMap<String, Vec<u8>> {
@@ -216,6 +226,7 @@ impl Image {
         out(layout::SYSV_SHM.to_owned(), render_lines(&self.sysv.segments));
         out(layout::SYSV_SEM.to_owned(), render_lines(&self.sysv.semaphores));
         out(layout::SYSV_MSG.to_owned(), render_lines(&self.sysv.queues));
+        out(layout::POSIX_MQ.to_owned(), render_lines(&self.queues));
         out(layout::LOCKS.to_owned(), render_lines(&self.locks));
         out(layout::UNNAMED.to_owned(), render_lines(&self.unnamed));
         out(layout::MOUNTS.to_owned(), render_lines(&self.mounts));
@@ -280,6 +291,9 @@ impl Image {
         for queue in &self.sysv.queues {
             paths.push(entry(layout::queue_data(queue.id), PathKind::Raw, Some(queue.queued())));
         }
+        for queue in &self.queues {
+            paths.push(entry(layout::posix_queue_data(queue.number), PathKind::Raw, Some(queue.queued())));
+        }
         paths.sort();
         // The ends of a pipe share its data.
         paths.dedup_by(|later, entry| later.path == entry.path);
@@ -328,6 +342,7 @@ impl Image {
                 semaphores: lines(source, layout::SYSV_SEM)?,
                 queues: lines(source, layout::SYSV_MSG)?,
             },
+            queues: lines(source, layout::POSIX_MQ)?,
             ttys: BTreeMap::new(),
             mounts: lines(source, layout::MOUNTS)?,
             trees: BTreeMap::new(),
@@ -537,6 +552,7 @@ pub fn parse_file(path: &str, bytes: &[u8]) -> Result<(), ImageError> {
         [layout::SYSV_MSG] => lines::<MessageQueue>,
         [layout::MOUNTS] => lines::<Mount>,
         [name] if layout::parse_mount_tree(name).is_some() => lines::<TreeEntry>,
+        [layout::POSIX_MQ] => lines::<PosixQueue>,
         [_] => lines::<Absent>,
         [layout::FILES, "stdios"] => lines::<Stdio>,
         [layout::FILES, "locks"] => lines::<Lock>,

@@ -36,8 +36,11 @@ pub const SYSV_SEM: &str = "sysv.sem";
 /// System V message queues.
 pub const SYSV_MSG: &str = "sysv.msg";
 
+/// POSIX message queues.
+pub const POSIX_MQ: &str = "posix.mq";
+
 /// Files at the top, beside the manifest, that hold content.
-pub const CONTAINER_FILES: [&str; 4] = [MOUNTS, SYSV_MSG, SYSV_SEM, SYSV_SHM];
+pub const CONTAINER_FILES: [&str; 5] = [MOUNTS, POSIX_MQ, SYSV_MSG, SYSV_SEM, SYSV_SHM];
 
 /// Files of a process that version 1 knows only as empty.
 pub const PROCESS_ABSENT: [&str; 2] = ["aio", "numa"];
@@ -158,6 +161,12 @@ pub fn parse_mount_tree(name: &str) -> Option<u32> {
     number.parse().ok().filter(|parsed: &u32| parsed.to_string() == number)
 }
 
+/// The messages of a POSIX message queue.
+#[must_use]
+pub fn posix_queue_data(number: u32) -> String {
+    format!("{POSIX_MQ}.{number}")
+}
+
 /// Whether `name` is `stem`, a dot and a number as this crate writes it.
 fn is_numbered(name: &str, stem: &str) -> bool {
     let number = name.strip_prefix(stem).and_then(|rest| rest.strip_prefix('.'));
@@ -202,7 +211,7 @@ pub fn kind(path: &str) -> Option<PathKind> {
         [name] if name.strip_suffix(".data").is_some_and(|tree| parse_mount_tree(tree).is_some()) => {
             Some(PathKind::Raw)
         }
-        [name] if is_numbered(name, SYSV_SHM) || is_numbered(name, SYSV_MSG) => Some(PathKind::Raw),
+        [name] if [SYSV_SHM, SYSV_MSG, POSIX_MQ].iter().any(|stem| is_numbered(name, stem)) => Some(PathKind::Raw),
         [name] => parse_id(name).map(|_| PathKind::Directory),
         [process, name] => {
             parse_id(process)?;

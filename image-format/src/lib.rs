@@ -15,6 +15,7 @@ pub mod locks;
 pub mod manifest;
 pub mod memory;
 pub mod mounts;
+pub mod mqueue;
 pub mod parallel;
 pub mod process;
 pub mod seccomp;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 const PAGE: u64 = 4096;
 
 /// How the names of raw files begin, but for pages.
-const RAW: [&str; 4] = ["pipe.", "sysv.shm.", "sysv.msg.", "unnamed."];
+const RAW: [&str; 5] = ["pipe.", "posix.mq.", "sysv.shm.", "sysv.msg.", "unnamed."];
 
 /// A field that differs between two images.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

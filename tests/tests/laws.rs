@@ -12,7 +12,7 @@ const TIME: [&str; 3] = ["manifest:0.clocks.", ".resume.remaining.", "/timers:"]
 
 /// What a program changes that goes on for a moment: registers and the call it is in, pages it touches for the first time, the file it
 /// writes its progress to, signals between one system call and the next.
-const PROGRESS: [&str; 13] = [
+const PROGRESS: [&str; 14] = [
     ".pages",
     "manifest:0.paths",
     "/thread:0.xstate",
@@ -25,6 +25,7 @@ const PROGRESS: [&str; 13] = [
     "/thread.list",
     ".pending",
     "sysv.msg",
+    "posix.mq",
     "sysv.shm.",
 ];
 
@@ -168,7 +169,7 @@ macro_rules! going {
 going! {
     altstack arguments avx brk clones controls credentials data debug_registers deleted_directory ended_leader epoll
     eventfd expiries family fifo files fork_sharing inet_socket inotify itimer leases limits listing locks mappings
-    masks memfd mounts owner packets pending pidfd pipe places posix_timers proc_files processes protnone rseq
-    seccomp shared signalfd socket_corners sparse stopped sysv_msg sysv_sem sysv_shm terminal thread_descriptors
-    thread_directories threads timerfd tree unix_socket unnamed waits zombie
+    masks memfd mounts mqueue owner packets pending pidfd pipe places posix_timers proc_files processes protnone
+    rseq seccomp shared signalfd socket_corners sparse stopped sysv_msg sysv_sem sysv_shm terminal
+    thread_descriptors thread_directories threads timerfd tree unix_socket unnamed waits zombie
 }

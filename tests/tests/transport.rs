@@ -78,6 +78,7 @@ fn what_lies_in_files_of_its_own_comes_back() {
         ("pipe", "pipe."),
         ("unnamed", "unnamed."),
         ("sysv_msg", "sysv.msg."),
+        ("mqueue", "posix.mq."),
     ] {
         let world = World::new();
         let victim = Program::victim(&world, kind, &[]);

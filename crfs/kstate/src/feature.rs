@@ -99,6 +99,8 @@ features! {
     PipeEnds = "pipe_ends";
     /// Pseudo-terminals and what is queued in them.
     Terminals = "terminals";
+    /// Messages and notification of a POSIX message queue.
+    MessageQueues = "message_queues";
     /// The number an inotify instance gives to its next watch.
     Inotify = "inotify";
 }

@@ -262,6 +262,26 @@ paths! {
     DentrySuper: Pointer, "dentry.d_sb";
     SuperDevice: Number(4), "super_block.s_dev";
 
+    // POSIX message queues. 5.14 - 6.18.
+    QueueInode: Place(8), "mqueue_inode_info.vfs_inode";
+    QueueTree: Pointer, "mqueue_inode_info.msg_tree.rb_node";
+    QueueNotifyOwner: Pointer, "mqueue_inode_info.notify_owner";
+    QueueNotifyExec: Number(4), "mqueue_inode_info.notify_self_exec_id";
+    QueueNotifyKind: Number(4), "mqueue_inode_info.notify.sigev_notify";
+    QueueNotifySignal: Number(4), "mqueue_inode_info.notify.sigev_signo";
+    QueueNotifyValue: Number(8), "mqueue_inode_info.notify.sigev_value";
+    NodeLinks: Place(24), "posix_msg_tree_node.rb_node";
+    NodeLeft: Pointer, "rb_node.rb_left";
+    NodeRight: Pointer, "rb_node.rb_right";
+    NodePriority: Number(4), "posix_msg_tree_node.priority";
+    NodeMessages: Place(16), "posix_msg_tree_node.msg_list";
+    Message: Place(48), "msg_msg";
+    MessageEntry: Place(16), "msg_msg.m_list";
+    MessageSize: Number(8), "msg_msg.m_ts";
+    MessageNext: Pointer, "msg_msg.next";
+    MessagePart: Place(8), "msg_msgseg";
+    TaskExec: Number(8), "task_struct.self_exec_id";
+
     // inotify. 5.14 - 6.18.
     WatchNext: Number(4), "fsnotify_group.inotify_data.idr.idr_next";
 }
@@ -432,6 +452,36 @@ pub(crate) fn needs(feature: Feature) -> Needs {
                 P::SuperDevice,
             ],
             &[P::TtyIndex, P::TtyLink, P::TtyFlags, P::TtyDiscipline, P::NttyReadHead, P::NttyReadTail],
+        ),
+        Feature::MessageQueues => (
+            &[
+                P::TaskFiles,
+                P::FilesFdt,
+                P::FdtMax,
+                P::FdtFd,
+                P::FileInode,
+                P::QueueInode,
+                P::NodeLinks,
+                P::NodeLeft,
+                P::NodeRight,
+                P::Message,
+                P::MessageEntry,
+                P::MessageNext,
+                P::MessagePart,
+                P::PidNumbers,
+                P::TaskExec,
+            ],
+            &[
+                P::QueueTree,
+                P::QueueNotifyOwner,
+                P::QueueNotifyExec,
+                P::QueueNotifyKind,
+                P::QueueNotifySignal,
+                P::QueueNotifyValue,
+                P::NodePriority,
+                P::NodeMessages,
+                P::MessageSize,
+            ],
         ),
         Feature::Inotify => (&[P::TaskFiles, P::FilesFdt, P::FdtMax, P::FdtFd, P::FilePrivate], &[P::WatchNext]),
     };

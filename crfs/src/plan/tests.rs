@@ -46,6 +46,7 @@ fn image(processes: &[(u32, u32, u32, u32)]) -> Image {
         locks: vec![],
         unnamed: vec![],
         sysv: SysV::default(),
+        queues: vec![],
         seccomp: vec![],
         ttys: BTreeMap::new(),
         mounts: vec![],

@@ -114,7 +114,7 @@ impl Kernel {
 }
 
 /// What is asked only where it matters (a wait with a time limit, a pipe), or not at all; all else is asked of every process or thread.
-const SOMETIMES_NEEDED: [Feature; 13] = [
+const SOMETIMES_NEEDED: [Feature; 14] = [
     Feature::ThreadRecord,
     Feature::RestartKind,
     Feature::RestartNanosleep,
@@ -127,6 +127,7 @@ const SOMETIMES_NEEDED: [Feature; 13] = [
     Feature::FileCount,
     Feature::PipeEnds,
     Feature::Terminals,
+    Feature::MessageQueues,
     Feature::Inotify,
 ];
 

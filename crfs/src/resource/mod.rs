@@ -23,6 +23,7 @@ mod loopback;
 pub mod memory;
 pub mod memory_policy;
 pub mod mount;
+pub mod mqueue;
 pub mod owner;
 mod path_only;
 pub mod pidfd;

@@ -19,7 +19,7 @@ fn assert_told(report: &Report, expected: &[(&str, &str)]) {
 
 /// Everything at once, in a process each or together.
 const LOT: &str = "
-import socket, tempfile
+import socket, struct, tempfile
 P = 4096
 def address(m): return ctypes.addressof(ctypes.c_char.from_buffer(m))
 shm = libc.shmget(0, P, 0o1600)
@@ -42,7 +42,11 @@ def apart():
 threads = [threading.Thread(target=apart, daemon=True)]
 for t in threads: t.start()
 mq = libc.mq_open(b'/crfs-queue', os.O_CREAT | os.O_RDWR, 0o600, None)
-libc.mq_close(mq)
+# mq_notify with SIGEV_THREAD, as the C library asks for it
+told, cookie = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0), ctypes.create_string_buffer(32)
+event = struct.pack('Qii48x', ctypes.addressof(cookie), told.fileno(), 2)
+assert libc.syscall(244, mq, event) == 0
+open('/proc/sys/fs/mqueue/msg_max', 'w').write('11')
 if os.fork() == 0:
     # a seccomp filter that allows everything, with a listener
     class Filter(ctypes.Structure):
@@ -83,11 +87,12 @@ const SEEN_FROM_OUTSIDE: [(&str, &str); 4] = [
     ("manifest", "ramfs is mounted on /mnt"),
 ];
 
-const SEEN_FROZEN: [(&str, &str); 4] = [
+const SEEN_FROZEN: [(&str, &str); 5] = [
     ("/attr", "asks a supervisor about its system calls"),
     ("/attr", "is confined by Landlock"),
     ("/attr", "has keys in a session keyring of its own"),
-    ("files", "POSIX message queue /crfs-queue"),
+    ("posix.mq", "/crfs-queue tells of messages by starting a thread (SIGEV_THREAD)"),
+    ("posix.mq", "limit fs.mqueue.msg_max of the ipc namespace is 11 in the place of 10"),
 ];
 
 #[test]

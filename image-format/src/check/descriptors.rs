@@ -112,8 +112,8 @@ fn kind(kind: &FileKind) -> Vec<String> {
                 from.map(|problem| format!("if_changed: from: {problem}")),
             ]
         }
-        // Whether it is there, `unnamed` looks.
-        FileKind::Unnamed(_) => vec![],
+        // Whether it is there, `unnamed` and `mqueue` look.
+        FileKind::Unnamed(_) | FileKind::MessageQueue(_) => vec![],
         FileKind::Directory(directory) => {
             let modified = directory.listing.as_ref().and_then(|listing| time(listing.modified));
             vec![path(&directory.path), modified.map(|problem| format!("listing: modified: {problem}"))]

@@ -10,6 +10,7 @@ mod locks;
 mod manifest;
 mod memory;
 mod mounts;
+mod mqueue;
 mod owners;
 mod pages;
 mod paths;
@@ -59,6 +60,7 @@ pub fn image(image: &Image, sizes: &dyn Fn(&str) -> Option<u64>) -> Vec<ImageErr
     seccomp::check(image, &mut findings);
     sockets::check(image, &mut findings);
     sysv::check(image, &mut findings);
+    mqueue::check(image, &mut findings);
     tty::check(image, &mut findings);
     locks::check(image, &mut findings);
     mounts::check(image, &mut findings);

@@ -8,6 +8,7 @@ use image_format::locks::*;
 use image_format::manifest::*;
 use image_format::memory::*;
 use image_format::mounts::*;
+use image_format::mqueue::*;
 use image_format::process::*;
 use image_format::seccomp::*;
 use image_format::signal::*;
@@ -144,7 +145,7 @@ wrappers! {
 
 choices! {
     IfChanged [Default, Strict, Ignore, Append] [Replace]
-    FileKind [] [Regular, Unnamed, Directory, PathOnly, Device, Pipe, Fifo, Eventfd, Epoll, Timerfd, Signalfd, Proc, Pidfd, Inotify, Tty, UnixSocket, InetSocket]
+    FileKind [] [Regular, Unnamed, Directory, PathOnly, Device, Pipe, Fifo, Eventfd, Epoll, Timerfd, Signalfd, Proc, Pidfd, Inotify, MessageQueue, Tty, UnixSocket, InetSocket]
     PathType [SymbolicLink, Fifo, Socket, BlockDevice, CharacterDevice] []
     Stream [Log, Console] []
     TtySide [Master, Slave, Controlling] []
@@ -203,6 +204,10 @@ records! {
     image_format::files::Pidfd { pid, thread }
     image_format::files::Inotify { watches, next_wd, unread }
     image_format::files::InotifyWatch { wd, path, mask }
+    OpenQueue { queue }
+    PosixQueue { number, name, mode, uid, gid, capacity, message_size, messages, notify }
+    PosixMessage { priority, size }
+    QueueNotify { process, signal, value }
     Epoll { targets }
     EpollTarget { fd, file, events, data }
     Timerfd { clock, settime_flags, remaining, interval, ticks }
@@ -307,5 +312,5 @@ records! {
     FilePart { offset, length }
     DeviceNumber { major, minor }
     ExtendedAttribute { name, value }
-    Image { manifest, processes, files, stdios, locks, unnamed, seccomp, sysv, ttys, mounts, trees }
+    Image { manifest, processes, files, stdios, locks, unnamed, seccomp, sysv, queues, ttys, mounts, trees }
 }

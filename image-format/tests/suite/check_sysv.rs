@@ -48,7 +48,10 @@ fn objects() {
         (|i| i.sysv.semaphores[0].values[0] = 32768, "sysv.sem: line 1: values: 32768 is beyond 32767"),
         (|i| i.sysv.queues[0].messages[0].kind = 0, "sysv.msg: line 1: messages: type 0 is not from 1 to 2^63 - 1"),
         (
-            |i| _ = i.manifest.container.host_namespaces.insert(NamespaceKind::Ipc),
+            |i| {
+                i.queues.clear();
+                i.manifest.container.host_namespaces.insert(NamespaceKind::Ipc);
+            },
             "manifest: container.host_namespaces: ipc: System V objects take a namespace of their own",
         ),
         (|i| i.sysv.queues[0].capacity = 7, "sysv.msg: line 1: messages: 8 bytes are more than its capacity of 7"),

@@ -13,6 +13,7 @@ use crate::feature::Feature;
 use crate::files::PipeEnds;
 use crate::flags::{MemoryFlags, ThreadFlags};
 use crate::memory::MemoryLayout;
+use crate::mqueue::{MessageQueue, QueueNotify, QueuedMessage};
 use crate::paths::Path;
 use crate::posix_timers::{Expiry, PosixTimer, PosixTimerStatus};
 use crate::security::Keyrings;
@@ -60,6 +61,7 @@ pub(super) const CHECKS: &[(Feature, Check)] = &[
     (Feature::FileCount, file_count),
     (Feature::PipeEnds, pipe_ends),
     (Feature::Terminals, terminals),
+    (Feature::MessageQueues, message_queues),
     (Feature::Inotify, inotify),
 ];
 
@@ -541,6 +543,26 @@ fn terminals(state: &KernelState, scene: &Scene, roles: &Roles) -> Result<(), Tr
     same("what the master reads", (read.bytes.as_slice(), read.line_ends, read.behind), (scene::FED, vec![], vec![]))?;
     let none = state.pty_queue(&roles.terminal, &slave)?;
     same("nothing", none, crate::tty::PtyQueue::default())
+}
+
+fn message_queues(state: &KernelState, scene: &Scene, roles: &Roles) -> Result<(), Trouble> {
+    for step in ["unshare", "another mq_open", "mq_timedsend", "mq_notify"] {
+        scene.terminal.outcome(step)?;
+    }
+    let queue = |step| -> Result<_, Trouble> {
+        let fd = i32::try_from(scene.terminal.outcome(step)?).unwrap_or(-1);
+        Ok(state.message_queue(&roles.terminal, fd)?)
+    };
+    let sent = scene::MESSAGES.into_iter().enumerate();
+    let mut messages: Vec<QueuedMessage> = sent
+        .map(|(number, (priority, length))| QueuedMessage { priority, data: scene::message(number, length) })
+        .collect();
+    messages.sort_by_key(|message| std::cmp::Reverse(message.priority));
+    let (signal, value) = scene::NOTIFY;
+    let (pid, exec_id) = (roles.terminal.tid(), state.exec_id(&roles.terminal)?);
+    let notify = Some(QueueNotify { pid, exec_id, kind: libc::SIGEV_SIGNAL, signal, value });
+    same("a queue", queue("mq_open")?, MessageQueue { messages, notify })?;
+    same("an empty queue", queue("another mq_open")?, MessageQueue::default())
 }
 
 fn inotify(state: &KernelState, scene: &Scene, roles: &Roles) -> Result<(), Trouble> {

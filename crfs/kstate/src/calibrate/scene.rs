@@ -39,6 +39,10 @@ pub(super) const FUTEX_VALUE: u32 = 0x1357_9bdf;
 /// What a terminal holds.
 pub(super) const FED: &[u8] = b"crfs\n";
 pub(super) const NEXT_WD: u32 = 0x0012_3456;
+/// The messages of a queue, by priority, as they are sent; one goes beyond a page.
+pub(super) const MESSAGES: [(u32, usize); 4] = [(3, 4), (1, 2), (7, 5000), (1, 0)];
+/// Signal and value of mq_notify(3).
+pub(super) const NOTIFY: (i32, u64) = (10, 0x1122_3344_5566_7788);
 /// Signal, handler, flags (SA_RESTORER and some others), restorer, mask.
 pub(super) const ACTIONS: [(u64, [u64; 4]); 4] = [
     (1, [0x1111_2221, 0x0400_0004, 0x7111_1111_1113, 0x0000_1234_0000_0400]),
@@ -237,7 +241,7 @@ pub(super) struct Scene {
     pub(super) poll_forever: Actor,
     /// Waits for a futex with a time limit; it also has a pipe.
     pub(super) futex: Actor,
-    /// Has two masters of pseudo-terminals and two inotify instances, and waits as `bare` does.
+    /// Has two masters of pseudo-terminals, two inotify instances and two message queues, and waits as `bare` does.
     pub(super) terminal: Actor,
     pub(super) at: Addresses,
     /// Whether the kernel let us set a GDT entry of `full`.
@@ -441,6 +445,34 @@ fn pipe(s: &mut Script) -> Result<(), Error> {
     Ok(())
 }
 
+/// What the n-th message of [`MESSAGES`] says.
+pub(super) fn message(number: usize, length: usize) -> Vec<u8> {
+    (0..=250).cycle().skip(number).take(length).collect()
+}
+
+/// A queue with messages and a notification, and one without; in a namespace that goes with the child.
+fn message_queues(s: &mut Script) -> Result<(), Error> {
+    s.call("unshare", libc::SYS_unshare, [u64::from(libc::CLONE_NEWIPC.unsigned_abs())]);
+    let flags = u64::from((libc::O_RDWR | libc::O_CREAT | libc::O_EXCL).unsigned_abs());
+    // struct mq_attr: room for four messages, and for the longest.
+    let attributes = s.words(&[0, MESSAGES.len() as u64, 5000, 0, 0, 0, 0, 0])?;
+    let name = s.place(b"crfs\0")?;
+    let queue = s.call("mq_open", libc::SYS_mq_open, [name, flags, 0o600, attributes]);
+    let queue = Arg::Result { step: queue, plus: 0 };
+    let name = s.place(b"crfs-empty\0")?;
+    s.call("another mq_open", libc::SYS_mq_open, [name, flags, 0o600, attributes]);
+    for (number, (priority, length)) in MESSAGES.into_iter().enumerate() {
+        let text = s.place(&message(number, length))?;
+        let send = [queue, text.into(), (length as u64).into(), u64::from(priority).into(), 0.into()];
+        s.step("mq_timedsend", Step::call_with(libc::SYS_mq_timedsend, send));
+    }
+    let (signal, value) = NOTIFY;
+    // struct sigevent with SIGEV_SIGNAL, which is 0.
+    let event = s.words(&[value, u64::from(signal.unsigned_abs()), 0, 0, 0, 0, 0, 0])?;
+    s.step("mq_notify", Step::call_with(libc::SYS_mq_notify, [queue, event.into()]));
+    Ok(())
+}
+
 fn bare() -> Result<Actor, Error> {
     let mut s = Script::new()?;
     let default = s.words(&[0; 4])?;
@@ -531,6 +563,7 @@ fn terminal() -> Result<(Actor, u64), Error> {
     s.call("another inotify_init1", libc::SYS_inotify_init1, [0]);
     let next = [Arg::Result { step: inotify, plus: 0 }, INOTIFY_IOC_SETNEXTWD.into(), u64::from(NEXT_WD).into()];
     s.step("INOTIFY_IOC_SETNEXTWD", Step::call_with(libc::SYS_ioctl, next));
+    message_queues(&mut s)?;
     let set = s.words(&[0])?;
     let time = s.words(&[WAIT_SECONDS, 0])?;
     s.call("rt_sigtimedwait", libc::SYS_rt_sigtimedwait, [set, 0, time, 8]);

@@ -1,8 +1,7 @@
 //! What `manifest` says of the container and of where it was taken; its list of paths is [`image_format::Image::paths`] of the whole.
 
-use super::super::Findings;
 use super::super::proc::Proc;
-use super::{Moment, cpu, ipc};
+use super::{Moment, cpu, uts};
 use crate::failure::{Doing, Failure};
 use crate::registry::Record;
 use image_format::manifest::{Container, Cpu, FORMAT_VERSION, Kernel, Manifest};
@@ -19,30 +18,19 @@ const XCR0: std::ops::Range<usize> = 464..472;
 #[derive(Clone, Debug)]
 pub struct Environment {
     clocks: image_format::manifest::Clocks,
-    names: ipc::Names,
+    names: uts::Names,
     release: String,
     flags: Vec<String>,
 }
 
 impl Environment {
-    /// Reads it, and finds what the ipc namespace holds. The caller must have one thread.
+    /// Reads it. The caller must have one thread.
     ///
     /// # Errors
     /// When the first process is gone.
-    pub fn read(
-        record: &Record,
-        init: i32,
-        moment: &Moment,
-        proc: &mut Proc,
-        findings: &mut Findings,
-    ) -> Result<Self, Failure> {
+    pub fn read(init: i32, moment: &Moment, proc: &mut Proc) -> Result<Self, Failure> {
         let release = nix::sys::utsname::uname().doing(|| "uname(2)")?.release().to_string_lossy().into_owned();
-        Ok(Environment {
-            clocks: moment.inside(init, proc)?,
-            names: ipc::visit(record, init, findings)?,
-            release,
-            flags: cpu::flags()?,
-        })
+        Ok(Environment { clocks: moment.inside(init, proc)?, names: uts::names(init)?, release, flags: cpu::flags()? })
     }
 }
 

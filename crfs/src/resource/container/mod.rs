@@ -1,26 +1,25 @@
 //! The container as a whole: its clocks and names, the kernel and CPU it ran on, and what its namespaces hold.
 //!
-//! - **What:** what `manifest` says beside the list of paths; and sockets without owner and POSIX message
-//!   queues, which belong to namespaces and to no process.
+//! - **What:** what `manifest` says beside the list of paths; and sockets without owner, which belong to a namespace and to no process.
 //! - **Where:** `struct nsproxy` and the namespaces it points to (`include/linux/nsproxy.h`, v6.18).
-//! - **Read:** /proc/PID/net, /proc/PID/timens_offsets; uts and ipc by joining them for a moment
+//! - **Read:** /proc/PID/net, /proc/PID/timens_offsets; uts by joining it for a moment
 //!   (`setns` in the worker, never in a task of the container).
 //! - **Made again:** by launching a fresh first process with the same surroundings, which is why whatever a fresh one would not
 //!   have is refused.
-//! - **Refused:** nested namespaces, POSIX message queues, orphaned sockets, network
+//! - **Refused:** nested namespaces, orphaned sockets, network
 //!   interfaces beside `lo`, cgroups inside the container's.
 
 mod cpu;
 pub mod home;
 mod host;
 pub(super) mod inside;
-mod ipc;
 mod manifest;
 mod moment;
 mod namespaces;
 mod network;
 mod place;
 pub mod restore;
+mod uts;
 
 pub use manifest::{Environment, manifest};
 pub use moment::Moment;

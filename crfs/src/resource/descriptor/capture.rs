@@ -78,6 +78,7 @@ pub fn capture(
     pass.unnamed();
     pass.owners(processes)?;
     pass.pipes(processes)?;
+    pass.queues(&tables, processes)?;
     pass.ttys(&place)?;
     pass.sockets(&tables, processes, &place, in_flight.as_ref())?;
     pass.epolls()?;
@@ -93,6 +94,7 @@ pub(super) enum Draft {
     Pipe {
         path: Option<Bytes>,
     },
+    Queue,
     Tty,
     Socket,
     Epoll(Vec<epoll::Target>),
@@ -103,7 +105,7 @@ pub(super) struct Pass<'a> {
     pub(super) table: &'a Table,
     pub(super) kernel: Option<&'a Kernel<'a>>,
     console: Option<&'a Pause>,
-    findings: &'a mut Findings,
+    pub(super) findings: &'a mut Findings,
     unnamed: &'a mut Unnamed,
     /// One for each description of the table.
     pub(super) drafts: Vec<Draft>,
@@ -311,7 +313,7 @@ impl Pass<'_> {
                 Draft::Refused => Ok(None),
                 Draft::Done(kind) => epoll::check_target(target, kind).map(|events| Some(record(events))),
                 // Another instance, whose own turn is yet to come; pipes had theirs.
-                Draft::Epoll(_) | Draft::Pipe { .. } | Draft::Tty | Draft::Socket => {
+                Draft::Epoll(_) | Draft::Pipe { .. } | Draft::Queue | Draft::Tty | Draft::Socket => {
                     let kind = FileKind::Epoll(Epoll { targets: Vec::new() });
                     epoll::check_target(target, &kind).map(|events| Some(record(events)))
                 }
@@ -406,6 +408,7 @@ fn draft(
         libc::S_IFREG if seen.file_system == refused::PROC => {
             proc_file::capture(seen, place).map(|record| Draft::Done(FileKind::Proc(record)))
         }
+        libc::S_IFREG if seen.file_system == refused::MQUEUE => Ok(Draft::Queue),
         libc::S_IFREG if regular_file::is_unnamed(seen) => {
             regular_file::capture_unnamed(seen, place, unnamed).map(|record| Draft::Done(FileKind::Unnamed(record)))
         }

@@ -1,7 +1,7 @@
 //! What only the kernel's memory tells: the identity of descriptions, and how many ends a pipe has in the whole system.
 
 use super::TableOf;
-use crfs_kstate::{KernelState, Task};
+use crfs_kstate::{KernelState, MessageQueue, Task};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 
@@ -50,6 +50,23 @@ impl<'a> Kernel<'a> {
     pub(crate) fn next_wd(&self, host: i32, fd: i32) -> Result<u32, String> {
         let task = self.tasks.get(&host).ok_or_else(|| "its process is not known to the reader".to_owned())?;
         self.state.inotify_next_wd(task, fd).map_err(|error| error.to_string())
+    }
+
+    /// What a POSIX message queue holds that this process has open.
+    ///
+    /// # Errors
+    /// In words.
+    pub(crate) fn message_queue(&self, fd: i32) -> Result<MessageQueue, String> {
+        self.state.own_message_queue(fd).map_err(|error| error.to_string())
+    }
+
+    /// How often a process has executed a program, as registrations of mq_notify(3) count.
+    ///
+    /// # Errors
+    /// In words.
+    pub(crate) fn exec_id(&self, host: i32) -> Result<u32, String> {
+        let task = self.tasks.get(&host).ok_or_else(|| "its process is not known to the reader".to_owned())?;
+        self.state.exec_id(task).map_err(|error| error.to_string())
     }
 }
 

@@ -27,6 +27,7 @@ pub(super) mod in_flight;
 pub mod inject;
 mod pipes;
 pub(super) mod place;
+mod queues;
 pub(super) mod refused;
 pub(super) mod reopen;
 mod restore;
@@ -38,6 +39,7 @@ pub use restore::{Opened, open_all, open_proc_files};
 
 use image_format::files::{File, FileKind, Stdio};
 use image_format::locks::Lock;
+use image_format::mqueue::PosixQueue;
 use image_format::process::Fd;
 use image_format::tty::Pty;
 use image_format::{FileId, Pid};
@@ -75,6 +77,10 @@ pub struct Descriptors {
     pub fds: BTreeMap<Pid, Vec<Fd>>,
     /// `files/pipe.N`: the bytes queued in each pipe, by the pipe's number.
     pub pipes: BTreeMap<u32, Vec<u8>>,
+    /// `posix.mq`.
+    pub queues: Vec<PosixQueue>,
+    /// `posix.mq.N`: the messages of each queue, by the queue's number.
+    pub queued: BTreeMap<u32, Vec<u8>>,
     /// `files/tty.N`.
     pub ttys: BTreeMap<u32, Pty>,
     /// `files/ID.queue`: the bytes queued in each socket that has any.

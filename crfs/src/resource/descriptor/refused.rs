@@ -61,6 +61,9 @@ pub(crate) fn anonymous(name: &str) -> Refusal {
 /// PROC_SUPER_MAGIC (include/uapi/linux/magic.h, v6.18).
 pub(crate) const PROC: i64 = 0x9fa0;
 
+/// MQUEUE_MAGIC (ipc/mqueue.c, v6.18).
+pub(crate) const MQUEUE: i64 = 0x1980_0202;
+
 /// File systems whose files are windows into the kernel, by the magic number of statfs(2).
 const PSEUDO: [(i64, &str); 8] = [
     (PROC, "proc"),
@@ -84,7 +87,7 @@ pub(crate) fn special_regular(seen: &Seen) -> Option<Refusal> {
     match seen.file_system {
         0x6e73_6673 => refuse(format!("a descriptor of a namespace ({}) cannot be carried", seen.name()), CLOSE),
         0x5345_434d => refuse("secret memory (memfd_secret) cannot be carried".to_owned(), CLOSE),
-        0x1980_0202 => refuse(format!("a POSIX message queue ({}) cannot be carried", seen.name()), CLOSE),
+        MQUEUE => refuse(format!("a POSIX message queue ({}) cannot be carried", seen.name()), CLOSE),
         0x444d_4142 => refuse("a dma-buf of a device driver cannot be carried".to_owned(), CLOSE),
         _ if seen.metadata.nlink() == 0 && seen.link.starts_with(b"/SYSV") => {
             refuse(format!("System V shared memory ({}) cannot be carried", seen.name()), CLOSE)

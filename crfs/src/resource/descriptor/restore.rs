@@ -21,8 +21,9 @@ pub struct Opened {
     pub terminals: tty::Terminals,
 }
 
-/// Opens each description of an image but sockets and files of /proc once, in the calling process, close-on-exec. These come when the
-/// processes are there: [`crate::resource::socket::restore_all`], [`open_proc_files`].
+/// Opens each description of an image but message queues, sockets and files of /proc once, in the calling process, close-on-exec. The first
+/// stand in a namespace of their own ([`crate::resource::mqueue::restore::make`]), the others come when the processes are there:
+/// [`crate::resource::socket::restore_all`], [`open_proc_files`].
 ///
 /// `staging` is a plain directory with the image's files, of which `files/pipe.N` are read. `root` is an O_PATH descriptor of the
 /// container's root directory in its mount namespace; no path leads out of it. `log` is the log of the container that is being
@@ -63,7 +64,11 @@ pub fn open_all(
                 ttys.push(tty::End { id, file, tty: record });
                 continue;
             }
-            FileKind::UnixSocket(_) | FileKind::InetSocket(_) | FileKind::Proc(_) | FileKind::Pidfd(_) => continue,
+            FileKind::UnixSocket(_)
+            | FileKind::InetSocket(_)
+            | FileKind::MessageQueue(_)
+            | FileKind::Proc(_)
+            | FileKind::Pidfd(_) => continue,
             FileKind::Unnamed(record) => regular_file::restore_unnamed(id, file, record, unnamed),
             _ => open_one(image, id, file, root, notes),
         };
@@ -107,6 +112,7 @@ fn open_one(
         | FileKind::Tty(_)
         | FileKind::UnixSocket(_)
         | FileKind::InetSocket(_)
+        | FileKind::MessageQueue(_)
         | FileKind::Proc(_)
         | FileKind::Pidfd(_) => Err(Failure::new(Kind::System, "what is made with others is opened with them")),
     }

@@ -16,7 +16,7 @@
 //! Files that no path leads to are part of the image: [`crate::resource::unnamed`].
 //!
 //! **What is refused.** At capture: files that were deleted and have other names ("was deleted or replaced while it is open"),
-//! namespaces, message queues, files of sysfs and its like. At restore: a file that is not there, is shorter than it was, or
+//! namespaces, files of sysfs and its like. At restore: a file that is not there, is shorter than it was, or
 //! was changed although the program reads it; each with what differs, all in one report. A file open for writing only may have
 //! changed, and one open for writing may have grown: that is told in a note. What `if_changed` of the record says instead goes before that:
 //! refuse whatever differs, let it pass, go on at the end, or put a saved content in the place of the file.

@@ -8,8 +8,8 @@ use crate::resource::memory::fill::{self, PageFiles};
 use crate::resource::memory::restore::{self as memory, Backings};
 use crate::resource::process::restore::{self as process, Directories};
 use crate::resource::{
-    autogroup, descriptor, epoll, interval_timer, job_control, ldt, lock, login_uid, memory_policy, owner, posix_timer,
-    registers, seccomp, signal, sysv, thread, thread_controls, tty, unnamed, zombie,
+    autogroup, descriptor, epoll, interval_timer, job_control, ldt, lock, login_uid, memory_policy, mqueue, owner,
+    posix_timer, registers, seccomp, signal, sysv, thread, thread_controls, tty, unnamed, zombie,
 };
 use crate::worker::laps::Laps;
 use crfs_sys::HostPid;
@@ -148,6 +148,7 @@ impl<'a> Builder<'a> {
             from,
             root,
         };
+        builder.opened.files.extend(mqueue::restore::make(first.raw(), image, from)?);
         let pid = plan.births.values().find(|birth| birth.creator.is_none()).map(|birth| birth.pid);
         let pid = pid.ok_or_else(|| Failure::new(Kind::BadImage, "process: there is no first process"))?;
         builder.cpu.bring(first).doing(|| "keeping the stub on one CPU")?;
@@ -415,7 +416,7 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
-    /// Says again whom descriptions signal.
+    /// Says again whom descriptions signal, and whom message queues tell.
     fn owners(&mut self) -> Result<(), Failure> {
         for setting in owner::settings(&self.copy.image)? {
             let mut batch = Batch::new();
@@ -423,7 +424,7 @@ impl<'a> Builder<'a> {
             let thread = self.thread(setting.process, setting.thread)?;
             thread.run(&batch).doing(|| layout::table_file(setting.process, setting.thread))?;
         }
-        Ok(())
+        mqueue::restore::notify(&self.copy.image, |process, batch| self.inject(process, batch))
     }
 
     fn threads(&mut self, pid: Pid) -> Result<(), Failure> {

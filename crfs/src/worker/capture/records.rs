@@ -11,7 +11,7 @@ use crate::resource::subject::{Process, Subjects, Thread};
 use crate::resource::sysv::{self, Contents};
 use crate::resource::unnamed::Unnamed;
 use crate::resource::{
-    Findings, job_control, ldt, memory, mount, process, registers, security, signal, thread, tty, zombie,
+    Findings, job_control, ldt, memory, mount, mqueue, process, registers, security, signal, thread, tty, zombie,
 };
 use crate::worker::laps::Laps;
 use crfs_tracee::{Stopped, Tracee};
@@ -40,7 +40,7 @@ pub(super) fn read(
     laps: &mut Laps,
 ) -> Result<Records, Failure> {
     let place = Place::of(&job.record, subjects.init, &mut job.proc)?;
-    let environment = Environment::read(&job.record, subjects.init, moment, &mut job.proc, findings)?;
+    let environment = Environment::read(subjects.init, moment, &mut job.proc)?;
     laps.lap("surroundings");
     let mut processes = BTreeMap::new();
     let mut made_by: BTreeMap<i32, Pid> = BTreeMap::new();
@@ -90,15 +90,16 @@ pub(super) fn read(
     tables.extend(process::own_tables(subjects, findings)?);
     // What it shows must not be read meanwhile.
     let console = Pause::begin(&job.container)?;
-    let Descriptors { mut files, stdios, locks, mut fds, pipes, sockets, mut ttys } = descriptor::capture(
-        descriptor::Whose { tables: &tables, processes: &subjects.numbers() },
-        Some(job.kernel.parts()),
-        place.root(),
-        &job.container.log_file(),
-        console.as_ref(),
-        &mut unnamed,
-        findings,
-    )?;
+    let Descriptors { mut files, stdios, locks, mut fds, pipes, sockets, queues: message_queues, queued, mut ttys } =
+        descriptor::capture(
+            descriptor::Whose { tables: &tables, processes: &subjects.numbers() },
+            Some(job.kernel.parts()),
+            place.root(),
+            &job.container.log_file(),
+            console.as_ref(),
+            &mut unnamed,
+            findings,
+        )?;
     drop(console);
     // Timers ran on while this read: they are told as of the moment whose clocks the manifest has.
     let now = crfs_sys::time::clock_ns(libc::CLOCK_MONOTONIC).doing(|| "reading CLOCK_MONOTONIC")?;
@@ -127,6 +128,7 @@ pub(super) fn read(
     }
     contents.extend(sockets.into_iter().map(|(id, bytes)| (layout::socket_data(id), bytes)));
     contents.extend(pipes.into_iter().map(|(pipe, bytes)| (layout::pipe_data(pipe), bytes)));
+    contents.extend(queued.into_iter().map(|(queue, bytes)| (layout::posix_queue_data(queue), bytes)));
     laps.lap("ipc");
     let own_mounts = !job.record.shares(NamespaceKind::Mnt);
     let mount::Mounts { mounts, trees } = if own_mounts {
@@ -146,12 +148,14 @@ pub(super) fn read(
         locks,
         unnamed: unnamed.into_records(),
         sysv,
+        queues: message_queues,
         seccomp,
         ttys,
         mounts,
         trees,
     };
     sysv::report_attachments(&image, findings);
+    mqueue::report(&image, findings);
     image.manifest.paths = image.paths();
     job.kernel.report(findings);
     laps.lap("manifest");

@@ -1,0 +1,78 @@
+//! POSIX message queues: those that are open, and those that only have a name.
+
+use super::TableOf;
+use super::capture::{Draft, Pass};
+use crate::failure::{Doing, Failure};
+use crate::resource::mqueue::{self, Asked, Namespace};
+use image_format::Pid;
+use image_format::files::{FileKind, OpenQueue};
+use image_format::layout::POSIX_MQ;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
+
+impl Pass<'_> {
+    /// Puts the descriptions of each queue together: first the queues with names, then others in the order in which they were met.
+    pub(super) fn queues(&mut self, tables: &[TableOf], processes: &[(Pid, i32)]) -> Result<(), Failure> {
+        let open: Vec<usize> =
+            (0..self.drafts.len()).filter(|&index| matches!(self.drafts[index], Draft::Queue)).collect();
+        let Some(kernel) = self.kernel.filter(|_| !tables.is_empty()) else {
+            // Of those whose processes run, nothing stands in the way that is seen without a look at them.
+            open.into_iter().for_each(|index| self.drafts[index] = Draft::Refused);
+            return Ok(());
+        };
+        let namespace = Namespace::look(tables[0].host)?;
+        let device = namespace.as_ref().map(|namespace| namespace.device);
+        let mut descriptions: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
+        let mut order = Vec::new();
+        for index in open {
+            let seen = &self.table.descriptions[index].seen;
+            let (on, inode) = seen.inode();
+            if Some(on) == device {
+                let known = descriptions.entry(inode).or_default();
+                if known.is_empty() {
+                    order.push(inode);
+                }
+                known.push(index);
+            } else {
+                self.drafts[index] = Draft::Refused;
+                self.refuse(seen.holder, mqueue::another_namespace(&seen.name()));
+            }
+        }
+        let Some(Namespace { named, changed, .. }) = namespace else { return Ok(()) };
+        for (name, value, usual) in changed {
+            self.findings.block(
+                POSIX_MQ,
+                format!("the limit fs.mqueue.{name} of the ipc namespace is {value} in the place of {usual}, which is not carried"),
+                "Set it back (sysctl, inside the container)",
+            );
+        }
+        let mut queues = Vec::new();
+        for (name, queue) in named {
+            let inode = queue.metadata().doing(|| format!("POSIX message queue /{name}: looking at it"))?.ino();
+            queues.push((Some(name), queue, descriptions.remove(&inode).unwrap_or_default()));
+        }
+        for inode in order {
+            let Some(unlinked) = descriptions.remove(&inode) else { continue };
+            let seen = &self.table.descriptions[unlinked[0]].seen;
+            let duplicate = seen.duplicate().doing(|| format!("{}: duplicating it", seen.name()))?;
+            queues.push((None, File::from(duplicate), unlinked));
+        }
+        for (number, (name, queue, descriptions)) in (1..).zip(queues) {
+            match mqueue::capture(&queue, Asked { number, name, processes }, kernel)? {
+                Ok((record, data)) => {
+                    for index in descriptions {
+                        self.drafts[index] = Draft::Done(FileKind::MessageQueue(OpenQueue { queue: number }));
+                    }
+                    self.out.queues.push(record);
+                    self.out.queued.insert(number, data);
+                }
+                Err(refusal) => {
+                    descriptions.iter().for_each(|&index| self.drafts[index] = Draft::Refused);
+                    self.findings.block(POSIX_MQ, refusal.reason, refusal.remedy);
+                }
+            }
+        }
+        Ok(())
+    }
+}
