@@ -26,7 +26,8 @@ pub struct Itimer {
     pub remaining_ns: u64,
     /// Nanoseconds between expiries, 0 for a timer that expires once.
     pub interval_ns: u64,
-    /// ITIMER_REAL: when it expires or, with nothing remaining and an interval, when it last did: nanoseconds of the host's CLOCK_MONOTONIC.
+    /// ITIMER_REAL: when it expires or, with nothing remaining, when it last did (or would have, had it not been stopped): nanoseconds of
+    /// the host's CLOCK_MONOTONIC. None for one that was never set.
     /// It runs on while the task is frozen, so the time that remained at the freeze is to be counted from this. The other two stand still
     /// with the task, and have none.
     pub expires_ns: Option<u64>,
@@ -48,10 +49,10 @@ impl KernelState {
         view.bytes(&[Path::TaskSignal, Path::RealState], &mut state)?;
         let interval_ns = view.u64(&[Path::TaskSignal, Path::RealInterval])?;
         let is_on = state[0] & ENQUEUED != 0;
-        if !is_on && interval_ns == 0 {
-            return Ok(Itimer::default());
-        }
         let expires = view.u64(&[Path::TaskSignal, Path::RealExpires])?;
+        if !is_on && expires == 0 {
+            return Ok(Itimer { interval_ns, ..Itimer::default() });
+        }
         let remaining_ns = if is_on { expires.saturating_sub(monotonic_ns()).max(LEAST_NS) } else { 0 };
         Ok(Itimer { remaining_ns, interval_ns, expires_ns: Some(expires) })
     }

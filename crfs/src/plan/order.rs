@@ -136,6 +136,8 @@ pub const AFTER: &[(Action, Of, Action)] = &[
     (Action::ThreadDescriptors, Of::First, Action::OpenLate),
     (Action::ThreadDescriptors, Of::Itself, Action::Threads),
     (Action::Directories, Of::Itself, Action::Spawn),
+    // What a process opens for all it opens below the container's root.
+    (Action::Directories, Of::First, Action::OpenLate),
     // A process clones its children while it has one thread, but for those that the others clone.
     (Action::Threads, Of::Itself, Action::Fill),
     (Action::Threads, Of::CreatedByLeader, Action::Spawn),

@@ -30,7 +30,7 @@ pub mod pidfd;
 mod pipe;
 pub mod posix_timer;
 pub mod proc;
-mod proc_file;
+pub mod proc_file;
 pub mod process;
 pub mod registers;
 mod regular_file;

@@ -7,6 +7,7 @@ use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
 use std::process::ExitCode;
 
+const PARAMETER: &str = "/proc/sys/kernel/pid_max";
 /// So far was read in the file that is left half way.
 const HALF: u64 = 100;
 
@@ -20,11 +21,14 @@ fn read_again(file: &mut File) -> Result<String> {
 fn run(stage: &mut Stage) -> Result<()> {
     let mut machine = File::open("/proc/stat")?;
     let mut own = File::open("/proc/self/stat")?;
+    // Of a namespace.
+    let mut parameter = File::open(PARAMETER)?;
     let mut half = File::open("/proc/self/limits")?;
     let mut duplicate = half.try_clone()?;
     half.read_exact(&mut [0; 100])?;
     loop {
         ensure!(read_again(&mut machine)?.starts_with("cpu "), "/proc/stat says something else");
+        ensure!(read_again(&mut parameter)? == fs::read_to_string(PARAMETER)?, "{PARAMETER} says something else");
         let text = read_again(&mut own)?;
         let pid: u32 = text.split(' ').next().context("a word")?.parse()?;
         ensure!(pid == std::process::id(), "/proc/self/stat is that of process {pid}");

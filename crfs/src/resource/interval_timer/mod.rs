@@ -6,7 +6,8 @@
 //!   two count the process's own time, which stands still.
 //! - **Made again:** by setitimer(2) in the tail, late, so that what is short does not end during the build.
 //! - **Refused:** nothing of its own. A periodic ITIMER_REAL that has fired and whose SIGALRM still waits is armed until the end of the
-//!   period it is in: the kernel would arm it when the signal is taken, in phase.
+//!   period it is in: the kernel would arm it when the signal is taken, in phase. One that expires while the freeze reads has not yet done
+//!   so at the moment that the clocks go on from: it is armed, and its signal left out.
 
 mod capture;
 pub mod restore;

@@ -8,7 +8,8 @@
 //! **How it is read.** As a regular file: the link in /proc/PID/fd, looked up again, and the offset. No content is recorded.
 //!
 //! **How it is made again.** Its path is opened in the container's own /proc, when all processes are there, and the offset is set. What is
-//! read from there on is as it is at that time, as it always was.
+//! read from there on is as it is at that time, as it always was. A parameter below /proc/sys, which may be one of several namespaces, is
+//! opened by a process of the container.
 //!
 //! **What is refused.** Those open for writing, which count with the credentials of who opened them. Those of an address space, which stay
 //! with the one their process had when they were opened. Those of single threads, and of processes that have ended.
@@ -18,3 +19,4 @@ mod restore;
 
 pub(super) use capture::capture;
 pub(super) use restore::restore_all;
+pub use restore::restore_inside;

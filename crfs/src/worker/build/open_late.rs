@@ -6,6 +6,7 @@ use crate::failure::{Doing, Failure};
 use crate::resource::descriptor;
 use crate::resource::inotify;
 use crate::resource::pidfd;
+use crate::resource::proc_file;
 use crate::resource::socket::{self, Processes};
 use crfs_tracee::Batch;
 use image_format::files::FileKind;
@@ -26,6 +27,7 @@ impl Builder<'_> {
             open.insert(id, pidfd::restore(id, file, record, named)?);
         }
         let opened = descriptor::open_proc_files(image, root.as_fd(), &mut open);
+        let opened = opened.and_then(|()| proc_file::restore_inside(image, first, self, &mut open));
         let made = opened.and_then(|()| socket::restore_all(image, from, root.as_fd(), host, self, &mut open));
         let watched = made.and_then(|()| inotify::watch_all(image, root.as_fd(), &open, &mut self.notes));
         self.opened.files = open;

@@ -7,6 +7,7 @@ use crate::resource::container::Moment;
 use crate::resource::subject::{Process, Subjects};
 use crate::resource::{Findings, interval_timer, posix_timer, signal};
 use crfs_kstate::Itimer;
+use image_format::signal::PendingSignal;
 use image_format::timer::Timer;
 use image_format::{ProcessImage, layout};
 
@@ -38,15 +39,19 @@ pub(super) fn read(
         Some(timers) => posix_timer::records(timers, subject, subjects, queued, &mut job.proc, moment, findings)?,
         None => Vec::new(),
     };
+    let mut fires_yet = false;
     if let Some(timers) = &timers.interval {
-        image.pending.retain(|signal| !interval_timer::fires_yet(timers, moment, signal));
+        let left_out = |signal: &PendingSignal| interval_timer::fires_yet(timers, moment, signal);
+        fires_yet = image.pending.iter().any(left_out);
+        image.pending.retain(|signal| !left_out(signal));
     }
     for queue in std::iter::once(&mut image.pending).chain(image.threads.values_mut().map(|thread| &mut thread.pending))
     {
         queue.retain(|signal| !posix_timer::restore::sends_yet(&posix, signal));
     }
     if let Some(first) = image.threads.get_mut(&subject.alive().tid) {
-        let interval = timers.interval.map(|timers| interval_timer::records(&timers, moment)).unwrap_or_default();
+        let interval =
+            timers.interval.map(|timers| interval_timer::records(&timers, moment, fires_yet)).unwrap_or_default();
         first.timers = interval.into_iter().map(Timer::Interval).chain(posix.into_iter().map(Timer::Posix)).collect();
     }
     Ok(())
