@@ -336,8 +336,8 @@ pub struct Timerfd {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Pidfd {
-    /// The process, which may be a zombie.
-    pub pid: Pid,
+    /// The process, which may be a zombie; null for one that was waited for.
+    pub pid: Option<Pid>,
     /// PIDFD_THREAD.
     pub thread: bool,
 }

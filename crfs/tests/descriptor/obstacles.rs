@@ -211,7 +211,7 @@ fn epoll_targets_that_cannot_be_added_again() {
     let pair = script.place(&[0; 8]);
     let event = |events: u32| [events.to_ne_bytes().as_slice(), &[0; 8]].concat();
     let plain = script.place(&event(1));
-    let once = script.place(&event(0x4000_0004));
+    let once = script.place(&event(0x4000_0001));
     let got = script.place(&[0; 12]);
     let ctl = libc::SYS_epoll_ctl;
     script
@@ -224,15 +224,17 @@ fn epoll_targets_that_cannot_be_added_again() {
         .call(libc::SYS_eventfd2, [0, 0])
         .call(libc::SYS_pipe2, [pair, 0])
         .call(libc::SYS_epoll_create1, [0])
-        .call(ctl, [5, 1, 4, once])
-        .call(libc::SYS_epoll_wait, [5, got, 1, 0]);
+        .call(libc::SYS_write, [4, got, 1])
+        .call(ctl, [5, 1, 3, once])
+        .call(libc::SYS_epoll_wait, [5, got, 1, 0])
+        .call(libc::SYS_read, [3, got, 1]);
     let puppet = script.start();
     let (_, findings) = world.capture(&[&puppet]);
     assert_named(
         &findings,
         &[
             (0, "watches descriptor 1, which was closed or replaced"),
-            (5, "watches descriptor 4 with EPOLLONESHOT, and its one event was reported"),
+            (5, "watches descriptor 3 with EPOLLONESHOT, its one event was reported, and it is not ready for another"),
         ],
     );
 }

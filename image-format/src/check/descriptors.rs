@@ -200,7 +200,7 @@ fn pidfds(image: &Image, findings: &mut Findings) {
     let threads = || image.processes.values().flat_map(|process| process.threads.values());
     let is_zombie = |pid| threads().flat_map(|thread| &thread.zombies).any(|zombie| zombie.pid == pid);
     for (&id, file) in &image.files {
-        let FileKind::Pidfd(Pidfd { pid, .. }) = file.kind else { continue };
+        let FileKind::Pidfd(Pidfd { pid: Some(pid), .. }) = file.kind else { continue };
         if !image.processes.contains_key(&pid) && !is_zombie(pid) {
             findings.add(&file_entry(id), format!("pid: there is no process {pid}"));
         }

@@ -21,7 +21,7 @@ macro_rules! kind {
 #[test]
 fn pidfds() {
     each_is_told(&[(
-        |i| file(i, 2).kind = FileKind::Pidfd(Pidfd { pid: Pid(77), thread: false }),
+        |i| file(i, 2).kind = FileKind::Pidfd(Pidfd { pid: Some(Pid(77)), thread: false }),
         "files/0x00000002: pid: there is no process 77",
     )]);
 }

@@ -1,8 +1,9 @@
-//! pidfds: of a child that lives, of one that has ended, of this process.
+//! pidfds: of a child that lives, of one that has ended, of one that was waited for, of this process.
 
 use anyhow::{Context, Result, ensure};
 use crfs_sys::pidfd;
 use crfs_tests::victim::{self, Stage};
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
@@ -41,12 +42,19 @@ fn run(stage: &mut Stage) -> Result<()> {
     let (zombie, fd) = child("exit 3")?;
     waitid(Id::Pid(zombie), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT)?;
     let zombie = Held { fd, pid: zombie.as_raw(), has_ended: true };
+    let (gone, past) = child("exit 4")?;
+    waitid(Id::Pid(gone), WaitPidFlag::WEXITED)?;
     let own = Held { fd: pidfd::open(getpid(), true)?, pid: getpid().as_raw(), has_ended: false };
     fcntl(&own.fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     loop {
         for held in [&living, &zombie, &own] {
             held.check()?;
         }
+        let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", past.as_raw_fd()))?;
+        ensure!(text.contains("Pid:\t-1\n"), "one that was waited for is told as {text}");
+        let mut ready = [PollFd::new(past.as_fd(), PollFlags::POLLIN)];
+        ensure!(poll(&mut ready, PollTimeout::ZERO)? > 0, "the end of one that was waited for is not told");
+        ensure!(pidfd::send_signal(past.as_fd(), 0) == Err(Errno::ESRCH), "one that was waited for can be signalled");
         let flags = OFlag::from_bits_retain(fcntl(&own.fd, FcntlArg::F_GETFL)?);
         ensure!(flags.contains(OFlag::O_NONBLOCK | OFlag::O_EXCL), "the flags are {flags:?}");
         if !stage.end_round_and_rest()? {

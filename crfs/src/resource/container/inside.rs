@@ -7,6 +7,8 @@ use std::os::fd::AsFd;
 
 /// The uts namespace, as [`inside`] takes it.
 pub(in crate::resource) const UTS: (&str, CloneFlags) = ("uts", CloneFlags::CLONE_NEWUTS);
+/// The pid namespace, in which the caller's children begin.
+pub(in crate::resource) const PID: (&str, CloneFlags) = ("pid", CloneFlags::CLONE_NEWPID);
 /// The ipc namespace.
 pub(in crate::resource) const IPC: (&str, CloneFlags) = ("ipc", CloneFlags::CLONE_NEWIPC);
 

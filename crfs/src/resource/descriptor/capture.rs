@@ -309,13 +309,16 @@ impl Pass<'_> {
             };
             let fd = target.fd.unsigned_abs();
             let record = |events| EpollTarget { fd, file: id(index), events: Hex(events), data: Hex(target.data) };
+            let seen = &self.table.descriptions[index].seen;
+            // Of running tasks it is not asked: it may be otherwise at the freeze.
+            let is_ready = || if self.kernel.is_some() { epoll::is_ready(seen) } else { Ok(true) };
             return Ok(match &self.drafts[index] {
                 Draft::Refused => Ok(None),
-                Draft::Done(kind) => epoll::check_target(target, kind).map(|events| Some(record(events))),
+                Draft::Done(kind) => epoll::check_target(target, kind, is_ready).map(|events| Some(record(events))),
                 // Another instance, whose own turn is yet to come; pipes had theirs.
                 Draft::Epoll(_) | Draft::Pipe { .. } | Draft::Queue | Draft::Tty | Draft::Socket => {
                     let kind = FileKind::Epoll(Epoll { targets: Vec::new() });
-                    epoll::check_target(target, &kind).map(|events| Some(record(events)))
+                    epoll::check_target(target, &kind, is_ready).map(|events| Some(record(events)))
                 }
             });
         }

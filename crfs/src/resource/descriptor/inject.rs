@@ -1,7 +1,6 @@
 //! Putting descriptors into a process: pulled from the worker one by one, under their numbers.
 
 use crate::failure::{Failure, Kind};
-use crate::resource::epoll::Registration;
 use crfs_tracee::Batch;
 use image_format::process::Fd;
 use image_format::{FileId, layout};
@@ -37,15 +36,4 @@ pub fn place_all(batch: &mut Batch, fds: &[Fd], opened: &BTreeMap<FileId, OwnedF
 /// The call by which a thread leaves its process's descriptor table for one of its own.
 pub fn leave(batch: &mut Batch) {
     batch.call(libc::SYS_unshare, &[libc::CLONE_FILES.into()], "unshare(CLONE_FILES)");
-}
-
-/// The call that adds a descriptor to an epoll instance.
-pub fn register(batch: &mut Batch, registration: &Registration) {
-    let Registration { epfd, fd, events, data, .. } = *registration;
-    // struct epoll_event is packed on x86-64.
-    let mut event = events.to_ne_bytes().to_vec();
-    event.extend_from_slice(&data.to_ne_bytes());
-    let event = batch.data(&event);
-    let args = [epfd.into(), libc::EPOLL_CTL_ADD.into(), fd.into(), event.into()];
-    batch.call(libc::SYS_epoll_ctl, &args, "epoll_ctl(EPOLL_CTL_ADD)");
 }

@@ -5,8 +5,10 @@ use crate::resource::descriptor::seen::{Holder, Seen};
 use crfs_sys::kcmp::{Comparison, compare_epoll_target};
 use image_format::files::FileKind;
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::Pid;
 use std::collections::HashMap;
+use std::os::fd::AsFd;
 
 /// `EPOLLERR | EPOLLHUP`, which the kernel adds to what a program asks for.
 const ALWAYS: u64 = 0x18;
@@ -76,19 +78,35 @@ impl Target {
     }
 }
 
-/// The events to record for a target of this kind, or why it cannot be carried.
-pub(in crate::resource) fn check_target(target: &Target, kind: &FileKind) -> Result<u64, Refusal> {
-    let switched_off = target.events & ONESHOT != 0 && target.events & !MODES == 0;
+/// Whether a target with these events and flags has reported its one event (`EPOLLONESHOT`).
+pub(super) fn is_switched_off(events: u64) -> bool {
+    events & ONESHOT != 0 && events & !MODES == 0
+}
+
+/// Whether a description is ready for anything that epoll reports: so is then what is made of its record.
+pub(in crate::resource) fn is_ready(seen: &Seen) -> nix::Result<bool> {
+    let duplicate = seen.duplicate()?;
+    let any = PollFlags::POLLIN | PollFlags::POLLPRI | PollFlags::POLLOUT;
+    Ok(poll(&mut [PollFd::new(duplicate.as_fd(), any)], PollTimeout::ZERO)? > 0)
+}
+
+/// The events to record for a target of this kind, or why it cannot be carried. `is_ready`: see [`is_ready`].
+pub(in crate::resource) fn check_target(
+    target: &Target,
+    kind: &FileKind,
+    is_ready: impl FnOnce() -> nix::Result<bool>,
+) -> Result<u64, Refusal> {
     match kind {
-        _ if !switched_off => Ok(target.events),
+        _ if !is_switched_off(target.events) => Ok(target.events),
         FileKind::Eventfd(_)
         | FileKind::Timerfd(_)
         | FileKind::Signalfd(_)
         | FileKind::Inotify(_)
         | FileKind::Epoll(_) => Ok(target.events | ALWAYS),
+        _ if is_ready() == Ok(true) => Ok(target.events),
         _ => Err(Refusal::new(
             format!(
-                "an epoll instance watches descriptor {} with EPOLLONESHOT, and its one event was reported",
+                "an epoll instance watches descriptor {} with EPOLLONESHOT, its one event was reported, and it is not ready for another",
                 target.fd
             ),
             "Try again when the program has armed it again.",
@@ -115,10 +133,12 @@ mod tests {
         let target = |events| Target { fd: 3, nth: 0, events, data: 0 };
         let eventfd = FileKind::Eventfd(image_format::files::Eventfd { count: image_format::Hex(0), semaphore: false });
         let device = FileKind::Device(image_format::files::Device { path: "/dev/random".into(), major: 1, minor: 8 });
-        assert_eq!(check_target(&target(0x4000_0000), &eventfd), Ok(0x4000_0018));
-        assert_eq!(check_target(&target(0x4000_0019), &device), Ok(0x4000_0019));
-        assert_eq!(check_target(&target(0x8000_0018), &device), Ok(0x8000_0018));
-        let refusal = check_target(&target(0xc000_0000), &device).unwrap_err();
+        let check = |events, kind| check_target(&target(events), kind, || Ok(false));
+        assert_eq!(check(0x4000_0000, &eventfd), Ok(0x4000_0018));
+        assert_eq!(check(0x4000_0019, &device), Ok(0x4000_0019));
+        assert_eq!(check(0x8000_0018, &device), Ok(0x8000_0018));
+        assert_eq!(check_target(&target(0xc000_0000), &device, || Ok(true)), Ok(0xc000_0000));
+        let refusal = check(0xc000_0000, &device).unwrap_err();
         assert!(refusal.reason.contains("EPOLLONESHOT"), "{refusal:?}");
     }
 }

@@ -11,13 +11,16 @@
 //! has both descriptors, once they are in place ([`registrations`]): the kernel keys a target by number and description. Events
 //! that are ready are reported anew, so an edge-triggered target may be told once more than without us, never once less.
 //!
-//! **What is refused.** A target whose number no longer names it ("was closed or replaced"); a pipe that is switched off after
-//! its one report (`EPOLLONESHOT`): it could not be added without reporting a hang-up. For eventfd, timerfd, signalfd and
-//! epoll, which never hang up, the switched-off form is carried, with EPOLLERR and EPOLLHUP, which the kernel always adds.
+//! A target that is switched off after its one report (`EPOLLONESHOT`) cannot be added so, since the kernel always adds EPOLLERR and
+//! EPOLLHUP: it is added for whatever it is ready for, which is then taken, before any other. Where it never hangs up (eventfd,
+//! timerfd, signalfd, inotify, epoll) EPOLLERR and EPOLLHUP do no harm.
+//!
+//! **What is refused.** A target whose number no longer names it ("was closed or replaced"); one that is switched off and not ready
+//! for anything.
 
 mod capture;
 mod restore;
 
-pub(super) use capture::{Target, capture, check_target};
+pub(super) use capture::{Target, capture, check_target, is_ready};
 pub(super) use restore::restore;
-pub use restore::{Registration, registrations};
+pub use restore::{Registration, register, registrations};

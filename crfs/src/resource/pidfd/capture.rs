@@ -17,12 +17,12 @@ pub(in crate::resource) fn capture(seen: &Seen, processes: &[(Pid, i32)]) -> Res
     let host = host.ok_or_else(|| Refusal::unknown_fdinfo("a pidfd", "Pid"))?;
     let OpenFlags(flags) = seen.flags();
     let thread = flags & THREAD != 0;
+    // It was waited for.
     if host < 0 {
-        let reason = "a pidfd of a process that has ended and was waited for cannot be carried";
-        return Err(Refusal::new(reason, REMEDY));
+        return Ok(Pidfd { pid: None, thread });
     }
     if let Some(pid) = inside(host, processes) {
-        return Ok(Pidfd { pid, thread });
+        return Ok(Pidfd { pid: Some(pid), thread });
     }
     let is_thread = processes.iter().any(|(_, process)| Path::new(&format!("/proc/{process}/task/{host}")).exists());
     Err(Refusal::new(

@@ -50,7 +50,7 @@ pub(super) struct Builder<'a> {
     backings: Backings,
     directories: Directories,
     pub(super) opened: descriptor::Opened,
-    registrations: Vec<epoll::Registration>,
+    pub(super) registrations: Vec<epoll::Registration>,
     pages: PageFiles<'a>,
     pub(super) notes: Vec<String>,
     cores: PathBuf,
@@ -240,7 +240,7 @@ impl<'a> Builder<'a> {
         self.thread(pid, pid)
     }
 
-    fn thread(&mut self, pid: Pid, tid: Pid) -> Result<&mut Injector, Failure> {
+    pub(super) fn thread(&mut self, pid: Pid, tid: Pid) -> Result<&mut Injector, Failure> {
         let injector = self.tasks.get_mut(&pid).and_then(|task| task.injected.get_mut(&tid));
         let missing = || Failure::new(Kind::System, format!("thread {tid} of process {pid}: not there yet"));
         injector.ok_or_else(missing)
@@ -409,15 +409,13 @@ impl<'a> Builder<'a> {
     /// The calls that make a table hold what it is to hold, with what belongs to the table.
     fn fill_table(&self, batch: &mut Batch, owner: Pid, fds: &[Fd]) -> Result<(), Failure> {
         descriptor::inject::place_all(batch, fds, &self.opened.files, self.plan.link_fd)?;
-        for registration in self.registrations.iter().filter(|registration| registration.owner == owner) {
-            descriptor::inject::register(batch, registration);
-        }
         lock::inject(batch, &self.copy.image.locks, owner, fds);
         Ok(())
     }
 
-    /// Says again whom descriptions signal, and whom message queues tell.
+    /// Says again what epoll instances watch, whom descriptions signal, and whom message queues tell.
     fn owners(&mut self) -> Result<(), Failure> {
+        self.watch()?;
         for setting in owner::settings(&self.copy.image)? {
             let mut batch = Batch::new();
             owner::apply(&mut batch, &setting);

@@ -7,6 +7,7 @@ mod builder;
 mod deaths;
 mod open_late;
 mod publish;
+mod watch;
 
 use super::laps::Laps;
 use super::{Report, settle};

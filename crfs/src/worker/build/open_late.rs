@@ -23,8 +23,8 @@ impl Builder<'_> {
         // Messages may carry them.
         for (&id, file) in &self.copy.image.files {
             let FileKind::Pidfd(record) = &file.kind else { continue };
-            let named = Builder::host(self, record.pid)?.raw();
-            open.insert(id, pidfd::restore(id, file, record, named)?);
+            let named = record.pid.map(|pid| Builder::host(self, pid).map(crfs_sys::HostPid::raw)).transpose()?;
+            open.insert(id, pidfd::restore(id, file, record, named, host)?);
         }
         let opened = descriptor::open_proc_files(image, root.as_fd(), &mut open);
         let opened = opened.and_then(|()| proc_file::restore_inside(image, first, self, &mut open));
