@@ -111,6 +111,16 @@ pub fn main(body: impl FnOnce(&mut Stage) -> Result<()>) -> ExitCode {
     code
 }
 
+/// Waits until a child sleeps for a length of time: it has begun then, and what it has mapped stays so.
+///
+/// # Errors
+/// When it never does.
+pub fn wait_until_asleep(child: u32) -> Result<()> {
+    let call = format!("{} ", libc::SYS_clock_nanosleep);
+    let in_call = || fs::read_to_string(format!("/proc/{child}/syscall")).is_ok_and(|text| text.starts_with(&call));
+    wait_until("a child to sleep", in_call)
+}
+
 /// Waits, with a deadline, until something is so.
 ///
 /// # Errors

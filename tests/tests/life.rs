@@ -1,7 +1,7 @@
 //! Server, states, and who may die when.
 
 use crfs_tests::world::{
-    Leftovers, Method, Outcome, PATIENCE, Program, World, binary, files_of, read_tree, run, wait_for,
+    Leftovers, Method, Outcome, PATIENCE, Program, SmallDisk, World, binary, files_of, read_tree, run, wait_for,
 };
 use nix::sys::signal::Signal;
 use std::fs;
@@ -270,5 +270,24 @@ fn thawed_behind_our_back() {
     }
     fs::write(&switch, "0").expect("letting it go on");
     victim.goes_on(2);
+    victim.passes();
+}
+
+/// Where mounts of the host are not shared a container keeps those that it was born with.
+#[test]
+fn what_the_host_has_unmounted_since_is_not_the_containers_own() {
+    let world = World::new();
+    let disk = SmallDisk::new(world.dir().join("small"), "4m");
+    let victim = Program::victim(&world, "data", &["1"]);
+    world.start("vs1", &victim);
+    drop(disk);
+    world.freeze("vs1");
+    let mounts = fs::read_to_string(world.tree("vs1").join("mounts")).unwrap();
+    assert_eq!(mounts.lines().count(), 1, "more than the line that ends it: {mounts}");
+    let copy = world.copy_out("vs1", Method::Cp);
+    world.kill("vs1");
+    world.restore(&copy, "vs1", Method::Cp);
+    world.thaw("vs1");
+    victim.goes_on(1);
     victim.passes();
 }

@@ -1,6 +1,6 @@
 //! Mounts by descriptors, which nix does not cover.
 //!
-//! Source: open_tree(2), move_mount(2); `include/uapi/linux/mount.h`, `fs/namespace.c`, v6.18.
+//! Source: open_tree(2), move_mount(2), statx(2); `include/uapi/linux/mount.h`, `fs/namespace.c`, v6.18.
 
 use std::ffi::CString;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -11,6 +11,20 @@ use nix::Result;
 use nix::errno::Errno;
 
 const MOVE_MOUNT_SET_GROUP: u32 = 0x100;
+const STATX_MNT_ID_UNIQUE: u32 = 0x4000;
+
+/// The number of the mount that a descriptor lies on, which no other mount gets before the machine is started anew: a later one has a higher
+/// number. `EOPNOTSUPP` before Linux 6.8.
+pub fn unique_id(file: BorrowedFd<'_>) -> Result<u64> {
+    // SAFETY: a structure of numbers, for which zero is a value.
+    let mut found: libc::statx = unsafe { std::mem::zeroed() };
+    // SAFETY: an empty string, and a structure that the kernel writes.
+    let result = unsafe {
+        libc::statx(file.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH, STATX_MNT_ID_UNIQUE, &raw mut found)
+    };
+    Errno::result(result)?;
+    if found.stx_mask & STATX_MNT_ID_UNIQUE == 0 { Err(Errno::EOPNOTSUPP) } else { Ok(found.stx_mnt_id) }
+}
 
 /// A private copy of the mount at a path below `directory`, attached nowhere and without what is mounted on it. It is gone with its
 /// last descriptor. `EINVAL`: the mount belongs to another mount namespace than the caller's.

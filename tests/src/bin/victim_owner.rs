@@ -120,6 +120,7 @@ fn run(stage: &mut Stage) -> Result<()> {
     let own = getpid().as_raw();
     // Out of the group that is signalled.
     let mut child = Command::new("sleep").arg("1000").process_group(0).stdin(Stdio::null()).spawn()?;
+    victim::wait_until_asleep(child.id())?;
     let mut ended = Command::new("true").stdin(Stdio::null()).spawn()?;
     let (send, receive) = std::sync::mpsc::channel();
     std::thread::spawn(move || {

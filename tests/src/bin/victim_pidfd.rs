@@ -38,6 +38,7 @@ fn child(script: &str) -> Result<(Pid, OwnedFd)> {
 
 fn run(stage: &mut Stage) -> Result<()> {
     let (living, fd) = child("exec sleep 1000")?;
+    victim::wait_until_asleep(living.as_raw().cast_unsigned())?;
     let living = Held { fd, pid: living.as_raw(), has_ended: false };
     let (zombie, fd) = child("exit 3")?;
     waitid(Id::Pid(zombie), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT)?;

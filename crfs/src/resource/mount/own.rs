@@ -10,8 +10,8 @@ use image_format::Bytes;
 use image_format::manifest::NamespaceKind;
 use image_format::mounts::{BindMount, FileSystem, FreshMount, MountFlags, MountKind};
 use std::collections::BTreeSet;
-use std::fs::{self, Metadata};
-use std::os::fd::AsRawFd;
+use std::fs::{self, File, Metadata};
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
@@ -96,7 +96,10 @@ pub(super) fn find(record: &Record, init: i32, proc: &mut Proc, findings: &mut F
         mount.master = mount.peers.take();
     }
     let place = Place::of(record, init, proc)?;
-    let foreign = foreign(&host, &inside, record.root.as_deref(), !record.shares(NamespaceKind::Pid));
+    let fresh = fresh(&host, &inside, !record.shares(NamespaceKind::Pid));
+    let birth = Birth::of(&fresh, &place);
+    let mut foreign = foreign(&host, &inside, record.root.as_deref(), &fresh);
+    foreign.retain(|mount| !birth.is_left_over(mount, &host, &place));
     let mut found = changed(&host, &inside, &foreign, &place);
     let mut placed: Vec<&Mount> =
         inside.iter().filter(|mount| !mount.is_crfs() && !foreign.iter().any(|own| own.id == mount.id)).collect();
@@ -143,24 +146,25 @@ fn refuse(mount: &Mount, reason: &str, findings: &mut Findings) {
     );
 }
 
-/// The mounts that a fresh container would not have. One with a pid namespace of its own has a /proc of its own.
-fn foreign<'a>(host: &[Mount], own: &'a [Mount], root: Option<&Path>, own_pids: bool) -> Vec<&'a Mount> {
+/// The /proc and the terminals that every container gets for itself; the former where it has a pid namespace of its own.
+fn fresh<'a>(host: &[Mount], own: &'a [Mount], own_pids: bool) -> Vec<&'a Mount> {
+    let find = |kind: &str, path: &str| {
+        own.iter().find(|mount| {
+            let is_it = mount.kind == kind && mount.path == Path::new(path) && mount.root == Path::new("/");
+            is_it && !host.iter().any(|there| there.what() == mount.what())
+        })
+    };
+    let proc = if own_pids { find("proc", "/proc") } else { None };
+    proc.into_iter().chain(find("devpts", "/dev/pts")).collect()
+}
+
+/// The mounts that a new container would not have; `fresh` are what it gets for itself.
+fn foreign<'a>(host: &[Mount], own: &'a [Mount], root: Option<&Path>, fresh: &[&Mount]) -> Vec<&'a Mount> {
     let known: BTreeSet<_> = host.iter().map(Mount::what).collect();
-    let mut expected: BTreeSet<&str> = BTreeSet::from(["/proc", "/dev/pts"]);
     let mut foreign = Vec::new();
     // A server that was mounted after the container began shows in it too; nothing inside depends on it, or its descriptors
     // tell, and a restore detaches it.
-    for mount in own.iter().filter(|mount| !mount.is_crfs()) {
-        // The container's own /proc and terminals, once.
-        let fresh = match mount.kind.as_str() {
-            "proc" if own_pids => Some("/proc"),
-            "devpts" => Some("/dev/pts"),
-            _ => None,
-        };
-        let is_fresh = fresh.is_some_and(|path| mount.path == Path::new(path)) && mount.root == Path::new("/");
-        if is_fresh && !known.contains(&mount.what()) && fresh.is_some_and(|path| expected.remove(path)) {
-            continue;
-        }
+    for mount in own.iter().filter(|mount| !mount.is_crfs() && !fresh.iter().any(|fresh| fresh.id == mount.id)) {
         let is_known = match root {
             None => known.contains(&mount.what()),
             Some(root) => {
@@ -266,11 +270,39 @@ fn flags(mount: &Mount) -> Option<MountFlags> {
 
 /// The number of the mount that a path leads to, which is the uppermost there.
 fn mount_at(place: &Place, path: &Path) -> Option<u32> {
+    mount_of(&look(place, path)?)
+}
+
+fn look(place: &Place, path: &Path) -> Option<File> {
     let path = place.reach(&Bytes(path.as_os_str().as_bytes().to_vec()));
-    let flags = libc::O_PATH | libc::O_NOFOLLOW;
-    let opened = fs::OpenOptions::new().read(true).custom_flags(flags).open(path).ok()?;
+    fs::OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_NOFOLLOW).open(path).ok()
+}
+
+fn mount_of(opened: &File) -> Option<u32> {
     let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", opened.as_raw_fd())).ok()?;
     text.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok())
+}
+
+/// Tells mounts that a container was born with from those that were made since: their numbers are lower than that of its own terminals.
+struct Birth(Option<u64>);
+
+impl Birth {
+    fn of(fresh: &[&Mount], place: &Place) -> Self {
+        Birth(fresh.iter().filter_map(|mount| Self::number(mount, place)).min())
+    }
+
+    /// Nothing inside made it, and the host has it no more.
+    fn is_left_over(&self, mount: &Mount, host: &[Mount], place: &Place) -> bool {
+        let is_there = host.iter().any(|there| (&there.device, &there.root) == (&mount.device, &mount.root));
+        let older = |birth| Self::number(mount, place).is_some_and(|number| number < birth);
+        !is_there && self.0.is_some_and(older)
+    }
+
+    /// None for one that another hides, and before Linux 6.8.
+    fn number(mount: &Mount, place: &Place) -> Option<u64> {
+        let opened = look(place, &mount.path).filter(|opened| mount_of(opened) == Some(mount.id))?;
+        crfs_sys::mount::unique_id(opened.as_fd()).ok()
+    }
 }
 
 #[cfg(test)]
@@ -282,7 +314,8 @@ mod tests {
 
     fn paths(own: &[u8], root: Option<&str>) -> Vec<String> {
         let own = mounts(own);
-        let found = foreign(&mounts(HOST), &own, root.map(Path::new), true);
+        let host = mounts(HOST);
+        let found = foreign(&host, &own, root.map(Path::new), &fresh(&host, &own, true));
         found.into_iter().map(|mount| mount.path.to_string_lossy().into_owned()).collect()
     }
 
