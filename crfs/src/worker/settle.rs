@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 /// More than a freezer needs for thousands of threads.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// A task that says it rests may still be on its way off the processor.
+const ON_ITS_WAY: Duration = Duration::from_micros(200);
 
 /// Waits until no thread of the processes is running or in a ptrace stop. A process that is gone has come to rest.
 ///
@@ -50,17 +52,36 @@ fn moving(stat: &std::path::Path) -> bool {
 /// What `live.json` says of tasks that have come to rest: their CPU clocks, which stand still from now on.
 ///
 /// # Errors
-/// When a clock cannot be read.
+/// When a clock cannot be read, or does not stand still.
 pub(super) fn live(cgroup: &Cgroup, processes: impl IntoIterator<Item = (Pid, HostPid)>) -> Result<Live, Failure> {
-    let process = |(pid, process): (Pid, HostPid)| {
-        let doing = || format!("{}: reading its CPU clock", layout::process_dir(pid));
-        let cpu_ns = crfs_sys::time::process_cpu_ns(process.pid()).doing(doing)?;
-        let cpu_ns = u64::try_from(cpu_ns).doing(doing)?;
-        Ok(LiveProcess { pid, host_pid: process.raw(), cpu_ns })
-    };
+    let processes: Vec<(Pid, HostPid)> = processes.into_iter().collect();
+    let end = Instant::now() + PATIENCE;
+    let mut before = clocks(&processes)?;
+    loop {
+        std::thread::sleep(ON_ITS_WAY);
+        let now = clocks(&processes)?;
+        if now == before {
+            break;
+        }
+        if Instant::now() > end {
+            return Err(Failure::new(Kind::Deadline, "the CPU clocks do not come to rest in the freezer"));
+        }
+        before = now;
+    }
+    let live = |(&(pid, process), cpu_ns): (&(Pid, HostPid), u64)| LiveProcess { pid, host_pid: process.raw(), cpu_ns };
     Ok(Live {
-        processes: processes.into_iter().map(process).collect::<Result<_, Failure>>()?,
+        processes: processes.iter().zip(before).map(live).collect(),
         thawed: cgroup.thawed()?,
         contents: Vec::new(),
     })
+}
+
+/// The CPU clock of each process, nanoseconds.
+fn clocks(processes: &[(Pid, HostPid)]) -> Result<Vec<u64>, Failure> {
+    let clock = |&(pid, process): &(Pid, HostPid)| {
+        let doing = || format!("{}: reading its CPU clock", layout::process_dir(pid));
+        let cpu_ns = crfs_sys::time::process_cpu_ns(process.pid()).doing(doing)?;
+        u64::try_from(cpu_ns).doing(doing)
+    };
+    processes.iter().map(clock).collect()
 }
