@@ -130,6 +130,16 @@ pub(crate) enum Command {
         /// The directory to make.
         directory: PathBuf,
     },
+    /// Make a checkpoint of today's format of one that an older crfs took, which stays as it is.
+    #[command(
+        after_help = "Example:\n  crctl convert backup/vs1 backup/vs1.new && crctl restore backup/vs1.new --name vs1"
+    )]
+    Convert {
+        /// The directory of the older checkpoint.
+        directory: PathBuf,
+        /// The directory to make.
+        new: PathBuf,
+    },
     /// Tell whether a checkpoint is sound and this host could restore it, all findings at once.
     #[command(after_help = "Example:\n  crctl verify backup/vs1 && crctl restore backup/vs1")]
     Verify {

@@ -4,6 +4,7 @@ mod add;
 mod attach;
 mod change;
 mod checkpoint;
+mod convert;
 mod core;
 mod diff;
 mod exec;
@@ -32,7 +33,7 @@ pub(crate) fn run(cli: Cli) -> Result<u8> {
     let json = cli.json;
     // A copy is plain files: whoever may read it may look at it.
     let needs_no_privilege = match &cli.command {
-        Command::Plan { .. } | Command::Unpack { .. } => true,
+        Command::Plan { .. } | Command::Unpack { .. } | Command::Convert { .. } => true,
         Command::Verify { what }
         | Command::Inspect { what }
         | Command::Pack { what }
@@ -62,6 +63,7 @@ pub(crate) fn run(cli: Cli) -> Result<u8> {
         Command::Restore(arguments) => checkpoint::restore(&registry, &arguments, json),
         Command::Pack { what } => stream::pack(&registry, &what),
         Command::Unpack { directory } => stream::unpack(&directory, json),
+        Command::Convert { directory, new } => convert::convert(&directory, &new, json),
         Command::Verify { what } => verify::verify(&registry, &what, json),
         Command::Inspect { what } => inspect::inspect(&registry, &what, json),
         Command::Diff { one, other } => diff::diff(&registry, &one, &other, json),

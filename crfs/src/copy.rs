@@ -1,9 +1,11 @@
 //! A checkpoint read, parsed and checked as a whole.
 
+mod convert;
 pub mod core_file;
 pub mod space;
 mod verify;
 
+pub use convert::convert;
 pub use verify::verify;
 
 use crate::failure::{Failure, Kind};

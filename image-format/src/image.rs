@@ -588,7 +588,7 @@ pub fn parse_file(path: &str, bytes: &[u8]) -> Result<(), ImageError> {
     parse(bytes).map_err(|source| ImageError::Text { path: path.to_owned(), source })
 }
 
-fn bytes(source: &dyn TextSource, path: &str) -> Result<Vec<u8>, ImageError> {
+pub(crate) fn bytes(source: &dyn TextSource, path: &str) -> Result<Vec<u8>, ImageError> {
     let read = source.read(path).map_err(|reason| ImageError::Read { path: path.to_owned(), reason })?;
     read.ok_or_else(|| ImageError::Missing { path: path.to_owned() })
 }

@@ -25,7 +25,7 @@ pub const MEM_SUMS: &str = "mem.sums";
 /// The container's own mounts.
 pub const MOUNTS: &str = "mounts";
 
-/// Files at the top, beside the manifest, that version 1 knows only as empty.
+/// Files at the top, beside the manifest, that are always empty so far.
 pub const CONTAINER_ABSENT: [&str; 4] =
     ["af_inet_listening", "af_inet_orphan_count", "af_inet_orphan_data", "af_inet_orphan_info"];
 
@@ -42,7 +42,7 @@ pub const POSIX_MQ: &str = "posix.mq";
 /// Files at the top, beside the manifest, that hold content.
 pub const CONTAINER_FILES: [&str; 5] = [MOUNTS, POSIX_MQ, SYSV_MSG, SYSV_SEM, SYSV_SHM];
 
-/// Files of a process that version 1 knows only as empty.
+/// Files of a process that are always empty so far.
 pub const PROCESS_ABSENT: [&str; 2] = ["aio", "numa"];
 
 /// Files of a process that hold content, but for the page contents.

@@ -7,6 +7,7 @@
 pub mod blocker;
 pub mod check;
 pub mod controls;
+pub mod convert;
 pub mod files;
 pub mod image;
 pub mod layout;

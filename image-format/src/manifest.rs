@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
 /// The format this crate writes and reads.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 
 /// The manifest of an image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,7 +29,7 @@ pub struct Manifest {
     pub clocks: Clocks,
     /// How the container was started, which is how its surroundings are made again.
     pub container: Container,
-    /// An image this one builds on. Version 1 writes none.
+    /// An image this one builds on. None is written so far.
     pub parent: Option<String>,
     /// Every path of the image but the manifest's own, sorted.
     pub paths: Vec<PathEntry>,

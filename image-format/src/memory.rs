@@ -175,7 +175,7 @@ pub enum Source {
     File,
     /// Nobody may touch them: MADV_GUARD_INSTALL.
     Guard,
-    /// The same addresses of the same process in the parent image. Version 1 writes none.
+    /// The same addresses of the same process in the parent image. None is written so far.
     Parent,
 }
 

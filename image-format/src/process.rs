@@ -217,6 +217,6 @@ pub struct Zombie {
     pub status: u32,
 }
 
-/// A record of something version 1 does not carry: the file holds its end line only, and any line is refused.
+/// A record of something that is not carried: the file holds its end line only, and any line is refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Absent {}

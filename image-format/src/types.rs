@@ -77,7 +77,7 @@ impl Address {
     }
 }
 
-/// Bytes of a page on the architecture of format version 1.
+/// Bytes of a page on x86-64.
 pub const PAGE_SIZE: u64 = 4096;
 
 /// A point or length of time.

@@ -210,7 +210,7 @@ fn the_tree_tells_the_truth() {
     world.freeze("vs1");
     let tree = world.tree("vs1");
     let manifest: Value = serde_json::from_slice(&fs::read(tree.join("manifest")).expect("manifest")).expect("JSON");
-    assert_eq!(manifest["format"], 1);
+    assert_eq!(manifest["format"], 2);
     assert_eq!(manifest["name"], "vs1");
     assert_eq!(manifest["architecture"], "x86_64");
     let listed: Vec<&str> =

@@ -1,7 +1,9 @@
 //! The ways past the mount: `crctl checkpoint` and `restore`, `pack` and `unpack`, and what looks at a checkpoint: `verify`, `inspect`,
 //! `diff`.
 
-use crfs_tests::world::{Method, PATIENCE, Program, SmallDisk, World, copy_tree, read_tree, run, wait_for};
+use crfs_tests::world::{
+    Method, PATIENCE, Program, SmallDisk, World, copy_tree, edit_object, read_tree, run, wait_for,
+};
 use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::FileExt;
@@ -303,4 +305,76 @@ fn memory_is_shown_searched_and_written_out() {
     assert_eq!(world.crctl(["mem", text(&copy), "--dump", &range]).expect_success().stdout, name);
     world.crctl(["mem", "vs1", "--dump", "0x10-0x20"]).expect_refusal(&["nothing is mapped at 0x10"]);
     world.crctl(["mem", "vs1", "--pid", "5"]).expect_refusal(&["no process 5"]);
+}
+
+/// Makes of a copy what a program of format 1 wrote before there were mounts and message queues.
+fn age(copy: &Path) {
+    let newer = ["mounts", "posix.mq"];
+    newer.iter().for_each(|path| fs::remove_file(copy.join(path)).expect("as it was written"));
+    edit_object(&copy.join("manifest"), |manifest| {
+        manifest["format"] = 1.into();
+        manifest["paths"]
+            .as_array_mut()
+            .expect("as it was written")
+            .retain(|entry| newer.iter().all(|path| entry["path"] != *path));
+    });
+    edit_object(&copy.join("0x00000001/process"), |process| {
+        drop(process.as_object_mut().expect("as it was written").remove("shares"))
+    });
+}
+
+#[test]
+fn a_checkpoint_of_an_older_format_is_converted_and_comes_back() {
+    let (world, victim) = running();
+    let copy = checkpoint(&world, "vs1", &["--leave-frozen"]);
+    let today = read_tree(&copy);
+    age(&copy);
+    let old = read_tree(&copy);
+    world.kill("vs1");
+    let told = ["format 1 is older", "crctl convert"];
+    for command in ["verify", "inspect", "restore"] {
+        world.crctl([command, text(&copy)]).expect_refusal(&told);
+    }
+    // By way of the mount it stays incoming, and says why.
+    let outcome = world.copy_in(&copy, "vs2", Method::Cp);
+    assert!(outcome.success() || outcome.code() == Some(1), "{outcome}");
+    assert!(told.iter().all(|word| world.told("vs2").contains(word)), "{}", world.told("vs2"));
+    world.must("rm", "vs2");
+    // A packed stream of it is one of the older format too.
+    let unpacked = world.place("vs1");
+    let script = r#""$0" pack "$1" | "$0" unpack "$2""#;
+    let crctl = crfs_tests::world::binary("crctl");
+    run(world.command("bash").args(["-c", script]).args([&crctl, &copy, &unpacked]), PATIENCE).expect_success();
+    assert_eq!(read_tree(&unpacked), old);
+
+    let new = world.place("vs1");
+    world.crctl(["convert", text(&unpacked), text(&new)]).expect_success();
+    assert_eq!(read_tree(&new), today);
+    assert_eq!(read_tree(&unpacked), old, "the source is as it was");
+    world.crctl(["convert", text(&unpacked), text(&new)]).expect_refusal(&["exists already"]);
+    world.crctl(["verify", text(&new)]).expect_success();
+    world.crctl(["restore", text(&new), "--run"]).expect_success();
+    victim.goes_on(3);
+    victim.passes();
+}
+
+#[test]
+fn what_cannot_be_converted_is_refused_and_nothing_is_left() {
+    let (world, _victim) = running();
+    let copy = checkpoint(&world, "vs1", &[]);
+    let new = world.place("vs1");
+    let refused = |words: &[&str]| {
+        let outcome = world.crctl(["convert", text(&copy), text(&new)]).expect_refusal(words);
+        assert_eq!(outcome.code(), Some(9), "{outcome}");
+        assert_eq!(fs::read_dir(new.parent().unwrap()).unwrap().count(), 0);
+    };
+    refused(&["format 2 is that of this program"]);
+    age(&copy);
+    edit_object(&copy.join("0x00000001/process"), |process| process["parent"] = 78.into());
+    refused(&["0x00000001/process", "no process 78"]);
+    let pages = fs::OpenOptions::new().write(true).open(copy.join("0x00000001/mem.pages")).unwrap();
+    pages.set_len(4096).unwrap();
+    refused(&["0x00000001/mem.pages", "no process 78"]);
+    edit_object(&copy.join("manifest"), |manifest| manifest["format"] = 99.into());
+    refused(&["format 99 is not known here"]);
 }

@@ -19,7 +19,7 @@ use tree::births;
 fn image(processes: &[(u32, u32, u32, u32)]) -> Image {
     let zero = Timespec::default();
     let manifest = Manifest {
-        format: 1,
+        format: image_format::manifest::FORMAT_VERSION,
         generator: "test".into(),
         name: "test".into(),
         architecture: "x86_64".into(),

@@ -1,42 +1,46 @@
 //! `manifest`: whether this crate understands it, and what a user may have edited there.
 
 use super::{Findings, absolute, content, time};
+use crate::convert::unknown;
 use crate::image::ImageError;
 use crate::layout::MANIFEST;
 use crate::manifest::{FORMAT_VERSION, Manifest, NamespaceKind};
-use crate::text::parse_object;
+use crate::text::{TextError, parse_object};
 use crate::types::{Bytes, PAGE_SIZE};
 use serde::Deserialize;
 
 /// The legacy region and the header of an XSAVE area: no area is smaller.
 pub(super) const XSAVE_MIN: u32 = 576;
 
+/// The format that a manifest announces.
+///
+/// # Errors
+/// When it is no JSON object that tells one.
+pub fn read_format(bytes: &[u8]) -> Result<u32, ImageError> {
+    #[derive(Deserialize)]
+    struct Announced {
+        format: u32,
+    }
+    parse_object(bytes).map(|Announced { format }| format).map_err(malformed)
+}
+
 /// Parses a manifest. What another format calls its fields is not known here, so the format is looked at first.
 ///
 /// # Errors
 /// When it is of another format, malformed, or announces what this crate does not understand.
 pub fn read_manifest(bytes: &[u8]) -> Result<Manifest, ImageError> {
-    #[derive(Deserialize)]
-    struct Announced {
-        format: u32,
-    }
-    if let Ok(Announced { format }) = serde_json::from_slice(bytes) {
-        known(format)?;
-    }
-    let malformed = |source| ImageError::Text { path: MANIFEST.to_owned(), source };
+    known(read_format(bytes)?)?;
     let read = parse_object(bytes).map_err(malformed)?;
     manifest(&read)?;
     Ok(read)
 }
 
+fn malformed(source: TextError) -> ImageError {
+    ImageError::Text { path: MANIFEST.to_owned(), source }
+}
+
 fn known(format: u32) -> Result<(), ImageError> {
-    if format == FORMAT_VERSION {
-        return Ok(());
-    }
-    let reason = format!(
-        "format {format} is not known here: this program reads format {FORMAT_VERSION}; use one that reads format {format}"
-    );
-    Err(content(MANIFEST, reason))
+    if format == FORMAT_VERSION { Ok(()) } else { Err(content(MANIFEST, unknown(format))) }
 }
 
 /// Checks that this crate understands what the manifest announces.
@@ -53,7 +57,10 @@ pub fn manifest(manifest: &Manifest) -> Result<(), ImageError> {
         ));
     }
     if manifest.page_size != PAGE_SIZE {
-        return refuse(format!("page_size {}: format 1 has pages of {PAGE_SIZE} bytes", manifest.page_size));
+        return refuse(format!(
+            "page_size {}: format {FORMAT_VERSION} has pages of {PAGE_SIZE} bytes",
+            manifest.page_size
+        ));
     }
     if let Some(parent) = &manifest.parent {
         return refuse(format!("parent {parent:?}: this program reads no incremental images"));

@@ -33,7 +33,7 @@ use crate::manifest::NamespaceKind;
 use crate::memory::{CHUNK_SIZE, ChunkSum};
 use crate::types::{Bytes, Pid, Timespec};
 
-pub use manifest::{manifest, read_manifest};
+pub use manifest::{manifest, read_format, read_manifest};
 pub use shown::shown;
 
 /// The first address user space cannot have on x86-64 with four-level page tables (TASK_SIZE_MAX,

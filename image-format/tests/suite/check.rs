@@ -140,8 +140,8 @@ fn raw_files() {
 fn manifest_fields() {
     each_is_told(&[
         (
-            |i| i.manifest.format = 2,
-            "manifest: format 2 is not known here: this program reads format 1; use one that reads format 2",
+            |i| i.manifest.format = 3,
+            "manifest: format 3 is not known here: this program reads format 2; use one that reads format 3",
         ),
         (
             |i| i.manifest.clocks.realtime.nsec = 1_000_000_000,

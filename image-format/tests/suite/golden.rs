@@ -1,4 +1,4 @@
-//! The golden image: a small complete tree, kept as files, that shows what format 1 is.
+//! The golden image: a small complete tree, kept as files, that shows what the format is.
 
 use image_format::image::{parse_file, read_sums};
 use image_format::layout;
@@ -10,6 +10,11 @@ use std::path::Path;
 
 /// Every file of the golden image by its path in the tree.
 pub(crate) fn files() -> BTreeMap<String, Vec<u8>> {
+    files_of("golden")
+}
+
+/// Every file of an image among the tests, by its path in the tree.
+pub(crate) fn files_of(name: &str) -> BTreeMap<String, Vec<u8>> {
     fn walk(directory: &Path, prefix: &str, out: &mut BTreeMap<String, Vec<u8>>) {
         for entry in std::fs::read_dir(directory).unwrap() {
             let entry = entry.unwrap();
@@ -22,7 +27,7 @@ pub(crate) fn files() -> BTreeMap<String, Vec<u8>> {
         }
     }
     let mut out = BTreeMap::new();
-    walk(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden"), "", &mut out);
+    walk(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(name), "", &mut out);
     out
 }
 

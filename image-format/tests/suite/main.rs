@@ -12,6 +12,7 @@ mod check_sysv;
 mod check_threads;
 mod check_ttys;
 mod check_unnamed;
+mod convert;
 
 mod golden;
 mod hostile;

@@ -52,7 +52,7 @@ proptest! {
     /// Any records, once they stand where an image has them.
     #[test]
     fn image(mut image in any::<Image>()) {
-        image.manifest.format = 1;
+        image.manifest.format = image_format::manifest::FORMAT_VERSION;
         image.manifest.architecture = "x86_64".to_owned();
         image.manifest.page_size = 4096;
         image.manifest.parent = None;

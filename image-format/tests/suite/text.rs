@@ -245,20 +245,20 @@ fn a_later_format_is_told_before_its_fields() {
     files.insert(layout::MANIFEST.to_owned(), later.clone().into_bytes());
     let error = Image::parse(&files).unwrap_err().to_string();
     assert!(error.contains("of_tomorrow"), "{error}");
-    let other = later.replacen("\"format\": 1", "\"format\": 7", 1);
+    let other = later.replacen("\"format\": 2", "\"format\": 7", 1);
     assert_ne!(other, later);
     files.insert(layout::MANIFEST.to_owned(), other.into_bytes());
     let error = Image::parse(&files).unwrap_err().to_string();
-    assert_eq!(error, "manifest: format 7 is not known here: this program reads format 1; use one that reads format 7");
+    assert_eq!(error, "manifest: format 7 is not known here: this program reads format 2; use one that reads format 7");
 }
 
 #[test]
 fn only_its_own_format_is_read() {
     type Edit = fn(&mut Manifest);
     let edits: [(&str, Edit); 4] = [
-        ("format 2 is not known here: this program reads format 1; use one that reads format 2", |m| m.format = 2),
+        ("format 3 is not known here: this program reads format 2; use one that reads format 3", |m| m.format = 3),
         ("architecture \"aarch64\": an image can only be restored on its own", |m| m.architecture = "aarch64".into()),
-        ("page_size 16384: format 1 has pages of 4096 bytes", |m| m.page_size = 16384),
+        ("page_size 16384: format 2 has pages of 4096 bytes", |m| m.page_size = 16384),
         ("parent \"monday\": this program reads no incremental images", |m| m.parent = Some("monday".into())),
     ];
     for (reason, edit) in edits {

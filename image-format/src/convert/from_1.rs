@@ -1,0 +1,79 @@
+//! From format 1, which grew for as long as nothing had been released: any image of it lacks what had not been thought of when it was
+//! taken. Whatever was not carried then was refused then, so what is missing says "none of it".
+
+use super::{Step, add};
+use crate::layout::{self, FILES, LOCKS, MANIFEST, MOUNTS, POSIX_MQ, SECCOMP, UNNAMED};
+use serde_json::{Value, json};
+
+pub(super) const STEP: Step = Step { new_files: &[LOCKS, UNNAMED, MOUNTS, POSIX_MQ, SECCOMP], change };
+
+/// Fields of a record, by the place in it where they stand (RFC 6901).
+type Added = &'static [(&'static str, &'static str)];
+
+const PROCESS: Added = &[(
+    "",
+    r#"{"parent_thread":null,"shares":{"memory":null,"descriptors":null,"directories":null,"signal_actions":null},
+        "job_control":"running","first_thread_ended":null,"cwd_deleted":null}"#,
+)];
+const PROCESS_ATTR: Added =
+    &[("", r#"{"memory":{"huge_pages":"default","merge":false,"mdwe":[],"lock_future":[]},"autogroup_nice":null}"#)];
+const THREAD_ATTR: Added = &[
+    (
+        "",
+        r#"{"controls":{"no_tsc":false,"no_cpuid":false,"memory_errors":"default","io_flusher":false,"syscall_dispatch":null},
+            "login_uid":null,"directories":null}"#,
+    ),
+    ("/directories", r#"{"cwd_deleted":null}"#),
+];
+const DESCRIPTION: Added = &[
+    ("", r#"{"owner":null}"#),
+    ("/kind/regular", r#"{"if_changed":"default"}"#),
+    ("/kind/directory", r#"{"listing":null,"deleted":null}"#),
+    ("/kind/pipe", r#"{"packets":[]}"#),
+];
+const TERMINAL: Added = &[("", r#"{"console":null}"#)];
+
+fn change(path: &str, record: &mut Value) {
+    let parts: Vec<&str> = path.split('/').collect();
+    let added = match parts[..] {
+        [MANIFEST] => return namespaces(record),
+        [FILES, name] if layout::parse_id(name).is_some() => DESCRIPTION,
+        [FILES, name] if layout::parse_tty(name).is_some() => TERMINAL,
+        [_, "process"] => PROCESS,
+        [_, "attr"] => PROCESS_ATTR,
+        [_, _, "attr"] => {
+            seccomp(record);
+            THREAD_ATTR
+        }
+        [_, _, "timers"] => return timer(record),
+        _ => return,
+    };
+    for (place, fields) in added {
+        add(fields, record.pointer_mut(place));
+    }
+}
+
+/// `host_net` was the one that a container could share.
+fn namespaces(manifest: &mut Value) {
+    let Some(container) = manifest.get_mut("container").and_then(Value::as_object_mut) else { return };
+    match container.get("host_net").and_then(Value::as_bool) {
+        Some(true) => container.insert("host_namespaces".to_owned(), json!(["net"])),
+        Some(false) => container.insert("host_namespaces".to_owned(), json!([])),
+        None => return,
+    };
+    container.remove("host_net");
+}
+
+/// The mode by its number: none but 0 was carried.
+fn seccomp(attr: &mut Value) {
+    if attr.get("seccomp") == Some(&json!(0)) {
+        attr["seccomp"] = json!("none");
+    }
+}
+
+/// Interval timers were the only ones.
+fn timer(timer: &mut Value) {
+    if timer.get("which").is_some() {
+        *timer = json!({ "interval": timer.take() });
+    }
+}
