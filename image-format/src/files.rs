@@ -2,7 +2,7 @@
 
 use crate::flags;
 use crate::signal::{Signal, SignalSet};
-use crate::socket::{InetSocket, UnixSocket};
+use crate::socket::{InetSocket, NetlinkSocket, UnixSocket};
 use crate::tty::Tty;
 use crate::types::{Bytes, FileId, Hex, Octal, Pid, Timespec};
 use serde::{Deserialize, Serialize};
@@ -99,6 +99,8 @@ pub enum FileKind {
     UnixSocket(UnixSocket),
     /// A TCP or UDP socket.
     InetSocket(InetSocket),
+    /// A netlink socket.
+    NetlinkSocket(NetlinkSocket),
 }
 
 impl File {

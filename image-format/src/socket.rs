@@ -230,6 +230,54 @@ pub struct Datagram {
     pub from: SocketAddr,
 }
 
+/// A netlink socket, in which nothing waits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetlinkSocket {
+    /// What it talks to.
+    pub protocol: NetlinkProtocol,
+    /// SOCK_RAW in the place of SOCK_DGRAM, which makes no difference but to who asks.
+    pub raw: bool,
+    /// The port id it is bound to; 0 when it is not.
+    pub port: u32,
+    /// The multicast groups it is a member of, ascending, from 1 on.
+    pub groups: Vec<u32>,
+    /// What connect(2) gave it.
+    pub destination: NetlinkDestination,
+    /// Owner of the socket's inode.
+    pub uid: u32,
+    /// Group of the socket's inode.
+    pub gid: u32,
+    /// Its options.
+    pub options: SocketOptions,
+}
+
+/// Netlink protocols for which the kernel keeps nothing of a socket but its memberships (netlink(7)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NetlinkProtocol {
+    /// NETLINK_ROUTE: interfaces, addresses, routes.
+    Route,
+    /// NETLINK_USERSOCK: between programs.
+    Usersock,
+    /// NETLINK_SOCK_DIAG: questions about sockets.
+    SockDiag,
+    /// NETLINK_AUDIT: messages for the audit log.
+    Audit,
+    /// NETLINK_KOBJECT_UEVENT: news of devices.
+    KobjectUevent,
+}
+
+/// Where a netlink socket sends what names no address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetlinkDestination {
+    /// Port id; 0 for the kernel.
+    pub port: u32,
+    /// `nl_groups`: the bit of a multicast group, or 0.
+    pub groups: u32,
+}
+
 /// The options of a socket.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -277,8 +325,8 @@ macro_rules! options {
     (@) => { false };
 }
 
-/// The options that are recorded, by level (socket(7), ip(7), ipv6(7), tcp(7), udp(7); include/uapi/asm-generic/socket.h and
-/// include/uapi/linux/{in,in6,tcp,udp}.h, v6.18). What the kernel adjusts by itself (TCP_QUICKACK, SO_INCOMING_CPU) is not among them.
+/// The options that are recorded, by level (socket(7), ip(7), ipv6(7), tcp(7), udp(7), netlink(7);
+/// include/uapi/asm-generic/socket.h and include/uapi/linux/{in,in6,tcp,udp,netlink}.h, v6.18). What the kernel adjusts by itself (TCP_QUICKACK, SO_INCOMING_CPU) is not among them.
 pub const OPTIONS: &[KnownOption] = options! {
     1: SO_REUSEADDR 2 first, SO_DONTROUTE 5, SO_BROADCAST 6, SO_SNDBUF 7 first, SO_RCVBUF 8 first, SO_KEEPALIVE 9, SO_OOBINLINE 10,
         SO_NO_CHECK 11, SO_PRIORITY 12, SO_REUSEPORT 15 first, SO_PASSCRED 16, SO_RCVLOWAT 18, SO_TIMESTAMP 29, SO_PASSSEC 34,
@@ -293,6 +341,8 @@ pub const OPTIONS: &[KnownOption] = options! {
     6: TCP_NODELAY 1, TCP_CORK 3, TCP_KEEPIDLE 4, TCP_KEEPINTVL 5, TCP_KEEPCNT 6, TCP_SYNCNT 7, TCP_LINGER2 8, TCP_DEFER_ACCEPT 9,
         TCP_THIN_LINEAR_TIMEOUTS 16, TCP_USER_TIMEOUT 18, TCP_FASTOPEN 23, TCP_NOTSENT_LOWAT 25, TCP_INQ 36;
     17: UDP_CORK 1, UDP_SEGMENT 103, UDP_GRO 104;
+    270: NETLINK_PKTINFO 3, NETLINK_BROADCAST_ERROR 4, NETLINK_NO_ENOBUFS 5, NETLINK_LISTEN_ALL_NSID 8, NETLINK_CAP_ACK 10,
+        NETLINK_EXT_ACK 11, NETLINK_GET_STRICT_CHK 12;
 };
 
 /// The option of this name.

@@ -51,7 +51,7 @@ survive! {
     pending pidfd pipe places posix_timers proc_files processes protnone rseq seccomp shared signalfd sparse stopped
     storm sysv_msg sysv_sem sysv_shm terminal threads timerfd tree unnamed waits zombie
 }
-survive! { inet_socket socket_corners unix_socket }
+survive! { inet_socket netlink socket_corners unix_socket }
 
 #[test]
 fn huge_pages() {

@@ -24,6 +24,7 @@ pub mod memory;
 pub mod memory_policy;
 pub mod mount;
 pub mod mqueue;
+mod netlink_socket;
 pub mod owner;
 mod path_only;
 pub mod pidfd;

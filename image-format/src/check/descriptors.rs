@@ -128,7 +128,11 @@ fn kind(kind: &FileKind) -> Vec<String> {
             vec![(eventfd.count.0 == u64::MAX).then(|| "count: a counter ends one below 2^64 - 1".to_owned())]
         }
         // Sockets have a check of their own.
-        FileKind::Epoll(_) | FileKind::UnixSocket(_) | FileKind::InetSocket(_) | FileKind::Pidfd(_) => vec![],
+        FileKind::Epoll(_)
+        | FileKind::UnixSocket(_)
+        | FileKind::InetSocket(_)
+        | FileKind::NetlinkSocket(_)
+        | FileKind::Pidfd(_) => vec![],
         FileKind::Timerfd(timer) => timerfd(timer),
         FileKind::Inotify(instance) => inotify(instance),
         FileKind::Signalfd(signalfd) => {

@@ -5,8 +5,8 @@ use crate::files::FileKind;
 use crate::image::Image;
 use crate::layout::file_entry;
 use crate::socket::{
-    InetLink, InetSocket, SocketOptions, SocketStyle, TcpConnection, UnixLink, UnixName, UnixPath, UnixSocket,
-    known_option,
+    InetLink, InetSocket, NetlinkSocket, SocketOptions, SocketStyle, TcpConnection, UnixLink, UnixName, UnixPath,
+    UnixSocket, known_option,
 };
 use crate::types::{Bytes, FileId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,6 +21,7 @@ const DATAGRAM_MAX: u64 = 0xffff;
 
 pub(super) fn check(image: &Image, findings: &mut Findings) {
     let mut names = BTreeMap::new();
+    let mut ports = BTreeMap::new();
     for (&id, file) in &image.files {
         let path = file_entry(id);
         let mut tell = |problem: String| findings.add(&path, problem);
@@ -34,6 +35,14 @@ pub(super) fn check(image: &Image, findings: &mut Findings) {
                 }
             }
             FileKind::InetSocket(socket) => inet(image, id, socket, &mut tell),
+            FileKind::NetlinkSocket(socket) => {
+                netlink(socket, &mut tell);
+                if socket.port != 0
+                    && let Some(other) = ports.insert((socket.protocol, socket.port), id)
+                {
+                    tell(format!("port: {} is that of {} too", socket.port, file_entry(other)));
+                }
+            }
             _ => {}
         }
     }
@@ -231,6 +240,19 @@ fn tcp_peer(
             }
         }
         _ => tell(format!("link: connected: {other} is not connected to it")),
+    }
+}
+
+fn netlink(socket: &NetlinkSocket, tell: &mut dyn FnMut(String)) {
+    options(&socket.options, tell);
+    if socket.groups.first() == Some(&0) || !socket.groups.is_sorted_by(|one, next| one < next) {
+        tell("groups: they are counted from 1, each once and in ascending order".to_owned());
+    }
+    if !matches!(socket.destination.groups.count_ones(), 0 | 1) {
+        tell("destination: groups: a socket sends to one group".to_owned());
+    }
+    if socket.port == 0 && (socket.destination.port, socket.destination.groups) != (0, 0) {
+        tell("destination: only a socket that is bound to a port has one".to_owned());
     }
 }
 

@@ -145,13 +145,14 @@ wrappers! {
 
 choices! {
     IfChanged [Default, Strict, Ignore, Append] [Replace]
-    FileKind [] [Regular, Unnamed, Directory, PathOnly, Device, Pipe, Fifo, Eventfd, Epoll, Timerfd, Signalfd, Proc, Pidfd, Inotify, MessageQueue, Tty, UnixSocket, InetSocket]
+    FileKind [] [Regular, Unnamed, Directory, PathOnly, Device, Pipe, Fifo, Eventfd, Epoll, Timerfd, Signalfd, Proc, Pidfd, Inotify, MessageQueue, Tty, UnixSocket, InetSocket, NetlinkSocket]
     PathType [SymbolicLink, Fifo, Socket, BlockDevice, CharacterDevice] []
     Stream [Log, Console] []
     TtySide [Master, Slave, Controlling] []
     SlaveState [Unopened, Open, Closed] []
     Flow [On, StoppedByKey, StoppedByCall] []
     OwnerKind [Thread, Process, Group] []
+    NetlinkProtocol [Route, Usersock, SockDiag, Audit, KobjectUevent] []
     SocketStyle [Stream, Datagram, Seqpacket] []
     UnixName [] [Abstract, Path, Accepted, FormerPath, FormerAbstract]
     UnixLink [Unconnected] [Listening, Connected, Closed]
@@ -230,6 +231,8 @@ records! {
     SocketCredentials { pid, uid, gid }
     UnixMessage { length, from, credentials, files }
     InetSocket { style, ipv6, local, link, uid, gid, options, congestion, received, unsent, datagrams }
+    NetlinkSocket { protocol, raw, port, groups, destination, uid, gid, options }
+    NetlinkDestination { port, groups }
     InetListening { backlog, pending }
     TcpConnection { remote, peer, send_shut, receive_shut, advertised_mss, window_scale, sack, timestamps }
     Datagram { length, from }

@@ -11,6 +11,7 @@ const PAIR: [FileId; 2] = [FileId(0x20), FileId(0x21)];
 const LISTENER: FileId = FileId(0x22);
 const SERVED: [FileId; 2] = [FileId(0x23), FileId(0x24)];
 const INET: [FileId; 3] = [FileId(0x25), FileId(0x26), FileId(0x27)];
+const NETLINK: [FileId; 2] = [FileId(0x28), FileId(0x29)];
 
 fn unix(link: UnixLink) -> UnixSocket {
     UnixSocket {
@@ -56,7 +57,20 @@ fn connected(remote: &str, peer: FileId) -> InetLink {
     })
 }
 
-/// The golden image with a pair, a listening socket and a connection of each family.
+fn netlink(port: u32) -> NetlinkSocket {
+    NetlinkSocket {
+        protocol: NetlinkProtocol::Route,
+        raw: true,
+        port,
+        groups: vec![1, 33],
+        destination: NetlinkDestination { port: 0, groups: 0 },
+        uid: 0,
+        gid: 0,
+        options: SocketOptions::default(),
+    }
+}
+
+/// The golden image with a pair, a listening socket and a connection of each family, and two netlink sockets.
 fn image() -> Image {
     let mut image = golden::image();
     let mut pair = unix(UnixLink::Connected(PAIR[1]));
@@ -77,6 +91,8 @@ fn image() -> Image {
         (INET[0], FileKind::InetSocket(inet("0.0.0.0:80", listening))),
         (INET[1], FileKind::InetSocket(inet("127.0.0.1:80", connected("127.0.0.1:4000", INET[2])))),
         (INET[2], FileKind::InetSocket(inet("127.0.0.1:4000", connected("127.0.0.1:80", INET[1])))),
+        (NETLINK[0], FileKind::NetlinkSocket(netlink(7))),
+        (NETLINK[1], FileKind::NetlinkSocket(netlink(0))),
     ];
     for (fd, (id, kind)) in (40..).zip(kinds) {
         image.files.insert(id, File { flags: OpenFlags(2), position: 0, owner: None, kind });
@@ -249,6 +265,31 @@ fn inet_sockets() {
         (
             |i| socket!(i, INET[0], InetSocket).options.linger = Some(u32::MAX),
             "files/0x00000025: options: linger: it is below 2^31 seconds",
+        ),
+    ]);
+}
+
+#[test]
+fn netlink_sockets() {
+    let order = "files/0x00000028: groups: they are counted from 1, each once and in ascending order";
+    each_is_told(&[
+        (|i| socket!(i, NETLINK[0], NetlinkSocket).groups = vec![0, 1], order),
+        (|i| socket!(i, NETLINK[0], NetlinkSocket).groups = vec![2, 2], order),
+        (
+            |i| socket!(i, NETLINK[1], NetlinkSocket).port = 7,
+            "files/0x00000029: port: 7 is that of files/0x00000028 too",
+        ),
+        (
+            |i| socket!(i, NETLINK[1], NetlinkSocket).destination.groups = 3,
+            "files/0x00000029: destination: groups: a socket sends to one group",
+        ),
+        (
+            |i| socket!(i, NETLINK[1], NetlinkSocket).destination.groups = 1,
+            "files/0x00000029: destination: only a socket that is bound to a port has one",
+        ),
+        (
+            |i| socket!(i, NETLINK[1], NetlinkSocket).options.linger = Some(u32::MAX),
+            "files/0x00000029: options: linger: it is below 2^31 seconds",
         ),
     ]);
 }

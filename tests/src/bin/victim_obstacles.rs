@@ -1,4 +1,4 @@
-//! Things that are not carried: four netlink sockets. The program uses them all the time, so that it is seen whether a refused
+//! Things that are not carried: four netlink sockets that ask for generic families. The program uses them all the time, so that it is seen whether a refused
 //! checkpoint left them alone.
 
 use anyhow::{Result, ensure};
@@ -13,7 +13,7 @@ use std::process::ExitCode;
 const QUESTION: [u8; 16] = [16, 0, 0, 0, 1, 0, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
 fn open() -> Result<OwnedFd> {
-    let netlink = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)?;
+    let netlink = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkGeneric)?;
     bind(netlink.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
     Ok(netlink)
 }

@@ -11,8 +11,8 @@ use crate::console::Pause;
 use crate::failure::{Failure, Kind};
 use crate::resource::unnamed::Unnamed;
 use crate::resource::{
-    Findings, device, directory, epoll, eventfd, inet_socket, inotify, lock, owner, path_only, pidfd, pipe, proc_file,
-    regular_file, signalfd, socket, timerfd, tty, unix_socket,
+    Findings, device, directory, epoll, eventfd, inet_socket, inotify, lock, netlink_socket, owner, path_only, pidfd,
+    pipe, proc_file, regular_file, signalfd, socket, timerfd, tty, unix_socket,
 };
 use crfs_kstate::{KernelState, Task};
 use image_format::files::{Epoll, EpollTarget, File, FileKind, OpenFlags, Owner, Stdio, Stream};
@@ -220,6 +220,7 @@ impl Pass<'_> {
     ) -> Result<(), Failure> {
         let mut unix = Vec::new();
         let mut inet = Vec::new();
+        let mut netlink = Vec::new();
         for (index, Description { seen, .. }) in self.table.descriptions.iter().enumerate() {
             if !matches!(self.drafts[index], Draft::Socket) {
                 continue;
@@ -227,6 +228,7 @@ impl Pass<'_> {
             match socket::capture::Socket::open(id(index), seen) {
                 Ok(socket) if unix_socket::is_one(&socket) => unix.push(socket),
                 Ok(socket) if inet_socket::is_one(&socket) => inet.push(socket),
+                Ok(socket) if netlink_socket::is_one(&socket) => netlink.push(socket),
                 Ok(_) => {
                     self.drafts[index] = Draft::Refused;
                     self.refuse(seen.holder, refused::by_type(seen));
@@ -246,7 +248,9 @@ impl Pass<'_> {
         let captured = unix_socket::capture(&unix, &context, &mut usual)?;
         let unix = unix.iter().zip(captured);
         let captured = inet_socket::capture(&inet, context.init, self.kernel.is_some(), &mut usual)?;
-        for (socket, captured) in unix.chain(inet.iter().zip(captured)) {
+        let inet = inet.iter().zip(captured);
+        let captured = netlink_socket::capture(&netlink, context.init, self.kernel.is_some(), &mut usual)?;
+        for (socket, captured) in unix.chain(inet).chain(netlink.iter().zip(captured)) {
             let index = socket.id.0 as usize;
             match captured {
                 Ok((kind, queued)) => {

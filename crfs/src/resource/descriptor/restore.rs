@@ -66,6 +66,7 @@ pub fn open_all(
             }
             FileKind::UnixSocket(_)
             | FileKind::InetSocket(_)
+            | FileKind::NetlinkSocket(_)
             | FileKind::MessageQueue(_)
             | FileKind::Proc(_)
             | FileKind::Pidfd(_) => continue,
@@ -112,6 +113,7 @@ fn open_one(
         | FileKind::Tty(_)
         | FileKind::UnixSocket(_)
         | FileKind::InetSocket(_)
+        | FileKind::NetlinkSocket(_)
         | FileKind::MessageQueue(_)
         | FileKind::Proc(_)
         | FileKind::Pidfd(_) => Err(Failure::new(Kind::System, "what is made with others is opened with them")),

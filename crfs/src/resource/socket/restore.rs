@@ -3,7 +3,7 @@
 use super::inside;
 use crate::failure::{Doing, Failure, Kind};
 use crate::resource::descriptor::reopen::{check_flags, set_status};
-use crate::resource::{inet_socket, unix_socket};
+use crate::resource::{inet_socket, netlink_socket, unix_socket};
 use crfs_tracee::Batch;
 use image_format::files::FileKind;
 use image_format::layout::{file_entry, socket_data};
@@ -80,7 +80,9 @@ pub fn restore_all(
     processes: &mut dyn Processes,
     open: &mut BTreeMap<FileId, OwnedFd>,
 ) -> Result<(), Failure> {
-    let is_socket = |kind: &FileKind| matches!(kind, FileKind::UnixSocket(_) | FileKind::InetSocket(_));
+    let is_socket = |kind: &FileKind| {
+        matches!(kind, FileKind::UnixSocket(_) | FileKind::InetSocket(_) | FileKind::NetlinkSocket(_))
+    };
     let sockets: Vec<FileId> =
         image.files.iter().filter(|(_, file)| is_socket(&file.kind)).map(|(&id, _)| id).collect();
     if sockets.is_empty() {
@@ -89,6 +91,7 @@ pub fn restore_all(
     let site = Site { image, staging, root, init };
     inside::in_network(init, || {
         inet_socket::restore(&site, open)?;
+        netlink_socket::restore(image, open)?;
         unix_socket::restore(&site, processes, open)
     })?;
     for id in sockets {
