@@ -69,6 +69,17 @@ fn keys_are_named() {
     program.passes();
 }
 
+/// What waits in a netlink socket is of another moment, and only the freeze looks for it.
+#[test]
+fn unread_netlink_messages_are_named() {
+    let (world, victim) = running("netlink", &["unread"]);
+    assert_eq!(blockers(&world, "vs1"), Vec::<Value>::new());
+    let reason = "a netlink socket (NETLINK_SOCK_DIAG) holds messages that its program has not read";
+    world.crctl(["freeze", "vs1"]).expect_refusal(&["0x00000001/fds", reason, "Try again"]);
+    assert_eq!(world.state("vs1"), "running");
+    victim.passes();
+}
+
 #[test]
 fn nothing_in_the_way_of_a_plain_program() {
     let (world, victim) = running("data", &["1"]);

@@ -1,4 +1,6 @@
 //! Netlink sockets: bound and not, with memberships below and beyond the 32 that an address can say, a destination, options.
+//!
+//! With the argument `unread` the answer to a question waits in one all the time.
 
 use anyhow::{Context, Result, ensure};
 use crfs_sys::socket_options::{get, get_number, set_number};
@@ -88,11 +90,16 @@ fn run(stage: &mut Stage) -> Result<()> {
     let diag = bound(SockProtocol::NetlinkSockDiag, 0)?;
     let audit = open(SockProtocol::NetlinkAudit, SockType::Raw)?;
     let devices = bound(SockProtocol::NetlinkKObjectUEvent, UDEV)?;
+    let ask = || sendto(diag.as_raw_fd(), &QUESTION, &NetlinkAddr::new(0, 0), MsgFlags::empty());
+    let unread = stage.arguments().contains(&"unread".to_owned());
+    if unread {
+        ask()?;
+    }
     let sockets = [&listener, &sender, &unbound, &diag, &audit, &devices];
     let told = |socket: &&OwnedFd| Told::of(socket);
     let before = sockets.iter().map(told).collect::<Result<Vec<_>>>()?;
     loop {
-        // Nothing is asked meanwhile: an answer that waits is an obstacle.
+        // Nothing more is asked meanwhile: an answer that waits is an obstacle.
         for (socket, before) in sockets.iter().zip(&before) {
             let now = Told::of(socket)?;
             ensure!(now == *before, "{now:?} was {before:?}");
@@ -105,8 +112,9 @@ fn run(stage: &mut Stage) -> Result<()> {
     let (length, from) = receive(&listener)?;
     let from = from.map(|from| from.pid());
     ensure!((length, from) == (16, Some(before[1].name.0)), "{length} bytes came from {from:?}");
-    // Sent by a socket that was bound.
-    sendto(diag.as_raw_fd(), &QUESTION, &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
+    if !unread {
+        ask()?;
+    }
     ensure!(receive(&diag)?.0 > 16, "the kernel does not answer");
     Ok(())
 }

@@ -52,42 +52,59 @@ fn one(socket: &Socket<'_>, init: i32, frozen: bool, usual: &mut Usual) -> Resul
         )));
     };
     let what = format!("a netlink socket ({name})");
-    let doing = || format!("{what}: asking what it is");
-    if let Some(refusal) = common::refused(socket, &what).doing(doing)? {
+    let asked = Asked::ask(socket, &what).doing(|| format!("{what}: asking what it is"))?;
+    if let Some(refusal) = asked.refused {
         return Ok(Err(refusal));
     }
-    if condition(socket.ask()).doing(doing)?.failed {
-        return Ok(Err(common::has_error(&what)));
-    }
-    if frozen && holds_messages(socket.ask()).doing(doing)? {
+    if frozen && asked.holds_messages {
         return Ok(Err(Refusal::new(
             format!("{what} holds messages that its program has not read, and cannot be carried"),
             "Try again when the program has read them.",
         )));
     }
-    if protocol == NetlinkProtocol::Audit && has_host_pids(init).doing(doing)? {
+    if protocol == NetlinkProtocol::Audit && has_host_pids(init).doing(|| "looking at the container's pid namespace")? {
         return Ok(Err(Refusal::new(
             format!("{what} in the host's pid namespace may be that of the audit daemon, and cannot be carried"),
             "Have the program close it before the freeze.",
         )));
     }
-    let asked = || -> nix::Result<_> {
-        let own = getsockname::<NetlinkAddr>(socket.ask().as_raw_fd())?;
-        let other = getpeername::<NetlinkAddr>(socket.ask().as_raw_fd())?;
-        Ok((own.pid(), groups(socket.ask())?, NetlinkDestination { port: other.pid(), groups: other.groups() }))
-    };
-    let (port, groups, destination) = asked().doing(doing)?;
     let record = NetlinkSocket {
         protocol,
         raw: socket.style.is_none(),
-        port,
-        groups,
-        destination,
+        port: asked.port,
+        groups: asked.groups,
+        destination: asked.destination,
         uid: socket.seen.metadata.uid(),
         gid: socket.seen.metadata.gid(),
         options: usual.options(socket, SocketStyle::Datagram, init)?,
     };
     Ok(Ok((FileKind::NetlinkSocket(record), Vec::new())))
+}
+
+/// What a socket answers.
+struct Asked {
+    refused: Option<Refusal>,
+    holds_messages: bool,
+    port: u32,
+    groups: Vec<u32>,
+    destination: NetlinkDestination,
+}
+
+impl Asked {
+    fn ask(socket: &Socket<'_>, what: &str) -> nix::Result<Self> {
+        let fd = socket.ask();
+        let refused = common::refused(socket, what)?;
+        let failed = condition(fd)?.failed.then(|| common::has_error(what));
+        let own = getsockname::<NetlinkAddr>(fd.as_raw_fd())?;
+        let other = getpeername::<NetlinkAddr>(fd.as_raw_fd())?;
+        Ok(Asked {
+            refused: refused.or(failed),
+            holds_messages: holds_messages(fd)?,
+            port: own.pid(),
+            groups: groups(fd)?,
+            destination: NetlinkDestination { port: other.pid(), groups: other.groups() },
+        })
+    }
 }
 
 fn holds_messages(socket: BorrowedFd<'_>) -> nix::Result<bool> {
