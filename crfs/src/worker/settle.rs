@@ -4,6 +4,7 @@
 use crate::failure::{Doing, Failure, Kind};
 use crate::freezer::Cgroup;
 use crate::registry::{Live, LiveProcess};
+use crate::resource::proc::{Proc, Stat, Status};
 use crfs_sys::HostPid;
 use image_format::{Pid, layout};
 use std::time::{Duration, Instant};
@@ -12,13 +13,16 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(10);
 /// A task that says it rests may still be on its way off the processor.
 const ON_ITS_WAY: Duration = Duration::from_micros(200);
+/// `include/linux/sched.h`, v6.18: set before a task lets go of anything.
+const PF_EXITING: u32 = 0x4;
 
-/// Waits until no thread of the processes is running or in a ptrace stop. A process that is gone has come to rest.
+/// Waits until no thread of the processes is running or on its way out of a ptrace stop. A process that is gone has come to rest.
 ///
 /// # Errors
 /// [`Kind::Deadline`] naming the thread that is.
 pub(super) fn wait(processes: impl IntoIterator<Item = HostPid>) -> Result<(), Failure> {
     let end = Instant::now() + PATIENCE;
+    let mut proc = Proc::open()?;
     for process in processes {
         let tasks = format!("/proc/{}/task", process.raw());
         let entries = match std::fs::read_dir(&tasks) {
@@ -26,12 +30,13 @@ pub(super) fn wait(processes: impl IntoIterator<Item = HostPid>) -> Result<(), F
             other => other.doing(|| format!("{tasks}: reading"))?,
         };
         for task in entries {
-            let path = task.doing(|| format!("{tasks}: reading"))?.path().join("stat");
-            while moving(&path) {
+            let tid = task.doing(|| format!("{tasks}: reading"))?.file_name();
+            let task = format!("{}/task/{}", process.raw(), tid.display());
+            while is_moving(&mut proc, &task) {
                 if Instant::now() > end {
                     return Err(Failure::new(
                         Kind::Deadline,
-                        format!("{}: does not come to rest in the freezer", path.display()),
+                        format!("/proc/{task}: does not come to rest in the freezer"),
                     ));
                 }
                 std::thread::sleep(Duration::from_micros(50));
@@ -41,12 +46,20 @@ pub(super) fn wait(processes: impl IntoIterator<Item = HostPid>) -> Result<(), F
     Ok(())
 }
 
-/// Whether a thread runs or stands in a ptrace stop. One that is gone does neither.
-fn moving(stat: &std::path::Path) -> bool {
-    let text = std::fs::read(stat).unwrap_or_default();
-    // The name is in parentheses and may hold any byte; the state follows the last one.
-    let after = text.iter().rposition(|&byte| byte == b')').and_then(|at| text.get(at + 2));
-    matches!(after, Some(b'R' | b't'))
+/// Whether a thread runs, or is about to leave a ptrace stop. One that is gone does neither.
+fn is_moving(proc: &mut Proc, task: &str) -> bool {
+    match Stat::read(proc, &format!("{task}/stat")) {
+        Ok(Stat { state: b'R', .. }) => true,
+        Ok(Stat { state: b't', .. }) => !has_tracer(proc, task),
+        _ => false,
+    }
+}
+
+/// Whether a tracer lives that can keep a task stopped: a debugger. A worker that was killed lets go of its tasks only after it
+/// let go of its files, and so of the container's lock.
+fn has_tracer(proc: &mut Proc, task: &str) -> bool {
+    let tracer = Status::read(proc, &format!("{task}/status")).map_or(0, |status| status.tracer);
+    tracer != 0 && Stat::read(proc, &format!("{tracer}/stat")).is_ok_and(|stat| stat.flags & PF_EXITING == 0)
 }
 
 /// What `live.json` says of tasks that have come to rest: their CPU clocks, which stand still from now on.

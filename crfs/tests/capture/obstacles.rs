@@ -163,6 +163,26 @@ libc.pause()
     assert!(!world.is_frozen());
 }
 
+#[test]
+fn a_debugger_that_holds_a_task_is_named_and_holds_it_on() {
+    let world = World::python(
+        "held",
+        "
+pid = os.fork()
+if pid == 0:
+    libc.pause()
+assert libc.ptrace(16, pid, None, None) == 0  # PTRACE_ATTACH
+os.waitpid(pid, 0x40000000)  # __WALL: until it stands still
+ready()
+libc.pause()
+",
+    );
+    let report = world.try_capture(false);
+    assert_told(&report, &[("/attr", "is traced by process")]);
+    assert_eq!(report.failure, None);
+    assert!(!world.is_frozen());
+}
+
 /// Whoever leaves what the container shares, a process each; what only old programs have.
 const APART: &str = "
 import struct
