@@ -266,14 +266,6 @@ impl Cgroup {
         if self.exists() { self.event("populated") } else { Ok(false) }
     }
 
-    /// Kills every task in it and below it, frozen or not, without waiting.
-    ///
-    /// # Errors
-    /// When cgroup.kill cannot be written.
-    pub fn signal_kill(&self) -> Result<(), Failure> {
-        self.write_kill()
-    }
-
     /// Kills every task in it and below it, frozen or not, and waits until none is left.
     ///
     /// # Errors

@@ -104,7 +104,7 @@ fn build(
 fn made_or_gone<T>(cgroup: &Cgroup, part: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
     part().inspect_err(|_| {
         // The failure that counts is the first; what cannot be killed is told by the next attempt.
-        let _ = cgroup.signal_kill();
+        let _ = cgroup.write_kill();
         let end = Instant::now() + KILL_DEADLINE;
         // A traced task is gone only when its tracer has waited for it.
         while Instant::now() < end {
