@@ -85,7 +85,7 @@ pub enum FileKind {
     Timerfd(Timerfd),
     /// signalfd(2).
     Signalfd(Signalfd),
-    /// A file of /proc.
+    /// A file or directory of /proc.
     Proc(ProcFile),
     /// pidfd_open(2).
     Pidfd(Pidfd),
@@ -172,7 +172,7 @@ pub struct Replacement {
     pub from: Bytes,
 }
 
-/// A file of /proc, whose content is made while it is read.
+/// A file of /proc, whose content is made while it is read, or a directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProcFile {

@@ -160,7 +160,7 @@ fn state_that_is_not_carried() {
         .call(libc::SYS_pipe2, [pair, 0])
         .call(libc::SYS_fcntl, [7, asynchronous[0], asynchronous[1]])
         .call(libc::SYS_fcntl, [7, set_signal[0], set_signal[1]])
-        .open("/proc/self".as_ref(), libc::O_RDONLY | libc::O_DIRECTORY)
+        .open("/proc/thread-self".as_ref(), libc::O_RDONLY | libc::O_DIRECTORY)
         .open("/dev/kmsg".as_ref(), libc::O_RDONLY)
         .call(libc::SYS_dup, [7]);
     let puppet = script.start();
@@ -172,7 +172,7 @@ fn state_that_is_not_carried() {
         &[
             (5, "of the host, which is outside the container"),
             (7, "tells its number with a signal"),
-            (9, "of the proc file system"),
+            (9, "of the proc file system cannot be carried: it is that of a single thread"),
             (10, "device /dev/kmsg (1:11)"),
         ],
     );

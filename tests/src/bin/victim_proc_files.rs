@@ -1,10 +1,16 @@
 //! Files of /proc that stay open: one of the machine and one of the program itself that are read from their beginning in every round,
-//! and one that was read half way, by itself and by a duplicate.
+//! and one that was read half way, by itself and by a duplicate. Directories: its own, one below it
+//! as a place only, and the listing of its descriptors, in which it has come half way.
 
 use anyhow::{Context, Result, ensure};
 use crfs_tests::victim::{self, Stage};
+use nix::dir::Dir;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode;
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
+use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::process::ExitCode;
 
 const PARAMETER: &str = "/proc/sys/kernel/pid_max";
@@ -18,6 +24,23 @@ fn read_again(file: &mut File) -> Result<String> {
     Ok(text)
 }
 
+/// What a file below a directory says.
+fn below(directory: &File, name: &str) -> Result<String> {
+    let mut text = String::new();
+    File::from(openat(directory, name, OFlag::O_RDONLY, Mode::empty())?).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// The lowest descriptor in a listing of /proc/PID/fd from where it stands, which is put back.
+fn lowest(listing: &mut File) -> Result<Option<i32>> {
+    let position = listing.stream_position()?;
+    let mut entries = Dir::from_fd(listing.as_fd().try_clone_to_owned()?)?;
+    let numbers = entries.iter().map(|entry| Ok(entry?.file_name().to_str()?.parse().ok()));
+    let numbers: Vec<Option<i32>> = numbers.collect::<Result<_>>()?;
+    listing.seek(SeekFrom::Start(position))?;
+    Ok(numbers.into_iter().flatten().min())
+}
+
 fn run(stage: &mut Stage) -> Result<()> {
     let mut machine = File::open("/proc/stat")?;
     let mut own = File::open("/proc/self/stat")?;
@@ -26,7 +49,18 @@ fn run(stage: &mut Stage) -> Result<()> {
     let mut half = File::open("/proc/self/limits")?;
     let mut duplicate = half.try_clone()?;
     half.read_exact(&mut [0; 100])?;
+    let directory = File::open("/proc/self")?;
+    let place = File::options().read(true).custom_flags(OFlag::O_PATH.bits()).open("/proc/self/task")?;
+    let mut listing = File::open("/proc/self/fd")?;
+    // The first two places are those of `.` and `..`, and then one for each number.
+    listing.seek(SeekFrom::Start(2 + 2))?;
     loop {
+        let own_stat = format!("{} (", std::process::id());
+        ensure!(below(&directory, "stat")?.starts_with(&own_stat), "its directory is that of another process");
+        let thread = format!("{}/stat", std::process::id());
+        ensure!(below(&place, &thread)?.starts_with(&own_stat), "a place leads to another process");
+        let lowest = lowest(&mut listing)?;
+        ensure!(lowest == Some(2), "the listing goes on at {lowest:?}");
         ensure!(read_again(&mut machine)?.starts_with("cpu "), "/proc/stat says something else");
         ensure!(read_again(&mut parameter)? == fs::read_to_string(PARAMETER)?, "{PARAMETER} says something else");
         let text = read_again(&mut own)?;

@@ -412,7 +412,7 @@ fn draft(
         return path_only::capture(seen, place).map(|record| Draft::Done(FileKind::PathOnly(record)));
     }
     match seen.file_type() {
-        libc::S_IFREG if seen.file_system == refused::PROC => {
+        libc::S_IFREG | libc::S_IFDIR if seen.file_system == refused::PROC => {
             proc_file::capture(seen, place).map(|record| Draft::Done(FileKind::Proc(record)))
         }
         libc::S_IFREG if seen.file_system == refused::MQUEUE => Ok(Draft::Queue),

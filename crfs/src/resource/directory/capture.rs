@@ -1,7 +1,7 @@
 //! From an open directory to its record.
 
 use crate::resource::descriptor::place::Place;
-use crate::resource::descriptor::refused::{Refusal, pseudo_file_system};
+use crate::resource::descriptor::refused::Refusal;
 use crate::resource::descriptor::seen::Seen;
 use image_format::files::{DeletedDirectory, Directory, Listing};
 use image_format::{Bytes, Octal, Timespec};
@@ -25,12 +25,6 @@ pub(in crate::resource) fn capture(seen: &Seen, place: &Place) -> Result<Directo
         return Ok(Directory { path: former(path), listing: None, deleted: Some(deleted) });
     }
     let path = place.path(seen, "directory")?;
-    if pseudo_file_system(seen.file_system) == Some("proc") && path.0 != b"/proc" {
-        return Err(Refusal::new(
-            format!("directory {path} of the proc file system cannot be carried"),
-            "Have the program close it before the freeze.",
-        ));
-    }
     if seen.info.position != 0 && !STABLE.contains(&seen.file_system) {
         return Err(Refusal::new(
             format!("directory {path} was read in part, and where its file system goes on nobody can tell later"),

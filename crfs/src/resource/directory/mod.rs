@@ -12,8 +12,7 @@
 //! at its path (or beside it, where that is taken), opened, and deleted again: nothing was in it, and nothing can be made in it.
 //!
 //! **What is refused.** A listing in progress on a file system whose offsets are not known to last ("was read in part"). A
-//! directory that is hidden; a directory of a process in proc, which another process has after a restore. At the restore, a
-//! directory that changed in the middle of its listing.
+//! directory that is hidden. At the restore, a directory that changed in the middle of its listing. Those of proc are files of proc.
 
 mod capture;
 mod deleted;

@@ -1,4 +1,4 @@
-//! From an open file of /proc to its record.
+//! From an open file or directory of /proc to its record.
 
 use crate::resource::descriptor::place::Place;
 use crate::resource::descriptor::refused::Refusal;
@@ -16,7 +16,7 @@ pub(super) fn is_sysctl(path: &[u8]) -> bool {
     path.starts_with(b"/proc/sys/")
 }
 
-/// Captures a regular file of a proc file system.
+/// Captures a regular file or a directory of a proc file system.
 pub(in crate::resource) fn capture(seen: &Seen, place: &Place) -> Result<ProcFile, Refusal> {
     let name = seen.name();
     let refuse = |why: &str| {
@@ -28,14 +28,17 @@ pub(in crate::resource) fn capture(seen: &Seen, place: &Place) -> Result<ProcFil
     if is_writable(seen.flags()) {
         return refuse("it is open for writing");
     }
-    let of_a_process = name.strip_prefix("/proc/").and_then(|name| name.split_once('/'));
-    if let Some((pid, file)) = of_a_process.filter(|(pid, _)| pid.bytes().all(|byte| byte.is_ascii_digit())) {
-        if OF_AN_ADDRESS_SPACE.contains(&file) {
-            return refuse("it shows the address space that the process had when it was opened");
-        }
-        if file.starts_with("task/") {
-            return refuse(&format!("it is that of a single thread of process {pid}"));
-        }
+    let below = name.strip_prefix("/proc/").unwrap_or_default();
+    let (pid, file) = below.split_once('/').unwrap_or((below, ""));
+    let is_of_a_process = pid.starts_with(|first: char| first.is_ascii_digit());
+    if is_of_a_process && OF_AN_ADDRESS_SPACE.contains(&file) && !seen.is_path() {
+        return refuse("it shows the address space that the process had when it was opened");
+    }
+    if is_of_a_process && file.starts_with("task/") {
+        return refuse(&format!("it is that of a single thread of process {pid}"));
+    }
+    if is_of_a_process && name.ends_with(" (deleted)") {
+        return refuse("its process has ended");
     }
     if is_sysctl(name.as_bytes())
         && let Some(path) = place.written(seen)

@@ -1,4 +1,4 @@
-//! Files of /proc that a program keeps open and reads again and again, as top does.
+//! Files of /proc that a program keeps open and reads again and again, as top does, and its directories.
 //!
 //! **What it is.** An open file description whose content the kernel makes while it is read.
 //!
@@ -6,6 +6,8 @@
 //! <https://elixir.bootlin.com/linux/v6.18/source/fs/proc/internal.h>.
 //!
 //! **How it is read.** As a regular file: the link in /proc/PID/fd, looked up again, and the offset. No content is recorded.
+//!
+//! A place in the listing of a directory is a number of a process, thread or descriptor, or of an entry; all stay what they are.
 //!
 //! **How it is made again.** Its path is opened in the container's own /proc, when all processes are there, and the offset is set. What is
 //! read from there on is as it is at that time, as it always was. A parameter below /proc/sys, which may be one of several namespaces, is

@@ -1,4 +1,4 @@
-//! From the records to open files of the container's /proc.
+//! From the records to open files and directories of the container's /proc.
 
 use super::capture::is_sysctl;
 use crate::failure::{Doing, Failure, Kind};
@@ -17,7 +17,7 @@ use std::fs::File;
 use std::io::{Seek, SeekFrom};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// Opens every file of /proc of an image below `root`, once the processes are there.
+/// Opens every file and directory of /proc of an image below `root`, once the processes are there.
 ///
 /// # Errors
 /// [`Kind::Incompatible`] when one is not there, or something else stands under its path.
@@ -30,7 +30,12 @@ pub(in crate::resource) fn restore_all(
         let FileKind::Proc(record) = &file.kind else { continue };
         let object = file_entry(id);
         let path = &record.path;
-        let opened = reopen::open(root, path, file.flags, (libc::S_IFREG, "regular file"), &object)?;
+        let there = reopen::look(root, path).and_then(|found| found.metadata());
+        let expected = match there.is_ok_and(|found| found.is_dir()) {
+            true => (libc::S_IFDIR, "directory"),
+            false => (libc::S_IFREG, "regular file"),
+        };
+        let opened = reopen::open(root, path, file.flags, expected, &object)?;
         open.insert(id, finish(opened, file, path, &object)?);
     }
     Ok(())
