@@ -10,6 +10,7 @@ use crate::failure::{Doing, Failure, Kind};
 use crate::registry::{Registry, Thawed};
 use crate::resource::subject;
 use nix::errno::Errno;
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{ErrorKind, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -393,8 +394,39 @@ impl Cgroup {
         }
     }
 
+    /// Has those above it offer it controllers, where they have them. What they do not is missing from its cgroup.controllers.
+    pub(crate) fn ask_for(&self, controllers: &BTreeSet<&str>) {
+        let Some(parent) = self.path.parent() else { return };
+        for above in parent.parent().into_iter().chain([parent]) {
+            let words = |file: &str| fs::read_to_string(above.join(file)).unwrap_or_default();
+            let (has, offers) = (words("cgroup.controllers"), words("cgroup.subtree_control"));
+            for name in controllers {
+                let is_in = |text: &str| text.split_whitespace().any(|word| word == *name);
+                if is_in(&has) && !is_in(&offers) {
+                    // One that is not ours to change says no, and whoever asked finds out.
+                    let _ = fs::OpenOptions::new()
+                        .write(true)
+                        .open(above.join("cgroup.subtree_control"))
+                        .and_then(|mut file| file.write_all(format!("+{name}").as_bytes()));
+                }
+            }
+        }
+    }
+
+    /// Whether a process inside stays frozen when this one is thawed: a cgroup between them is frozen by itself.
+    pub(crate) fn has_frozen_inside(&self, pid: i32) -> Result<bool, Failure> {
+        let lies_in = Self::of_process(pid)?;
+        let between = lies_in.iter().flat_map(|cgroup| cgroup.path.ancestors());
+        for path in between.take_while(|path| *path != self.path && path.starts_with(&self.path)) {
+            if Cgroup::at(path).is_to_freeze()? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// It and all cgroups below it, each before those below it; empty where it does not exist.
-    fn with_descendants(&self) -> Result<Vec<PathBuf>, Failure> {
+    pub(crate) fn with_descendants(&self) -> Result<Vec<PathBuf>, Failure> {
         if !self.exists() {
             return Ok(Vec::new());
         }

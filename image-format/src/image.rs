@@ -1,5 +1,6 @@
 //! A whole image in memory, but for its raw files: rendered to the files of a tree, and parsed from them.
 
+use crate::cgroups::Cgroup;
 use crate::files::{File, Stdio};
 use crate::layout;
 use crate::ldt::LdtEntry;
@@ -52,6 +53,8 @@ pub struct Image {
     pub mounts: Vec<Mount>,
     /// `mounts.N`, by number.
     pub trees: BTreeMap<u32, Vec<TreeEntry>>,
+    /// `cgroups`.
+    pub cgroups: Vec<Cgroup>,
 }
 
 /// Every record of a process.
@@ -230,6 +233,7 @@ impl Image {
         out(layout::LOCKS.to_owned(), render_lines(&self.locks));
         out(layout::UNNAMED.to_owned(), render_lines(&self.unnamed));
         out(layout::MOUNTS.to_owned(), render_lines(&self.mounts));
+        out(layout::CGROUPS.to_owned(), render_lines(&self.cgroups));
         for (&number, tree) in &self.trees {
             out(layout::mount_tree(number), render_lines(tree));
         }
@@ -346,6 +350,7 @@ impl Image {
             ttys: BTreeMap::new(),
             mounts: lines(source, layout::MOUNTS)?,
             trees: BTreeMap::new(),
+            cgroups: lines(source, layout::CGROUPS)?,
         };
         // A path that stands there twice is for `check` to tell: here it must not cost twice.
         let (mut pids, mut files) = (BTreeSet::new(), Vec::new());
@@ -551,6 +556,7 @@ pub fn parse_file(path: &str, bytes: &[u8]) -> Result<(), ImageError> {
         [layout::SYSV_SEM] => lines::<SemaphoreSet>,
         [layout::SYSV_MSG] => lines::<MessageQueue>,
         [layout::MOUNTS] => lines::<Mount>,
+        [layout::CGROUPS] => lines::<Cgroup>,
         [name] if layout::parse_mount_tree(name).is_some() => lines::<TreeEntry>,
         [layout::POSIX_MQ] => lines::<PosixQueue>,
         [_] => lines::<Absent>,

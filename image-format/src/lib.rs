@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod blocker;
+pub mod cgroups;
 pub mod check;
 pub mod controls;
 pub mod convert;

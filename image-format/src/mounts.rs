@@ -30,7 +30,7 @@ pub enum MountKind {
     Bind(BindMount),
     /// A mount that a container has from the host, whose flags or propagation were changed inside.
     Host,
-    /// A file system that has nothing of its own to carry (proc, sysfs, devpts, mqueue), or has it elsewhere (overlay).
+    /// A file system that has nothing of its own to carry (proc, sysfs, devpts, mqueue, cgroup2), or has it elsewhere (overlay).
     Fresh(FreshMount),
 }
 
@@ -58,7 +58,7 @@ pub struct FreshMount {
 
 impl FreshMount {
     /// The types that can be mounted again by their options alone.
-    pub const TYPES: [&'static str; 5] = ["proc", "sysfs", "devpts", "mqueue", "overlay"];
+    pub const TYPES: [&'static str; 6] = ["proc", "sysfs", "devpts", "mqueue", "overlay", "cgroup2"];
 }
 
 /// A part of another mount.

@@ -44,6 +44,55 @@ fn names_limits_and_places_take_effect() {
     assert_eq!(made, format!("{}:600", elsewhere.join("here").display()));
 }
 
+/// Lines of `cgroups` of a container with two cgroups inside.
+fn with_cgroups(copy: &Path, edit: impl FnOnce(&mut Vec<Value>)) {
+    let path = copy.join("cgroups");
+    let text = fs::read_to_string(&path).expect("the cgroups of a copy");
+    let mut lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("a line")).collect();
+    let end = lines.pop().expect("the line that ends it");
+    edit(&mut lines);
+    lines.push(end);
+    let lines: Vec<String> = lines.iter().map(Value::to_string).collect();
+    fs::write(path, lines.join("\n") + "\n").expect("writing it");
+}
+
+/// Limits and places of cgroups are those of the edited copy; what this host has no controller for is told, and what it refuses is
+/// refused with its line.
+#[test]
+fn cgroups_are_as_the_copy_says() {
+    let world = World::new();
+    let victim = Program::victim(&world, "tree", &["2"]);
+    world.start("vs1", &victim);
+    world.freeze("vs1");
+    let copy = world.copy_out("vs1", Method::Cp);
+    world.remove("vs1");
+    let setting = |file: &str, value: &str| json!({"file": file, "value": value});
+    with_cgroups(&copy, |lines| {
+        let mut inside = lines[0].clone();
+        inside["path"] = json!("inside");
+        inside["processes"] = json!([2]);
+        inside["settings"] = json!([setting("cgroup.max.depth", "nonsense"), setting("nonesuch.max", "7")]);
+        lines[0]["settings"] = json!([setting("cgroup.max.descendants", "1")]);
+        lines.push(inside);
+    });
+    let before = Leftovers::of(&world);
+    assert!(!world.copy_in(&copy, "vs1", Method::Cp).success(), "a limit that is none was accepted");
+    world.status_says("vs1", &["cgroups: line 2: inside: cgroup.max.depth: writing \"nonsense\""]);
+    run(Command::new("rm").arg("-r").arg(world.tree("vs1")), PATIENCE).expect_success();
+    before.expect_again(&world);
+    with_cgroups(&copy, |lines| lines[1]["settings"][0]["value"] = json!("3"));
+    world.restore(&copy, "vs1", Method::Cp);
+    world.status_says("vs1", &["cgroups: line 2: inside: nonesuch.max is lost"]);
+    world.thaw("vs1");
+    let cgroup = world.cgroup("vs1");
+    let read = |file: &str| fs::read_to_string(cgroup.join(file)).expect("a file of the cgroup");
+    assert_eq!([read("cgroup.max.descendants"), read("inside/cgroup.max.depth")], ["1\n", "3\n"]);
+    assert_eq!(read("inside/cgroup.procs").lines().count(), 1);
+    assert!(fs::create_dir(cgroup.join("another")).is_err(), "there are more cgroups than the limit allows");
+    victim.goes_on(2);
+    victim.passes();
+}
+
 /// What this machine's root may not do is told, and the container comes back.
 #[test]
 fn what_cannot_be_set_is_told() {

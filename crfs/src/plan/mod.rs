@@ -73,6 +73,17 @@ pub fn compute(image: &Image, home: &Home) -> Result<Plan, Failure> {
     })
 }
 
+impl Plan {
+    /// The process that is there before all others, which it makes.
+    ///
+    /// # Errors
+    /// [`Kind::BadImage`] where there is none.
+    pub fn first(&self) -> Result<Pid, Failure> {
+        let first = self.births.values().find(|birth| birth.creator.is_none()).map(|birth| birth.pid);
+        first.ok_or_else(|| Failure::new(Kind::BadImage, "process: there is no first process"))
+    }
+}
+
 impl Home {
     /// Where an image goes on a host that has nothing in its way.
     #[must_use]

@@ -51,6 +51,7 @@ fn image(processes: &[(u32, u32, u32, u32)]) -> Image {
         ttys: BTreeMap::new(),
         mounts: vec![],
         trees: BTreeMap::new(),
+        cgroups: vec![],
     }
 }
 

@@ -4,6 +4,7 @@
 //! one attempt tells a user every obstacle.
 
 pub mod autogroup;
+pub mod cgroup;
 pub mod container;
 pub mod contents;
 pub mod descriptor;

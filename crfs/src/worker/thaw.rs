@@ -63,7 +63,7 @@ fn thaw(registry: &Registry, name: &str, report: &mut Report) -> Result<(), Fail
     if let Some(First { image, subjects }) = &first {
         let begun = Instant::now();
         rearm::rearm(image, subjects)?;
-        held = timers::hold(image, subjects, &mut report.notes)?;
+        held = timers::hold(image, &cgroup, subjects, &mut report.notes)?;
         report.timings.push(timing("set timers again", begun));
     }
     let begun = Instant::now();

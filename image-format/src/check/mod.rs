@@ -4,6 +4,7 @@
 //! mistake at once. What the kernel would refuse is refused here with its reason, because a build that fails half-way
 //! can only say EINVAL. What a program may do to itself is not: a handler at a wild address is its own affair.
 
+mod cgroups;
 mod controls;
 mod descriptors;
 mod locks;
@@ -64,6 +65,7 @@ pub fn image(image: &Image, sizes: &dyn Fn(&str) -> Option<u64>) -> Vec<ImageErr
     tty::check(image, &mut findings);
     locks::check(image, &mut findings);
     mounts::check(image, &mut findings);
+    cgroups::check(image, &mut findings);
     unnamed::check(image, &mut findings);
     memory::objects(&image.processes, &mut findings);
     pages::sources(&image.processes, &mut findings);

@@ -63,7 +63,7 @@ fn place(what: &str, path: &Bytes) -> Option<String> {
 }
 
 /// Whether a relative path leads straight down.
-fn is_plain(path: &[u8]) -> bool {
+pub(super) fn is_plain(path: &[u8]) -> bool {
     path.split(|&byte| byte == b'/').all(|part| !matches!(part, b"" | b"." | b"..") && part.len() <= 255)
 }
 

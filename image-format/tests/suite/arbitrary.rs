@@ -1,5 +1,6 @@
 //! Any value of any record: the numbers at their edges and the strings with everything that needs escaping.
 
+use image_format::cgroups::*;
 use image_format::controls::*;
 use image_format::files::*;
 use image_format::image::{Image, ProcessImage, ThreadImage};
@@ -315,5 +316,11 @@ records! {
     FilePart { offset, length }
     DeviceNumber { major, minor }
     ExtendedAttribute { name, value }
-    Image { manifest, processes, files, stdios, locks, unnamed, seccomp, sysv, queues, ttys, mounts, trees }
+    Image { manifest, processes, files, stdios, locks, unnamed, seccomp, sysv, queues, ttys, mounts, trees, cgroups }
+    Cgroup {
+        path, threaded, frozen, mode, uid, gid, maker, delegated, controllers, settings, processes, threads,
+    }
+    Maker { uid, gid }
+    DelegatedFile { file, mode, uid, gid }
+    Setting { file, value }
 }

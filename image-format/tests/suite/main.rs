@@ -3,6 +3,7 @@
 
 mod arbitrary;
 mod check;
+mod check_cgroups;
 mod check_files;
 mod check_memory;
 mod check_mounts;

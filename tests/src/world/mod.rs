@@ -110,6 +110,16 @@ impl World {
         self.mount().join(name)
     }
 
+    /// The cgroup of a container.
+    ///
+    /// # Panics
+    /// Where cgroup v2 is not mounted.
+    #[must_use]
+    pub fn cgroup(&self, name: &str) -> PathBuf {
+        let mount = leftovers::cgroup_mount().expect("a mount of cgroup v2");
+        mount.join(cgroup_parent(&self.run_dir)).join(name)
+    }
+
     /// Where programs write their progress. Anybody may write here.
     #[must_use]
     pub fn out(&self) -> PathBuf {

@@ -7,7 +7,7 @@
 //! - **Made again:** by launching a fresh first process with the same surroundings, which is why whatever a fresh one would not
 //!   have is refused.
 //! - **Refused:** nested namespaces, orphaned sockets, network
-//!   interfaces beside `lo`, cgroups inside the container's.
+//!   interfaces beside `lo`.
 
 mod cpu;
 pub mod home;
@@ -37,28 +37,12 @@ use image_format::manifest::NamespaceKind;
 /// # Errors
 /// When the container's first process is gone.
 pub fn survey(record: &Record, subjects: &Subjects, proc: &mut Proc, findings: &mut Findings) -> Result<(), Failure> {
-    cgroups(record, findings)?;
     namespaces::survey(record, subjects, proc, findings)?;
     if !record.shares(NamespaceKind::Mnt) {
         super::mount::survey(record, subjects.init, proc, findings)?;
     }
     if !record.shares(NamespaceKind::Net) {
         network::survey(subjects.init, proc, findings)?;
-    }
-    Ok(())
-}
-
-/// Cgroups below the container's, which nothing makes again.
-fn cgroups(record: &Record, findings: &mut Findings) -> Result<(), Failure> {
-    use crate::failure::Doing;
-    let path = &record.cgroup;
-    let entries = std::fs::read_dir(path).doing(|| format!("cgroup {}: listing", path.display()))?;
-    for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
-        findings.block(
-            "manifest",
-            format!("there is a cgroup {:?} inside the container's, which is not carried yet", entry.file_name()),
-            "Move its processes to the container's own cgroup, and remove it",
-        );
     }
     Ok(())
 }

@@ -14,7 +14,7 @@ use std::fs::{self, File, Metadata};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Options of tmpfs that are given again.
 const TMPFS: [&str; 9] = ["size", "nr_inodes", "mode", "uid", "gid", "huge", "noswap", "inode32", "inode64"];
@@ -101,6 +101,7 @@ pub(super) fn find(record: &Record, init: i32, proc: &mut Proc, findings: &mut F
     let mut foreign = foreign(&host, &inside, record.root.as_deref(), &fresh);
     foreign.retain(|mount| !birth.is_left_over(mount, &host, &place));
     let mut found = changed(&host, &inside, &foreign, &place);
+    let cgroups = (!record.shares(NamespaceKind::Cgroup)).then(|| cgroup_root(&host, &record.cgroup)).flatten();
     let mut placed: Vec<&Mount> =
         inside.iter().filter(|mount| !mount.is_crfs() && !foreign.iter().any(|own| own.id == mount.id)).collect();
     let mut left: Vec<&Mount> = foreign;
@@ -109,7 +110,7 @@ pub(super) fn find(record: &Record, init: i32, proc: &mut Proc, findings: &mut F
         let before = left.len();
         left.retain(|mount| {
             let stands = placed.iter().any(|below| below.id == mount.parent);
-            let kind = stands.then(|| kind(mount, &placed, &place)).flatten();
+            let kind = stands.then(|| kind(mount, &placed, &place, cgroups.as_deref())).flatten();
             let Some((kind, flags)) = kind.zip(flags(mount)) else { return true };
             found.push(Own { mount: (*mount).clone(), kind, flags });
             placed.push(mount);
@@ -203,8 +204,32 @@ fn changed(host: &[Mount], inside: &[Mount], foreign: &[&Mount], place: &Place) 
     changed.collect()
 }
 
-/// How a mount can be made again when those in `placed` stand; None where it cannot.
-fn kind(mount: &Mount, placed: &[&Mount], place: &Place) -> Option<MountKind> {
+/// Where the container's cgroup is in its hierarchy.
+fn cgroup_root(host: &[Mount], cgroup: &Path) -> Option<PathBuf> {
+    host.iter().filter(|mount| mount.kind == "cgroup2").find_map(|mount| {
+        let below = cgroup.strip_prefix(&mount.path).ok()?;
+        Some(mount.root.join(below))
+    })
+}
+
+/// How a mount of the container's own cgroup, or of one inside it, is made again: not by the host's mount, since a container of another
+/// name has another cgroup. `own` is where it is in the hierarchy.
+fn cgroups(mount: &Mount, placed: &[&Mount], place: &Place, own: &Path) -> Option<MountKind> {
+    if mount.root == own {
+        // Its options are those of the one hierarchy, and nobody inside a cgroup namespace can change them.
+        let options = FileSystem { source: Bytes(mount.source.clone()), options: "".into(), read_only: false };
+        return Some(MountKind::Fresh(FreshMount { file_system: mount.kind.clone(), options }));
+    }
+    let source = placed.iter().filter(|from| from.root.starts_with(own)).find_map(|from| source(mount, from, place));
+    source.map(|source| MountKind::Bind(BindMount { source }))
+}
+
+/// How a mount can be made again when those in `placed` stand; None where it cannot. `own` is where the container's cgroup is in its
+/// hierarchy, if it has a namespace that ends there.
+fn kind(mount: &Mount, placed: &[&Mount], place: &Place, own: Option<&Path>) -> Option<MountKind> {
+    if let Some(own) = own.filter(|own| mount.kind == "cgroup2" && mount.root.starts_with(own)) {
+        return cgroups(mount, placed, place, own);
+    }
     if let Some(source) = placed.iter().find_map(|from| source(mount, from, place)) {
         return Some(MountKind::Bind(BindMount { source }));
     }

@@ -8,8 +8,8 @@ use crate::resource::memory::fill::{self, PageFiles};
 use crate::resource::memory::restore::{self as memory, Backings};
 use crate::resource::process::restore::{self as process, Directories};
 use crate::resource::{
-    autogroup, descriptor, epoll, interval_timer, job_control, ldt, lock, login_uid, memory_policy, mqueue, owner,
-    posix_timer, registers, seccomp, signal, sysv, thread, thread_controls, tty, unnamed, zombie,
+    autogroup, cgroup, descriptor, epoll, interval_timer, job_control, ldt, lock, login_uid, memory_policy, mqueue,
+    owner, posix_timer, registers, seccomp, signal, sysv, thread, thread_controls, tty, unnamed, zombie,
 };
 use crate::worker::laps::Laps;
 use crfs_sys::HostPid;
@@ -57,6 +57,7 @@ pub(super) struct Builder<'a> {
     own_capabilities: u64,
     tasks: BTreeMap<Pid, Task>,
     unnamed: unnamed::Made,
+    cgroups: &'a cgroup::restore::Tree<'a>,
     /// Kept until every process has attached its own.
     _segments: Vec<Attachment>,
     /// A plain directory with the image's files: what was staged, or a checkpoint that stays where it is.
@@ -117,6 +118,7 @@ impl<'a> Builder<'a> {
         copy: &'a Copy,
         plan: &'a Plan,
         first: HostPid,
+        cgroups: &'a cgroup::restore::Tree<'a>,
         notes: &mut Vec<String>,
     ) -> Result<Self, Failure> {
         let image = &copy.image;
@@ -138,6 +140,7 @@ impl<'a> Builder<'a> {
             directories: Directories::open(image, root.as_fd())?,
             opened: descriptor::open_all(image, from, root.as_fd(), &container.log_file(), &unnamed, notes)?,
             unnamed,
+            cgroups,
             registrations: epoll::registrations(image)?,
             pages,
             notes: Vec::new(),
@@ -149,8 +152,7 @@ impl<'a> Builder<'a> {
             root,
         };
         builder.opened.files.extend(mqueue::restore::make(first.raw(), image, from)?);
-        let pid = plan.births.values().find(|birth| birth.creator.is_none()).map(|birth| birth.pid);
-        let pid = pid.ok_or_else(|| Failure::new(Kind::BadImage, "process: there is no first process"))?;
+        let pid = plan.first()?;
         builder.cpu.bring(first).doing(|| "keeping the stub on one CPU")?;
         let tracee = Tracee::seize(first, seccomp::restore::seize_options(image)).doing(|| "tracing the stub")?;
         tracee.interrupt().doing(|| "stopping the stub")?;
@@ -273,6 +275,10 @@ impl<'a> Builder<'a> {
             let child = creator.spawn(&spawn, format!("clone3 process {pid}"));
             let injector = child.and_then(|child| Injector::of_child(child, creator));
             let injector = injector.doing(|| layout::process_dir(pid))?;
+            if self.copy.image.processes.contains_key(&pid) {
+                let maker = birth.creator.filter(|maker| self.copy.image.processes.contains_key(maker));
+                self.cgroups.place(pid, injector.tid().raw(), maker.filter(|_| birth.creator_thread.is_none()))?;
+            }
             self.tasks.insert(pid, Task::new(pid, injector));
         }
         let wanted = self.copy.image.processes.get(&pid).and_then(|process| process.process.parent_thread);
@@ -447,7 +453,8 @@ impl<'a> Builder<'a> {
                 }
             }
         }
-        Ok(())
+        let threads = self.tasks.get(&pid).map(|task| &task.injected);
+        self.cgroups.place_threads(|tid| Some(threads?.get(&tid)?.tid().raw()))
     }
 
     fn clone_threads(&mut self, pid: Pid, by: Pid, tids: &[Pid]) -> Result<(), Failure> {

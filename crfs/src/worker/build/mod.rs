@@ -19,6 +19,7 @@ use crate::launch::{ClockOffsets, Surroundings, clone_init};
 use crate::operation::start_time;
 use crate::plan::{self, Home};
 use crate::registry::{Container, Init, Registry};
+use crate::resource::cgroup;
 use crate::resource::container::{home as container_home, restore as container_restore};
 use crate::resource::mount::restore as mount;
 use builder::Builder;
@@ -70,13 +71,16 @@ fn build(
     cgroup.create()?;
     let (live, console) = made_or_gone(&cgroup, || {
         let link = link_to_worker(&plan)?;
+        let cgroups = cgroup::restore::Tree::make(image, &cgroup)?;
         let init = first_process(image, from, &home, &cgroup, &link)?;
         note_stub_init(&container, &home, init)?;
         laps.lap("surroundings");
-        let builder = Builder::new(&container, from, &copy, &plan, init, notes)?;
+        cgroups.begin(plan.first()?, init.raw(), notes)?;
+        let builder = Builder::new(&container, from, &copy, &plan, init, &cgroups, notes)?;
         laps.lap("open");
         let mut built = builder.run(notes, laps)?;
         mount::settle_times(image, init.raw())?;
+        cgroups.finish(notes)?;
         cgroup.freeze(FREEZE_DEADLINE)?;
         let console = built.take_console();
         let live = built.let_go()?;

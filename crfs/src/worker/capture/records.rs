@@ -11,7 +11,8 @@ use crate::resource::subject::{Process, Subjects, Thread};
 use crate::resource::sysv::{self, Contents};
 use crate::resource::unnamed::Unnamed;
 use crate::resource::{
-    Findings, job_control, ldt, memory, mount, mqueue, process, registers, security, signal, thread, tty, zombie,
+    Findings, cgroup, job_control, ldt, memory, mount, mqueue, process, registers, security, signal, thread, tty,
+    zombie,
 };
 use crate::worker::laps::Laps;
 use crfs_tracee::{Stopped, Tracee};
@@ -136,6 +137,7 @@ pub(super) fn read(
     } else {
         Default::default()
     };
+    let cgroups = cgroup::capture(&job.cgroup, subjects)?;
     laps.lap("mounts");
     let host = |pid: Pid| ids.iter().find(|(known, _)| *known == pid).map(|(_, host)| *host);
     let manifest = manifest(&job.record, environment, &processes, host)?;
@@ -153,6 +155,7 @@ pub(super) fn read(
         ttys,
         mounts,
         trees,
+        cgroups,
     };
     sysv::report_attachments(&image, findings);
     mqueue::report(&image, findings);

@@ -14,6 +14,7 @@
 use super::STOP_DEADLINE;
 use crate::captured::Captured;
 use crate::failure::{Doing, Failure};
+use crate::freezer::Cgroup;
 use crate::resource::container::Moment;
 use crate::resource::proc::Proc;
 use crate::resource::subject::{Process, Subjects};
@@ -51,10 +52,19 @@ struct Recorded {
 ///
 /// # Errors
 /// When the image cannot be read.
-pub(super) fn hold(image: &Captured, subjects: &Subjects, notes: &mut Vec<String>) -> Result<Vec<Held>, Failure> {
+pub(super) fn hold(
+    image: &Captured,
+    cgroup: &Cgroup,
+    subjects: &Subjects,
+    notes: &mut Vec<String>,
+) -> Result<Vec<Held>, Failure> {
     let mut all = Vec::new();
     for process in &subjects.processes {
         let Some(timers) = recorded(image, process.pid, process.alive().tid)? else { continue };
+        if cgroup.has_frozen_inside(process.host)? {
+            notes.push(left(process.pid, "its own cgroup is frozen"));
+            continue;
+        }
         match stop(process, &timers.attr) {
             Ok(threads) => all.push(Held { pid: process.pid, threads, timers }),
             Err(reason) => notes.push(left(process.pid, &reason)),
