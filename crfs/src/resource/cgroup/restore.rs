@@ -83,7 +83,7 @@ impl<'a> Tree<'a> {
         if stays || self.records.iter().all(|record| record.processes.is_empty()) {
             return Ok(());
         }
-        self.move_to(home, "cgroup.procs", host, || format!("moving process {pid} into it"))
+        self.move_to(home, "cgroup.procs", pid, host)
     }
 
     /// Moves the first process to its place, and offers controllers to those inside. A stub, which is no process of the image, lies
@@ -96,7 +96,7 @@ impl<'a> Tree<'a> {
         let inhabited = || self.records.iter().position(|record| !record.processes.is_empty()).unwrap_or(0);
         let home = if is_stub { inhabited() } else { self.home(pid) };
         if home > 0 {
-            self.move_to(home, "cgroup.procs", host, || format!("moving process {pid} into it"))?;
+            self.move_to(home, "cgroup.procs", pid, host)?;
         }
         let wanted: BTreeSet<&str> = self.records.first().iter().flat_map(|top| needs(top)).collect();
         if !wanted.is_empty() {
@@ -129,16 +129,16 @@ impl<'a> Tree<'a> {
         for (index, record) in self.records.iter().enumerate() {
             for &tid in &record.threads {
                 if let Some(host) = host(tid) {
-                    self.move_to(index, "cgroup.threads", host, || format!("moving thread {tid} into it"))?;
+                    self.move_to(index, "cgroup.threads", tid, host)?;
                 }
             }
         }
         Ok(())
     }
 
-    fn move_to(&self, index: usize, file: &str, host: i32, doing: impl FnOnce() -> String) -> Result<(), Failure> {
+    fn move_to(&self, index: usize, file: &str, id: Pid, host: i32) -> Result<(), Failure> {
         let Some(record) = self.records.get(index) else { return Ok(()) };
-        let moved = write(&self.path(index), file, &host.to_string()).doing(doing);
+        let moved = write(&self.path(index), file, &host.to_string()).doing(|| format!("{file}: moving {id} into it"));
         moved.map_err(|failure| refused(failure, index, record))
     }
 
