@@ -77,7 +77,7 @@ fn cgroups_are_as_the_copy_says() {
     });
     let before = Leftovers::of(&world);
     assert!(!world.copy_in(&copy, "vs1", Method::Cp).success(), "a limit that is none was accepted");
-    world.status_says("vs1", &["cgroups: line 2: inside: cgroup.max.depth: writing \"nonsense\""]);
+    world.status_says("vs1", &["cgroups: line 2: inside", "cgroup.max.depth: writing", "nonsense"]);
     run(Command::new("rm").arg("-r").arg(world.tree("vs1")), PATIENCE).expect_success();
     before.expect_again(&world);
     with_cgroups(&copy, |lines| lines[1]["settings"][0]["value"] = json!("3"));
