@@ -9,7 +9,7 @@ pub use convert::convert;
 pub use verify::verify;
 
 use crate::failure::{Failure, Kind};
-use crate::transport::{Directory, KeptTexts, Source, Texts};
+use crate::transport::{CompressedPages, Directory, KeptTexts, Source, Texts, Uncompressed};
 use image_format::image::{ImageError, TextSource, parse_file, read_sums};
 use image_format::manifest::{Manifest, PathEntry, PathKind};
 use image_format::memory::ChunkSum;
@@ -30,6 +30,8 @@ pub struct Copy {
     pub image: Image,
     /// `mem.sums` of every process.
     pub sums: BTreeMap<Pid, Vec<ChunkSum>>,
+    /// The `mem.pages` that are kept compressed, by path, of one that was loaded to be restored.
+    pub compressed: BTreeMap<String, CompressedPages>,
 }
 
 impl Copy {
@@ -38,7 +40,7 @@ impl Copy {
     /// # Errors
     /// [`Kind::BadImage`] with every finding: file, line, reason.
     pub fn load(directory: &Path) -> Result<Self, Failure> {
-        Copy::of(&Directory::new(directory))
+        Copy::of(&Uncompressed::open(directory)?)
     }
 
     /// [`Copy::load`], with the text files as they stand there, by path.
@@ -46,10 +48,12 @@ impl Copy {
     /// # Errors
     /// As there.
     pub fn load_with_texts(directory: &Path) -> Result<(Self, BTreeMap<String, Vec<u8>>), Failure> {
-        let source = Directory::new(directory);
+        let source = Uncompressed::open(directory)?;
         let texts = KeptTexts::new(&source);
-        let copy = Copy::parse(&source, &texts)?;
-        Ok((copy, texts.into_texts()))
+        let mut copy = Copy::parse(&source, &texts)?;
+        let texts = texts.into_texts();
+        copy.compressed = source.into_pages();
+        Ok((copy, texts))
     }
 
     /// Parses and checks a tree, wherever it stands.
@@ -77,7 +81,7 @@ impl Copy {
             let page = |pid: Pid, page: u64| read_page(source, &layout::process_file(pid, layout::MEM_PAGES), page);
             findings.extend(image.processes.keys().flat_map(|&pid| check::shown(&image, pid, &page)));
         }
-        if findings.is_empty() { Ok(Copy { image, sums }) } else { Err(refuse(&findings)) }
+        if findings.is_empty() { Ok(Copy { image, sums, compressed: BTreeMap::new() }) } else { Err(refuse(&findings)) }
     }
 }
 
@@ -118,7 +122,7 @@ fn manifest(source: &dyn Source) -> Result<Manifest, ImageError> {
 /// Why a file that the manifest names is not there whole.
 fn lacks(source: &dyn Source, entry: &PathEntry) -> Option<String> {
     let path = &entry.path;
-    if entry.kind == PathKind::Raw {
+    if matches!(entry.kind, PathKind::Raw | PathKind::Zstd) {
         let named = entry.size.unwrap_or(0);
         return match source.size(path) {
             Some(size) if size == named => None,

@@ -21,6 +21,7 @@ pub mod mqueue;
 pub mod parallel;
 pub mod process;
 pub mod seccomp;
+pub mod seekable;
 pub mod signal;
 pub mod socket;
 pub mod sysv;

@@ -145,7 +145,7 @@ pub struct PathEntry {
     pub path: String,
     /// What stands there.
     pub kind: PathKind,
-    /// Bytes of a raw file; null for the others, which may be edited.
+    /// Bytes of a raw or compressed file, as it stands there; null for the others, which may be edited.
     pub size: Option<u64>,
 }
 
@@ -161,4 +161,6 @@ pub enum PathKind {
     Lines,
     /// Bytes as they are: page contents, queued data.
     Raw,
+    /// Page contents, compressed ([`crate::seekable`]).
+    Zstd,
 }

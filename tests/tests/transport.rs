@@ -5,6 +5,7 @@ use crfs_tests::world::{
     Method, PATIENCE, Program, SmallDisk, World, copy_tree, edit_object, read_tree, run, wait_for,
 };
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -377,4 +378,105 @@ fn what_cannot_be_converted_is_refused_and_nothing_is_left() {
     refused(&["0x00000001/mem.pages", "no process 78"]);
     edit_object(&copy.join("manifest"), |manifest| manifest["format"] = 99.into());
     refused(&["format 99 is not known here"]);
+}
+
+/// A freeze of a container, plain and compressed.
+fn both(world: &World) -> (PathBuf, PathBuf) {
+    let plain = checkpoint(world, "vs1", &["--leave-frozen"]);
+    let compressed = checkpoint(world, "vs1", &["--compress", "--leave-frozen"]);
+    (plain, compressed)
+}
+
+/// The files that two trees have and that are not the same in both.
+fn differing<'a>(one: &'a BTreeMap<PathBuf, Vec<u8>>, other: &BTreeMap<PathBuf, Vec<u8>>) -> Vec<&'a str> {
+    assert!(one.keys().eq(other.keys()));
+    one.iter().filter(|(path, content)| other.get(*path) != Some(content)).map(|(path, _)| text(path)).collect()
+}
+
+/// A container that was restored and never ran has the records it had. Of its memory, which the victim compares, the kernel writes to some
+/// pages by itself (which processor a thread is on, for one).
+fn has_the_records_of(restored: &Path, before: &BTreeMap<PathBuf, Vec<u8>>) {
+    let restored = read_tree(restored);
+    let differ = differing(&restored, before);
+    assert!(differ.iter().all(|path| path.contains("/mem.pages") || path.contains("/mem.sums")), "{differ:?}");
+}
+
+#[test]
+fn a_compressed_checkpoint_is_read_and_restored_as_any_other() {
+    let (world, victim) = running();
+    let (plain, compressed) = both(&world);
+    let (with, without) = (read_tree(&compressed), read_tree(&plain));
+    assert_ne!(with, without);
+    assert_eq!(differing(&with, &without), ["0x00000001/mem.pages", "manifest"]);
+
+    world.crctl(["verify", text(&compressed)]).expect_success();
+    world.crctl(["diff", text(&plain), text(&compressed)]).expect_success();
+    for command in ["inspect", "mem"] {
+        let [one, other] = [&plain, &compressed].map(|copy| json(&world, &[command, text(copy)]));
+        assert_eq!(one, other, "{command}");
+    }
+    let unpacked = world.place("vs1");
+    let script = r#""$0" pack "$1" | "$0" unpack "$2""#;
+    let crctl = crfs_tests::world::binary("crctl");
+    run(world.command("bash").args(["-c", script]).args([&crctl, &compressed, &unpacked]), PATIENCE).expect_success();
+    assert_eq!(read_tree(&unpacked), without);
+
+    world.kill("vs1");
+    world.crctl(["restore", text(&compressed)]).expect_success();
+    has_the_records_of(&world.copy_out("vs1", Method::Cp), &without);
+    world.thaw("vs1");
+    victim.goes_on(3);
+    world.kill("vs1");
+    for (name, method) in [("vs2", Method::CpArchive), ("vs3", Method::Rsync)] {
+        world.restore(&compressed, name, method);
+        has_the_records_of(&world.copy_out(name, Method::Cp), &without);
+        world.thaw(name);
+        victim.goes_on(3);
+        world.kill(name);
+    }
+    world.restore(&compressed, "vs4", Method::Tar);
+    world.thaw("vs4");
+    victim.passes();
+}
+
+#[test]
+fn damage_of_a_compressed_checkpoint_is_found_and_named() {
+    let (world, _victim) = running();
+    let (_, copy) = both(&world);
+    world.kill("vs1");
+    let refused = |words: &[&str]| {
+        for command in ["verify", "restore"] {
+            let outcome = world.crctl([command, text(&copy)]).expect_refusal(words);
+            assert_eq!(outcome.code(), Some(9), "{outcome}");
+        }
+    };
+    let pages = fs::OpenOptions::new().read(true).write(true).open(copy.join("0x00000001/mem.pages")).unwrap();
+    let size = pages.metadata().unwrap().len();
+    // The magic number that the first frame begins with.
+    let mut byte = [0];
+    pages.read_exact_at(&mut byte, 1).unwrap();
+    pages.write_all_at(&[byte[0] ^ 4], 1).unwrap();
+    refused(&["0x00000001/mem.pages: chunk 0 is damaged"]);
+    pages.write_all_at(&byte, 1).unwrap();
+    // Of the pages themselves, or of how they are compressed: one or the other tells.
+    pages.read_exact_at(&mut byte, size / 2).unwrap();
+    pages.write_all_at(&[byte[0] ^ 4], size / 2).unwrap();
+    refused(&["0x00000001/mem.pages: chunk "]);
+    pages.write_all_at(&byte, size / 2).unwrap();
+
+    pages.set_len(size - 1).unwrap();
+    refused(&["0x00000001/mem.pages: its table of chunks is missing"]);
+    pages.set_len(size).unwrap();
+    pages.write_all_at(&[0x8f], size - 1).unwrap();
+    world.crctl(["verify", text(&copy)]).expect_success();
+    let listed = |edit: fn(&mut Value)| {
+        edit_object(&copy.join("manifest"), |manifest| {
+            let entries = manifest["paths"].as_array_mut().unwrap().iter_mut();
+            entries.filter(|entry| entry["kind"] == "zstd").for_each(edit);
+        });
+    };
+    listed(|entry| entry["size"] = 4096.into());
+    refused(&[&format!("0x00000001/mem.pages: holds {size} bytes where the manifest says 4096")]);
+    listed(|entry| entry["kind"] = "raw".into());
+    refused(&["manifest: paths: \"0x00000001/mem.pages\" has 4096 bytes, but its records need"]);
 }

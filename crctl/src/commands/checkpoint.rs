@@ -78,7 +78,7 @@ fn copy(registry: &Registry, name: &str, target: &Path, arguments: &Checkpoint) 
     let source = Frozen::open(registry, name)?;
     let progress = Progress::default();
     shown(&progress, form(arguments.progress), || {
-        write_tree(&source, target, WriteOptions { sync: arguments.sync }, &progress)
+        write_tree(&source, target, WriteOptions { sync: arguments.sync, compress: arguments.compress }, &progress)
     })?;
     Ok(progress.now().0)
 }

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use crfs::registry::Registry;
-use crfs::transport::{Directory, Frozen, Source};
+use crfs::transport::{Frozen, Source, Uncompressed};
 use std::path::Path;
 
 /// Whether an argument means a directory: it has a slash in it, or is one with a manifest. Otherwise it is a container's name.
@@ -13,7 +13,7 @@ pub(super) fn is_directory(what: &Path) -> bool {
 /// The tree behind an argument.
 pub(super) fn open(registry: &Registry, what: &Path) -> Result<Box<dyn Source>> {
     if is_directory(what) {
-        return Ok(Box::new(Directory::new(what)));
+        return Ok(Box::new(Uncompressed::open(what)?));
     }
     Ok(Box::new(Frozen::open(registry, &what.to_string_lossy())?))
 }

@@ -1,8 +1,8 @@
 //! A checkpoint of an older format, made one of today's: in a new directory, the old one stays as it is.
 
 use super::Copy;
-use crate::failure::{Failure, Kind};
-use crate::transport::{Directory, Entry, Progress, Source, Texts, WriteOptions, write_tree};
+use crate::failure::Failure;
+use crate::transport::{Directory, Entry, Progress, Source, Texts, WriteOptions, read_text, write_tree};
 use image_format::convert::Converted;
 use image_format::{layout, render_object};
 use std::collections::BTreeMap;
@@ -12,8 +12,8 @@ use std::path::Path;
 /// ever stands under that name.
 ///
 /// # Errors
-/// [`Kind::BadImage`] when it is of this format already or of an unknown one, or unsound once it is converted, with every finding: file,
-/// line, reason. [`Kind::Exists`], and what reading or writing meets. Nothing is left of `target` then.
+/// [`Kind::BadImage`](crate::failure::Kind::BadImage) when it is of this format already or of an unknown one, or unsound once it is converted, with every finding: file,
+/// line, reason. `Kind::Exists`, and what reading or writing meets. Nothing is left of `target` then.
 pub fn convert(directory: &Path, target: &Path) -> Result<(), Failure> {
     let source = Directory::new(directory);
     let texts = Texts(&source);
@@ -46,12 +46,9 @@ impl Source for Rewritten {
     }
 
     fn read_at(&self, path: &str, offset: u64, buffer: &mut [u8]) -> Result<(), Failure> {
-        let Some(text) = self.texts.get(path) else { return self.below.read_at(path, offset, buffer) };
-        let from = usize::try_from(offset).ok();
-        let part = from.and_then(|from| text.get(from..from.checked_add(buffer.len())?));
-        let short =
-            || Failure::new(Kind::BadImage, format!("{path}: ends before byte {}", offset + buffer.len() as u64));
-        buffer.copy_from_slice(part.ok_or_else(short)?);
-        Ok(())
+        match self.texts.get(path) {
+            Some(text) => read_text(path, text, offset, buffer),
+            None => self.below.read_at(path, offset, buffer),
+        }
     }
 }

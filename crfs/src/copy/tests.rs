@@ -13,7 +13,7 @@ fn whole() -> tempfile::TempDir {
         let path = copy.path().join(&entry.path);
         match entry.kind {
             PathKind::Directory => fs::create_dir_all(path).unwrap(),
-            PathKind::Raw => fs::File::create(path).unwrap().set_len(entry.size.unwrap()).unwrap(),
+            PathKind::Raw | PathKind::Zstd => fs::File::create(path).unwrap().set_len(entry.size.unwrap()).unwrap(),
             PathKind::Object | PathKind::Lines => drop(fs::copy(golden.join(&entry.path), path).unwrap()),
         }
     }

@@ -2,13 +2,16 @@
 //!
 //! A [`Source`] is a tree to read from: a plain directory ([`Directory`]), a frozen container ([`Frozen`]), which is the mounted tree
 //! without the mount, or a packed stream ([`packed`]). [`write_tree`] makes a directory of one, byte for byte what `cp -r` makes
-//! of the mounted tree.
+//! of the mounted tree, or with page contents compressed, which
+//! [`Uncompressed`] reads as if they were not.
 
+mod compressed;
 mod directory;
 mod frozen;
 pub mod packed;
 mod write;
 
+pub use compressed::{CompressedPages, Uncompressed};
 pub use directory::Directory;
 pub use frozen::Frozen;
 pub use write::{WriteOptions, write_tree};
@@ -56,6 +59,15 @@ pub trait Source: Sync {
         self.read_at(path, 0, &mut bytes)?;
         Ok(bytes)
     }
+}
+
+/// [`Source::read_at`] of a file that lies in memory.
+pub(crate) fn read_text(path: &str, text: &[u8], offset: u64, buffer: &mut [u8]) -> Result<(), Failure> {
+    let from = usize::try_from(offset).ok();
+    let part = from.and_then(|from| text.get(from..from.checked_add(buffer.len())?));
+    let short = || Failure::new(Kind::BadImage, format!("{path}: has {} bytes, and more were asked for", text.len()));
+    buffer.copy_from_slice(part.ok_or_else(short)?);
+    Ok(())
 }
 
 /// The text files of a tree, for [`image_format::Image::parse`].

@@ -1,10 +1,11 @@
 //! Making a directory of a tree, by several threads.
 
-use super::{Entry, Progress, Source, go_on};
+use super::{Entry, Progress, Source, compressed, go_on};
 use crate::failure::{Doing, Failure, Kind};
 use image_format::layout;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::num::NonZero;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
@@ -23,6 +24,8 @@ const MOST_THREADS: usize = 8;
 pub struct WriteOptions {
     /// fsync(2) every file and directory, and rename only then: after a crash of the machine it is whole or not there.
     pub sync: bool,
+    /// Keep page contents compressed.
+    pub compress: bool,
 }
 
 /// A part of a file that one thread copies.
@@ -92,12 +95,26 @@ fn make(source: &dyn Source, at: &Path, options: WriteOptions, progress: &Progre
     for entry in entries.iter().filter(|entry| entry.size.is_none()) {
         directory(&at.join(&entry.path))?;
     }
-    // Checksums are known once the pages have been read.
-    let is_sums = |entry: &&Entry| entry.path.ends_with(layout::MEM_SUMS);
     let files = entries.iter().filter(|entry| entry.size.is_some());
-    let (sums, others): (Vec<&Entry>, Vec<&Entry>) = files.partition(is_sums);
+    // An empty file has nothing to compress.
+    let is_compressed = |entry: &&Entry| {
+        options.compress && entry.path.ends_with(layout::MEM_PAGES) && entry.size.is_some_and(|size| size > 0)
+    };
+    let (pages, files): (Vec<&Entry>, Vec<&Entry>) = files.partition(is_compressed);
+    let stored = compress_files(source, &pages, at, options, progress)?;
+    // Checksums are known once the pages have been read.
+    let (sums, others): (Vec<&Entry>, Vec<&Entry>) =
+        files.into_iter().partition(|entry| entry.path.ends_with(layout::MEM_SUMS));
     for group in [others, sums] {
         copy_files(source, &group, at, options, progress)?;
+    }
+    if !stored.is_empty() {
+        let place = at.join(layout::MANIFEST);
+        let manifest = compressed::manifest(source, &stored)?;
+        fs::write(&place, manifest).doing(|| format!("{}: writing", place.display()))?;
+        if options.sync {
+            sync(&place)?;
+        }
     }
     if options.sync {
         for entry in entries.iter().filter(|entry| entry.size.is_none()) {
@@ -106,6 +123,27 @@ fn make(source: &dyn Source, at: &Path, options: WriteOptions, progress: &Progre
         sync(at)?;
     }
     Ok(())
+}
+
+/// Writes page contents compressed. Returns how many bytes each file has then.
+fn compress_files<'a>(
+    source: &dyn Source,
+    files: &[&'a Entry],
+    at: &Path,
+    options: WriteOptions,
+    progress: &Progress,
+) -> Result<BTreeMap<&'a str, u64>, Failure> {
+    let mut stored = BTreeMap::new();
+    for entry in files {
+        let place = at.join(&entry.path);
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&place);
+        let file = file.doing(|| format!("{}: making it", place.display()))?;
+        stored.insert(entry.path.as_str(), compressed::write_pages(source, entry, &file, progress)?);
+        if options.sync {
+            file.sync_all().doing(|| format!("{}: fsync", place.display()))?;
+        }
+    }
+    Ok(stored)
 }
 
 fn copy_files(

@@ -69,7 +69,7 @@ pub(super) fn is_whole(path: &str, file: &File) -> io::Result<bool> {
             }
         }
         Some(PathKind::Lines) => ends_with_end_line(file)?,
-        Some(PathKind::Raw) => true,
+        Some(PathKind::Raw | PathKind::Zstd) => true,
         Some(PathKind::Directory) | None => false,
     })
 }

@@ -162,7 +162,7 @@ choices! {
     Master [Host] [Peers]
     Node [Directory, Fifo, Socket] [File, Symlink, Link, CharacterDevice, BlockDevice]
     LockKind [Flock, Posix, Ofd, Lease] []
-    PathKind [Directory, Object, Lines, Raw] []
+    PathKind [Directory, Object, Lines, Raw, Zstd] []
     NamespaceKind [Cgroup, Ipc, Mnt, Net, Pid, Uts] []
     Backing [Anonymous, Vdso, Vvar, VvarVclock, Vsyscall] [HugePages, File, Unnamed, SharedAnonymous, SysvShm]
     Origin [] [Memfd, Deleted, Tmpfile]

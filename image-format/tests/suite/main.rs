@@ -18,4 +18,5 @@ mod convert;
 mod golden;
 mod hostile;
 mod round_trip;
+mod seekable;
 mod text;

@@ -5,15 +5,18 @@
 //! So where an image fills all of a huge page it gets one, by MADV_COLLAPSE, which leaves no mark on the mapping. `mm/khugepaged.c`,
 //! v6.18.
 
+use crate::copy::Copy;
 use crate::failure::{Doing, Failure, Kind};
 use crate::plan::MemoryPlan;
 use crate::plan::memory::Fill;
+use crate::transport::CompressedPages;
 use crfs_sys::file_map::FileMap;
 use crfs_sys::memory::{self, RemoteRange};
 use crfs_tracee::HostPid;
 use image_format::controls::HugePages;
 use image_format::memory::{Backing, ChunkSum, Segment, SegmentFlags, checksum};
 use image_format::{Pid, ProcessImage, layout};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::{AsFd, OwnedFd};
@@ -29,6 +32,8 @@ const CHUNK: usize = image_format::memory::CHUNK_SIZE as usize;
 const HUGE: u64 = 2 << 20;
 /// The most that a thread writes at a time.
 const LARGEST_PIECE: u64 = 64 << 20;
+/// The same of compressed contents, which lie in the thread's own memory then.
+const LARGEST_COMPRESSED: u64 = 4 << 20;
 /// A thread more is not worth starting for less.
 const SMALLEST_SHARE: u64 = 4 << 20;
 /// What a huge page saves, microseconds: making the small ones takes longer still where memory is short.
@@ -41,6 +46,7 @@ const HUGE_PAGES: &str = "/sys/kernel/mm/transparent_hugepage/enabled";
 pub struct PageFiles<'a> {
     directory: &'a Path,
     sums: &'a BTreeMap<Pid, Vec<ChunkSum>>,
+    compressed: &'a BTreeMap<String, CompressedPages>,
     open: BTreeMap<Pid, Checked<'a>>,
     huge_pages: bool,
     collapsing: Collapsing,
@@ -71,9 +77,15 @@ impl Collapsing {
 }
 
 #[derive(Debug)]
+enum Contents<'a> {
+    Plain(FileMap),
+    Compressed(&'a CompressedPages),
+}
+
+#[derive(Debug)]
 struct Checked<'a> {
     from: Pid,
-    map: FileMap,
+    contents: Contents<'a>,
     sums: &'a [ChunkSum],
     /// Whether somebody compares a chunk with its checksum, or has.
     done: Vec<AtomicBool>,
@@ -82,9 +94,16 @@ struct Checked<'a> {
 impl<'a> PageFiles<'a> {
     /// Those of the image in a directory, opened as they are needed.
     #[must_use]
-    pub fn new(directory: &'a Path, sums: &'a BTreeMap<Pid, Vec<ChunkSum>>) -> Self {
+    pub fn new(directory: &'a Path, copy: &'a Copy) -> Self {
         let never = fs::read_to_string(HUGE_PAGES).is_ok_and(|text| text.contains("[never]"));
-        PageFiles { directory, sums, open: BTreeMap::new(), huge_pages: !never, collapsing: Collapsing::default() }
+        PageFiles {
+            directory,
+            sums: &copy.sums,
+            compressed: &copy.compressed,
+            open: BTreeMap::new(),
+            huge_pages: !never,
+            collapsing: Collapsing::default(),
+        }
     }
 
     fn open(&mut self, from: Pid) -> Result<&Checked<'a>, Failure> {
@@ -93,49 +112,88 @@ impl<'a> PageFiles<'a> {
             Entry::Occupied(entry) => Ok(entry.into_mut()),
             Entry::Vacant(entry) => {
                 let path = layout::process_file(from, layout::MEM_PAGES);
-                let file = File::open(self.directory.join(&path)).doing(|| format!("{path}: opening"))?;
-                let map = FileMap::new(&file).doing(|| format!("{path}: mapping"))?;
-                let chunks = map.bytes().len().div_ceil(CHUNK);
+                let (contents, size) = match self.compressed.get(&path) {
+                    Some(pages) => (Contents::Compressed(pages), usize::try_from(pages.size()).unwrap_or(usize::MAX)),
+                    None => {
+                        let file = File::open(self.directory.join(&path)).doing(|| format!("{path}: opening"))?;
+                        let map = FileMap::new(&file).doing(|| format!("{path}: mapping"))?;
+                        let size = map.bytes().len();
+                        (Contents::Plain(map), size)
+                    }
+                };
+                let chunks = size.div_ceil(CHUNK);
                 let done = (0..chunks).map(|_| AtomicBool::new(false)).collect();
                 let sums = self.sums.get(&from).map_or(&[][..], Vec::as_slice);
-                Ok(entry.insert(Checked { from, map, sums, done }))
+                Ok(entry.insert(Checked { from, contents, sums, done }))
             }
         }
     }
 
-    /// The bytes of a fill, compared with their checksums.
+    /// Hands on the bytes of a fill, compared with their checksums, in parts that begin at these addresses.
     ///
     /// # Errors
-    /// [`Kind::BadImage`] naming the chunk that is not what was captured.
-    pub(super) fn bytes(&mut self, fill: &Fill) -> Result<&[u8], Failure> {
-        self.open(fill.from)?.bytes(fill)
+    /// [`Kind::BadImage`] naming the chunk that is not what was captured; and of `write`.
+    pub(super) fn each_part(
+        &mut self,
+        fill: &Fill,
+        mut write: impl FnMut(u64, &[u8]) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let contents = self.open(fill.from)?;
+        pieces(fill, contents.largest()).try_for_each(|piece| write(piece.address, &contents.bytes(&piece)?))
     }
 }
 
 impl Checked<'_> {
-    /// As [`PageFiles::bytes`]. Of two that ask for parts of a chunk at once only one hears that it is wrong.
-    fn bytes(&self, fill: &Fill) -> Result<&[u8], Failure> {
+    /// The most that is asked for at a time.
+    fn largest(&self) -> u64 {
+        match self.contents {
+            Contents::Plain(_) => LARGEST_PIECE,
+            Contents::Compressed(_) => LARGEST_COMPRESSED,
+        }
+    }
+
+    /// The bytes of a fill, compared with their checksums. Of two that ask for parts of a chunk at once only one hears that it is wrong.
+    fn bytes(&self, fill: &Fill) -> Result<Cow<'_, [u8]>, Failure> {
         let path = || layout::process_file(self.from, layout::MEM_PAGES);
         let short = || Failure::new(Kind::BadImage, format!("{}: shorter than mem.segments says", path()));
-        let all = self.map.bytes();
         let start = usize::try_from(fill.offset).map_err(|_| short())?;
         let end = usize::try_from(fill.offset + fill.length).map_err(|_| short())?;
-        let bytes = all.get(start..end).ok_or_else(short)?;
-        for chunk in start / CHUNK..end.div_ceil(CHUNK) {
-            if self.done[chunk].swap(true, Ordering::Relaxed) {
-                continue;
+        let chunks = start / CHUNK..end.div_ceil(CHUNK);
+        match &self.contents {
+            Contents::Plain(map) => {
+                let all = map.bytes();
+                let bytes = all.get(start..end).ok_or_else(short)?;
+                for chunk in chunks {
+                    self.compare(chunk, &all[chunk * CHUNK..all.len().min((chunk + 1) * CHUNK)])?;
+                }
+                Ok(bytes.into())
             }
-            let content = &all[chunk * CHUNK..all.len().min((chunk + 1) * CHUNK)];
-            if self.sums.get(chunk).map(|sum| sum.xxh3.0) != Some(checksum(content)) {
-                let (path, sums) = (path(), layout::process_file(self.from, layout::MEM_SUMS));
-                let why = format!(
-                    "{path}: chunk {chunk} (1 MiB) does not have the checksum that line {} of {sums} names",
-                    chunk + 1
-                );
-                return Err(Failure::new(Kind::BadImage, format!("{why}; take the copy again")));
+            Contents::Compressed(pages) => {
+                let mut bytes = Vec::with_capacity(end - start);
+                for chunk in chunks {
+                    let content = pages.chunk(chunk)?;
+                    self.compare(chunk, &content)?;
+                    let part = start.saturating_sub(chunk * CHUNK)..content.len().min(end - chunk * CHUNK);
+                    bytes.extend_from_slice(content.get(part).ok_or_else(short)?);
+                }
+                if bytes.len() == end - start { Ok(bytes.into()) } else { Err(short()) }
             }
         }
-        Ok(bytes)
+    }
+
+    /// Compares a chunk with its checksum, unless somebody does or has.
+    fn compare(&self, chunk: usize, content: &[u8]) -> Result<(), Failure> {
+        if self.done.get(chunk).is_some_and(|done| done.swap(true, Ordering::Relaxed)) {
+            return Ok(());
+        }
+        if self.sums.get(chunk).map(|sum| sum.xxh3.0) == Some(checksum(content)) {
+            return Ok(());
+        }
+        let path = layout::process_file(self.from, layout::MEM_PAGES);
+        let sums = layout::process_file(self.from, layout::MEM_SUMS);
+        let why =
+            format!("{path}: chunk {chunk} (1 MiB) does not have the checksum that line {} of {sums} names", chunk + 1);
+        Err(Failure::new(Kind::BadImage, format!("{why}; take the copy again")))
     }
 }
 
@@ -150,8 +208,9 @@ pub fn fill(
     pages: &mut PageFiles<'_>,
     cpus: &[u64],
 ) -> Result<(), Failure> {
+    let mut most = LARGEST_PIECE;
     for fill in &plan.fill {
-        pages.open(fill.from)?;
+        most = most.min(pages.open(fill.from)?.largest());
     }
     let path = format!("/proc/{}/mem", host_pid.raw());
     let memory = OpenOptions::new().write(true).open(&path).doing(|| format!("{path}: opening"))?;
@@ -163,7 +222,7 @@ pub fn fill(
     let bytes: u64 = plan.fill.iter().map(|fill| fill.length).sum();
     let cpus_there: u32 = cpus.iter().map(|word| word.count_ones()).sum();
     let threads = (bytes / SMALLEST_SHARE).clamp(1, cpus_there.max(1).into());
-    let largest = (bytes / threads / HUGE * HUGE).clamp(HUGE, LARGEST_PIECE);
+    let largest = (bytes / threads / HUGE * HUGE).clamp(HUGE, most);
     let pieces: Vec<Fill> = plan.fill.iter().flat_map(|fill| pieces(fill, largest)).collect();
     each(&pieces, threads, cpus, &|piece| target.write(piece))
 }
@@ -233,9 +292,9 @@ impl Target<'_> {
             if let Some(collapsing) = self.collapsing.filter(|_| segment.is_some_and(takes_huge_pages)) {
                 self.collapse(piece, collapsing);
             }
-            memory::write(self.host_pid.pid(), piece.address, bytes).map_err(std::io::Error::from)
+            memory::write(self.host_pid.pid(), piece.address, &bytes).map_err(std::io::Error::from)
         } else {
-            self.memory.write_all_at(bytes, piece.address)
+            self.memory.write_all_at(&bytes, piece.address)
         };
         written.doing(|| {
             let directory = layout::process_dir(self.process.process.pid);

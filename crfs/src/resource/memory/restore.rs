@@ -125,9 +125,10 @@ impl Backings {
         for (number, object) in &plan.objects {
             let Some(file) = self.objects.get(number) else { continue };
             for fill in &object.fill {
-                let bytes = pages.bytes(fill)?;
-                file.write_all_at(bytes, fill.address)
-                    .doing(|| format!("shared memory {number}: writing its contents"))?;
+                pages.each_part(fill, |at, bytes| {
+                    let written = file.write_all_at(bytes, at);
+                    written.doing(|| format!("shared memory {number}: writing its contents"))
+                })?;
             }
         }
         Ok(())

@@ -130,7 +130,7 @@ impl<'a> Builder<'a> {
             .doing(|| "opening the container's root")?;
         let unnamed = unnamed::Made::make(&image.unnamed, root.as_fd(), from)?;
         let backings = Backings::open(image, plan, root.as_fd(), &unnamed)?;
-        let mut pages = PageFiles::new(from, &copy.sums);
+        let mut pages = PageFiles::new(from, copy);
         backings.fill_objects(plan, &mut pages)?;
         let mut builder = Builder {
             copy,
