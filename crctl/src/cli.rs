@@ -1,6 +1,7 @@
 //! The command line.
 
 use clap::{Args, Parser, Subcommand};
+use crfs::external::External;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -248,6 +249,16 @@ pub(crate) struct Freeze {
     /// there is no `manifest`, so that no copy can pass for a checkpoint.
     #[arg(long)]
     pub(crate) inspect: bool,
+    #[command(flatten)]
+    pub(crate) outside: Outside,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Outside {
+    /// A Unix socket outside of the container that programs inside are connected to (unix:PATH). Their connections are no obstacle, and
+    /// a restore connects anew. May be given several times.
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) external: Vec<External>,
 }
 
 #[derive(Debug, Args)]
@@ -259,6 +270,8 @@ pub(crate) struct Checkpoint {
     /// How many seconds its tasks may take to stop.
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     pub(crate) deadline: Duration,
+    #[command(flatten)]
+    pub(crate) outside: Outside,
     /// Do not let it run again afterwards.
     #[arg(long)]
     pub(crate) leave_frozen: bool,

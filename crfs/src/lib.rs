@@ -9,6 +9,7 @@ pub mod adopt;
 pub mod captured;
 pub mod console;
 pub mod copy;
+pub mod external;
 pub mod failure;
 pub mod freezer;
 pub mod fuse;

@@ -14,6 +14,7 @@ pub use run_state::state;
 use run_state::state_locked;
 pub(crate) use run_state::{exit_code, hold, now, start_time, state_if_any};
 
+use crate::external::External;
 use crate::failure::{Doing, Failure, Kind};
 use crate::freezer::Cgroup;
 use crate::registry::{Container, Init, Record, Registry, State, Status, Timing};
@@ -30,17 +31,19 @@ const PATIENCE: Duration = Duration::from_secs(15);
 pub(crate) const KILL_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How a container is to be frozen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FreezeOptions {
     /// For the freezer to stop every task; then the container is thawed again and the tasks are named.
     pub deadline: Duration,
     /// Keep it frozen although it holds what cannot be carried, for looking: its tree has `blockers` and no `manifest`.
     pub inspect: bool,
+    /// What connections may lead to outside of the container.
+    pub external: Vec<External>,
 }
 
 impl Default for FreezeOptions {
     fn default() -> Self {
-        FreezeOptions { deadline: Duration::from_secs(10), inspect: false }
+        FreezeOptions { deadline: Duration::from_secs(10), inspect: false, external: Vec::new() }
     }
 }
 
@@ -63,7 +66,7 @@ pub fn freeze(registry: &Registry, name: &str, options: FreezeOptions) -> Result
     container.write_record(&record)?;
     forget_image(registry, &container)?;
     let deadline_ms = u64::try_from(options.deadline.as_millis()).unwrap_or(u64::MAX);
-    let job = Job::Capture { name: name.to_owned(), deadline_ms, inspect: options.inspect };
+    let job = Job::Capture { name: name.to_owned(), deadline_ms, inspect: options.inspect, external: options.external };
     let mut report = worker::run(&job);
     if report.failure.is_none() && !report.blockers.is_empty() && !options.inspect {
         report.failure = Some(blocked(name, report.blockers.len()));

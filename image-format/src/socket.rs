@@ -97,6 +97,16 @@ pub enum UnixLink {
     Connected(FileId),
     /// A socket that was closed since.
     Closed(UnixClosed),
+    /// A socket outside of the container, to which a restore connects anew.
+    External(UnixExternal),
+}
+
+/// A socket outside of the container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UnixExternal {
+    /// The path that leads to it, inside the container. May be edited.
+    pub path: Bytes,
 }
 
 /// A listening Unix socket.

@@ -12,7 +12,11 @@ use crfs::worker;
 pub(super) fn freeze(registry: &Registry, arguments: &Freeze, json: bool) -> Result<()> {
     let name = &arguments.name;
     worker::catch_signals()?;
-    let options = FreezeOptions { deadline: arguments.deadline, inspect: arguments.inspect };
+    let options = FreezeOptions {
+        deadline: arguments.deadline,
+        inspect: arguments.inspect,
+        external: arguments.outside.external.clone(),
+    };
     let status = operation::freeze(registry, name, options).map_err(|failure| refused(registry, name, failure))?;
     done(name, "frozen", &status, json)?;
     if json {

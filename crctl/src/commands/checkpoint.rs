@@ -44,7 +44,11 @@ pub(super) fn checkpoint(registry: &Registry, arguments: &Checkpoint, json: bool
     // From before it stands still until after it runs again: never less than it stood.
     let frozen = Instant::now();
     if runs {
-        let options = FreezeOptions { deadline: arguments.deadline, inspect: false };
+        let options = FreezeOptions {
+            deadline: arguments.deadline,
+            inspect: false,
+            external: arguments.outside.external.clone(),
+        };
         operation::freeze(registry, name, options).map_err(|failure| refused(registry, name, failure))?;
     }
     let copied = copy(registry, name, &target, arguments);

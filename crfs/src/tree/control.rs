@@ -2,6 +2,7 @@
 
 use super::incoming::Incoming;
 use crate::failure::{Failure, Kind};
+use crate::operation::FreezeOptions;
 use crate::registry::{Container, State, Status};
 use image_format::{render_lines, render_object};
 use serde::{Deserialize, Serialize};
@@ -13,17 +14,17 @@ use std::time::Duration;
 const KEPT: usize = 100;
 
 /// What was written to `.ctl/state`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Command {
-    Freeze { deadline: Duration, inspect: bool },
+    Freeze(FreezeOptions),
     Thaw,
 }
 
 impl Command {
-    /// `frozen [deadline=SECONDS] [inspect]` or `running`.
+    /// `frozen [deadline=SECONDS] [inspect] [external=unix:PATH]...` or `running`.
     pub(super) fn parse(text: &[u8]) -> Result<Self, Failure> {
         let refuse = |word: &str| {
-            let expected = "expected \"frozen [deadline=SECONDS] [inspect]\" or \"running\"";
+            let expected = "expected \"frozen [deadline=SECONDS] [inspect] [external=unix:PATH]...\" or \"running\"";
             Failure::new(Kind::BadImage, format!(".ctl/state: {word:?} is not understood; {expected}"))
         };
         let text = String::from_utf8_lossy(text);
@@ -34,16 +35,18 @@ impl Command {
                 Some(word) => Err(refuse(word)),
             },
             Some("frozen") => {
-                let (mut deadline, mut inspect) = (crate::operation::FreezeOptions::default().deadline, false);
+                let mut options = FreezeOptions::default();
                 for word in words {
                     let seconds = word.strip_prefix("deadline=").and_then(|seconds| seconds.parse::<f64>().ok());
-                    match seconds.map(Duration::try_from_secs_f64) {
-                        Some(Ok(given)) => deadline = given,
-                        _ if word == "inspect" => inspect = true,
+                    let external = word.strip_prefix("external=").map(str::parse);
+                    match (seconds.map(Duration::try_from_secs_f64), external) {
+                        (Some(Ok(given)), _) => options.deadline = given,
+                        (_, Some(Ok(external))) => options.external.push(external),
+                        _ if word == "inspect" => options.inspect = true,
                         _ => return Err(refuse(word)),
                     }
                 }
-                Ok(Command::Freeze { deadline, inspect })
+                Ok(Command::Freeze(options))
             }
             word => Err(refuse(word.unwrap_or_default())),
         }
@@ -115,11 +118,20 @@ mod tests {
 
     #[test]
     fn words_of_the_state_file() {
-        let freeze = |seconds: f64, inspect| Command::Freeze { deadline: Duration::from_secs_f64(seconds), inspect };
+        let freeze = |seconds: f64, inspect| {
+            let deadline = Duration::from_secs_f64(seconds);
+            Command::Freeze(FreezeOptions { deadline, inspect, ..FreezeOptions::default() })
+        };
+        let external = ["unix:/dev/log", "unix:/run/x"].map(|text| text.parse().unwrap());
+        let with_external = FreezeOptions { external: external.into(), ..FreezeOptions::default() };
+        let text = b"frozen external=unix:/dev/log external=unix:/run/x";
+        assert_eq!(Command::parse(text).unwrap(), Command::Freeze(with_external));
         assert_eq!(Command::parse(b"frozen\n").unwrap(), freeze(10.0, false));
         assert_eq!(Command::parse(b"frozen deadline=0.5 inspect").unwrap(), freeze(0.5, true));
         assert_eq!(Command::parse(b"running\n").unwrap(), Command::Thaw);
-        for bad in ["", "thawed", "running now", "frozen deadline=-1", "frozen deadline=x", "frozen soon"] {
+        for bad in
+            ["", "thawed", "running now", "frozen deadline=-1", "frozen deadline=x", "frozen soon", "frozen external=x"]
+        {
             let failure = Command::parse(bad.as_bytes()).unwrap_err();
             assert_eq!(failure.kind.errno(), nix::errno::Errno::EINVAL, "{bad}");
         }

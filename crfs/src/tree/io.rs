@@ -245,7 +245,7 @@ impl Inner {
 
     fn command(&self, name: &str, command: Result<Command, Failure>) -> Result<(), Errno> {
         let done = match command {
-            Ok(Command::Freeze { deadline, inspect }) => self.operations.freeze(name, deadline, inspect).map(drop),
+            Ok(Command::Freeze(options)) => self.operations.freeze(name, options).map(drop),
             Ok(Command::Thaw) => self.operations.thaw(name).map(drop),
             Err(failure) => {
                 if let Ok(container) = self.registry.container(name) {

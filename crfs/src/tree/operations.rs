@@ -22,7 +22,7 @@ pub trait Operations: Send + Sync + 'static {
     ///
     /// # Errors
     /// As [`operation::freeze`].
-    fn freeze(&self, name: &str, deadline: Duration, inspect: bool) -> Result<Status, Failure>;
+    fn freeze(&self, name: &str, options: FreezeOptions) -> Result<Status, Failure>;
 
     /// Lets it run.
     ///
@@ -63,8 +63,8 @@ impl Operations for Host {
     fn state(&self, name: &str) -> Result<(State, Record), Failure> {
         operation::state(&self.0, name)
     }
-    fn freeze(&self, name: &str, deadline: Duration, inspect: bool) -> Result<Status, Failure> {
-        operation::freeze(&self.0, name, FreezeOptions { deadline, inspect })
+    fn freeze(&self, name: &str, options: FreezeOptions) -> Result<Status, Failure> {
+        operation::freeze(&self.0, name, options)
     }
     fn thaw(&self, name: &str) -> Result<Status, Failure> {
         operation::thaw(&self.0, name)

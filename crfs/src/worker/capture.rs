@@ -12,6 +12,7 @@ mod write;
 
 use super::laps::Laps;
 use super::{Report, settle, survey, thaw};
+use crate::external::External;
 use crate::failure::{Failure, Kind};
 use crate::freezer::Cgroup;
 use crate::registry::{Container, Record, Registry};
@@ -24,11 +25,11 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// Runs the job.
-pub(super) fn run(registry: &Registry, name: &str, deadline_ms: u64, inspect: bool) -> Report {
+pub(super) fn run(registry: &Registry, name: &str, deadline_ms: u64, inspect: bool, external: &[External]) -> Report {
     let mut report = Report::default();
     let mut findings = Findings::default();
     let mut laps = Laps::start();
-    let outcome = prepare(registry, name).and_then(|mut job| {
+    let outcome = prepare(registry, name, external).and_then(|mut job| {
         laps.lap("prepare");
         let end = Instant::now() + Duration::from_millis(deadline_ms);
         let seen = waiting::look(&job.cgroup, &mut job.proc, &job.kernel)?;
@@ -68,10 +69,12 @@ struct Job {
     filters: Filters,
     /// When waits were to end that the freeze ended, by thread, as the host numbers it: nanoseconds of the host's CLOCK_MONOTONIC.
     waits: BTreeMap<i32, u64>,
+    /// What connections may lead to outside of the container.
+    external: Vec<External>,
 }
 
 /// Everything that can be done before the container stands still.
-fn prepare(registry: &Registry, name: &str) -> Result<Job, Failure> {
+fn prepare(registry: &Registry, name: &str, external: &[External]) -> Result<Job, Failure> {
     let container = registry.container(name)?;
     let record = container.existing()?;
     if record.init.is_none() {
@@ -84,6 +87,7 @@ fn prepare(registry: &Registry, name: &str) -> Result<Job, Failure> {
         kernel: Kernel::open(&registry.kstate_file())?,
         filters: Filters::default(),
         waits: BTreeMap::new(),
+        external: external.to_vec(),
         container,
         record,
     })

@@ -15,6 +15,7 @@ pub mod thaw;
 
 pub use interrupt::{catch as catch_signals, interrupted};
 
+use crate::external::External;
 use crate::failure::{Doing, Failure, Kind};
 use crate::registry::{Registry, Timing};
 use image_format::Blocker;
@@ -39,6 +40,8 @@ pub enum Job {
         deadline_ms: u64,
         /// Keep it frozen although there are blockers; writes `blockers` in the place of `manifest`.
         inspect: bool,
+        /// What connections may lead to outside of the container.
+        external: Vec<External>,
     },
     /// Report what could not be checkpointed, without stopping anything.
     Survey {
@@ -120,7 +123,9 @@ pub fn exit_if_worker() {
     let job = read_job();
     let report = match &job {
         Err(failure) => Report { failure: Some(failure.clone()), ..Report::default() },
-        Ok(Job::Capture { name, deadline_ms, inspect }) => capture::run(&registry, name, *deadline_ms, *inspect),
+        Ok(Job::Capture { name, deadline_ms, inspect, external }) => {
+            capture::run(&registry, name, *deadline_ms, *inspect, external)
+        }
         Ok(Job::Survey { name }) => survey::run(&registry, name),
         Ok(Job::Build { name, from }) => build::run(&registry, name, from),
         Ok(Job::Thaw { name }) => thaw::run(&registry, name),

@@ -80,6 +80,15 @@ fn unix(image: &Image, id: FileId, socket: &UnixSocket, tell: &mut dyn FnMut(Str
     unix_name(image, socket, tell);
     match &socket.link {
         UnixLink::Unconnected | UnixLink::Closed(_) => {}
+        UnixLink::External(external) => {
+            unix_path(&external.path, tell);
+            if !external.path.0.starts_with(b"/") {
+                tell(format!("link: external: {:?} is not absolute", external.path));
+            }
+            if socket.style != SocketStyle::Datagram && !socket.queued.is_empty() {
+                tell("queued: nothing can be put into a connection to the outside".to_owned());
+            }
+        }
         UnixLink::Connected(peer) => unix_peer(image, id, socket, *peer, tell),
         UnixLink::Listening(listening) => {
             if socket.style == SocketStyle::Datagram || socket.name.is_none() {

@@ -156,7 +156,7 @@ choices! {
     NetlinkProtocol [Route, Usersock, SockDiag, Audit, KobjectUevent] []
     SocketStyle [Stream, Datagram, Seqpacket] []
     UnixName [] [Abstract, Path, Accepted, FormerPath, FormerAbstract]
-    UnixLink [Unconnected] [Listening, Connected, Closed]
+    UnixLink [Unconnected] [Listening, Connected, Closed, External]
     InetLink [Unconnected, Ended] [Listening, Directed, Connected]
     MountKind [Host] [Tmpfs, Bind, Fresh]
     Master [Host] [Peers]
@@ -229,6 +229,7 @@ records! {
     UnixFile { mode, uid, gid }
     UnixListening { backlog, pending }
     UnixClosed { reset }
+    UnixExternal { path }
     SocketCredentials { pid, uid, gid }
     UnixMessage { length, from, credentials, files }
     InetSocket { style, ipv6, local, link, uid, gid, options, congestion, received, unsent, datagrams }

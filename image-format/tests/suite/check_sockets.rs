@@ -207,6 +207,20 @@ fn unix_sockets() {
         ),
         (
             |i| {
+                let link = UnixLink::External(UnixExternal { path: "log".into() });
+                socket!(i, PAIR[1], UnixSocket).link = link;
+            },
+            "files/0x00000021: link: external: \"log\" is not absolute",
+        ),
+        (
+            |i| {
+                let link = UnixLink::External(UnixExternal { path: "/dev/log".into() });
+                socket!(i, PAIR[0], UnixSocket).link = link;
+            },
+            "files/0x00000020: queued: nothing can be put into a connection to the outside",
+        ),
+        (
+            |i| {
                 let option = SocketOption { name: "SO_UNHEARD_OF".to_owned(), value: 1 };
                 socket!(i, PAIR[0], UnixSocket).options.numbers.push(option);
             },

@@ -8,6 +8,7 @@ use super::refused::{self, Refusal};
 use super::seen::{Holder, Seen};
 use super::{Descriptors, TableOf};
 use crate::console::Pause;
+use crate::external::External;
 use crate::failure::{Failure, Kind};
 use crate::resource::unnamed::Unnamed;
 use crate::resource::{
@@ -31,6 +32,8 @@ pub struct Whose<'a> {
     pub tables: &'a [TableOf],
     /// All processes of the container, as it and as the host numbers them.
     pub processes: &'a [(Pid, i32)],
+    /// What connections may lead to outside of the container.
+    pub external: &'a [External],
 }
 
 /// Captures descriptor tables.
@@ -80,7 +83,7 @@ pub fn capture(
     pass.pipes(processes)?;
     pass.queues(&tables, processes)?;
     pass.ttys(&place)?;
-    pass.sockets(&tables, processes, &place, in_flight.as_ref())?;
+    pass.sockets(&tables, whose, &place, in_flight.as_ref())?;
     pass.epolls()?;
     pass.locks();
     pass.finish(&tables, &place);
@@ -214,7 +217,7 @@ impl Pass<'_> {
     fn sockets(
         &mut self,
         tables: &[TableOf],
-        processes: &[(Pid, i32)],
+        whose: Whose<'_>,
         place: &Place,
         in_flight: Option<&InFlight>,
     ) -> Result<(), Failure> {
@@ -239,9 +242,10 @@ impl Pass<'_> {
             }
         }
         let context = unix_socket::Context {
-            pids: processes.iter().map(|&(pid, host)| (host, pid)).collect(),
+            pids: whose.processes.iter().map(|&(pid, host)| (host, pid)).collect(),
             init: tables.first().map_or(0, |table| table.host),
             root: place.root(),
+            external: whose.external,
             queues: in_flight.map(|in_flight| &in_flight.queues),
         };
         let mut usual = socket::capture::Usual::default();

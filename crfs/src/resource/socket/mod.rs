@@ -19,4 +19,4 @@ pub(crate) mod inside;
 pub(crate) mod options;
 pub(crate) mod restore;
 
-pub use restore::{Processes, restore_all};
+pub use restore::{Processes, notes, restore_all};

@@ -7,6 +7,7 @@ use crate::resource::{inet_socket, netlink_socket, unix_socket};
 use crfs_tracee::Batch;
 use image_format::files::FileKind;
 use image_format::layout::{file_entry, socket_data};
+use image_format::socket::{UnixLink, UnixSocket};
 use image_format::{FileId, Image, Pid};
 use nix::errno::Errno;
 use std::collections::BTreeMap;
@@ -62,6 +63,22 @@ impl Site<'_> {
         }
         Ok(data)
     }
+}
+
+/// What a user should know of the sockets of an image when they are made: connections to the outside are new ones.
+#[must_use]
+pub fn notes(image: &Image) -> Vec<String> {
+    let note = |(&id, file): (&FileId, &image_format::files::File)| match &file.kind {
+        FileKind::UnixSocket(UnixSocket { link: UnixLink::External(external), .. }) => {
+            let object = file_entry(id);
+            Some(format!(
+                "{object}: is connected to {} anew; what was under way on its connection to the outside is lost",
+                external.path
+            ))
+        }
+        _ => None,
+    };
+    image.files.iter().filter_map(note).collect()
 }
 
 /// Makes every socket of an image and adds it to `open`, which has all other descriptions: messages may carry them. `root` is an O_PATH

@@ -1,6 +1,7 @@
 //! From what sock_diag and the duplicate tell to the record.
 
 use super::diag::{self, Diag};
+use crate::external::External;
 use crate::failure::{Doing, Failure};
 use crate::resource::descriptor::in_flight::Queued;
 use crate::resource::descriptor::refused::Refusal;
@@ -11,8 +12,8 @@ use crate::resource::socket::inside;
 use crfs_sys::socket_queue::{Credentials, condition};
 use image_format::files::FileKind;
 use image_format::socket::{
-    SocketCredentials, SocketStyle, UnixClosed, UnixFile, UnixLink, UnixListening, UnixMessage, UnixName, UnixPath,
-    UnixSocket,
+    SocketCredentials, SocketStyle, UnixClosed, UnixExternal, UnixFile, UnixLink, UnixListening, UnixMessage, UnixName,
+    UnixPath, UnixSocket,
 };
 use image_format::{Bytes, FileId, Octal, Pid};
 use std::collections::HashMap;
@@ -28,6 +29,8 @@ pub(in crate::resource) struct Context<'a> {
     pub(in crate::resource) init: i32,
     /// Its root directory.
     pub(in crate::resource) root: BorrowedFd<'a>,
+    /// What connections may lead to outside of the container.
+    pub(in crate::resource) external: &'a [External],
     /// What waits in each socket; None where tasks run, and no queue is looked at.
     pub(in crate::resource) queues: Option<&'a HashMap<FileId, Vec<Queued>>>,
 }
@@ -147,17 +150,55 @@ impl All<'_> {
         if let Some(&peer) = self.by_inode.get(&u64::from(peer)).filter(|_| peer != 0) {
             return Ok(UnixLink::Connected(peer));
         }
-        if peer != 0 {
-            return Err(Refusal::new(
-                format!("{what} is connected to one that is held outside the container"),
-                "Run both sides of the connection in the container, or have the program close it before the freeze.",
-            ));
+        // One that has not accepted it yet has no inode either. What was closed has shut both ways.
+        let awaits = style != SocketStyle::Datagram && !(diag.receive_shut && diag.send_shut);
+        if peer != 0 || awaits {
+            return self.external(socket, style, diag, what).map(UnixLink::External);
         }
         let failed = condition(socket.ask()).is_ok_and(|condition| condition.failed);
         if failed && style == SocketStyle::Datagram {
             return Err(common::has_error(what));
         }
         Ok(UnixLink::Closed(UnixClosed { reset: failed }))
+    }
+
+    /// A connection to a socket outside of the container, which must be declared.
+    fn external(
+        &self,
+        socket: &Socket<'_>,
+        style: SocketStyle,
+        diag: &Diag,
+        what: &str,
+    ) -> Result<UnixExternal, Refusal> {
+        let address = crfs_sys::socket_options::peer_address(socket.ask()).unwrap_or_default();
+        // One that was accepted cannot connect.
+        let path = match address::unix_name(&address) {
+            Some(Name::Path(path)) if path.starts_with(b"/") && self.listener_of(diag).is_none() => path,
+            _ => {
+                return Err(Refusal::new(
+                    format!("{what} is connected to one that is held outside the container"),
+                    "Run both sides of the connection in the container, or have the program close it before the freeze.",
+                ));
+            }
+        };
+        let declared = self.context.external.iter().any(|external| external.is_at(&path));
+        let path = Bytes(path);
+        if !declared {
+            return Err(Refusal::new(
+                format!("{what} is connected to one at {path}, which is held outside the container"),
+                format!(
+                    "Run both sides of the connection in the container, or freeze with `--external unix:{path}`: a restore connects anew then."
+                ),
+            ));
+        }
+        let queued = self.context.queues.and_then(|queues| queues.get(&socket.id));
+        if style != SocketStyle::Datagram && queued.is_some_and(|queued| !queued.is_empty()) {
+            return Err(Refusal::new(
+                format!("{what} holds data from {path}, outside the container, and cannot be carried"),
+                "Try again when the program has read it.",
+            ));
+        }
+        Ok(UnixExternal { path })
     }
 
     fn listening(&self, diag: &Diag, what: &str) -> Result<UnixLink, Refusal> {

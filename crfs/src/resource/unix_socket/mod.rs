@@ -14,7 +14,9 @@
 //! (SO_PEERCRED), so the process that they belong to makes them, as the user it was. Then queues are filled, by the sockets the
 //! messages came from, and what was shut down is shut down.
 //!
-//! **What is refused.** A peer outside the container; a message from a name that is gone; connections that wait to be accepted and already
+//! A socket outside that was declared is connected to anew, last of all.
+//!
+//! **What is refused.** A peer outside the container that was not declared, or of which data waits; a message from a name that is gone; connections that wait to be accepted and already
 //! hold data, or whose client is gone; a relative name that is not found in the process's directory.
 
 mod calls;

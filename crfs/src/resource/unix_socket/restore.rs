@@ -49,6 +49,7 @@ pub(in crate::resource) fn restore(
     making.each(Making::fill)?;
     making.each(Making::pending)?;
     making.each(Making::direct)?;
+    making.each(Making::join)?;
     making.leave_closed()?;
     making.each(Making::finish)
 }
@@ -94,7 +95,7 @@ impl<'a> Making<'a> {
     fn single(&mut self) -> Result<(), Failure> {
         self.each(|making, id, socket| {
             let alone = match socket.link {
-                UnixLink::Unconnected | UnixLink::Listening(_) => true,
+                UnixLink::Unconnected | UnixLink::Listening(_) | UnixLink::External(_) => true,
                 UnixLink::Connected(_) => making.peer(id, socket).is_none(),
                 UnixLink::Closed(_) => false,
             };
@@ -357,6 +358,17 @@ impl<'a> Making<'a> {
             None => self.address(to)?,
         };
         connect(self.fd(id)?, &address).doing(|| format!("{}: connecting to {}", file_entry(id), file_entry(to)))
+    }
+
+    /// Connects to a socket outside of the container, in a process that holds the socket: its credentials are what the other end sees.
+    fn join(&mut self, id: FileId, socket: &'a UnixSocket) -> Result<(), Failure> {
+        let UnixLink::External(external) = &socket.link else { return Ok(()) };
+        let fd = self.open.get(&id).ok_or(Errno::EBADF).doing(|| file_entry(id))?.as_fd();
+        let address = address::unix(&Name::Path(external.path.0.clone()));
+        let connected = self.calls.connect(holder(self.site.image, id), fd, &address, None);
+        connected.map_err(|failure| {
+            at_entry(failure, &format!("{}: link: external: {} cannot be joined here", file_entry(id), external.path))
+        })
     }
 
     /// Closes the other ends that were closed.

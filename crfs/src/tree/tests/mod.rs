@@ -8,6 +8,7 @@ mod other;
 
 use super::{HandleId, NodeId, Operations, Tree};
 use crate::failure::{Failure, Kind};
+use crate::operation::FreezeOptions;
 use crate::registry::{Live, LiveProcess, Record, Registry, State, Status};
 use image_format::manifest::{Clocks, Container, Cpu, Kernel, Manifest, PathEntry, PathKind};
 use image_format::memory::{Backing, ChunkSum, Fixed, PageRange, Protection, Segment, SegmentFlags, Source, checksum};
@@ -169,8 +170,8 @@ impl Operations for Fake {
         let record = self.0.registry.container(name)?.existing()?;
         Ok((record.state, record))
     }
-    fn freeze(&self, name: &str, deadline: Duration, _: bool) -> Result<Status, Failure> {
-        if deadline < Duration::from_secs(1) {
+    fn freeze(&self, name: &str, options: FreezeOptions) -> Result<Status, Failure> {
+        if options.deadline < Duration::from_secs(1) {
             return Err(Failure::new(Kind::Deadline, "too short"));
         }
         self.set_state(name, State::Frozen);

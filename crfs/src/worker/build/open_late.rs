@@ -31,6 +31,7 @@ impl Builder<'_> {
         let made = opened.and_then(|()| socket::restore_all(image, from, root.as_fd(), host, self, &mut open));
         let watched = made.and_then(|()| inotify::watch_all(image, root.as_fd(), &open, &mut self.notes));
         self.opened.files = open;
+        self.notes.extend(socket::notes(image));
         watched
     }
 }

@@ -93,7 +93,7 @@ pub(super) fn read(
     let console = Pause::begin(&job.container)?;
     let Descriptors { mut files, stdios, locks, mut fds, pipes, sockets, queues: message_queues, queued, mut ttys } =
         descriptor::capture(
-            descriptor::Whose { tables: &tables, processes: &subjects.numbers() },
+            descriptor::Whose { tables: &tables, processes: &subjects.numbers(), external: &job.external },
             Some(job.kernel.parts()),
             place.root(),
             &job.container.log_file(),

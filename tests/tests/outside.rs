@@ -1,0 +1,117 @@
+//! Connections to Unix sockets outside of the container: refused unless they are declared, and made anew by a restore.
+
+use crfs_tests::world::{Method, PATIENCE, Program, World, edit_object, files_of};
+use serde_json::json;
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::path::PathBuf;
+
+/// What stands outside, and a program inside that is connected to both.
+struct Outside {
+    world: World,
+    victim: Program,
+    stream: PathBuf,
+    datagram: PathBuf,
+    listener: UnixListener,
+    datagrams: UnixDatagram,
+}
+
+impl Outside {
+    fn new() -> Self {
+        let world = World::new();
+        let (stream, datagram) = (world.out().join("stream"), world.out().join("datagram"));
+        let listener = UnixListener::bind(&stream).expect("a listening socket");
+        let datagrams = UnixDatagram::bind(&datagram).expect("a datagram socket");
+        datagrams.set_read_timeout(Some(PATIENCE)).expect("a time limit");
+        let paths = [&stream, &datagram].map(|path| path.to_str().expect("UTF-8"));
+        let victim = Program::victim(&world, "outside", &paths);
+        world.start("vs1", &victim);
+        Outside { world, victim, stream, datagram, listener, datagrams }
+    }
+
+    fn declared(&self) -> [String; 2] {
+        [&self.stream, &self.datagram].map(|path| format!("unix:{}", path.display()))
+    }
+
+    /// The next connection. One must wait or be about to.
+    fn accept(&self) -> UnixStream {
+        let (connection, _) = self.listener.accept().expect("a connection");
+        connection.set_read_timeout(Some(PATIENCE)).expect("a time limit");
+        connection
+    }
+
+    fn expect_datagram(&self, word: &[u8]) {
+        let mut data = [0; 16];
+        let length = self.datagrams.recv(&mut data).expect("a datagram");
+        assert_eq!(&data[..length], word);
+    }
+}
+
+fn expect_word(connection: &mut UnixStream, word: &[u8]) {
+    let mut data = vec![0; word.len()];
+    connection.read_exact(&mut data).expect("a word");
+    assert_eq!(data, word);
+}
+
+#[test]
+fn what_is_declared_is_joined_again() {
+    let outside = Outside::new();
+    let mut connection = outside.accept();
+    expect_word(&mut connection, b"before");
+    outside.expect_datagram(b"before");
+    let [stream, datagram] = outside.declared();
+    let world = &outside.world;
+    world.crctl(["freeze", "vs1"]).expect_refusal(&[&stream, &datagram, "--external", "held outside the container"]);
+    world.crctl(["freeze", "vs1", "--external", &stream]).expect_refusal(&[&datagram]);
+    world.crctl(["freeze", "vs1", "--external", &stream, "--external", &datagram]).expect_success();
+    let copy = world.copy_out("vs1", Method::Cp);
+    world.kill("vs1");
+    // In the copy one of them is another, and nobody listens there.
+    let elsewhere = world.out().join("elsewhere");
+    let (from, to) = (json!(outside.stream.to_str()), json!(elsewhere.to_str()));
+    for file in files_of(&copy.join("files")).iter().filter(|file| file.to_string_lossy().starts_with("0x")) {
+        edit_object(&copy.join("files").join(file), |entry| {
+            if let Some(path) = entry.pointer_mut("/kind/unix_socket/link/external/path").filter(|path| **path == from)
+            {
+                *path = to.clone();
+            }
+        });
+    }
+    assert!(!world.copy_in(&copy, "vs1", Method::Cp).success(), "it was restored with nobody to connect to");
+    world.status_says("vs1", &["elsewhere", "cannot be joined here"]);
+    world.must("rm", "vs1");
+    fs::rename(&outside.stream, &elsewhere).expect("moving the socket");
+    world.restore(&copy, "vs1", Method::Cp);
+    world.status_says("vs1", &["elsewhere", "anew"]);
+    world.thaw("vs1");
+    outside.victim.goes_on(2);
+    outside.victim.passes();
+    connection = outside.accept();
+    expect_word(&mut connection, b"after");
+    outside.expect_datagram(b"after");
+}
+
+/// What came from outside and was not read cannot be put into a new connection; nor is one carried that nobody has accepted, unless
+/// it is declared.
+#[test]
+fn what_was_not_read_is_named() {
+    let outside = Outside::new();
+    let [stream, datagram] = outside.declared();
+    let freeze = ["freeze", "vs1", "--external", &datagram, "--external", &stream];
+    outside.world.crctl(["freeze", "vs1", "--external", &datagram]).expect_refusal(&[&stream]);
+    let mut connection = outside.accept();
+    connection.write_all(b"word").expect("sending");
+    outside.world.crctl(freeze).expect_refusal(&["holds data from", "Try again when the program has read it"]);
+    outside.victim.goes_on(2);
+    outside.victim.passes();
+}
+
+#[test]
+fn only_paths_can_be_declared() {
+    let world = World::without_server();
+    for bad in ["/dev/log", "unix:dev/log", "tcp:127.0.0.1:80"] {
+        let outcome = world.crctl(["freeze", "vs1", "--external", bad]);
+        assert!(!outcome.success() && outcome.stderr.contains("absolute path"), "{outcome}");
+    }
+}
