@@ -1,7 +1,8 @@
 //! Connections to Unix sockets outside of the container: refused unless they are declared, and made anew by a restore.
 
 use crfs_tests::world::{Method, PATIENCE, Program, World, edit_object, files_of};
-use serde_json::json;
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use serde_json::{Value, json};
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
@@ -84,10 +85,15 @@ fn what_is_declared_is_joined_again() {
     fs::rename(&outside.stream, &elsewhere).expect("moving the socket");
     world.restore(&copy, "vs1", Method::Cp);
     world.status_says("vs1", &["elsewhere", "anew"]);
+    let record = fs::read(world.run_dir().join("vs1/container.json")).expect("the container's record");
+    let record: Value = serde_json::from_slice(&record).expect("its form");
+    let victim = record["init"]["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok()).expect("a first process");
     world.thaw("vs1");
     outside.victim.goes_on(2);
     outside.victim.passes();
     connection = outside.accept();
+    let client = getsockopt(&connection, PeerCredentials).expect("whose connection it is");
+    assert_eq!(client.pid(), victim, "the connection is not that of the program");
     expect_word(&mut connection, b"after");
     outside.expect_datagram(b"after");
 }

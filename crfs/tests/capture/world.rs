@@ -125,7 +125,7 @@ impl World {
     }
 
     pub(crate) fn capture_job(&self, inspect: bool) -> Job {
-        Job::Capture { name: self.name.to_owned(), deadline_ms: 10_000, inspect }
+        Job::Capture { name: self.name.to_owned(), deadline_ms: 10_000, inspect, external: Vec::new() }
     }
 
     /// Captures; the container stays frozen if that succeeds without obstacles.
