@@ -90,12 +90,12 @@ fn sockets_by_protocol() {
         .call(libc::SYS_socketpair, [1, 1, 0, pair])
         .call(libc::SYS_socket, [1, 2, 0])
         .call(libc::SYS_bind, [4, unix, length])
-        .call(libc::SYS_socket, [16, 3, 0])
+        .call(libc::SYS_socket, [16, 3, 16])
         .call(libc::SYS_socket, [17, 3, 0])
         .call(libc::SYS_socket, [10, 1, 0]);
     let puppet = script.start();
     let (_, findings) = world.capture(&[&puppet]);
-    assert_named(&findings, &[(5, "a netlink socket"), (6, "a packet socket")]);
+    assert_named(&findings, &[(5, "a netlink socket of protocol 16"), (6, "a packet socket")]);
 }
 
 #[test]
