@@ -12,6 +12,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+/// How a fresh hugetlb.SIZE.max says it (v6.18): PAGE_COUNTER_MAX, `include/linux/page_counter.h`, in bytes.
+const UNLIMITED: &str = "9223372036854771712";
+
 /// Reads the cgroup of a frozen container, and all inside it.
 ///
 /// # Errors
@@ -152,7 +155,7 @@ fn is_default(file: &str, value: &str) -> bool {
             let limits = value
                 .lines()
                 .flat_map(|line| line.split(' ').filter(|word| word.contains('=')).chain(line.split(' ').next_back()));
-            limits.into_iter().all(|limit| limit == "max" || limit.ends_with("=max"))
+            limits.into_iter().all(|limit| ["max", UNLIMITED].contains(&limit) || limit.ends_with("=max"))
         }
         _ => value.lines().all(|line| line.split(' ').next_back() == Some("0")),
     }
@@ -182,7 +185,7 @@ mod tests {
         ("dmem.low", "drm/0000:03:00.0/vram0 0\n"),
         ("dmem.max", "drm/0000:03:00.0/vram0 max\n"),
         ("hugetlb.2MB.max", "max\n"),
-        ("hugetlb.2MB.rsvd.max", "max\n"),
+        ("hugetlb.2MB.rsvd.max", "9223372036854771712\n"),
         ("io.latency", ""),
         ("io.max", ""),
         ("io.weight", "default 100\n"),

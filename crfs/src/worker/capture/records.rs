@@ -137,8 +137,9 @@ pub(super) fn read(
     } else {
         Default::default()
     };
-    let cgroups = cgroup::capture(&job.cgroup, subjects)?;
     laps.lap("mounts");
+    let cgroups = cgroup::capture(&job.cgroup, subjects)?;
+    laps.lap("cgroups");
     let host = |pid: Pid| ids.iter().find(|(known, _)| *known == pid).map(|(_, host)| *host);
     let manifest = manifest(&job.record, environment, &processes, host)?;
     let seccomp = std::mem::take(&mut job.filters).into_lines();
