@@ -66,8 +66,8 @@ impl Source for Directory {
             return Err(missing());
         }
         let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0));
-        // Of a plain file the library would ask for size and position once more.
-        file.take(u64::MAX).read_to_end(&mut bytes).doing(|| format!("{path}: reading"))?;
+        // Of a plain file the library would ask for size and position once more, and then for more than there is.
+        file.take(metadata.len()).read_to_end(&mut bytes).doing(|| format!("{path}: reading"))?;
         Ok(bytes)
     }
 

@@ -5,9 +5,9 @@ use image_format::Bytes;
 use image_format::files::OpenFlags;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, OpenHow, ResolveFlag, fcntl, openat2};
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 
@@ -66,6 +66,20 @@ pub(crate) fn open(
     expected: (u32, &str),
     object: &str,
 ) -> Result<File, Failure> {
+    open_seen(root, path, flags, expected, object).map(|(file, _)| file)
+}
+
+/// [`open`], with what was opened as it is now.
+///
+/// # Errors
+/// As there.
+pub(crate) fn open_seen(
+    root: BorrowedFd<'_>,
+    path: &Bytes,
+    flags: OpenFlags,
+    expected: (u32, &str),
+    object: &str,
+) -> Result<(File, Metadata), Failure> {
     let unfit = |reason: String| Failure::new(Kind::Incompatible, format!("{object}: {path}: {reason}"));
     check_flags(flags, object)?;
     let follow = if flags.contains(OpenFlags::O_NOFOLLOW) { OFlag::O_NOFOLLOW } else { OFlag::empty() };
@@ -93,10 +107,12 @@ pub(crate) fn open(
     if (here.dev(), here.ino()) != (there.dev(), there.ino()) {
         return Err(unfit("it is being replaced at this moment".to_owned()));
     }
-    if !flags.contains(OpenFlags::O_PATH) {
-        set_status(file.as_fd(), flags).doing(|| format!("{object}: {path}: setting its flags"))?;
+    let added = wanted & !flags.0 & SETTABLE;
+    if added != 0 {
+        let flags = OFlag::from_bits_retain(bits) & !OFlag::O_NONBLOCK;
+        fcntl(&file, FcntlArg::F_SETFL(flags)).doing(|| format!("{object}: {path}: setting its flags"))?;
     }
-    Ok(file)
+    Ok((file, here))
 }
 
 /// Refuses flags that cannot be those of an open file: an image may have been edited.

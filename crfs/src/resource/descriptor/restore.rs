@@ -7,6 +7,7 @@ use crate::resource::{
 };
 use image_format::files::{Fifo, File, FileKind, OpenFlags, Stream};
 use image_format::{FileId, Image};
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -53,6 +54,7 @@ pub fn open_all(
     for (&id, file) in image.files.iter().filter(|(id, _)| !logs.contains(id)) {
         refused.keep(regular_file::replace(id, file, root, notes))?;
     }
+    let mut alone = Vec::new();
     for (&id, file) in &image.files {
         let opened = match &file.kind {
             FileKind::Regular(_) if logs.contains(&id) => regular_file::restore_log(id, file, log),
@@ -71,9 +73,19 @@ pub fn open_all(
             | FileKind::Proc(_)
             | FileKind::Pidfd(_) => continue,
             FileKind::Unnamed(record) => regular_file::restore_unnamed(id, file, record, unnamed),
-            _ => open_one(image, id, file, root, notes),
+            _ => {
+                alone.push((id, file));
+                continue;
+            }
         };
         open.extend(refused.keep(opened)?.map(|fd| (id, fd)));
+    }
+    make_room(root, alone.len());
+    let opened = image_format::parallel::map(&alone, |&(id, file)| open_one(image, id, file, root));
+    for (&(id, _), opened) in alone.iter().zip(opened) {
+        let Some((fd, note)) = refused.keep(opened)? else { continue };
+        open.insert(id, fd);
+        notes.extend(note);
     }
     for ends in pipes.values() {
         let restored = match ends[0].file.kind {
@@ -90,15 +102,15 @@ pub fn open_all(
     Ok(Opened { files: open, terminals })
 }
 
+/// Opens what stands alone, and tells what a user should know although it works.
 fn open_one(
     image: &Image,
     id: FileId,
     file: &File,
     root: BorrowedFd<'_>,
-    notes: &mut Vec<String>,
-) -> Result<OwnedFd, Failure> {
-    match &file.kind {
-        FileKind::Regular(record) => regular_file::restore(id, file, record, root, notes),
+) -> Result<(OwnedFd, Option<String>), Failure> {
+    let opened = match &file.kind {
+        FileKind::Regular(record) => return regular_file::restore(id, file, record, root),
         FileKind::Directory(record) => directory::restore(id, file, record, root),
         FileKind::PathOnly(record) => path_only::restore(id, file, record, root),
         FileKind::Device(record) => device::restore(id, file, record, root),
@@ -117,7 +129,8 @@ fn open_one(
         | FileKind::MessageQueue(_)
         | FileKind::Proc(_)
         | FileKind::Pidfd(_) => Err(Failure::new(Kind::System, "what is made with others is opened with them")),
-    }
+    };
+    Ok((opened?, None))
 }
 
 /// Opens the files of /proc of an image below `root`, when its processes are there.
@@ -149,6 +162,16 @@ fn logs(image: &Image) -> Result<BTreeSet<FileId>, Failure> {
         logs.insert(stdio.file);
     }
     Ok(logs)
+}
+
+/// Lets the table of descriptors grow now. Once threads share it, the kernel waits each time that it grows until no processor can look
+/// at the old one any more, which takes longer than opening all that stands in it (`expand_fdtable`, fs/file.c, v6.18).
+fn make_room(any: BorrowedFd<'_>, descriptors: usize) {
+    let Ok(above) = i32::try_from(descriptors) else { return };
+    // Where the limit forbids it, those that are opened say so.
+    if let Ok(highest) = fcntl(any, FcntlArg::F_DUPFD_CLOEXEC(above)) {
+        let _ = nix::unistd::close(highest);
+    }
 }
 
 /// User and group of the first process that holds an end of a pipe.

@@ -12,7 +12,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-/// Opens a regular file again below `root`.
+/// Opens a regular file again below `root`, and tells what a user should know although it works.
 ///
 /// # Errors
 /// [`Kind::Incompatible`] with what differs.
@@ -21,18 +21,17 @@ pub(in crate::resource) fn restore(
     file: &File,
     record: &RegularFile,
     root: BorrowedFd<'_>,
-    notes: &mut Vec<String>,
-) -> Result<OwnedFd, Failure> {
+) -> Result<(OwnedFd, Option<String>), Failure> {
     let object = file_entry(id);
-    let mut opened = reopen::open(root, &record.path, file.flags, (libc::S_IFREG, "regular file"), &object)?;
+    let expected = (libc::S_IFREG, "regular file");
+    let (mut opened, metadata) = reopen::open_seen(root, &record.path, file.flags, expected, &object)?;
     if file.flags.contains(OpenFlags::O_PATH) {
-        return Ok(opened.into());
+        return Ok((opened.into(), None));
     }
-    let metadata = opened.metadata().doing(|| format!("{object}: {}: looking at it", record.path))?;
     let mut position = file.position;
-    match &record.if_changed {
-        IfChanged::Default => notes.extend(compare(&object, file, record, &metadata)?),
-        _ if is_same(record, &metadata) => {}
+    let note = match &record.if_changed {
+        IfChanged::Default => compare(&object, file, record, &metadata)?,
+        _ if is_same(record, &metadata) => None,
         IfChanged::Strict | IfChanged::Replace(_) => {
             let (path, was, is) = (&record.path, record.size, metadata.size());
             let reason = format!(
@@ -42,16 +41,16 @@ pub(in crate::resource) fn restore(
         }
         IfChanged::Ignore => {
             let path = &record.path;
-            notes.push(format!("{object}: {path} was modified since the checkpoint, which its `if_changed` ignores"));
+            Some(format!("{object}: {path} was modified since the checkpoint, which its `if_changed` ignores"))
         }
         IfChanged::Append => {
             position = metadata.size();
             let path = &record.path;
-            notes.push(format!("{object}: {path} was modified since the checkpoint; writing goes on at its end"));
+            Some(format!("{object}: {path} was modified since the checkpoint; writing goes on at its end"))
         }
-    }
+    };
     seek(&mut opened, position, &object)?;
-    Ok(opened.into())
+    Ok((opened.into(), note))
 }
 
 /// Whether a file is as it was, as far as size and time tell.
@@ -140,7 +139,11 @@ pub(in crate::resource) fn restore_log(id: FileId, file: &File, log: &Path) -> R
     Ok(opened.into())
 }
 
+/// Sets the position of what was just opened.
 fn seek(file: &mut std::fs::File, position: u64, object: &str) -> Result<(), Failure> {
+    if position == 0 {
+        return Ok(());
+    }
     match file.seek(SeekFrom::Start(position)) {
         Ok(_) => Ok(()),
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {

@@ -135,7 +135,6 @@ impl<'a> Builder<'a> {
         let mut builder = Builder {
             copy,
             plan,
-            cpu: OneCpu::stay().doing(|| "keeping the worker on one CPU")?,
             backings,
             directories: Directories::open(image, root.as_fd())?,
             opened: descriptor::open_all(image, from, root.as_fd(), &container.log_file(), &unnamed, notes)?,
@@ -150,6 +149,8 @@ impl<'a> Builder<'a> {
             _segments: sysv::restore::make(first.raw(), &image.sysv, from)?,
             from,
             root,
+            // After what several CPUs share.
+            cpu: OneCpu::stay().doing(|| "keeping the worker on one CPU")?,
         };
         builder.opened.files.extend(mqueue::restore::make(first.raw(), image, from)?);
         let pid = plan.first()?;
