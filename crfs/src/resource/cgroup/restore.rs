@@ -3,7 +3,7 @@
 use crate::failure::{Doing, Failure, Kind};
 use crate::freezer;
 use crate::plan::OUTSIDE;
-use image_format::cgroups::{Cgroup, Setting};
+use image_format::cgroups::{Cgroup, Maker, Setting};
 use image_format::layout::CGROUPS;
 use image_format::{Image, Pid};
 use nix::errno::Errno;
@@ -42,14 +42,6 @@ impl<'a> Tree<'a> {
         }
         if record.threaded {
             write(&path, "cgroup.type", "threaded").doing(|| "cgroup.type: writing threaded")?;
-        }
-        if (record.maker.uid, record.maker.gid) != (0, 0) {
-            for entry in fs::read_dir(&path).doing(|| "listing it")?.flatten() {
-                if entry.file_type().is_ok_and(|kind| kind.is_file()) {
-                    let (uid, gid) = (record.maker.uid, record.maker.gid);
-                    chown(entry.path(), Some(uid), Some(gid)).doing(|| "giving its files to who made it")?;
-                }
-            }
         }
         let own = |path: &Path, mode: u32, uid: u32, gid: u32| -> std::io::Result<()> {
             let found = fs::metadata(path)?;
@@ -158,6 +150,9 @@ impl<'a> Tree<'a> {
                     ));
                 }
             }
+            give_to_maker(&path, record.maker)
+                .doing(|| "giving its files to who made it")
+                .map_err(|failure| refused(failure, index, record))?;
             for file in &record.delegated {
                 let at = path.join(&file.file);
                 let given = chown(&at, Some(file.uid), Some(file.gid))
@@ -178,6 +173,20 @@ impl<'a> Tree<'a> {
         }
         Ok(())
     }
+}
+
+/// Gives away the files of a cgroup, those of its controllers among them.
+fn give_to_maker(path: &Path, maker: Maker) -> std::io::Result<()> {
+    if maker == Maker::default() {
+        return Ok(());
+    }
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            chown(entry.path(), Some(maker.uid), Some(maker.gid))?;
+        }
+    }
+    Ok(())
 }
 
 /// Controllers without which the container's own cgroup is not what it was.
