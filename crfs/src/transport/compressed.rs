@@ -17,8 +17,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// How hard zstd tries: the container stands still meanwhile, and more takes longer than it saves.
 const LEVEL: i32 = 1;
-/// Chunks that are kept for whoever reads on in one: one each for several threads.
+/// Chunks that are kept for whoever reads on in one, of all files of an image together: one each for several threads.
 const KEPT: usize = 8;
+
+/// The chunks that were decompressed last, by file and number.
+type Recent = Mutex<VecDeque<((String, usize), Arc<Vec<u8>>)>>;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -44,10 +47,10 @@ impl Uncompressed {
         let Some(Ok(mut manifest)) = text.map(|text| check::read_manifest(&text)) else {
             return Ok(Uncompressed { below, manifest: None, pages: BTreeMap::new() });
         };
-        let mut pages = BTreeMap::new();
+        let (mut pages, recent) = (BTreeMap::new(), Arc::default());
         for entry in manifest.paths.iter_mut().filter(|entry| is_compressed(&entry.path, entry.kind)) {
             let file = File::open(directory.join(&entry.path)).doing(|| format!("{}: opening", entry.path))?;
-            let compressed = CompressedPages::open(file, &entry.path)?;
+            let compressed = CompressedPages::open(file, &entry.path, &recent)?;
             if entry.size != Some(compressed.stored) {
                 let (has, says) = (compressed.stored, entry.size.unwrap_or(0));
                 let reason = format!("{}: holds {has} bytes where the manifest says {says}", entry.path);
@@ -113,15 +116,15 @@ pub struct CompressedPages {
     /// Bytes of the file.
     stored: u64,
     frames: Frames,
-    recent: Mutex<VecDeque<(usize, Arc<Vec<u8>>)>>,
+    recent: Arc<Recent>,
 }
 
 impl CompressedPages {
-    /// Reads the table of a file; `path` is its place in the image.
+    /// Reads the table of a file; `path` is its place in the image, and `recent` is shared by its files.
     ///
     /// # Errors
     /// [`Kind::BadImage`] when it is damaged, or what reading meets.
-    pub fn open(file: File, path: &str) -> Result<Self, Failure> {
+    fn open(file: File, path: &str, recent: &Arc<Recent>) -> Result<Self, Failure> {
         let reading = || format!("{path}: reading its table of chunks");
         let damaged = |reason: &dyn std::fmt::Display| Failure::new(Kind::BadImage, format!("{path}: {reason}"));
         let stored = file.metadata().doing(reading)?.len();
@@ -133,7 +136,7 @@ impl CompressedPages {
         let mut table = vec![0; size];
         file.read_exact_at(&mut table, start).doing(reading)?;
         let frames = Frames::parse(&table, stored).map_err(|error| damaged(&error))?;
-        Ok(CompressedPages { path: path.to_owned(), file, stored, frames, recent: Mutex::default() })
+        Ok(CompressedPages { path: path.to_owned(), file, stored, frames, recent: Arc::clone(recent) })
     }
 
     /// Bytes of pages.
@@ -147,7 +150,8 @@ impl CompressedPages {
     /// # Errors
     /// [`Kind::BadImage`] when it does not decompress to as many bytes as the table says, or there is none; what reading meets.
     pub fn chunk(&self, chunk: usize) -> Result<Arc<Vec<u8>>, Failure> {
-        if let Some((_, pages)) = lock(&self.recent).iter().find(|(kept, _)| *kept == chunk) {
+        let is_it = |(path, kept): &(String, usize)| *kept == chunk && *path == self.path;
+        if let Some((_, pages)) = lock(&self.recent).iter().find(|(key, _)| is_it(key)) {
             return Ok(Arc::clone(pages));
         }
         let damaged = || {
@@ -168,7 +172,7 @@ impl CompressedPages {
         let pages = Arc::new(pages);
         let mut recent = lock(&self.recent);
         recent.truncate(KEPT - 1);
-        recent.push_front((chunk, Arc::clone(&pages)));
+        recent.push_front(((self.path.clone(), chunk), Arc::clone(&pages)));
         Ok(pages)
     }
 
@@ -329,7 +333,7 @@ mod tests {
     fn open(bytes: &[u8]) -> Result<CompressedPages, Failure> {
         let file = tempfile::tempfile().unwrap();
         file.write_all_at(bytes, 0).unwrap();
-        CompressedPages::open(file, PAGES)
+        CompressedPages::open(file, PAGES, &Arc::default())
     }
 
     #[test]
