@@ -20,8 +20,8 @@ const MADV_GUARD_REMOVE: i32 = 103;
 /// Pages that are guards in the parent, and in the child.
 const PARENTS: [usize; 3] = [2, 3, 9];
 const CHILDS: [usize; 3] = [3, 4, 9];
-/// The word of the shared memory by which the parent ends the child.
-const STOP: usize = 7 * PAGE;
+/// The word of the shared memory by which the parent ends the child; none of those that are looked at.
+const STOP: usize = 7 * PAGE + 1;
 
 /// Memory with a number in each page that is no guard.
 struct Guarded {
@@ -83,6 +83,7 @@ fn run(stage: &mut Stage) -> Result<()> {
     on_fault.set(3 * PAGE, 33);
     let droppable = Region::with_flags(PAGES * PAGE * 8, libc::MAP_DROPPABLE)?;
     droppable.set(0, 5);
+    shared.region.set(STOP, 1);
     let child = match fork_into(&CloneArgs { exit_signal: libc::SIGCHLD, ..CloneArgs::default() })? {
         Forked::Parent { child, .. } => child,
         Forked::Child => {
