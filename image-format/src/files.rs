@@ -89,6 +89,8 @@ pub enum FileKind {
     Proc(ProcFile),
     /// pidfd_open(2).
     Pidfd(Pidfd),
+    /// A namespace of the container, by /proc/PID/ns.
+    Namespace(Namespace),
     /// inotify_init(2).
     Inotify(Inotify),
     /// mq_open(3).
@@ -342,6 +344,65 @@ pub struct Pidfd {
     pub pid: Option<Pid>,
     /// PIDFD_THREAD.
     pub thread: bool,
+}
+
+/// A namespace that the container's processes are in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Namespace {
+    /// Which of them.
+    pub kind: NamespaceType,
+}
+
+/// Types of namespaces, of the container's own and of those it shares with the host, by the kernel's name for them (/proc/PID/ns).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NamespaceType {
+    /// The root of what /proc/PID/cgroup shows.
+    Cgroup,
+    /// System V IPC and POSIX message queues.
+    Ipc,
+    /// Mounts.
+    Mnt,
+    /// Network.
+    Net,
+    /// Process ids.
+    Pid,
+    /// CLOCK_MONOTONIC and CLOCK_BOOTTIME.
+    Time,
+    /// Users and capabilities.
+    User,
+    /// Host and domain name.
+    Uts,
+}
+
+impl NamespaceType {
+    /// All of them.
+    pub const ALL: [NamespaceType; 8] = [
+        NamespaceType::Cgroup,
+        NamespaceType::Ipc,
+        NamespaceType::Mnt,
+        NamespaceType::Net,
+        NamespaceType::Pid,
+        NamespaceType::Time,
+        NamespaceType::User,
+        NamespaceType::Uts,
+    ];
+
+    /// Its link's name in /proc/PID/ns.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            NamespaceType::Cgroup => "cgroup",
+            NamespaceType::Ipc => "ipc",
+            NamespaceType::Mnt => "mnt",
+            NamespaceType::Net => "net",
+            NamespaceType::Pid => "pid",
+            NamespaceType::Time => "time",
+            NamespaceType::User => "user",
+            NamespaceType::Uts => "uts",
+        }
+    }
 }
 
 /// An inotify instance.

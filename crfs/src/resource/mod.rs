@@ -25,6 +25,7 @@ pub mod memory;
 pub mod memory_policy;
 pub mod mount;
 pub mod mqueue;
+pub mod namespace;
 mod netlink_socket;
 pub mod owner;
 mod path_only;

@@ -41,13 +41,16 @@ fn anonymous_files_and_files_in_memory() {
         .call(libc::SYS_pidfd_open, [std::process::id().into(), 0])
         .call(libc::SYS_memfd_create, [name, 0])
         .call(libc::SYS_fsopen, [tmpfs, 0])
-        .open("/proc/self/ns/net".as_ref(), libc::O_RDONLY)
+        .open("/proc/self/ns/uts".as_ref(), libc::O_RDONLY)
+        .call(libc::SYS_unshare, [libc::CLONE_NEWUTS.unsigned_abs().into()])
         .call(libc::SYS_mq_open, [queue, rdwr_create, 0o600, 0])
         .call(libc::SYS_mq_unlink, [queue])
         .open("/proc/self/maps".as_ref(), libc::O_RDONLY)
         .open("/sys/kernel/mm/transparent_hugepage/enabled".as_ref(), libc::O_RDONLY)
         .open("/proc/self/comm".as_ref(), libc::O_RDWR)
-        .open("/proc/thread-self/stat".as_ref(), libc::O_RDONLY);
+        .open("/proc/thread-self/stat".as_ref(), libc::O_RDONLY)
+        .open("/proc/self/ns/net".as_ref(), libc::O_RDONLY)
+        .call(libc::SYS_flock, [11, libc::LOCK_EX.unsigned_abs().into()]);
     let puppet = script.start();
     let (captured, findings) = world.capture(&[&puppet]);
     assert_named(
@@ -57,16 +60,38 @@ fn anonymous_files_and_files_in_memory() {
             (1, "a userfaultfd"),
             (2, "a pidfd"),
             (4, "a file system context (fsopen)"),
-            (5, "a descriptor of a namespace (net:["),
+            (5, "]) cannot be carried: no process of the container is in it"),
             (6, "a POSIX message queue"),
             (7, "the address space that the process had when it was opened"),
             (8, "of the sysfs file system"),
             (9, "open for writing"),
             (10, "that of a single thread"),
+            (11, "is locked, and it is opened too late in a restore for a lock"),
         ],
     );
-    assert_eq!(captured.files.len(), 1, "what is refused has no record, and the memfd is carried");
-    assert_eq!(captured.fds[&FIRST].len(), 1);
+    assert_eq!(
+        captured.files.len(),
+        2,
+        "what is refused has no record, and the memfd and the locked namespace are carried"
+    );
+    assert_eq!(captured.fds[&FIRST].len(), 2);
+}
+
+#[test]
+fn a_namespace_that_is_mounted() {
+    let world = World::new();
+    let at = world.file("net", b"");
+    let mut script = Script::new();
+    let [root, namespace] = ["/\0", "/proc/self/ns/net\0"].map(|path| script.place(path.as_bytes()));
+    let target = script.place(&[at.to_str().unwrap().as_bytes(), &[0]].concat());
+    script
+        .call(libc::SYS_unshare, [libc::CLONE_NEWNS.unsigned_abs().into()])
+        .call(libc::SYS_mount, [0, root, 0, libc::MS_REC | libc::MS_PRIVATE, 0])
+        .call(libc::SYS_mount, [namespace, target, 0, libc::MS_BIND, 0])
+        .open(&at, libc::O_RDONLY);
+    let puppet = script.start();
+    let (_, findings) = world.capture(&[&puppet]);
+    assert_named(&findings, &[(0, "it was not opened through /proc/PID/ns")]);
 }
 
 #[test]

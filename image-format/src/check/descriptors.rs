@@ -132,7 +132,8 @@ fn kind(kind: &FileKind) -> Vec<String> {
         | FileKind::UnixSocket(_)
         | FileKind::InetSocket(_)
         | FileKind::NetlinkSocket(_)
-        | FileKind::Pidfd(_) => vec![],
+        | FileKind::Pidfd(_)
+        | FileKind::Namespace(_) => vec![],
         FileKind::Timerfd(timer) => timerfd(timer),
         FileKind::Inotify(instance) => inotify(instance),
         FileKind::Signalfd(signalfd) => {

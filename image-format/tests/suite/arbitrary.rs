@@ -146,12 +146,13 @@ wrappers! {
 
 choices! {
     IfChanged [Default, Strict, Ignore, Append] [Replace]
-    FileKind [] [Regular, Unnamed, Directory, PathOnly, Device, Pipe, Fifo, Eventfd, Epoll, Timerfd, Signalfd, Proc, Pidfd, Inotify, MessageQueue, Tty, UnixSocket, InetSocket, NetlinkSocket]
+    FileKind [] [Regular, Unnamed, Directory, PathOnly, Device, Pipe, Fifo, Eventfd, Epoll, Timerfd, Signalfd, Proc, Pidfd, Namespace, Inotify, MessageQueue, Tty, UnixSocket, InetSocket, NetlinkSocket]
     PathType [SymbolicLink, Fifo, Socket, BlockDevice, CharacterDevice] []
     Stream [Log, Console] []
     TtySide [Master, Slave, Controlling] []
     SlaveState [Unopened, Open, Closed] []
     Flow [On, StoppedByKey, StoppedByCall] []
+    NamespaceType [Cgroup, Ipc, Mnt, Net, Pid, Time, User, Uts] []
     OwnerKind [Thread, Process, Group] []
     NetlinkProtocol [Route, Usersock, SockDiag, Audit, KobjectUevent] []
     SocketStyle [Stream, Datagram, Seqpacket] []
@@ -204,6 +205,7 @@ records! {
     image_format::files::Fifo { path, awaits_writer, pipe }
     Eventfd { count, semaphore }
     image_format::files::Pidfd { pid, thread }
+    image_format::files::Namespace { kind }
     image_format::files::Inotify { watches, next_wd, unread }
     image_format::files::InotifyWatch { wd, path, mask }
     OpenQueue { queue }

@@ -1,7 +1,7 @@
 //! The text form: what is refused, and with which line.
 
 use crate::golden::files;
-use image_format::files::{File, OpenFlags};
+use image_format::files::{File, FileKind, Namespace, NamespaceType, OpenFlags};
 use image_format::image::{ImageError, parse_file};
 use image_format::layout;
 use image_format::manifest::{Manifest, PathKind};
@@ -100,6 +100,15 @@ fn bad_flag_names_are_told_with_their_line() {
     let path = "files/0x00000009";
     let edited = String::from_utf8(files()[path].clone()).unwrap().replace("SIG34", "SIG65");
     assert!(told(parse_object::<File>(edited.as_bytes())).starts_with("line 11: unknown signal \"SIG65\""));
+}
+
+#[test]
+fn an_unknown_type_of_namespace_is_told_with_its_line() {
+    let namespace = FileKind::Namespace(Namespace { kind: NamespaceType::Uts });
+    let whole = render_object(&File { flags: OpenFlags(0), position: 0, owner: None, kind: namespace });
+    let edited = String::from_utf8(whole).unwrap().replace("\"uts\"", "\"utc\"");
+    let error = told(parse_object::<File>(edited.as_bytes()));
+    assert!(error.starts_with("line 7: unknown variant `utc`"), "{error}");
 }
 
 #[test]

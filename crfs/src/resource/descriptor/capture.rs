@@ -12,8 +12,8 @@ use crate::external::External;
 use crate::failure::{Failure, Kind};
 use crate::resource::unnamed::Unnamed;
 use crate::resource::{
-    Findings, device, directory, epoll, eventfd, inet_socket, inotify, lock, netlink_socket, owner, path_only, pidfd,
-    pipe, proc_file, regular_file, signalfd, socket, timerfd, tty, unix_socket,
+    Findings, device, directory, epoll, eventfd, inet_socket, inotify, lock, namespace, netlink_socket, owner,
+    path_only, pidfd, pipe, proc_file, regular_file, signalfd, socket, timerfd, tty, unix_socket,
 };
 use crfs_kstate::{KernelState, Task};
 use image_format::files::{Epoll, EpollTarget, File, FileKind, OpenFlags, Owner, Stdio, Stream};
@@ -102,6 +102,13 @@ pub(super) enum Draft {
     Socket,
     Epoll(Vec<epoll::Target>),
     Refused,
+}
+
+impl Draft {
+    /// Whether it is opened only when the processes are there.
+    fn is_opened_late(&self) -> bool {
+        matches!(self, Draft::Done(FileKind::Proc(_) | FileKind::Pidfd(_) | FileKind::Namespace(_)))
+    }
 }
 
 pub(super) struct Pass<'a> {
@@ -344,6 +351,7 @@ impl Pass<'_> {
             let taker = lock::lease_taker(line, &self.table.descriptions[*index].holders);
             match lock::capture(line, id(*index), taker.unwrap_or(holder.owner), &name) {
                 Ok(_) if holder.pid == in_flight::IN_FLIGHT => self.refuse(*holder, refused::lock_in_message(&name)),
+                Ok(_) if self.drafts[*index].is_opened_late() => self.refuse(*holder, refused::lock_opened_late(&name)),
                 Ok(lock) => {
                     let owner = (lock.kind == LockKind::Posix).then_some(lock.process);
                     let Lock { file, kind, exclusive, start, end, .. } = lock;
@@ -418,6 +426,9 @@ fn draft(
     match seen.file_type() {
         libc::S_IFREG | libc::S_IFDIR if seen.file_system == refused::PROC => {
             proc_file::capture(seen, place).map(|record| Draft::Done(FileKind::Proc(record)))
+        }
+        libc::S_IFREG if namespace::is_one(seen) => {
+            namespace::capture(seen, processes).map(|record| Draft::Done(FileKind::Namespace(record)))
         }
         libc::S_IFREG if seen.file_system == refused::MQUEUE => Ok(Draft::Queue),
         libc::S_IFREG if regular_file::is_unnamed(seen) => {

@@ -85,7 +85,6 @@ pub(crate) fn pseudo_file_system(magic: i64) -> Option<&'static str> {
 pub(crate) fn special_regular(seen: &Seen) -> Option<Refusal> {
     let refuse = |reason: String, remedy: &str| Some(Refusal::new(reason, remedy));
     match seen.file_system {
-        0x6e73_6673 => refuse(format!("a descriptor of a namespace ({}) cannot be carried", seen.name()), CLOSE),
         0x5345_434d => refuse("secret memory (memfd_secret) cannot be carried".to_owned(), CLOSE),
         MQUEUE => refuse(format!("a POSIX message queue ({}) cannot be carried", seen.name()), CLOSE),
         0x444d_4142 => refuse("a dma-buf of a device driver cannot be carried".to_owned(), CLOSE),
@@ -119,6 +118,14 @@ pub(crate) fn unknown_unnamed(name: &str, why: &str) -> Refusal {
 /// A lock of a description that is under way.
 pub(crate) fn lock_in_message(name: &str) -> Refusal {
     Refusal::new(format!("{name} is locked by a descriptor that only a message holds"), RECEIVE)
+}
+
+/// A lock of a description that is opened only after locks were taken.
+pub(crate) fn lock_opened_late(name: &str) -> Refusal {
+    Refusal::new(
+        format!("{name} is locked, and it is opened too late in a restore for a lock"),
+        "Try again when the program has let go of the lock.",
+    )
 }
 
 /// A file without a name whose description is under way.

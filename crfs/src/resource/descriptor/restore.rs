@@ -22,7 +22,7 @@ pub struct Opened {
     pub terminals: tty::Terminals,
 }
 
-/// Opens each description of an image but message queues, sockets and files of /proc once, in the calling process, close-on-exec. The first
+/// Opens each description of an image but message queues, sockets, pidfds, namespaces and files of /proc once, in the calling process, close-on-exec. The first
 /// stand in a namespace of their own ([`crate::resource::mqueue::restore::make`]), the others come when the processes are there:
 /// [`crate::resource::socket::restore_all`], [`open_proc_files`].
 ///
@@ -71,7 +71,8 @@ pub fn open_all(
             | FileKind::NetlinkSocket(_)
             | FileKind::MessageQueue(_)
             | FileKind::Proc(_)
-            | FileKind::Pidfd(_) => continue,
+            | FileKind::Pidfd(_)
+            | FileKind::Namespace(_) => continue,
             FileKind::Unnamed(record) => regular_file::restore_unnamed(id, file, record, unnamed),
             _ => {
                 alone.push((id, file));
@@ -128,7 +129,8 @@ fn open_one(
         | FileKind::NetlinkSocket(_)
         | FileKind::MessageQueue(_)
         | FileKind::Proc(_)
-        | FileKind::Pidfd(_) => Err(Failure::new(Kind::System, "what is made with others is opened with them")),
+        | FileKind::Pidfd(_)
+        | FileKind::Namespace(_) => Err(Failure::new(Kind::System, "what is made with others is opened with them")),
     };
     Ok((opened?, None))
 }

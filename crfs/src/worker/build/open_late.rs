@@ -1,10 +1,11 @@
 //! What is opened only when all processes are there, in one step: sockets, which are connected to each other across processes,
-//! files of /proc, and pidfds; and what inotify instances watch, when nothing is opened any more.
+//! files of /proc, pidfds and namespaces; and what inotify instances watch, when nothing is opened any more.
 
 use super::builder::Builder;
 use crate::failure::{Doing, Failure};
 use crate::resource::descriptor;
 use crate::resource::inotify;
+use crate::resource::namespace;
 use crate::resource::pidfd;
 use crate::resource::proc_file;
 use crate::resource::socket::{self, Processes};
@@ -14,7 +15,7 @@ use image_format::{Pid, layout};
 use std::os::fd::AsFd;
 
 impl Builder<'_> {
-    /// Makes every socket and pidfd, and opens every file of /proc; `first` is a process that lives, whose network and mounts are the container's.
+    /// Makes every socket and pidfd, and opens every namespace and file of /proc; `first` is a process that lives, whose namespaces are the container's.
     pub(super) fn open_late(&mut self, first: Pid) -> Result<(), Failure> {
         let mut open = std::mem::take(&mut self.opened.files);
         let (image, from) = (&self.copy.image, self.from);
@@ -22,9 +23,16 @@ impl Builder<'_> {
         let host = Builder::host(self, first)?.raw();
         // Messages may carry them.
         for (&id, file) in &self.copy.image.files {
-            let FileKind::Pidfd(record) = &file.kind else { continue };
-            let named = record.pid.map(|pid| Builder::host(self, pid).map(crfs_sys::HostPid::raw)).transpose()?;
-            open.insert(id, pidfd::restore(id, file, record, named, host)?);
+            let opened = match &file.kind {
+                FileKind::Pidfd(record) => {
+                    let named =
+                        record.pid.map(|pid| Builder::host(self, pid).map(crfs_sys::HostPid::raw)).transpose()?;
+                    pidfd::restore(id, file, record, named, host)?
+                }
+                FileKind::Namespace(record) => namespace::restore(id, file, record, host)?,
+                _ => continue,
+            };
+            open.insert(id, opened);
         }
         let opened = descriptor::open_proc_files(image, root.as_fd(), &mut open);
         let opened = opened.and_then(|()| proc_file::restore_inside(image, first, self, &mut open));
