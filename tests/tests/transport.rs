@@ -27,7 +27,11 @@ fn text(path: &Path) -> &str {
 /// `crctl checkpoint` of a container, which must succeed.
 fn checkpoint(world: &World, name: &str, options: &[&str]) -> PathBuf {
     let place = world.place(name);
-    world.crctl(["checkpoint", name, text(&place)].iter().chain(options)).expect_success();
+    let arguments: Vec<&str> = ["checkpoint", name, text(&place)].iter().chain(options).copied().collect();
+    let taken = json(world, &arguments);
+    let stored: usize = read_tree(&place).values().map(Vec::len).sum();
+    assert_eq!(taken["stored"], stored);
+    assert_eq!(taken["stored"] == taken["bytes"], !options.contains(&"--compress"), "{taken}");
     place
 }
 

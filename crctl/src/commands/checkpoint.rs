@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use crfs::failure::{Failure, Kind};
 use crfs::operation::{self, FreezeOptions};
 use crfs::registry::{Registry, State};
-use crfs::transport::{Frozen, Progress, WriteOptions, write_tree};
+use crfs::transport::{Directory, Frozen, Progress, Source, WriteOptions, write_tree};
 use crfs::worker;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
@@ -24,7 +24,10 @@ const TICK: Duration = Duration::from_millis(100);
 struct Taken {
     name: String,
     directory: PathBuf,
+    /// Of the container's tree.
     bytes: u64,
+    /// Of the files that were made of it: less, with `--compress`.
+    stored: u64,
     /// Microseconds that the container stood still for it, at most; null when it was frozen before or stays so.
     frozen_us: Option<u64>,
     us: u64,
@@ -57,11 +60,13 @@ pub(super) fn checkpoint(registry: &Registry, arguments: &Checkpoint, json: bool
     let frozen = frozen.elapsed();
     let copied = copied?;
     thawed?;
+    let made = Directory::new(&target).entries()?;
     let us = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
     let taken = Taken {
         name: name.clone(),
         directory: target,
         bytes: copied,
+        stored: made.iter().filter_map(|entry| entry.size).sum(),
         frozen_us: thaw.then(|| us(frozen)),
         us: us(begun.elapsed()),
     };
@@ -70,7 +75,8 @@ pub(super) fn checkpoint(registry: &Registry, arguments: &Checkpoint, json: bool
     }
     let stood = taken.frozen_us.map(|us| format!(", frozen for {}", time(us))).unwrap_or_default();
     let place = taken.directory.display();
-    print(&format!("{name}: {} in {place}, in {}{stood}\n", bytes(taken.bytes), time(taken.us)))
+    let stored = if arguments.compress { format!(", stored as {},", bytes(taken.stored)) } else { String::new() };
+    print(&format!("{name}: {}{stored} in {place}, in {}{stood}\n", bytes(taken.bytes), time(taken.us)))
 }
 
 /// As cp: in a directory that exists under the container's name, otherwise the directory itself.
