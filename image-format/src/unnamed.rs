@@ -45,6 +45,8 @@ pub struct Memfd {
     pub name: Bytes,
     /// fcntl(2) F_GET_SEALS.
     pub seals: Seals,
+    /// Bytes of a page: more than usual with MFD_HUGETLB.
+    pub page_size: u64,
 }
 
 /// The path a file had, or for O_TMPFILE its directory with a number.

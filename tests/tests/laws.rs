@@ -151,6 +151,7 @@ fn goes_on(kind: &str) {
 fn huge_pages() {
     if let Some(_pool) = HugePool::of(16) {
         goes_on("huge_pages");
+        goes_on("huge_memfd");
     }
 }
 

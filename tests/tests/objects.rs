@@ -57,6 +57,7 @@ survive! { inet_socket netlink socket_corners unix_socket }
 fn huge_pages() {
     if let Some(_pool) = HugePool::of(16) {
         survives("huge_pages", &[]);
+        survives("huge_memfd", &[]);
     }
 }
 

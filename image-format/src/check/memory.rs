@@ -158,10 +158,16 @@ fn private(segment: &Segment) -> Option<String> {
     segment.shared.then(|| "shared: what backs it is private".to_owned())
 }
 
-/// Huge pages of x86-64 are of 2 MiB or 1 GiB, and everything about such memory is in whole ones.
+/// Huge pages of x86-64 are of 2 MiB or 1 GiB.
+pub(super) fn huge_page_size(page_size: u64) -> Option<String> {
+    let known = [2 << 20, 1 << 30].contains(&page_size);
+    (!known).then(|| format!("page_size {page_size}: huge pages have 2 MiB or 1 GiB"))
+}
+
+/// Everything about memory in huge pages is in whole ones.
 fn huge_pages(segment: &Segment, page_size: u64) -> Option<String> {
-    if ![2 << 20, 1 << 30].contains(&page_size) {
-        return Some(format!("page_size {page_size}: huge pages have 2 MiB or 1 GiB"));
+    if let Some(problem) = huge_page_size(page_size) {
+        return Some(problem);
     }
     let runs = segment.pages.iter().map(|range| (range.start.0, range.end()));
     let mut ranges = std::iter::once((segment.start.0, segment.end.0)).chain(runs);

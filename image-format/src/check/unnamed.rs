@@ -1,13 +1,14 @@
 //! `files/unnamed`: files that can be made again, each used by somebody.
 
+use super::memory::huge_page_size;
 use super::{Findings, absolute, time};
 use crate::files::FileKind;
 use crate::image::Image;
 use crate::layout::{UNNAMED, file_entry, process_file};
-use crate::memory::Backing;
-use crate::types::Bytes;
+use crate::memory::{Backing, MappedUnnamed, Segment};
+use crate::types::{Bytes, PAGE_SIZE};
 use crate::unnamed::{Memfd, Origin, Seals, UnnamedFile};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// MFD_NAME_MAX_LEN (mm/memfd.c, v6.18).
 const NAME_MAX: usize = 249;
@@ -21,12 +22,12 @@ pub(super) fn check(image: &Image, findings: &mut Findings) {
             findings.line(UNNAMED, index, problem);
         }
     }
-    let known: BTreeSet<u32> = image.unnamed.iter().map(|file| file.number).collect();
+    let files: BTreeMap<u32, &UnnamedFile> = image.unnamed.iter().map(|file| (file.number, file)).collect();
     let mut used = BTreeSet::new();
     for (&id, file) in &image.files {
         let FileKind::Unnamed(unnamed) = &file.kind else { continue };
         used.insert(unnamed.file);
-        if !known.contains(&unnamed.file) {
+        if !files.contains_key(&unnamed.file) {
             findings.add(&file_entry(id), format!("there is no file {} in {UNNAMED}", unnamed.file));
         }
     }
@@ -34,9 +35,12 @@ pub(super) fn check(image: &Image, findings: &mut Findings) {
         for (index, segment) in (0..).zip(&process.segments) {
             let Backing::Unnamed(unnamed) = &segment.backing else { continue };
             used.insert(unnamed.file);
-            if !known.contains(&unnamed.file) {
-                let reason = format!("there is no file {} in {UNNAMED}", unnamed.file);
-                findings.line(&process_file(pid, "mem.segments"), index, reason);
+            let problem = match files.get(&unnamed.file) {
+                Some(file) => mapped(segment, unnamed, file),
+                None => Some(format!("there is no file {} in {UNNAMED}", unnamed.file)),
+            };
+            if let Some(problem) = problem {
+                findings.line(&process_file(pid, "mem.segments"), index, problem);
             }
         }
     }
@@ -47,7 +51,7 @@ pub(super) fn check(image: &Image, findings: &mut Findings) {
 
 fn own(file: &UnnamedFile) -> Vec<String> {
     let origin = match &file.origin {
-        Origin::Memfd(memfd) => self::memfd(memfd),
+        Origin::Memfd(memfd) => self::memfd(memfd).or_else(|| huge_pages(memfd.page_size, file.size)),
         Origin::Deleted(place) | Origin::Tmpfile(place) => path(&place.path),
     };
     let size = i64::try_from(file.size).is_err().then(|| format!("size {}: no file has that", file.size));
@@ -67,4 +71,27 @@ fn memfd(memfd: &Memfd) -> Option<String> {
     }
     let bad = memfd.name.0.len() > NAME_MAX || memfd.name.0.contains(&0);
     bad.then(|| format!("name: {:?} is not at most {NAME_MAX} bytes without NUL", memfd.name))
+}
+
+/// A file in huge pages has whole ones.
+fn huge_pages(page_size: u64, size: u64) -> Option<String> {
+    if page_size == PAGE_SIZE {
+        return None;
+    }
+    let cut = || (!size.is_multiple_of(page_size)).then(|| format!("size {size}: no whole huge pages"));
+    huge_page_size(page_size).or_else(cut)
+}
+
+/// Of a file in huge pages nothing but whole ones can be mapped, and nothing but what is shared is carried.
+fn mapped(segment: &Segment, mapped: &MappedUnnamed, file: &UnnamedFile) -> Option<String> {
+    let Origin::Memfd(Memfd { page_size, .. }) = file.origin else { return None };
+    if page_size == PAGE_SIZE {
+        return None;
+    }
+    if !segment.shared {
+        return Some(format!("private: file {} consists of huge pages", file.number));
+    }
+    let whole = |at: u64| at.checked_rem(page_size) == Some(0);
+    let cut = ![segment.start.0, segment.end.0, mapped.offset].into_iter().all(whole);
+    cut.then(|| format!("file {} consists of huge pages, and the mapping of no whole ones", file.number))
 }

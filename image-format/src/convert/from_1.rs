@@ -31,6 +31,7 @@ const DESCRIPTION: Added = &[
     ("/kind/directory", r#"{"listing":null,"deleted":null}"#),
     ("/kind/pipe", r#"{"packets":[]}"#),
 ];
+const UNNAMED_FILE: Added = &[("/origin/memfd", r#"{"page_size":4096}"#)];
 const TERMINAL: Added = &[("", r#"{"console":null}"#)];
 
 fn change(path: &str, record: &mut Value) {
@@ -39,6 +40,7 @@ fn change(path: &str, record: &mut Value) {
         [MANIFEST] => return namespaces(record),
         [FILES, name] if layout::parse_id(name).is_some() => DESCRIPTION,
         [FILES, name] if layout::parse_tty(name).is_some() => TERMINAL,
+        [FILES, "unnamed"] => UNNAMED_FILE,
         [_, "process"] => PROCESS,
         [_, "attr"] => PROCESS_ATTR,
         [_, _, "attr"] => {

@@ -191,7 +191,7 @@ records! {
     image_format::files::Unnamed { file }
     Lock { file, kind, process, exclusive, start, end }
     UnnamedFile { number, origin, size, mode, uid, gid, modified }
-    image_format::unnamed::Memfd { name, seals }
+    image_format::unnamed::Memfd { name, seals, page_size }
     image_format::unnamed::Place { path }
     HugeMapping { page_size }
     MappedUnnamed { file, offset, writable }

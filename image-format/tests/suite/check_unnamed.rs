@@ -11,7 +11,13 @@ use image_format::{Bytes, FileId, Image, Octal, Pid, Timespec};
 const NUMBER: u32 = 1;
 
 fn memfd(image: &mut Image, name: Vec<u8>, seals: u64) {
-    open(image, Origin::Memfd(Memfd { name: Bytes(name), seals: Seals(seals) }));
+    open(image, Origin::Memfd(Memfd { name: Bytes(name), seals: Seals(seals), page_size: 4096 }));
+}
+
+/// One of huge pages, of so many bytes in all.
+fn huge(image: &mut Image, page_size: u64, size: u64) {
+    open(image, Origin::Memfd(Memfd { name: Bytes(b"huge".to_vec()), seals: Seals(1), page_size }));
+    image.unnamed[0].size = size;
 }
 
 /// Makes what file 3 names one without a name.
@@ -77,6 +83,8 @@ fn files_without_a_name() {
             |i| memfd(i, b"a\0b".to_vec(), 0),
             "files/unnamed: line 1: name: \"a\\\\x00b\" is not at most 249 bytes without NUL",
         ),
+        (|i| huge(i, 0, 0), "files/unnamed: line 1: page_size 0: huge pages have 2 MiB or 1 GiB"),
+        (|i| huge(i, 2 << 20, 17), "files/unnamed: line 1: size 17: no whole huge pages"),
     ]);
 }
 
@@ -104,6 +112,22 @@ fn mappings_of_files_without_a_name() {
             "0x00003002/mem.segments: line 1: offset 9223372036854771712: the mapping passes the end of all files",
         ),
         (|i| map(i, 0, false), "0x00003002/mem.segments: line 1: there is no file 1 in files/unnamed"),
+        (
+            |i| {
+                huge(i, 2 << 20, 2 << 20);
+                map(i, 0, false);
+            },
+            "0x00003002/mem.segments: line 1: private: file 1 consists of huge pages",
+        ),
+        (
+            |i| {
+                huge(i, 2 << 20, 2 << 20);
+                map(i, 0, false);
+                let segments = &mut process(i, CHILD).segments;
+                segments.iter_mut().find(|s| matches!(s.backing, Backing::Unnamed(_))).unwrap().shared = true;
+            },
+            "0x00003002/mem.segments: line 1: file 1 consists of huge pages, and the mapping of no whole ones",
+        ),
     ]);
 }
 

@@ -7,6 +7,7 @@ use image_format::image::ImageError;
 use image_format::manifest::NamespaceKind;
 use image_format::seccomp::Seccomp;
 use image_format::timer::Timer;
+use image_format::unnamed::Origin;
 use image_format::{Image, Pid, check, layout};
 use std::collections::BTreeMap;
 
@@ -63,6 +64,15 @@ fn what_an_older_image_says_is_kept() {
     let mut files = self::files();
     edit(&mut files, layout::MANIFEST, "\"format\": 2", "\"format\": 1");
     assert_eq!(converted(&files).unwrap(), Image::parse(&self::files()).unwrap());
+}
+
+#[test]
+fn memfds_of_an_older_image_have_pages_of_the_usual_size() {
+    let mut files = old();
+    let line = r#"{"number":1,"origin":{"memfd":{"name":"x","seals":[]}},"size":1,"mode":"0600","uid":0,"gid":0,"modified":{"sec":1,"nsec":0}}"#;
+    files.insert(layout::UNNAMED.to_owned(), format!("{line}\n{{\"end\":true}}\n").into_bytes());
+    let image = converted(&files).unwrap();
+    assert!(matches!(&image.unnamed[0].origin, Origin::Memfd(memfd) if memfd.page_size == 4096));
 }
 
 #[test]

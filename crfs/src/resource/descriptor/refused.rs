@@ -102,8 +102,8 @@ pub(crate) fn special_regular(seen: &Seen) -> Option<Refusal> {
     }
 }
 
-/// A memfd of huge pages.
-pub(crate) fn huge_memfd(name: &str) -> Refusal {
+/// A deleted file of a hugetlbfs.
+pub(crate) fn huge_file(name: &str) -> Refusal {
     Refusal::new(
         format!("a file of huge pages ({name}) cannot be carried"),
         "Have the program use pages of the usual size.",

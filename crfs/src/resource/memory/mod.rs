@@ -7,7 +7,7 @@
 //!   numbers in /proc/PID/pagemap; shared anonymous objects by SEEK_DATA through /proc/PID/map_files. Contents are not read here.
 //! - **Made again:** mapped at the same addresses, filled, protected; children inherit what they still shared. Guards, locks and at
 //!   last seals come once they are there.
-//! - **Refused:** replaced files, shared huge pages and those of hugetlbfs, devices, userfaultfd,
+//! - **Refused:** replaced files, huge pages that are shared without a memfd and those of hugetlbfs, devices, userfaultfd,
 //!   protection keys, NUMA policies and whatever this module has no name for; with the words of `refuse.rs`.
 //!
 //! Which pages are recorded: of private anonymous memory those that are present or swapped and not the page of zeros; of private
@@ -115,9 +115,10 @@ fn segments(
     let mut segments = Vec::with_capacity(mappings.len());
     let mut named = false;
     for mapping in mappings {
-        refuse::mapping(process.pid, &mapping, findings);
         named |= mapping.name.starts_with(b"[anon:") || mapping.name.starts_with(b"[anon_shmem:");
-        if let Some(backing) = backings.find(process, &mapping, findings)? {
+        let backing = backings.find(process, &mapping, findings)?;
+        refuse::mapping(process.pid, &mapping, backing.as_ref(), findings);
+        if let Some(backing) = backing {
             segments.push(mapping.segment(backing));
         }
     }

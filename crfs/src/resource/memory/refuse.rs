@@ -2,6 +2,7 @@
 
 use super::super::Findings;
 use super::smaps::Mapping;
+use image_format::memory::Backing;
 use image_format::{Pid, layout};
 
 /// Where a mapping stands in the tree.
@@ -31,13 +32,19 @@ const REFUSED: [(&[u8; 2], &str); 8] = [
 ];
 
 /// Adds an obstacle for every flag in the way.
-pub(super) fn mapping(pid: Pid, mapping: &Mapping, findings: &mut Findings) {
+pub(super) fn mapping(pid: Pid, mapping: &Mapping, backing: Option<&Backing>, findings: &mut Findings) {
     if mapping.is_kernel_made() {
         return;
     }
+    let huge = mapping.has(b"ht")
+        && match backing {
+            Some(Backing::HugePages(_)) => true,
+            // A private one has pages of its own beside the file's.
+            Some(Backing::Unnamed(_)) => mapping.shared,
+            _ => false,
+        };
     for flag in &mapping.flags {
-        let huge = HUGE.contains(&flag) && mapping.is_private_huge();
-        if IMPLIED.contains(&flag) || CARRIED.contains(&flag) || huge {
+        if IMPLIED.contains(&flag) || CARRIED.contains(&flag) || huge && HUGE.contains(&flag) {
             continue;
         }
         let known = REFUSED.iter().find(|(letters, _)| *letters == flag).map(|(_, words)| (*words).to_owned());
@@ -71,7 +78,7 @@ mod tests {
             ..Mapping::default()
         };
         let mut findings = Findings::default();
-        mapping(Pid(7), &subject, &mut findings);
+        mapping(Pid(7), &subject, None, &mut findings);
         findings.blockers.into_iter().map(|blocker| format!("{}: {}", blocker.object, blocker.reason)).collect()
     }
 

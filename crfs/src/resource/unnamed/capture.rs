@@ -1,9 +1,11 @@
 //! From what /proc leads to, to the records.
 
 use crate::resource::descriptor::refused::{self, Refusal};
+use image_format::types::PAGE_SIZE;
 use image_format::unnamed::{Memfd, Origin, Place, Seals, UnnamedFile};
 use image_format::{Bytes, Octal, Timespec};
 use nix::fcntl::{FcntlArg, fcntl};
+use nix::sys::memfd::memfd_create;
 use nix::sys::statfs::HUGETLBFS_MAGIC;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, Metadata};
@@ -96,14 +98,23 @@ impl Unnamed {
 
     fn origin(&self, found: &Found<'_>) -> Result<Origin, Refusal> {
         let shown = Bytes(found.text.to_vec()).escaped();
-        if found.magic == HUGETLBFS_MAGIC.0 {
-            return Err(refused::huge_memfd(&shown));
-        }
-        if self.is_kernels(found.metadata) {
+        let unknown = |error: std::io::Error| refused::unknown_unnamed(&shown, &error.to_string());
+        let huge = found.magic == HUGETLBFS_MAGIC.0;
+        if huge || self.is_kernels(found.metadata) {
             let name = found.text.strip_prefix(b"/memfd:").and_then(|text| text.strip_suffix(DELETED));
-            let name = name.ok_or_else(|| refused::unknown_unnamed(&shown, "it is memory of an unknown kind"))?;
-            let seals = seals(found.link).map_err(|error| refused::unknown_unnamed(&shown, &error.to_string()))?;
-            return Ok(Origin::Memfd(Memfd { name: Bytes(name.to_vec()), seals }));
+            // Whoever mounts a hugetlbfs may call its files as he likes.
+            let name = match name {
+                Some(name) if !huge || is_huge_memfd(found.metadata).map_err(unknown)? => name,
+                _ if huge => return Err(refused::huge_file(&shown)),
+                _ => return Err(refused::unknown_unnamed(&shown, "it is memory of an unknown kind")),
+            };
+            let page_size = if huge { found.metadata.blksize() } else { PAGE_SIZE };
+            // As fallocate(2) leaves it. Whoever maps the last page to fill it makes the file longer.
+            if huge && !found.metadata.size().is_multiple_of(page_size) {
+                return Err(refused::unknown_unnamed(&shown, "its huge pages end beyond its size"));
+            }
+            let seals = seals(found.link).map_err(unknown)?;
+            return Ok(Origin::Memfd(Memfd { name: Bytes(name.to_vec()), seals, page_size }));
         }
         let path = found.inside.as_ref().map(|path| path.0.strip_suffix(DELETED).unwrap_or(&path.0).to_vec());
         let outside = || refused::unknown_unnamed(&shown, "it lay outside the container's root directory");
@@ -126,6 +137,12 @@ fn is_tmpfile(found: &Found<'_>) -> bool {
     let text = found.text.strip_suffix(DELETED).unwrap_or(found.text);
     let name = text.rsplit(|&byte| byte == b'/').next().unwrap_or(text);
     found.tmpfile || name == format!("#{}", found.metadata.ino()).as_bytes()
+}
+
+/// Whether a file lies in the kernel's own hugetlbfs for its size of pages, whose blocks they are.
+fn is_huge_memfd(metadata: &Metadata) -> std::io::Result<bool> {
+    let probe = File::from(memfd_create(c"probe", super::memfd_flags(metadata.blksize()))?);
+    Ok(probe.metadata()?.dev() == metadata.dev())
 }
 
 /// The seals of a memfd.

@@ -11,10 +11,11 @@
 //!
 //! **How it is made again.** Once, in the worker: memfd_create(2); O_TMPFILE in its directory; or a file under its old path, or a
 //! path beside it where that is taken, which is deleted again. It is filled, and each description and mapping opens it anew
-//! through /proc/self/fd. Seals come last, since some forbid what is mapped already.
+//! through /proc/self/fd. Seals come last, since some forbid what is mapped already. A memfd of huge pages takes no write(2): its
+//! pages are allocated, as far as they hold something, and written through a mapping.
 //!
 //! **What is refused.** A file that was deleted under the path it was opened by and has other names, of which none is in the same
-//! directory; memfds of huge pages.
+//! directory; deleted files of a hugetlbfs; a memfd of huge pages whose size is not of whole ones.
 
 mod capture;
 mod restore;
@@ -22,3 +23,16 @@ mod restore;
 pub(super) use capture::Found;
 pub use capture::Unnamed;
 pub use restore::Made;
+
+use image_format::types::PAGE_SIZE;
+use nix::sys::memfd::MFdFlags;
+
+/// How memfd_create(2) makes a file with pages of so many bytes, a power of two, that can be sealed.
+fn memfd_flags(page_size: u64) -> MFdFlags {
+    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    if page_size == PAGE_SIZE {
+        return flags;
+    }
+    let size = page_size.trailing_zeros() << libc::MFD_HUGE_SHIFT;
+    flags | MFdFlags::MFD_HUGETLB | MFdFlags::from_bits_retain(size)
+}

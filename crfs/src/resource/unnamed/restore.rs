@@ -1,12 +1,14 @@
 //! From the records to files without a name.
 
 use crate::failure::{Doing, Failure, Kind};
+use crfs_sys::file_map;
 use image_format::Timespec;
 use image_format::layout::{UNNAMED, unnamed_data};
+use image_format::types::PAGE_SIZE;
 use image_format::unnamed::{Memfd, Origin, Place, UnnamedFile};
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, OpenHow, ResolveFlag, SealFlag, fcntl, openat2};
-use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::fcntl::{FallocateFlags, FcntlArg, OFlag, OpenHow, ResolveFlag, SealFlag, fallocate, fcntl, openat2};
+use nix::sys::memfd::memfd_create;
 use nix::sys::stat::{Mode, fchmod, futimens};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, unlinkat};
@@ -44,13 +46,18 @@ impl Made {
                 Origin::Memfd(memfd) => {
                     made.seals.insert(record.number, seals(memfd));
                     let name = CString::new(memfd.name.0.clone()).doing(object)?;
-                    memfd_create(name.as_c_str(), MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING).doing(object)?
+                    let made = memfd_create(name.as_c_str(), super::memfd_flags(memfd.page_size));
+                    made.doing(|| format!("{}: making it of pages of {} bytes", object(), memfd.page_size))?
                 }
                 Origin::Deleted(place) => in_directory(root, place, false).map_err(|e| unfit(record, place, &e))?,
                 Origin::Tmpfile(place) => in_directory(root, place, true).map_err(|e| unfit(record, place, &e))?,
             };
             let file = File::from(file);
-            fill(&file, record, &staging.join(object())).doing(|| format!("{}: filling it", object()))?;
+            let pages = match huge_pages(&record.origin) {
+                Some(_) => " with huge pages, of which nr_hugepages must leave enough",
+                None => "",
+            };
+            fill(&file, record, &staging.join(object())).doing(|| format!("{}: filling it{pages}", object()))?;
             made.files.insert(record.number, file);
         }
         Ok(made)
@@ -132,6 +139,23 @@ fn in_directory(root: BorrowedFd<'_>, place: &Place, tmpfile: bool) -> std::io::
     Err(Errno::EEXIST.into())
 }
 
+/// The size of its pages, where they are huge.
+fn huge_pages(origin: &Origin) -> Option<u64> {
+    match origin {
+        Origin::Memfd(memfd) => Some(memfd.page_size).filter(|&size| size != PAGE_SIZE),
+        Origin::Deleted(_) | Origin::Tmpfile(_) => None,
+    }
+}
+
+/// Writes into a file of huge pages, of which it first allocates those it needs: an empty pool is an error there, and a signal when
+/// memory is touched.
+fn write_huge(file: &File, page_size: u64, part: &[u8], at: u64) -> std::io::Result<()> {
+    let end = at + part.len() as u64;
+    let offset = |at: u64| i64::try_from(at).map_err(|_| std::io::ErrorKind::FileTooLarge);
+    fallocate(file, FallocateFlags::FALLOC_FL_KEEP_SIZE, offset(at)?, offset(end - at)?)?;
+    Ok(file_map::write_pages(file.as_fd(), page_size, part, at)?)
+}
+
 /// Copies the content, and sets what else a file has.
 fn fill(file: &File, record: &UnnamedFile, from: &Path) -> std::io::Result<()> {
     let mut source = File::open(from)?;
@@ -144,7 +168,10 @@ fn fill(file: &File, record: &UnnamedFile, from: &Path) -> std::io::Result<()> {
             length => length,
         };
         if part[..length].iter().any(|&byte| byte != 0) {
-            file.write_all_at(&part[..length], at)?;
+            match huge_pages(&record.origin) {
+                Some(page_size) => write_huge(file, page_size, &part[..length], at)?,
+                None => file.write_all_at(&part[..length], at)?,
+            }
         }
         at += length as u64;
     }
