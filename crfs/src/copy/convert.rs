@@ -12,8 +12,8 @@ use std::path::Path;
 /// ever stands under that name.
 ///
 /// # Errors
-/// [`Kind::BadImage`](crate::failure::Kind::BadImage) when it is of this format already or of an unknown one, or unsound once it is converted, with every finding: file,
-/// line, reason. `Kind::Exists`, and what reading or writing meets. Nothing is left of `target` then.
+/// [`Kind::BadImage`](crate::failure::Kind::BadImage) when it is of this format already or of an unknown one, or unsound once it is
+/// converted, with every finding: file, line, reason. `Kind::Exists`, and what reading or writing meets. Nothing is left of `target` then.
 pub fn convert(directory: &Path, target: &Path) -> Result<(), Failure> {
     let source = Directory::new(directory);
     let texts = Texts(&source);
