@@ -5,6 +5,7 @@
 //! more and its final check, and writes `ok`, or what is wrong, to PATH.result. A check that fails in between ends it at once.
 
 use anyhow::{Context, Result};
+use crfs_sys::anonymous::Region;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -109,6 +110,17 @@ pub fn main(body: impl FnOnce(&mut Stage) -> Result<()>) -> ExitCode {
         return ExitCode::FAILURE;
     }
     code
+}
+
+/// Plays in a child, by memory that it shares with its parent: makes the number in the word `ball` odd whenever it is even, until the word
+/// `stop` is set.
+pub fn return_the_ball(memory: &Region, ball: usize, stop: usize) {
+    while memory.get(stop) == 0 {
+        if memory.get(ball).is_multiple_of(2) {
+            memory.set(ball, memory.get(ball) + 1);
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// Waits until a child sleeps for a length of time: it has begun then, and what it has mapped stays so.

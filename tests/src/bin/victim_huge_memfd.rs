@@ -13,7 +13,6 @@ use std::fs::{File, read_link, read_to_string};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::process::ExitCode;
-use std::time::Duration;
 
 /// Bytes and words of a huge page.
 const BYTES: usize = 2 << 20;
@@ -52,12 +51,7 @@ fn run(stage: &mut Stage) -> Result<()> {
     let child = match fork_into(&CloneArgs { exit_signal: libc::SIGCHLD, ..CloneArgs::default() })? {
         Forked::Parent { child, .. } => child,
         Forked::Child => {
-            while memory.get(STOP) == 0 {
-                if memory.get(BALL) % 2 == 0 {
-                    memory.set(BALL, memory.get(BALL) + 1);
-                }
-                std::thread::sleep(Duration::from_millis(1));
-            }
+            victim::return_the_ball(&memory, BALL, STOP);
             exit_now(i32::from(mapped.get(300) != 99))
         }
     };

@@ -12,7 +12,6 @@ use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::FileExt;
 use std::process::ExitCode;
-use std::time::Duration;
 
 const SIZE: usize = 1 << 20;
 /// Word that carries the number: even for the child, odd for the parent.
@@ -33,12 +32,7 @@ fn run(stage: &mut Stage) -> Result<()> {
     let child = match fork_into(&CloneArgs { exit_signal: libc::SIGCHLD, ..CloneArgs::default() })? {
         Forked::Parent { child, .. } => child,
         Forked::Child => {
-            while memory.get(STOP) == 0 {
-                if memory.get(BALL) % 2 == 0 {
-                    memory.set(BALL, memory.get(BALL) + 1);
-                }
-                std::thread::sleep(Duration::from_millis(1));
-            }
+            victim::return_the_ball(&memory, BALL, STOP);
             exit_now(0)
         }
     };

@@ -6,7 +6,6 @@ use crfs_sys::clone::{CloneArgs, Forked, exit_now, fork_into};
 use crfs_tests::victim::{self, Stage};
 use nix::sys::wait::{WaitStatus, waitpid};
 use std::process::ExitCode;
-use std::time::Duration;
 
 const SIZE: usize = 1 << 20;
 /// Word that carries the number: even for the child, odd for the parent.
@@ -20,12 +19,7 @@ fn run(stage: &mut Stage) -> Result<()> {
     let child = match fork_into(&CloneArgs { exit_signal: libc::SIGCHLD, ..CloneArgs::default() })? {
         Forked::Parent { child, .. } => child,
         Forked::Child => {
-            while memory.get(STOP) == 0 {
-                if memory.get(BALL) % 2 == 0 {
-                    memory.set(BALL, memory.get(BALL) + 1);
-                }
-                std::thread::sleep(Duration::from_millis(1));
-            }
+            victim::return_the_ball(&memory, BALL, STOP);
             // Written by the child alone, read by the parent at the end: still the same memory?
             untouched.set(77, memory.get(100));
             exit_now(0)
