@@ -1,7 +1,8 @@
 //! `files/unnamed`: files that no path leads to, which an image therefore holds itself.
 
 use crate::flags;
-use crate::types::{Bytes, Octal, Timespec};
+use crate::memory::HugeMapping;
+use crate::types::{Bytes, Octal, PAGE_SIZE, Timespec};
 use serde::{Deserialize, Serialize};
 
 /// A line of `files/unnamed`: a file that processes have open or mapped and that no path leads to. Its content lies in
@@ -35,6 +36,20 @@ pub enum Origin {
     Deleted(Place),
     /// O_TMPFILE: never had a name, and may be given one by linkat(2).
     Tmpfile(Place),
+    /// MAP_SHARED | MAP_ANONYMOUS | MAP_HUGETLB of mmap(2): memory from a pool of huge pages.
+    SharedHugePages(HugeMapping),
+}
+
+impl Origin {
+    /// Bytes of its pages where it lies in a pool of huge pages.
+    #[must_use]
+    pub fn huge_page_size(&self) -> Option<u64> {
+        match self {
+            Origin::Memfd(memfd) => Some(memfd.page_size).filter(|&size| size != PAGE_SIZE),
+            Origin::SharedHugePages(pages) => Some(pages.page_size),
+            Origin::Deleted(_) | Origin::Tmpfile(_) => None,
+        }
+    }
 }
 
 /// A file in memory.

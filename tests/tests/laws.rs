@@ -152,6 +152,7 @@ fn huge_pages() {
     if let Some(_pool) = HugePool::of(16) {
         goes_on("huge_pages");
         goes_on("huge_memfd");
+        goes_on("huge_shared");
     }
 }
 

@@ -58,6 +58,7 @@ fn huge_pages() {
     if let Some(_pool) = HugePool::of(16) {
         survives("huge_pages", &[]);
         survives("huge_memfd", &[]);
+        survives("huge_shared", &[]);
     }
 }
 

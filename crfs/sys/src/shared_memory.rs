@@ -15,9 +15,24 @@ use std::ptr::null_mut;
 /// Of mmap(2) and of opening the link.
 pub fn create(size: u64) -> io::Result<File> {
     let length = usize::try_from(size).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))?.next_multiple_of(4096);
+    map(length, 0)
+}
+
+/// Makes a new object of one huge page of so many bytes, a power of two, and returns a descriptor for reading and writing. It can be
+/// made longer; no page is taken from the pool.
+///
+/// # Errors
+/// `EINVAL` for a size that the kernel has no pool of; of mmap(2) and of opening the link.
+pub fn create_huge(page_size: u64) -> io::Result<File> {
+    let length = usize::try_from(page_size).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))?;
+    let exponent = i32::try_from(page_size.trailing_zeros()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+    map(length, libc::MAP_HUGETLB | exponent << libc::MAP_HUGE_SHIFT)
+}
+
+fn map(length: usize, kind: i32) -> io::Result<File> {
     let protection = libc::PROT_READ | libc::PROT_WRITE;
     // MAP_NORESERVE: who maps it accounts for it.
-    let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | kind;
     // SAFETY: a new mapping at an address of the kernel's choice touches no existing memory.
     let start = unsafe { libc::mmap(null_mut(), length, protection, flags, -1, 0) };
     if start == libc::MAP_FAILED {
@@ -46,5 +61,17 @@ mod tests {
             std::fs::read_link(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file))).expect("link");
         assert_eq!(name.to_string_lossy(), "/dev/zero (deleted)");
         assert_eq!(file.metadata().expect("stat").len(), 12_288);
+    }
+
+    #[test]
+    fn object_of_huge_pages_takes_none() {
+        use std::os::unix::fs::MetadataExt;
+        let file = super::create_huge(2 << 20).expect("made though the pool is empty");
+        file.set_len(6 << 20).expect("longer");
+        let metadata = file.metadata().expect("stat");
+        assert_eq!((metadata.len(), metadata.blksize(), metadata.blocks()), (6 << 20, 2 << 20, 0));
+        let name =
+            std::fs::read_link(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file))).expect("link");
+        assert_eq!(name.to_string_lossy(), "/anon_hugepage (deleted)");
     }
 }

@@ -6,7 +6,7 @@ use crate::files::FileKind;
 use crate::image::Image;
 use crate::layout::{UNNAMED, file_entry, process_file};
 use crate::memory::{Backing, MappedUnnamed, Segment};
-use crate::types::{Bytes, PAGE_SIZE};
+use crate::types::Bytes;
 use crate::unnamed::{Memfd, Origin, Seals, UnnamedFile};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -51,13 +51,15 @@ pub(super) fn check(image: &Image, findings: &mut Findings) {
 
 fn own(file: &UnnamedFile) -> Vec<String> {
     let origin = match &file.origin {
-        Origin::Memfd(memfd) => self::memfd(memfd).or_else(|| huge_pages(memfd.page_size, file.size)),
+        Origin::Memfd(memfd) => self::memfd(memfd),
         Origin::Deleted(place) | Origin::Tmpfile(place) => path(&place.path),
+        Origin::SharedHugePages(_) => None,
     };
+    let pages = file.origin.huge_page_size().and_then(|page_size| huge_pages(page_size, file.size));
     let size = i64::try_from(file.size).is_err().then(|| format!("size {}: no file has that", file.size));
     let mode = (file.mode.0 > 0o7777).then(|| format!("mode {}: permissions are twelve bits", file.mode));
     let modified = time(file.modified).map(|problem| format!("modified: {problem}"));
-    [origin, size, mode, modified].into_iter().flatten().collect()
+    [origin, pages, size, mode, modified].into_iter().flatten().collect()
 }
 
 fn path(path: &Bytes) -> Option<String> {
@@ -75,19 +77,13 @@ fn memfd(memfd: &Memfd) -> Option<String> {
 
 /// A file in huge pages has whole ones.
 fn huge_pages(page_size: u64, size: u64) -> Option<String> {
-    if page_size == PAGE_SIZE {
-        return None;
-    }
     let cut = || (!size.is_multiple_of(page_size)).then(|| format!("size {size}: no whole huge pages"));
     huge_page_size(page_size).or_else(cut)
 }
 
 /// Of a file in huge pages nothing but whole ones can be mapped, and nothing but what is shared is carried.
 fn mapped(segment: &Segment, mapped: &MappedUnnamed, file: &UnnamedFile) -> Option<String> {
-    let Origin::Memfd(Memfd { page_size, .. }) = file.origin else { return None };
-    if page_size == PAGE_SIZE {
-        return None;
-    }
+    let page_size = file.origin.huge_page_size()?;
     if !segment.shared {
         return Some(format!("private: file {} consists of huge pages", file.number));
     }

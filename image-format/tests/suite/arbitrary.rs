@@ -166,7 +166,7 @@ choices! {
     PathKind [Directory, Object, Lines, Raw, Zstd] []
     NamespaceKind [Cgroup, Ipc, Mnt, Net, Pid, Uts] []
     Backing [Anonymous, Vdso, Vvar, VvarVclock, Vsyscall] [HugePages, File, Unnamed, SharedAnonymous, SysvShm]
-    Origin [] [Memfd, Deleted, Tmpfile]
+    Origin [] [Memfd, Deleted, Tmpfile, SharedHugePages]
     Source [Zero, File, Guard, Parent] [Own, Process]
     Resume [Again, Ended] [Remaining]
     JobControl [Running, Continued] [Stopped]

@@ -3,7 +3,7 @@
 use crate::check::{CHILD, each_is_told, file, process};
 use image_format::files::{FileKind, Unnamed};
 use image_format::locks::{Lock, LockKind};
-use image_format::memory::{Backing, MappedUnnamed};
+use image_format::memory::{Backing, HugeMapping, MappedUnnamed};
 use image_format::unnamed::{Memfd, Origin, Place, Seals, UnnamedFile};
 use image_format::{Bytes, FileId, Image, Octal, Pid, Timespec};
 
@@ -17,6 +17,12 @@ fn memfd(image: &mut Image, name: Vec<u8>, seals: u64) {
 /// One of huge pages, of so many bytes in all.
 fn huge(image: &mut Image, page_size: u64, size: u64) {
     open(image, Origin::Memfd(Memfd { name: Bytes(b"huge".to_vec()), seals: Seals(1), page_size }));
+    image.unnamed[0].size = size;
+}
+
+/// Shared anonymous memory in huge pages, of so many bytes in all.
+fn shared_huge(image: &mut Image, page_size: u64, size: u64) {
+    open(image, Origin::SharedHugePages(HugeMapping { page_size }));
     image.unnamed[0].size = size;
 }
 
@@ -85,6 +91,8 @@ fn files_without_a_name() {
         ),
         (|i| huge(i, 0, 0), "files/unnamed: line 1: page_size 0: huge pages have 2 MiB or 1 GiB"),
         (|i| huge(i, 2 << 20, 17), "files/unnamed: line 1: size 17: no whole huge pages"),
+        (|i| shared_huge(i, 4096, 0), "files/unnamed: line 1: page_size 4096: huge pages have 2 MiB or 1 GiB"),
+        (|i| shared_huge(i, 1 << 30, 2 << 20), "files/unnamed: line 1: size 2097152: no whole huge pages"),
     ]);
 }
 
@@ -115,6 +123,13 @@ fn mappings_of_files_without_a_name() {
         (
             |i| {
                 huge(i, 2 << 20, 2 << 20);
+                map(i, 0, false);
+            },
+            "0x00003002/mem.segments: line 1: private: file 1 consists of huge pages",
+        ),
+        (
+            |i| {
+                shared_huge(i, 2 << 20, 2 << 20);
                 map(i, 0, false);
             },
             "0x00003002/mem.segments: line 1: private: file 1 consists of huge pages",

@@ -152,8 +152,7 @@ impl<'a> Backings<'a> {
             return Ok(Known::Segment(u32::try_from(metadata.ino()).doing(what)?));
         }
         for (prefix, kind) in [
-            (&b"/anon_hugepage"[..], "shared huge pages (MAP_HUGETLB)"),
-            (b"/[aio]", "a ring of asynchronous I/O (io_setup)"),
+            (&b"/[aio]"[..], "a ring of asynchronous I/O (io_setup)"),
             (b"anon_inode:[io_uring]", "an io_uring"),
             (b"/secretmem", "secret memory (memfd_secret)"),
             (b"anon_inode:[perf_event]", "a perf buffer"),

@@ -7,7 +7,7 @@
 //!   numbers in /proc/PID/pagemap; shared anonymous objects by SEEK_DATA through /proc/PID/map_files. Contents are not read here.
 //! - **Made again:** mapped at the same addresses, filled, protected; children inherit what they still shared. Guards, locks and at
 //!   last seals come once they are there.
-//! - **Refused:** replaced files, huge pages that are shared without a memfd and those of hugetlbfs, devices, userfaultfd,
+//! - **Refused:** replaced files, huge pages of hugetlbfs, devices, userfaultfd,
 //!   protection keys, NUMA policies and whatever this module has no name for; with the words of `refuse.rs`.
 //!
 //! Which pages are recorded: of private anonymous memory those that are present or swapped and not the page of zeros; of private

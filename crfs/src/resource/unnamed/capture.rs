@@ -1,6 +1,7 @@
 //! From what /proc leads to, to the records.
 
 use crate::resource::descriptor::refused::{self, Refusal};
+use image_format::memory::HugeMapping;
 use image_format::types::PAGE_SIZE;
 use image_format::unnamed::{Memfd, Origin, Place, Seals, UnnamedFile};
 use image_format::{Bytes, Octal, Timespec};
@@ -14,6 +15,8 @@ use std::path::Path;
 
 /// How the kernel ends the path of a file that has none any more.
 const DELETED: &[u8] = b" (deleted)";
+/// The path of anonymous memory in huge pages (`HUGETLB_ANON_FILE` in `include/linux/hugetlb.h`, v6.18).
+const SHARED_HUGE_PAGES: &[u8] = b"/anon_hugepage (deleted)";
 
 /// The files without a name that were met, by device and inode.
 #[derive(Debug, Default)]
@@ -101,18 +104,20 @@ impl Unnamed {
         let unknown = |error: std::io::Error| refused::unknown_unnamed(&shown, &error.to_string());
         let huge = found.magic == HUGETLBFS_MAGIC.0;
         if huge || self.is_kernels(found.metadata) {
-            let name = found.text.strip_prefix(b"/memfd:").and_then(|text| text.strip_suffix(DELETED));
             // Whoever mounts a hugetlbfs may call its files as he likes.
-            let name = match name {
-                Some(name) if !huge || is_huge_memfd(found.metadata).map_err(unknown)? => name,
-                _ if huge => return Err(refused::huge_file(&shown)),
-                _ => return Err(refused::unknown_unnamed(&shown, "it is memory of an unknown kind")),
-            };
+            if huge && !is_kernels_huge(found.metadata).map_err(unknown)? {
+                return Err(refused::huge_file(&shown));
+            }
             let page_size = if huge { found.metadata.blksize() } else { PAGE_SIZE };
             // As fallocate(2) leaves it. Whoever maps the last page to fill it makes the file longer.
             if huge && !found.metadata.size().is_multiple_of(page_size) {
                 return Err(refused::unknown_unnamed(&shown, "its huge pages end beyond its size"));
             }
+            if huge && found.text == SHARED_HUGE_PAGES {
+                return Ok(Origin::SharedHugePages(HugeMapping { page_size }));
+            }
+            let name = found.text.strip_prefix(b"/memfd:").and_then(|text| text.strip_suffix(DELETED));
+            let name = name.ok_or_else(|| refused::unknown_unnamed(&shown, "it is memory of an unknown kind"))?;
             let seals = seals(found.link).map_err(unknown)?;
             return Ok(Origin::Memfd(Memfd { name: Bytes(name.to_vec()), seals, page_size }));
         }
@@ -140,7 +145,7 @@ fn is_tmpfile(found: &Found<'_>) -> bool {
 }
 
 /// Whether a file lies in the kernel's own hugetlbfs for its size of pages, whose blocks they are.
-fn is_huge_memfd(metadata: &Metadata) -> std::io::Result<bool> {
+fn is_kernels_huge(metadata: &Metadata) -> std::io::Result<bool> {
     let probe = File::from(memfd_create(c"probe", super::memfd_flags(metadata.blksize()))?);
     Ok(probe.metadata()?.dev() == metadata.dev())
 }

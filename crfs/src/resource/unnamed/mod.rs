@@ -1,7 +1,7 @@
-//! Files that no path leads to: memfds, deleted files, O_TMPFILE.
+//! Files that no path leads to: memfds, deleted files, O_TMPFILE, shared memory in huge pages.
 //!
 //! **What it is.** An inode without a link that descriptors and mappings keep alive, in several processes at once. The content is
-//! nowhere else, so the image has it.
+//! nowhere else, so the image has it. Shared anonymous memory in huge pages is such a file that is only mapped.
 //!
 //! **Where the kernel keeps it.** An inode with `i_nlink` 0; memfds lie in a tmpfs of the kernel's own:
 //! <https://elixir.bootlin.com/linux/v6.18/source/mm/shmem.c>.
@@ -10,8 +10,8 @@
 //! still the content is read through such a link; the freeze itself copies nothing.
 //!
 //! **How it is made again.** Once, in the worker: memfd_create(2); O_TMPFILE in its directory; or a file under its old path, or a
-//! path beside it where that is taken, which is deleted again. It is filled, and each description and mapping opens it anew
-//! through /proc/self/fd. Seals come last, since some forbid what is mapped already. A memfd of huge pages takes no write(2): its
+//! path beside it where that is taken, which is deleted again; or a mapping, whose link in map_files gives a descriptor. It is filled, and each description and mapping opens it anew
+//! through /proc/self/fd. Seals come last, since some forbid what is mapped already. What consists of huge pages takes no write(2): its
 //! pages are allocated, as far as they hold something, and written through a mapping.
 //!
 //! **What is refused.** A file that was deleted under the path it was opened by and has other names, of which none is in the same

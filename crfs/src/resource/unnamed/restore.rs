@@ -4,7 +4,7 @@ use crate::failure::{Doing, Failure, Kind};
 use crfs_sys::file_map;
 use image_format::Timespec;
 use image_format::layout::{UNNAMED, unnamed_data};
-use image_format::types::PAGE_SIZE;
+use image_format::memory::HugeMapping;
 use image_format::unnamed::{Memfd, Origin, Place, UnnamedFile};
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, FcntlArg, OFlag, OpenHow, ResolveFlag, SealFlag, fallocate, fcntl, openat2};
@@ -49,11 +49,14 @@ impl Made {
                     let made = memfd_create(name.as_c_str(), super::memfd_flags(memfd.page_size));
                     made.doing(|| format!("{}: making it of pages of {} bytes", object(), memfd.page_size))?
                 }
+                Origin::SharedHugePages(HugeMapping { page_size }) => crfs_sys::shared_memory::create_huge(*page_size)
+                    .doing(|| format!("{}: making it of pages of {page_size} bytes", object()))?
+                    .into(),
                 Origin::Deleted(place) => in_directory(root, place, false).map_err(|e| unfit(record, place, &e))?,
                 Origin::Tmpfile(place) => in_directory(root, place, true).map_err(|e| unfit(record, place, &e))?,
             };
             let file = File::from(file);
-            let pages = match huge_pages(&record.origin) {
+            let pages = match record.origin.huge_page_size() {
                 Some(_) => " with huge pages, of which nr_hugepages must leave enough",
                 None => "",
             };
@@ -139,14 +142,6 @@ fn in_directory(root: BorrowedFd<'_>, place: &Place, tmpfile: bool) -> std::io::
     Err(Errno::EEXIST.into())
 }
 
-/// The size of its pages, where they are huge.
-fn huge_pages(origin: &Origin) -> Option<u64> {
-    match origin {
-        Origin::Memfd(memfd) => Some(memfd.page_size).filter(|&size| size != PAGE_SIZE),
-        Origin::Deleted(_) | Origin::Tmpfile(_) => None,
-    }
-}
-
 /// Writes into a file of huge pages, of which it first allocates those it needs: an empty pool is an error there, and a signal when
 /// memory is touched.
 fn write_huge(file: &File, page_size: u64, part: &[u8], at: u64) -> std::io::Result<()> {
@@ -168,7 +163,7 @@ fn fill(file: &File, record: &UnnamedFile, from: &Path) -> std::io::Result<()> {
             length => length,
         };
         if part[..length].iter().any(|&byte| byte != 0) {
-            match huge_pages(&record.origin) {
+            match record.origin.huge_page_size() {
                 Some(page_size) => write_huge(file, page_size, &part[..length], at)?,
                 None => file.write_all_at(&part[..length], at)?,
             }
