@@ -4,6 +4,7 @@ pub mod exec;
 mod resolve;
 mod surroundings;
 
+pub(crate) use surroundings::set_names;
 pub use surroundings::{ClockOffsets, Newborn, Surroundings, clone_init};
 
 use crate::console;

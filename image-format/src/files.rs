@@ -352,6 +352,8 @@ pub struct Pidfd {
 pub struct Namespace {
     /// Which of them.
     pub kind: NamespaceType,
+    /// A process that is in it, where it is one of those in `namespaces`; null where it is the container's own.
+    pub process: Option<Pid>,
 }
 
 /// Types of namespaces, of the container's own and of those it shares with the host, by the kernel's name for them (/proc/PID/ns).

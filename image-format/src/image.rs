@@ -9,6 +9,7 @@ use crate::manifest::{Manifest, PathEntry, PathKind};
 use crate::memory::{Backing, ChunkSum, Segment};
 use crate::mounts::{Mount, TreeEntry, data_size};
 use crate::mqueue::PosixQueue;
+use crate::namespaces::UnsharedNamespace;
 use crate::parallel;
 use crate::process::{Absent, Fd, Process, ProcessAttr, ThreadEntry, Zombie};
 use crate::seccomp::SeccompFilter;
@@ -55,6 +56,8 @@ pub struct Image {
     pub trees: BTreeMap<u32, Vec<TreeEntry>>,
     /// `cgroups`.
     pub cgroups: Vec<Cgroup>,
+    /// `namespaces`.
+    pub namespaces: Vec<UnsharedNamespace>,
 }
 
 /// Every record of a process.
@@ -234,6 +237,7 @@ impl Image {
         out(layout::UNNAMED.to_owned(), render_lines(&self.unnamed));
         out(layout::MOUNTS.to_owned(), render_lines(&self.mounts));
         out(layout::CGROUPS.to_owned(), render_lines(&self.cgroups));
+        out(layout::NAMESPACES.to_owned(), render_lines(&self.namespaces));
         for (&number, tree) in &self.trees {
             out(layout::mount_tree(number), render_lines(tree));
         }
@@ -351,6 +355,7 @@ impl Image {
             mounts: lines(source, layout::MOUNTS)?,
             trees: BTreeMap::new(),
             cgroups: lines(source, layout::CGROUPS)?,
+            namespaces: lines(source, layout::NAMESPACES)?,
         };
         // A path that stands there twice is for `check` to tell: here it must not cost twice.
         let (mut pids, mut files) = (BTreeSet::new(), Vec::new());
@@ -557,6 +562,7 @@ pub fn parse_file(path: &str, bytes: &[u8]) -> Result<(), ImageError> {
         [layout::SYSV_MSG] => lines::<MessageQueue>,
         [layout::MOUNTS] => lines::<Mount>,
         [layout::CGROUPS] => lines::<Cgroup>,
+        [layout::NAMESPACES] => lines::<UnsharedNamespace>,
         [name] if layout::parse_mount_tree(name).is_some() => lines::<TreeEntry>,
         [layout::POSIX_MQ] => lines::<PosixQueue>,
         [_] => lines::<Absent>,

@@ -28,6 +28,9 @@ pub const MOUNTS: &str = "mounts";
 /// The container's cgroup, and those made inside it.
 pub const CGROUPS: &str = "cgroups";
 
+/// Namespaces that some processes are in instead of the container's own.
+pub const NAMESPACES: &str = "namespaces";
+
 /// Files at the top, beside the manifest, that are always empty so far.
 pub const CONTAINER_ABSENT: [&str; 4] =
     ["af_inet_listening", "af_inet_orphan_count", "af_inet_orphan_data", "af_inet_orphan_info"];
@@ -43,7 +46,7 @@ pub const SYSV_MSG: &str = "sysv.msg";
 pub const POSIX_MQ: &str = "posix.mq";
 
 /// Files at the top, beside the manifest, that hold content.
-pub const CONTAINER_FILES: [&str; 6] = [CGROUPS, MOUNTS, POSIX_MQ, SYSV_MSG, SYSV_SEM, SYSV_SHM];
+pub const CONTAINER_FILES: [&str; 7] = [CGROUPS, MOUNTS, NAMESPACES, POSIX_MQ, SYSV_MSG, SYSV_SEM, SYSV_SHM];
 
 /// Files of a process that are always empty so far.
 pub const PROCESS_ABSENT: [&str; 2] = ["aio", "numa"];

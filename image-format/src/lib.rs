@@ -18,6 +18,7 @@ pub mod manifest;
 pub mod memory;
 pub mod mounts;
 pub mod mqueue;
+pub mod namespaces;
 pub mod parallel;
 pub mod process;
 pub mod seccomp;

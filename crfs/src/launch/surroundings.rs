@@ -14,7 +14,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::{Pid, chdir, chroot, pipe2, pivot_root, sethostname, setsid};
 use std::collections::BTreeSet;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -192,7 +192,7 @@ fn enter(
         unshare(CloneFlags::CLONE_NEWCGROUP).doing(|| "making a cgroup namespace")?;
     }
     if surroundings.has_own(NamespaceKind::Uts) {
-        set_names(surroundings)?;
+        set_names(&surroundings.hostname, &surroundings.domainname)?;
     }
     if surroundings.has_own(NamespaceKind::Net) {
         crfs_sys::sockets::bring_loopback_up().doing(|| "bringing up lo")?;
@@ -207,12 +207,16 @@ fn enter(
     Ok(())
 }
 
-fn set_names(surroundings: &Surroundings) -> Result<(), Failure> {
-    sethostname(&surroundings.hostname).doing(|| format!("host name {:?}", surroundings.hostname))?;
+/// Sets the names of the calling process's uts namespace.
+///
+/// # Errors
+/// Names the one that the kernel refuses.
+pub(crate) fn set_names(hostname: &OsStr, domainname: &OsStr) -> Result<(), Failure> {
+    sethostname(hostname).doing(|| format!("host name {}", hostname.display()))?;
     // nix has no setdomainname(2); the file is the same setting of the writer's uts namespace.
-    let domain = surroundings.domainname.as_bytes();
+    let domain = domainname.as_bytes();
     fs::write("/proc/sys/kernel/domainname", if domain.is_empty() { b"\n" } else { domain })
-        .doing(|| format!("domain name {:?}", surroundings.domainname))
+        .doing(|| format!("domain name {}", domainname.display()))
 }
 
 /// In a mount namespace of its own.

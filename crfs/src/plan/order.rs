@@ -31,6 +31,8 @@ pub enum Action {
     Memory,
     /// Page contents.
     Fill,
+    /// setns, where not all processes are in the same namespaces.
+    Namespaces,
     /// What of all processes is opened when they are there: sockets, files of /proc. A step of the first that lives.
     OpenLate,
     /// Descriptors, pulled from the worker.
@@ -129,6 +131,13 @@ pub const AFTER: &[(Action, Of, Action)] = &[
     (Action::Memory, Of::Itself, Action::Spawn),
     (Action::Fill, Of::Itself, Action::Memory),
     (Action::Descriptors, Of::Itself, Action::Memory),
+    (Action::Namespaces, Of::Itself, Action::Spawn),
+    // Segments of the container's own ipc namespace are attached there.
+    (Action::Namespaces, Of::Itself, Action::Memory),
+    // Threads have their creator's; so do its children, which join their own.
+    (Action::Threads, Of::Itself, Action::Namespaces),
+    (Action::Adjustments, Of::Itself, Action::Namespaces),
+    (Action::OpenLate, Of::All, Action::Namespaces),
     // Calls that leave a process's credentials in a socket are made in it, and messages name who sent them.
     (Action::OpenLate, Of::All, Action::Spawn),
     (Action::OpenLate, Of::All, Action::Memory),
@@ -215,6 +224,7 @@ fn actions(role: &Role) -> &'static [Action] {
             Action::Group,
             Action::Memory,
             Action::Fill,
+            Action::Namespaces,
             Action::OpenLate,
             Action::Descriptors,
             Action::Directories,
@@ -256,18 +266,18 @@ fn terminal_actions(terminal: Terminal) -> &'static [Action] {
     }
 }
 
-/// Every step, sorted so that [`AFTER`] holds.
+/// Every step, sorted so that [`AFTER`] holds. `apart`: not all processes are in the same namespaces.
 ///
 /// # Errors
 /// [`Kind::BadImage`] naming the steps of a circle: a tree that no order of calls can make.
-pub fn sort(births: &BTreeMap<Pid, Birth>) -> Result<Vec<Step>, Failure> {
+pub fn sort(births: &BTreeMap<Pid, Birth>, apart: bool) -> Result<Vec<Step>, Failure> {
     let all: BTreeSet<Step> = births
         .values()
         .flat_map(|birth| {
             let actions = actions(&birth.role).iter().chain(terminal_actions(birth.terminal));
             actions.map(move |action| (birth, action))
         })
-        .filter(|(birth, action)| is_needed(birth, **action))
+        .filter(|(birth, action)| is_needed(birth, **action) && (apart || **action != Action::Namespaces))
         // One step for all of them.
         .filter(|(birth, action)| {
             Some(birth.pid) == first_live(births) || !matches!(action, Action::OpenLate | Action::Owners)

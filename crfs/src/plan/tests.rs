@@ -52,6 +52,7 @@ fn image(processes: &[(u32, u32, u32, u32)]) -> Image {
         mounts: vec![],
         trees: BTreeMap::new(),
         cgroups: vec![],
+        namespaces: vec![],
     }
 }
 

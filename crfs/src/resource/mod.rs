@@ -50,6 +50,7 @@ mod timerfd;
 pub mod tty;
 mod unix_socket;
 pub mod unnamed;
+pub mod unshared;
 pub mod zombie;
 
 use image_format::Blocker;

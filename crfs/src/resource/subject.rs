@@ -62,6 +62,13 @@ impl Thread {
         matches!((&self.record, &other.record), (Some(own), Some(other)) if own.shared == other.shared)
     }
 
+    /// Whether kernel memory shows that it is in the namespaces of another thread, but for those of users and its own pid namespace.
+    /// False also where that was not read.
+    #[must_use]
+    pub fn has_namespaces_of(&self, other: Option<&ThreadRecord>) -> bool {
+        matches!((&self.record, other), (Some(own), Some(other)) if own.shared.same_namespaces(&other.shared))
+    }
+
     /// What /proc would say of another thread of the process, if that one shares everything with this one.
     fn sibling(&self, host: i32, record: ThreadRecord) -> Option<Thread> {
         let levels = self.status.ns_pid.len();
@@ -82,6 +89,13 @@ impl Subjects {
     #[must_use]
     pub fn numbers(&self) -> Vec<(Pid, i32)> {
         self.processes.iter().map(|process| (process.pid, process.host)).collect()
+    }
+
+    /// What kernel memory says of [`Subjects::init`], where that was read.
+    #[must_use]
+    pub fn of_init(&self) -> Option<&ThreadRecord> {
+        let threads = self.processes.iter().flat_map(|process| &process.threads);
+        threads.into_iter().find(|thread| thread.host == self.init)?.record.as_ref()
     }
 
     fn in_order(mut self, record: &Record) -> Self {

@@ -73,7 +73,8 @@ fn descriptors(subjects: &Subjects, root: &Path, log: &Path, findings: &mut Find
     let mut tables = process::tables(subjects);
     let mut found = Findings::default();
     attempt(subjects.init, findings, |found| process::own_tables(subjects, found).map(|own| tables.extend(own)))?;
-    let whose = descriptor::Whose { tables: &tables, processes: &subjects.numbers(), external: &[] };
+    let whose =
+        descriptor::Whose { tables: &tables, processes: &subjects.numbers(), init: subjects.init, external: &[] };
     descriptor::capture(whose, None, root, log, None, &mut Unnamed::new(), &mut found)?;
     merge(findings, found);
     Ok(())

@@ -154,7 +154,7 @@ impl World {
         let tasks = state.tracees().unwrap_or_default();
         let mut findings = Findings::default();
         let captured = descriptor::capture(
-            Whose { tables: &tables(&processes), processes: &processes, external: &[] },
+            Whose { tables: &tables(&processes), processes: &processes, init: processes[0].1, external: &[] },
             Some((&state, &tasks)),
             &root(puppets),
             &self.log(),
@@ -303,7 +303,7 @@ fn root(puppets: &[&Puppet]) -> PathBuf {
 /// What is told of processes that may run.
 pub(crate) fn look(processes: &[(Pid, i32)], root: &Path, log: &Path) -> (Descriptors, Findings) {
     let mut findings = Findings::default();
-    let whose = Whose { tables: &tables(processes), processes, external: &[] };
+    let whose = Whose { tables: &tables(processes), processes, init: processes[0].1, external: &[] };
     let captured = descriptor::capture(whose, None, root, log, None, &mut Unnamed::new(), &mut findings);
     (captured.unwrap(), findings)
 }

@@ -92,7 +92,7 @@ pub(super) fn container(manifest: &Manifest, findings: &mut Findings) {
 }
 
 /// sethostname(2): at most __NEW_UTS_LEN bytes.
-fn node_name(name: &Bytes) -> Option<String> {
+pub(super) fn node_name(name: &Bytes) -> Option<String> {
     let bad = name.0.len() > 64 || name.0.contains(&0);
     bad.then(|| format!("{name:?} is not at most 64 bytes without NUL"))
 }

@@ -12,6 +12,7 @@ mod manifest;
 mod memory;
 mod mounts;
 mod mqueue;
+mod namespaces;
 mod owners;
 mod pages;
 mod paths;
@@ -66,6 +67,7 @@ pub fn image(image: &Image, sizes: &dyn Fn(&str) -> Option<u64>) -> Vec<ImageErr
     locks::check(image, &mut findings);
     mounts::check(image, &mut findings);
     cgroups::check(image, &mut findings);
+    namespaces::check(image, &mut findings);
     unnamed::check(image, &mut findings);
     memory::objects(&image.processes, &mut findings);
     pages::sources(&image.processes, &mut findings);

@@ -2,10 +2,11 @@
 //! taken. Whatever was not carried then was refused then, so what is missing says "none of it".
 
 use super::{Step, add};
-use crate::layout::{self, CGROUPS, FILES, LOCKS, MANIFEST, MOUNTS, POSIX_MQ, SECCOMP, UNNAMED};
+use crate::layout::{self, CGROUPS, FILES, LOCKS, MANIFEST, MOUNTS, NAMESPACES, POSIX_MQ, SECCOMP, UNNAMED};
 use serde_json::{Value, json};
 
-pub(super) const STEP: Step = Step { new_files: &[CGROUPS, LOCKS, UNNAMED, MOUNTS, POSIX_MQ, SECCOMP], change };
+pub(super) const STEP: Step =
+    Step { new_files: &[CGROUPS, LOCKS, UNNAMED, MOUNTS, NAMESPACES, POSIX_MQ, SECCOMP], change };
 
 /// Fields of a record, by the place in it where they stand (RFC 6901).
 type Added = &'static [(&'static str, &'static str)];
@@ -30,6 +31,7 @@ const DESCRIPTION: Added = &[
     ("/kind/regular", r#"{"if_changed":"default"}"#),
     ("/kind/directory", r#"{"listing":null,"deleted":null}"#),
     ("/kind/pipe", r#"{"packets":[]}"#),
+    ("/kind/namespace", r#"{"process":null}"#),
 ];
 const UNNAMED_FILE: Added = &[("/origin/memfd", r#"{"page_size":4096}"#)];
 const TERMINAL: Added = &[("", r#"{"console":null}"#)];

@@ -10,6 +10,7 @@ use image_format::manifest::*;
 use image_format::memory::*;
 use image_format::mounts::*;
 use image_format::mqueue::*;
+use image_format::namespaces::*;
 use image_format::process::*;
 use image_format::seccomp::*;
 use image_format::signal::*;
@@ -152,6 +153,7 @@ choices! {
     TtySide [Master, Slave, Controlling] []
     SlaveState [Unopened, Open, Closed] []
     Flow [On, StoppedByKey, StoppedByCall] []
+    NamespaceContent [] [Uts]
     NamespaceType [Cgroup, Ipc, Mnt, Net, Pid, Time, User, Uts] []
     OwnerKind [Thread, Process, Group] []
     NetlinkProtocol [Route, Usersock, SockDiag, Audit, KobjectUevent] []
@@ -205,7 +207,7 @@ records! {
     image_format::files::Fifo { path, awaits_writer, pipe }
     Eventfd { count, semaphore }
     image_format::files::Pidfd { pid, thread }
-    image_format::files::Namespace { kind }
+    image_format::files::Namespace { kind, process }
     image_format::files::Inotify { watches, next_wd, unread }
     image_format::files::InotifyWatch { wd, path, mask }
     OpenQueue { queue }
@@ -319,11 +321,13 @@ records! {
     FilePart { offset, length }
     DeviceNumber { major, minor }
     ExtendedAttribute { name, value }
-    Image { manifest, processes, files, stdios, locks, unnamed, seccomp, sysv, queues, ttys, mounts, trees, cgroups }
+    Image { manifest, processes, files, stdios, locks, unnamed, seccomp, sysv, queues, ttys, mounts, trees, cgroups, namespaces }
     Cgroup {
         path, threaded, frozen, mode, uid, gid, maker, delegated, controllers, settings, processes, threads,
     }
     Maker { uid, gid }
+    UnsharedNamespace { content, processes }
+    UtsNames { hostname, domainname }
     DelegatedFile { file, mode, uid, gid }
     Setting { file, value }
 }

@@ -274,6 +274,7 @@ fn parents() {
             |i| {
                 i.processes.clear();
                 i.cgroups.clear();
+                i.namespaces.clear();
                 i.files.values_mut().for_each(|file| file.owner = None);
                 i.locks.clear();
                 i.stdios = i.files.keys().map(|&file| Stdio { file, stream: Stream::Log }).collect();

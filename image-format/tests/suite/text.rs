@@ -9,7 +9,7 @@ use image_format::memory::{ChunkSum, Segment};
 use image_format::process::{Absent, Fd, Process};
 use image_format::signal::{Signal, SignalSet};
 use image_format::text::{END, TextError};
-use image_format::{Bytes, Hex, Image, Octal, parse_lines, parse_object, render_lines, render_object};
+use image_format::{Bytes, Hex, Image, Octal, Pid, parse_lines, parse_object, render_lines, render_object};
 
 /// Line and reason of an error in text, for comparing.
 fn told<T: std::fmt::Debug>(result: Result<T, TextError>) -> String {
@@ -104,7 +104,7 @@ fn bad_flag_names_are_told_with_their_line() {
 
 #[test]
 fn an_unknown_type_of_namespace_is_told_with_its_line() {
-    let namespace = FileKind::Namespace(Namespace { kind: NamespaceType::Uts });
+    let namespace = FileKind::Namespace(Namespace { kind: NamespaceType::Uts, process: Some(Pid(2)) });
     let whole = render_object(&File { flags: OpenFlags(0), position: 0, owner: None, kind: namespace });
     let edited = String::from_utf8(whole).unwrap().replace("\"uts\"", "\"utc\"");
     let error = told(parse_object::<File>(edited.as_bytes()));

@@ -6,6 +6,7 @@ use crate::failure::{Doing, Failure};
 use crate::registry::Record;
 use image_format::manifest::{Container, Cpu, FORMAT_VERSION, Kernel, Manifest};
 use image_format::memory::checksum;
+use image_format::namespaces::UtsNames;
 use image_format::types::{Bytes, Hex, PAGE_SIZE};
 use image_format::{Pid, ProcessImage, memory::Backing};
 use std::collections::BTreeMap;
@@ -18,7 +19,7 @@ const XCR0: std::ops::Range<usize> = 464..472;
 #[derive(Clone, Debug)]
 pub struct Environment {
     clocks: image_format::manifest::Clocks,
-    names: uts::Names,
+    names: UtsNames,
     release: String,
     flags: Vec<String>,
 }

@@ -6,7 +6,7 @@
 //!   (`setns` in the worker, never in a task of the container).
 //! - **Made again:** by launching a fresh first process with the same surroundings, which is why whatever a fresh one would not
 //!   have is refused.
-//! - **Refused:** nested namespaces, orphaned sockets, network
+//! - **Refused:** nested namespaces but those that processes may have apart ([`super::unshared`]), orphaned sockets, network
 //!   interfaces beside `lo`.
 
 mod cpu;
@@ -19,7 +19,7 @@ mod namespaces;
 mod network;
 mod place;
 pub mod restore;
-mod uts;
+pub(super) mod uts;
 
 pub use manifest::{Environment, manifest};
 pub use moment::Moment;

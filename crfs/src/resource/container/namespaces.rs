@@ -1,8 +1,10 @@
-//! Namespaces: every task must be in those of the container's first process, and those must be the container's own.
+//! Namespaces: every task must be in those of the container's first process, but for types of which a process may have one apart; and
+//! those must be the container's own.
 
 use super::super::Findings;
 use super::super::proc::Proc;
-use super::super::subject::{Subjects, Thread};
+use super::super::subject::Subjects;
+use super::super::unshared;
 use crate::failure::Failure;
 use crate::registry::Record;
 use image_format::layout;
@@ -41,12 +43,7 @@ pub(super) fn survey(
             );
         }
     }
-    let first = subjects.processes.iter().flat_map(|process| &process.threads).find(|thread| thread.host == init);
-    let first = first.and_then(|thread| thread.record.as_ref());
-    let same_as_init = |thread: &Thread| match (first, &thread.record) {
-        (Some(first), Some(record)) => record.shared.same_namespaces(&first.shared),
-        _ => false,
-    };
+    let of_init = subjects.of_init();
     for process in &subjects.processes {
         for thread in &process.threads {
             let leader = thread.host == process.alive().host;
@@ -54,7 +51,7 @@ pub(super) fn survey(
             // namespace of its own.
             let names: &[&str] = match leader {
                 // All others hang on one pointer, and it is the same.
-                true if same_as_init(thread) => &["pid", "user"],
+                true if thread.has_namespaces_of(of_init) => &["pid", "user"],
                 true => &NAMES,
                 false => &["cgroup", "ipc", "mnt", "net", "pid_for_children", "uts"],
             };
@@ -63,12 +60,18 @@ pub(super) fn survey(
                 continue;
             }
             let path = format!("{}/task/{}", process.host, thread.host);
-            for (name, found) in names.iter().zip(links(proc, &path, names)?) {
-                let same = NAMES.iter().position(|known| known == name).and_then(|index| expected.get(index));
-                if same != Some(&found) {
+            let found = links(proc, &path, names)?;
+            let first = if leader { found.clone() } else { links(proc, &format!("{}", process.alive().host), names)? };
+            for ((name, found), first) in names.iter().zip(&found).zip(&first) {
+                let of_init = NAMES.iter().position(|known| known == name).and_then(|index| expected.get(index));
+                let (same, whose) = match unshared::is_carried(name) {
+                    true => (Some(first), "other threads of its process"),
+                    false => (of_init, "the container's first process"),
+                };
+                if same != Some(found) {
                     findings.block(
                         layout::thread_file(process.pid, thread.tid, "attr"),
-                        format!("is in another namespace of kind {name} than the container's first process"),
+                        format!("is in another namespace of kind {name} than {whose}"),
                         "Do not nest containers or call unshare inside one; nested namespaces are not carried yet",
                     );
                 }

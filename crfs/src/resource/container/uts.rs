@@ -3,14 +3,8 @@
 use super::inside::{UTS, inside};
 use crate::failure::{Doing, Failure};
 use image_format::Bytes;
+use image_format::namespaces::UtsNames;
 use std::os::unix::ffi::OsStrExt;
-
-/// The container's names.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Names {
-    pub(super) hostname: Bytes,
-    pub(super) domainname: Bytes,
-}
 
 /// Joins the namespace of a process (host pid) for a moment and reads them.
 ///
@@ -18,10 +12,10 @@ pub(super) struct Names {
 ///
 /// # Errors
 /// When the process is gone, or its namespace cannot be joined.
-pub(super) fn names(init: i32) -> Result<Names, Failure> {
-    inside(init, &[UTS], || {
+pub(in crate::resource) fn names(process: i32) -> Result<UtsNames, Failure> {
+    inside(process, &[UTS], || {
         let uname = nix::sys::utsname::uname().doing(|| "uname(2)")?;
-        Ok(Names {
+        Ok(UtsNames {
             hostname: Bytes(uname.nodename().as_bytes().to_vec()),
             domainname: Bytes(uname.domainname().as_bytes().to_vec()),
         })

@@ -32,6 +32,8 @@ pub struct Whose<'a> {
     pub tables: &'a [TableOf],
     /// All processes of the container, as it and as the host numbers them.
     pub processes: &'a [(Pid, i32)],
+    /// The process whose namespaces are the container's own, as the host numbers it.
+    pub init: i32,
     /// What connections may lead to outside of the container.
     pub external: &'a [External],
 }
@@ -77,13 +79,13 @@ pub fn capture(
         owners: BTreeMap::new(),
         out: Descriptors::default(),
     };
-    pass.each(processes, &place);
+    pass.each(whose, &place);
     pass.unnamed();
     pass.owners(processes)?;
     pass.pipes(processes)?;
-    pass.queues(&tables, processes)?;
+    pass.queues(whose)?;
     pass.ttys(&place)?;
-    pass.sockets(&tables, whose, &place, in_flight.as_ref())?;
+    pass.sockets(whose, &place, in_flight.as_ref())?;
     pass.epolls()?;
     pass.locks();
     pass.finish(&tables, &place);
@@ -125,7 +127,7 @@ pub(super) struct Pass<'a> {
 
 impl Pass<'_> {
     /// What can be told of each description by itself.
-    fn each(&mut self, processes: &[(Pid, i32)], place: &Place) {
+    fn each(&mut self, whose: Whose<'_>, place: &Place) {
         for (holder, error) in &self.table.unreadable {
             let refusal = Refusal::new(
                 format!("what it names cannot be looked at: {error}"),
@@ -134,7 +136,7 @@ impl Pass<'_> {
             self.refuse(*holder, refusal);
         }
         for Description { seen, .. } in &self.table.descriptions {
-            let draft = draft(seen, processes, place, self.kernel, self.unnamed).unwrap_or_else(|refusal| {
+            let draft = draft(seen, whose, place, self.kernel, self.unnamed).unwrap_or_else(|refusal| {
                 self.refuse(seen.holder, refusal);
                 Draft::Refused
             });
@@ -221,13 +223,7 @@ impl Pass<'_> {
     }
 
     /// Captures the sockets of each family together: their records name each other.
-    fn sockets(
-        &mut self,
-        tables: &[TableOf],
-        whose: Whose<'_>,
-        place: &Place,
-        in_flight: Option<&InFlight>,
-    ) -> Result<(), Failure> {
+    fn sockets(&mut self, whose: Whose<'_>, place: &Place, in_flight: Option<&InFlight>) -> Result<(), Failure> {
         let mut unix = Vec::new();
         let mut inet = Vec::new();
         let mut netlink = Vec::new();
@@ -250,7 +246,7 @@ impl Pass<'_> {
         }
         let context = unix_socket::Context {
             pids: whose.processes.iter().map(|&(pid, host)| (host, pid)).collect(),
-            init: tables.first().map_or(0, |table| table.host),
+            init: whose.init,
             root: place.root(),
             external: whose.external,
             queues: in_flight.map(|in_flight| &in_flight.queues),
@@ -403,7 +399,7 @@ impl Pass<'_> {
 
 fn draft(
     seen: &Seen,
-    processes: &[(Pid, i32)],
+    whose: Whose<'_>,
     place: &Place,
     kernel: Option<&Kernel<'_>>,
     unnamed: &mut Unnamed,
@@ -414,7 +410,7 @@ fn draft(
             "eventfd" => eventfd::capture(seen).map(|record| Draft::Done(FileKind::Eventfd(record))),
             "eventpoll" => epoll::capture(seen).map(Draft::Epoll),
             "timerfd" => timerfd::capture(seen).map(|record| Draft::Done(FileKind::Timerfd(record))),
-            "pidfd" => pidfd::capture(seen, processes).map(|record| Draft::Done(FileKind::Pidfd(record))),
+            "pidfd" => pidfd::capture(seen, whose.processes).map(|record| Draft::Done(FileKind::Pidfd(record))),
             "inotify" => inotify::capture(seen, place, kernel).map(|record| Draft::Done(FileKind::Inotify(record))),
             "signalfd" => signalfd::capture(seen).map(|record| Draft::Done(FileKind::Signalfd(record))),
             other => Err(refused::anonymous(other)),
@@ -428,7 +424,7 @@ fn draft(
             proc_file::capture(seen, place).map(|record| Draft::Done(FileKind::Proc(record)))
         }
         libc::S_IFREG if namespace::is_one(seen) => {
-            namespace::capture(seen, processes).map(|record| Draft::Done(FileKind::Namespace(record)))
+            namespace::capture(seen, whose.init, whose.processes).map(|record| Draft::Done(FileKind::Namespace(record)))
         }
         libc::S_IFREG if seen.file_system == refused::MQUEUE => Ok(Draft::Queue),
         libc::S_IFREG if regular_file::is_unnamed(seen) => {

@@ -1,10 +1,8 @@
 //! POSIX message queues: those that are open, and those that only have a name.
 
-use super::TableOf;
-use super::capture::{Draft, Pass};
+use super::capture::{Draft, Pass, Whose};
 use crate::failure::{Doing, Failure};
 use crate::resource::mqueue::{self, Asked, Namespace};
-use image_format::Pid;
 use image_format::files::{FileKind, OpenQueue};
 use image_format::layout::POSIX_MQ;
 use std::collections::BTreeMap;
@@ -13,15 +11,15 @@ use std::os::unix::fs::MetadataExt;
 
 impl Pass<'_> {
     /// Puts the descriptions of each queue together: first the queues with names, then others in the order in which they were met.
-    pub(super) fn queues(&mut self, tables: &[TableOf], processes: &[(Pid, i32)]) -> Result<(), Failure> {
+    pub(super) fn queues(&mut self, whose: Whose<'_>) -> Result<(), Failure> {
         let open: Vec<usize> =
             (0..self.drafts.len()).filter(|&index| matches!(self.drafts[index], Draft::Queue)).collect();
-        let Some(kernel) = self.kernel.filter(|_| !tables.is_empty()) else {
+        let Some(kernel) = self.kernel else {
             // Of those whose processes run, nothing stands in the way that is seen without a look at them.
             open.into_iter().for_each(|index| self.drafts[index] = Draft::Refused);
             return Ok(());
         };
-        let namespace = Namespace::look(tables[0].host)?;
+        let namespace = Namespace::look(whose.init)?;
         let device = namespace.as_ref().map(|namespace| namespace.device);
         let mut descriptions: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
         let mut order = Vec::new();
@@ -59,7 +57,7 @@ impl Pass<'_> {
             queues.push((None, File::from(duplicate), unlinked));
         }
         for (number, (name, queue, descriptions)) in (1..).zip(queues) {
-            match mqueue::capture(&queue, Asked { number, name, processes }, kernel)? {
+            match mqueue::capture(&queue, Asked { number, name, processes: whose.processes }, kernel)? {
                 Ok((record, data)) => {
                     for index in descriptions {
                         self.drafts[index] = Draft::Done(FileKind::MessageQueue(OpenQueue { queue: number }));

@@ -14,9 +14,9 @@ pub(in crate::resource) fn is_one(seen: &Seen) -> bool {
     seen.file_system == NSFS
 }
 
-/// Captures a namespace. `processes` are the container's, as it and as the host numbers them; that all of them are in the same namespaces
-/// is looked at elsewhere ([`crate::resource::container`]).
-pub(in crate::resource) fn capture(seen: &Seen, processes: &[(Pid, i32)]) -> Result<Namespace, Refusal> {
+/// Captures a namespace. `init` is a process that is in the container's own, and `processes` are all, as the container and as the host
+/// numbers them. Which of them may be in other ones is looked at elsewhere ([`crate::resource::container`]).
+pub(in crate::resource) fn capture(seen: &Seen, init: i32, processes: &[(Pid, i32)]) -> Result<Namespace, Refusal> {
     let name = seen.name();
     let refuse = |why: &str| {
         Refusal::new(
@@ -34,8 +34,10 @@ pub(in crate::resource) fn capture(seen: &Seen, processes: &[(Pid, i32)]) -> Res
         let found = std::fs::metadata(format!("/proc/{host}/ns/{}", kind.name()));
         found.is_ok_and(|found| (found.dev(), found.ino()) == seen.inode())
     };
-    if !processes.iter().any(|&(_, host)| is_in(host)) {
-        return Err(refuse("no process of the container is in it"));
+    if is_in(init) {
+        return Ok(Namespace { kind, process: None });
     }
-    Ok(Namespace { kind })
+    let process = processes.iter().find(|&&(_, host)| is_in(host)).map(|&(pid, _)| pid);
+    let process = process.ok_or_else(|| refuse("no process of the container is in it"))?;
+    Ok(Namespace { kind, process: Some(process) })
 }

@@ -9,7 +9,7 @@ use crate::resource::memory::restore::{self as memory, Backings};
 use crate::resource::process::restore::{self as process, Directories};
 use crate::resource::{
     autogroup, cgroup, descriptor, epoll, interval_timer, job_control, ldt, lock, login_uid, memory_policy, mqueue,
-    owner, posix_timer, registers, seccomp, signal, sysv, thread, thread_controls, tty, unnamed, zombie,
+    owner, posix_timer, registers, seccomp, signal, sysv, thread, thread_controls, tty, unnamed, unshared, zombie,
 };
 use crate::worker::laps::Laps;
 use crfs_sys::HostPid;
@@ -58,6 +58,7 @@ pub(super) struct Builder<'a> {
     tasks: BTreeMap<Pid, Task>,
     unnamed: unnamed::Made,
     cgroups: &'a cgroup::restore::Tree<'a>,
+    namespaces: unshared::Made,
     /// Kept until every process has attached its own.
     _segments: Vec<Attachment>,
     /// A plain directory with the image's files: what was staged, or a checkpoint that stays where it is.
@@ -140,6 +141,7 @@ impl<'a> Builder<'a> {
             opened: descriptor::open_all(image, from, root.as_fd(), &container.log_file(), &unnamed, notes)?,
             unnamed,
             cgroups,
+            namespaces: unshared::Made::make(first.raw(), &image.namespaces)?,
             registrations: epoll::registrations(image)?,
             pages,
             notes: Vec::new(),
@@ -193,6 +195,11 @@ impl<'a> Builder<'a> {
             Action::Group => self.group(pid),
             Action::Memory => self.memory(pid),
             Action::Fill => self.fill(pid),
+            Action::Namespaces => {
+                let mut batch = Batch::new();
+                self.namespaces.join(&mut batch, pid, self.plan.link_fd);
+                self.inject(pid, &batch)
+            }
             Action::OpenLate => self.open_late(pid),
             Action::Descriptors => self.descriptors(pid),
             Action::Directories => {

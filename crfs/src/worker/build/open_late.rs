@@ -29,7 +29,10 @@ impl Builder<'_> {
                         record.pid.map(|pid| Builder::host(self, pid).map(crfs_sys::HostPid::raw)).transpose()?;
                     pidfd::restore(id, file, record, named, host)?
                 }
-                FileKind::Namespace(record) => namespace::restore(id, file, record, host)?,
+                FileKind::Namespace(record) => {
+                    let member = Builder::host(self, record.process.unwrap_or(first))?.raw();
+                    namespace::restore(id, file, record, member)?
+                }
                 _ => continue,
             };
             open.insert(id, opened);

@@ -12,7 +12,7 @@ use crate::resource::sysv::{self, Contents};
 use crate::resource::unnamed::Unnamed;
 use crate::resource::{
     Findings, cgroup, job_control, ldt, memory, mount, mqueue, process, registers, security, signal, thread, tty,
-    zombie,
+    unshared, zombie,
 };
 use crate::worker::laps::Laps;
 use crfs_tracee::{Stopped, Tracee};
@@ -93,7 +93,12 @@ pub(super) fn read(
     let console = Pause::begin(&job.container)?;
     let Descriptors { mut files, stdios, locks, mut fds, pipes, sockets, queues: message_queues, queued, mut ttys } =
         descriptor::capture(
-            descriptor::Whose { tables: &tables, processes: &subjects.numbers(), external: &job.external },
+            descriptor::Whose {
+                tables: &tables,
+                processes: &subjects.numbers(),
+                init: subjects.init,
+                external: &job.external,
+            },
             Some(job.kernel.parts()),
             place.root(),
             &job.container.log_file(),
@@ -140,6 +145,8 @@ pub(super) fn read(
     laps.lap("mounts");
     let cgroups = cgroup::capture(&job.cgroup, subjects)?;
     laps.lap("cgroups");
+    let namespaces = unshared::capture(subjects, &mut job.proc, findings)?;
+    laps.lap("namespaces");
     let host = |pid: Pid| ids.iter().find(|(known, _)| *known == pid).map(|(_, host)| *host);
     let manifest = manifest(&job.record, environment, &processes, host)?;
     let seccomp = std::mem::take(&mut job.filters).into_lines();
@@ -157,6 +164,7 @@ pub(super) fn read(
         mounts,
         trees,
         cgroups,
+        namespaces,
     };
     sysv::report_attachments(&image, findings);
     mqueue::report(&image, findings);

@@ -1,0 +1,64 @@
+//! From the namespaces of processes to the records.
+
+use super::CARRIED;
+use crate::failure::Failure;
+use crate::resource::Findings;
+use crate::resource::container::uts;
+use crate::resource::proc::Proc;
+use crate::resource::subject::Subjects;
+use image_format::Pid;
+use image_format::files::NamespaceType;
+use image_format::layout::thread_file;
+use image_format::namespaces::{NamespaceContent, UnsharedNamespace};
+use std::collections::BTreeMap;
+
+/// The records of those that are not the container's first process's, by type and by the first process that is in each. That all threads
+/// of a process are in the same is looked at elsewhere ([`crate::resource::container`]).
+///
+/// The caller must have one thread.
+///
+/// # Errors
+/// When a process is gone, or a namespace cannot be joined.
+pub fn capture(
+    subjects: &Subjects,
+    proc: &mut Proc,
+    findings: &mut Findings,
+) -> Result<Vec<UnsharedNamespace>, Failure> {
+    let init = subjects.of_init();
+    let apart = subjects.processes.iter().filter(|process| !process.alive().has_namespaces_of(init));
+    let apart: Vec<(Pid, i32)> = apart.map(|process| (process.pid, process.alive().host)).collect();
+    let mut records = Vec::new();
+    for kind in CARRIED {
+        let name = kind.name();
+        let own = proc.link(format_args!("{}/ns/{name}", subjects.init))?;
+        let mut others: BTreeMap<Vec<u8>, (Vec<Pid>, i32)> = BTreeMap::new();
+        for &(pid, host) in &apart {
+            let its = proc.link(format_args!("{host}/ns/{name}"))?;
+            if its != own {
+                // After a restore it would be the first, whose namespaces are the container's own.
+                if subjects.processes.first().is_some_and(|lowest| lowest.pid == pid) {
+                    findings.block(
+                        thread_file(pid, pid, "attr"),
+                        format!("is in another namespace of kind {name} than the container's first process, and has a lower id"),
+                        "Start all of it anew, by `crctl run`",
+                    );
+                }
+                others.entry(its).or_insert_with(|| (Vec::new(), host)).0.push(pid);
+            }
+        }
+        let mut others: Vec<(Vec<Pid>, i32)> = others.into_values().collect();
+        others.sort_unstable();
+        for (processes, host) in others {
+            records.extend(content(kind, host)?.map(|content| UnsharedNamespace { content, processes }));
+        }
+    }
+    Ok(records)
+}
+
+/// What the namespace of a process (host pid) holds; None of types of which all have the same.
+fn content(kind: NamespaceType, host: i32) -> Result<Option<NamespaceContent>, Failure> {
+    Ok(match kind {
+        NamespaceType::Uts => Some(NamespaceContent::Uts(uts::names(host)?)),
+        _ => None,
+    })
+}

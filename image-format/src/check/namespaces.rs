@@ -1,0 +1,51 @@
+//! `namespaces`: who is in which, and what they hold; and descriptors of them.
+
+use super::Findings;
+use super::manifest::node_name;
+use crate::files::{FileKind, NamespaceType};
+use crate::image::Image;
+use crate::layout::{NAMESPACES, file_entry};
+use crate::namespaces::NamespaceContent;
+use crate::types::Pid;
+use std::collections::BTreeSet;
+
+pub(super) fn check(image: &Image, findings: &mut Findings) {
+    let mut placed: BTreeSet<(NamespaceType, Pid)> = BTreeSet::new();
+    for (index, namespace) in (0..).zip(&image.namespaces) {
+        if namespace.processes.is_empty() {
+            findings.line(NAMESPACES, index, "processes: nobody is in it");
+        }
+        if let Some((&first, _)) = image.processes.first_key_value()
+            && namespace.processes.contains(&first)
+        {
+            let reason = format!("processes: {first} is the first process, whose namespaces are the container's own");
+            findings.line(NAMESPACES, index, reason);
+        }
+        for &pid in &namespace.processes {
+            let unknown = !image.processes.contains_key(&pid);
+            if unknown || !placed.insert((namespace.kind(), pid)) {
+                let reason = if unknown { "is no process of the image" } else { "is in another of its type too" };
+                findings.line(NAMESPACES, index, format!("processes: {pid} {reason}"));
+            }
+        }
+        match &namespace.content {
+            NamespaceContent::Uts(names) => {
+                for (field, name) in [("hostname", &names.hostname), ("domainname", &names.domainname)] {
+                    if let Some(problem) = node_name(name) {
+                        findings.line(NAMESPACES, index, format!("{field}: {problem}"));
+                    }
+                }
+            }
+        }
+    }
+    for (&id, file) in &image.files {
+        if let FileKind::Namespace(record) = &file.kind
+            && let Some(process) = record.process
+            && !placed.contains(&(record.kind, process))
+        {
+            let kind = record.kind.name();
+            let reason = format!("process: no line of {NAMESPACES} has process {process} in one of type {kind}");
+            findings.add(&file_entry(id), reason);
+        }
+    }
+}

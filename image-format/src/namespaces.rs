@@ -1,0 +1,43 @@
+//! `namespaces`: those that some processes are in instead of the container's own.
+
+use crate::files::NamespaceType;
+use crate::types::{Bytes, Pid};
+use serde::{Deserialize, Serialize};
+
+/// A line of `namespaces`: one that was made inside the container (unshare(2)), and who is in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UnsharedNamespace {
+    /// Of which type it is, and what it holds.
+    pub content: NamespaceContent,
+    /// The processes that are in it, with all their threads. Those that no line of a type lists are in the container's own.
+    pub processes: Vec<Pid>,
+}
+
+impl UnsharedNamespace {
+    /// Of which type it is.
+    #[must_use]
+    pub fn kind(&self) -> NamespaceType {
+        match self.content {
+            NamespaceContent::Uts(_) => NamespaceType::Uts,
+        }
+    }
+}
+
+/// What a namespace holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NamespaceContent {
+    /// Host and domain name.
+    Uts(UtsNames),
+}
+
+/// What a uts namespace holds: at most 64 bytes each, without NUL.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UtsNames {
+    /// Node name. May be edited.
+    pub hostname: Bytes,
+    /// NIS domain name. May be edited.
+    pub domainname: Bytes,
+}
