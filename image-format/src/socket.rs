@@ -115,8 +115,20 @@ pub struct UnixExternal {
 pub struct UnixListening {
     /// As listen(2) was given it.
     pub backlog: u32,
-    /// The clients whose connections wait for accept(2), in their order.
-    pub pending: Vec<FileId>,
+    /// The connections that wait for accept(2), in their order.
+    pub pending: Vec<UnixPending>,
+}
+
+/// A connection that waits for accept(2).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UnixPending {
+    /// The client; None when it was closed since.
+    pub client: Option<FileId>,
+    /// Who connected: SO_PEERCRED of what accept(2) will return.
+    pub connected: SocketCredentials,
+    /// What the client has sent, first in first; the bytes lie beside the listening socket's entry.
+    pub queued: Vec<UnixMessage>,
 }
 
 /// What remains of a connection whose other end was closed.
@@ -370,10 +382,20 @@ impl SocketOptions {
 }
 
 impl UnixSocket {
+    /// All messages whose bytes lie in the raw file beside it, in their order there: its own; of a listening socket those of the
+    /// connections that wait.
+    pub fn messages(&self) -> impl Iterator<Item = &UnixMessage> {
+        let pending = match &self.link {
+            UnixLink::Listening(listening) => listening.pending.as_slice(),
+            _ => &[],
+        };
+        self.queued.iter().chain(pending.iter().flat_map(|pending| &pending.queued))
+    }
+
     /// Bytes in the raw file beside it.
     #[must_use]
     pub fn queue_size(&self) -> u64 {
-        self.queued.iter().fold(0, |sum, message| sum.saturating_add(message.length))
+        self.messages().fold(0, |sum, message| sum.saturating_add(message.length))
     }
 }
 

@@ -103,6 +103,8 @@ features! {
     MessageQueues = "message_queues";
     /// The number an inotify instance gives to its next watch.
     Inotify = "inotify";
+    /// What was sent over Unix connections that wait to be accepted.
+    PendingUnix = "pending_unix";
 }
 
 impl Feature {

@@ -26,6 +26,8 @@ pub(crate) struct LearnedBits {
     pub(crate) no_cpuid: u64,
     /// Not a bit: where in a task's security blob its Landlock domain stands.
     pub(crate) landlock_offset: u64,
+    /// Not a bit: what is added to the number of a page's description, as `socket_buffers` counts, for where the page is mapped.
+    pub(crate) direct_map: u64,
 }
 
 /// What holds for all of an address space.

@@ -284,6 +284,38 @@ paths! {
 
     // inotify. 5.14 - 6.18.
     WatchNext: Number(4), "fsnotify_group.inotify_data.idr.idr_next";
+
+    // What waits in sockets. 6.9 - 6.18: before that, a fragment is a bio_vec.
+    SocketSock: Pointer, "socket.sk";
+    SockQueue: Place(24), "sock.sk_receive_queue";
+    SockPeerPid: Pointer, "sock.sk_peer_pid";
+    SockPeerCred: Pointer, "sock.sk_peer_cred";
+    CredEuid: Number(4), "cred.euid";
+    CredEgid: Number(4), "cred.egid";
+    SkbNext: Pointer, "sk_buff.next";
+    SkbSock: Pointer, "sk_buff.sk";
+    SkbControl: Place(48), "sk_buff.cb";
+    SkbLength: Number(4), "sk_buff.len";
+    SkbPaged: Number(4), "sk_buff.data_len";
+    SkbHead: Pointer, "sk_buff.head";
+    SkbData: Pointer, "sk_buff.data";
+    SkbEnd: Number(4), "sk_buff.end";
+    FragmentCount: Number(1), "skb_shared_info.nr_frags";
+    Fragments: Place(16), "skb_shared_info.frags";
+    Fragment: Place(16), "skb_frag";
+    FragmentPage: Number(8), "skb_frag.netmem";
+    FragmentLength: Number(4), "skb_frag.len";
+    FragmentOffset: Number(4), "skb_frag.offset";
+    Page: Place(64), "page";
+    UnixPeer: Pointer, "unix_sock.peer";
+    UnixAddress: Pointer, "unix_sock.addr";
+    UnixUrgent: Pointer, "unix_sock.oob_skb";
+    MessagePid: Pointer, "unix_skb_parms.pid";
+    MessageUid: Number(4), "unix_skb_parms.uid";
+    MessageGid: Number(4), "unix_skb_parms.gid";
+    MessageFiles: Pointer, "unix_skb_parms.fp";
+    CarriedCount: Number(2), "scm_fp_list.count";
+    Carried: Place(8), "scm_fp_list.fp";
 }
 
 /// The enumerator that tells which bit of `SyscallWork` stands for syscall user dispatch. 5.11 - 6.18.
@@ -484,6 +516,48 @@ pub(crate) fn needs(feature: Feature) -> Needs {
             ],
         ),
         Feature::Inotify => (&[P::TaskFiles, P::FilesFdt, P::FdtMax, P::FdtFd, P::FilePrivate], &[P::WatchNext]),
+        Feature::PendingUnix => (
+            &[
+                P::TaskFiles,
+                P::FilesFdt,
+                P::FdtMax,
+                P::FdtFd,
+                P::FilePrivate,
+                P::PidNumbers,
+                P::CredEuid,
+                P::CredEgid,
+                P::SkbNext,
+                P::SkbControl,
+                P::SkbHead,
+                P::SkbEnd,
+                P::Fragment,
+                P::Page,
+                P::UnixAddress,
+                P::UnixUrgent,
+            ],
+            &[
+                P::SocketSock,
+                P::SockQueue,
+                P::SockPeerPid,
+                P::SockPeerCred,
+                P::SkbSock,
+                P::SkbLength,
+                P::SkbPaged,
+                P::SkbData,
+                P::FragmentCount,
+                P::Fragments,
+                P::FragmentPage,
+                P::FragmentLength,
+                P::FragmentOffset,
+                P::UnixPeer,
+                P::MessagePid,
+                P::MessageUid,
+                P::MessageGid,
+                P::MessageFiles,
+                P::CarriedCount,
+                P::Carried,
+            ],
+        ),
     };
     Needs { through, own }
 }

@@ -114,7 +114,7 @@ impl Kernel {
 }
 
 /// What is asked only where it matters (a wait with a time limit, a pipe), or not at all; all else is asked of every process or thread.
-const SOMETIMES_NEEDED: [Feature; 14] = [
+const SOMETIMES_NEEDED: [Feature; 15] = [
     Feature::ThreadRecord,
     Feature::RestartKind,
     Feature::RestartNanosleep,
@@ -129,6 +129,7 @@ const SOMETIMES_NEEDED: [Feature; 14] = [
     Feature::Terminals,
     Feature::MessageQueues,
     Feature::Inotify,
+    Feature::PendingUnix,
 ];
 
 fn block(findings: &mut Findings, object: &str, feature: Feature, why: &str) {

@@ -4,6 +4,7 @@ use super::{Findings, absolute, duration, time};
 use crate::files::{Directory, FileKind, IfChanged, Inotify, OpenFlags, Pidfd, Pipe, RegularFile, Timerfd};
 use crate::image::Image;
 use crate::layout::{STDIOS, file_entry};
+use crate::socket::UnixSocket;
 use crate::types::{FileId, PAGE_SIZE};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -91,7 +92,7 @@ fn references(image: &Image, findings: &mut Findings) {
         FileKind::UnixSocket(socket) => Some(socket),
         _ => None,
     });
-    held.extend(sockets.flat_map(|socket| &socket.queued).flat_map(|message| message.files.iter().copied()));
+    held.extend(sockets.flat_map(UnixSocket::messages).flat_map(|message| message.files.iter().copied()));
     for &id in image.files.keys().filter(|id| !held.contains(id)) {
         findings.add(&file_entry(id), "no process has it open");
     }

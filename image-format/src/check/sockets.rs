@@ -94,14 +94,18 @@ fn unix(image: &Image, id: FileId, socket: &UnixSocket, tell: &mut dyn FnMut(Str
             if socket.style == SocketStyle::Datagram || socket.name.is_none() {
                 tell("link: listening takes a stream or seqpacket socket with a name".to_owned());
             }
-            for &client in &listening.pending {
+            let mut seen = BTreeSet::new();
+            for client in listening.pending.iter().filter_map(|pending| pending.client) {
+                if !seen.insert(client) {
+                    tell(format!("pending: {} stands there twice", file_entry(client)));
+                }
                 if !unix_at(image, client).is_some_and(|client| client.link == UnixLink::Connected(id)) {
                     tell(format!("pending: {} is no Unix socket that is connected to it", file_entry(client)));
                 }
             }
         }
     }
-    for message in &socket.queued {
+    for message in socket.messages() {
         if message.files.len() > FILES_MAX {
             tell(format!("queued: a message carries {FILES_MAX} descriptors at most"));
         }
@@ -164,7 +168,7 @@ fn unix_peer(image: &Image, id: FileId, socket: &UnixSocket, peer: FileId, tell:
         return tell(format!("link: connected: {other} is no Unix socket of its style"));
     };
     match &there.link {
-        UnixLink::Listening(listening) if listening.pending.contains(&id) => {}
+        UnixLink::Listening(listening) if listening.pending.iter().any(|pending| pending.client == Some(id)) => {}
         UnixLink::Listening(_) => tell(format!("link: connected: {other} does not list it as pending")),
         UnixLink::Connected(back) if *back == id => {}
         _ if socket.style == SocketStyle::Datagram && there.name.is_some() => {}

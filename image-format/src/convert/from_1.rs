@@ -40,7 +40,10 @@ fn change(path: &str, record: &mut Value) {
     let parts: Vec<&str> = path.split('/').collect();
     let added = match parts[..] {
         [MANIFEST] => return namespaces(record),
-        [FILES, name] if layout::parse_id(name).is_some() => DESCRIPTION,
+        [FILES, name] if layout::parse_id(name).is_some() => {
+            pending(record);
+            DESCRIPTION
+        }
         [FILES, name] if layout::parse_tty(name).is_some() => TERMINAL,
         [FILES, "unnamed"] => UNNAMED_FILE,
         [_, "process"] => PROCESS,
@@ -79,5 +82,13 @@ fn seccomp(attr: &mut Value) {
 fn timer(timer: &mut Value) {
     if timer.get("which").is_some() {
         *timer = json!({ "interval": timer.take() });
+    }
+}
+
+/// Clients that wait to be accepted were carried as long as they had sent nothing. Who had connected was not told: pid 0 stands for nobody.
+fn pending(description: &mut Value) {
+    let pending = description.pointer_mut("/kind/unix_socket/link/listening/pending").and_then(Value::as_array_mut);
+    for client in pending.into_iter().flatten() {
+        *client = json!({ "client": client.take(), "connected": { "pid": 0, "uid": 0, "gid": 0 }, "queued": [] });
     }
 }

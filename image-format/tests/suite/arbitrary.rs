@@ -232,6 +232,7 @@ records! {
     UnixPath { path, directory, file }
     UnixFile { mode, uid, gid }
     UnixListening { backlog, pending }
+    UnixPending { client, connected, queued }
     UnixClosed { reset }
     UnixExternal { path }
     SocketCredentials { pid, uid, gid }

@@ -5,13 +5,17 @@ use crate::golden;
 use image_format::files::{File, FileKind, OpenFlags};
 use image_format::process::Fd;
 use image_format::socket::*;
-use image_format::{FileId, Image, Octal, check};
+use image_format::{FileId, Image, Octal, Pid, check};
 
 const PAIR: [FileId; 2] = [FileId(0x20), FileId(0x21)];
 const LISTENER: FileId = FileId(0x22);
 const SERVED: [FileId; 2] = [FileId(0x23), FileId(0x24)];
 const INET: [FileId; 3] = [FileId(0x25), FileId(0x26), FileId(0x27)];
 const NETLINK: [FileId; 2] = [FileId(0x28), FileId(0x29)];
+
+fn waiting(client: Option<FileId>) -> UnixPending {
+    UnixPending { client, connected: SocketCredentials { pid: Pid(0), uid: 0, gid: 0 }, queued: vec![] }
+}
 
 fn unix(link: UnixLink) -> UnixSocket {
     UnixSocket {
@@ -165,10 +169,25 @@ fn unix_sockets() {
         ),
         (
             |i| {
-                let pending = vec![PAIR[0]];
+                let pending = vec![waiting(Some(PAIR[0]))];
                 socket!(i, LISTENER, UnixSocket).link = UnixLink::Listening(UnixListening { backlog: 5, pending });
             },
             "files/0x00000022: pending: files/0x00000020 is no Unix socket that is connected to it",
+        ),
+        (
+            |i| {
+                let pending = vec![waiting(Some(SERVED[1])), waiting(Some(SERVED[1]))];
+                socket!(i, LISTENER, UnixSocket).link = UnixLink::Listening(UnixListening { backlog: 5, pending });
+            },
+            "files/0x00000022: pending: files/0x00000024 stands there twice",
+        ),
+        (
+            |i| {
+                let message = UnixMessage { length: 1, from: None, credentials: None, files: vec![FileId(99)] };
+                let pending = vec![UnixPending { queued: vec![message], ..waiting(None) }];
+                socket!(i, LISTENER, UnixSocket).link = UnixLink::Listening(UnixListening { backlog: 5, pending });
+            },
+            "files/0x00000022: queued: there is no files/0x00000063",
         ),
         (
             |i| socket!(i, SERVED[0], UnixSocket).name = Some(UnixName::Accepted(PAIR[0])),

@@ -7,6 +7,7 @@ use crfs_sys::pidfd;
 use nix::errno::Errno;
 
 use super::Trouble;
+use super::connections;
 use super::scene::{self, Actor, Roles, Scene};
 use crate::error::Error;
 use crate::feature::Feature;
@@ -63,6 +64,7 @@ pub(super) const CHECKS: &[(Feature, Check)] = &[
     (Feature::Terminals, terminals),
     (Feature::MessageQueues, message_queues),
     (Feature::Inotify, inotify),
+    (Feature::PendingUnix, connections::check),
 ];
 
 const NS: u64 = 1_000_000_000;
@@ -71,7 +73,7 @@ const SLACK_NS: u64 = 1_000_000;
 /// Processor time that a child may have used after it asked: more than a tick of the slowest kernel.
 const TICKS_NS: u64 = 25_000_000;
 
-fn same<T: PartialEq + Debug>(what: &str, read: T, expected: T) -> Result<(), Trouble> {
+pub(super) fn same<T: PartialEq + Debug>(what: &str, read: T, expected: T) -> Result<(), Trouble> {
     if read == expected {
         return Ok(());
     }

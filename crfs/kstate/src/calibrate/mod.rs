@@ -4,6 +4,7 @@
 //! one that always answers "no"; three more wait in the other calls that leave a restart block.
 
 mod checks;
+mod connections;
 mod learn;
 mod scene;
 
@@ -103,6 +104,8 @@ impl KernelState {
         self.judge(Feature::ThreadFlags, learned);
         let learned = self.learn_landlock_offset(scene, roles);
         self.judge(Feature::Landlock, learned);
+        let learned = connections::learn_direct_map(self, scene, roles);
+        self.judge(Feature::PendingUnix, learned);
     }
 
     /// Nothing tells which function a restart block points to; the children wait in calls that we know.

@@ -11,7 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use super::Trouble;
+use super::{Trouble, connections};
 use crate::error::Error;
 use crate::state::KernelState;
 use crate::tasks::Task;
@@ -73,7 +73,7 @@ const DEADLINE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_micros(50);
 
 /// A list of calls in the making. Calls are found again by name.
-struct Script {
+pub(super) struct Script {
     stage: Stage,
     steps: Vec<Step>,
     names: Vec<&'static str>,
@@ -88,21 +88,21 @@ impl Script {
         Ok(script)
     }
 
-    fn place(&mut self, bytes: &[u8]) -> Result<u64, Error> {
+    pub(super) fn place(&mut self, bytes: &[u8]) -> Result<u64, Error> {
         self.stage.place(bytes).map_err(|source| Error::Calibrate { doing: "writing a child's data", source })
     }
 
-    fn words(&mut self, words: &[u64]) -> Result<u64, Error> {
+    pub(super) fn words(&mut self, words: &[u64]) -> Result<u64, Error> {
         self.place(&words.iter().flat_map(|word| word.to_ne_bytes()).collect::<Vec<_>>())
     }
 
-    fn step(&mut self, name: &'static str, step: Step) -> usize {
+    pub(super) fn step(&mut self, name: &'static str, step: Step) -> usize {
         self.steps.push(step);
         self.names.push(name);
         self.steps.len() - 1
     }
 
-    fn call<const N: usize>(&mut self, name: &'static str, number: libc::c_long, args: [u64; N]) -> usize {
+    pub(super) fn call<const N: usize>(&mut self, name: &'static str, number: libc::c_long, args: [u64; N]) -> usize {
         self.step(name, Step::call(number, args))
     }
 
@@ -241,7 +241,7 @@ pub(super) struct Scene {
     pub(super) poll_forever: Actor,
     /// Waits for a futex with a time limit; it also has a pipe.
     pub(super) futex: Actor,
-    /// Has two masters of pseudo-terminals, two inotify instances and two message queues, and waits as `bare` does.
+    /// Has two masters of pseudo-terminals, two inotify instances, two message queues and connections that wait, and waits as `bare` does.
     pub(super) terminal: Actor,
     pub(super) at: Addresses,
     /// Whether the kernel let us set a GDT entry of `full`.
@@ -564,6 +564,7 @@ fn terminal() -> Result<(Actor, u64), Error> {
     let next = [Arg::Result { step: inotify, plus: 0 }, INOTIFY_IOC_SETNEXTWD.into(), u64::from(NEXT_WD).into()];
     s.step("INOTIFY_IOC_SETNEXTWD", Step::call_with(libc::SYS_ioctl, next));
     message_queues(&mut s)?;
+    connections::script(&mut s)?;
     let set = s.words(&[0])?;
     let time = s.words(&[WAIT_SECONDS, 0])?;
     s.call("rt_sigtimedwait", libc::SYS_rt_sigtimedwait, [set, 0, time, 8]);

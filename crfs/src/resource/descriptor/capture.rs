@@ -250,6 +250,8 @@ impl Pass<'_> {
             root: place.root(),
             external: whose.external,
             queues: in_flight.map(|in_flight| &in_flight.queues),
+            kernel: self.kernel,
+            description: &|address| self.table.at_address(address).map(id),
         };
         let mut usual = socket::capture::Usual::default();
         let captured = unix_socket::capture(&unix, &context, &mut usual)?;

@@ -26,6 +26,8 @@ pub(crate) struct Table {
     /// The lock lines of fdinfo, with whose they are and the description (an index).
     pub(crate) locks: Vec<(Holder, usize, String)>,
     by_holder: HashMap<(i32, i32), usize>,
+    /// Of those that processes of the container hold, by the identity that kernel memory gives them.
+    by_address: HashMap<u64, usize>,
 }
 
 /// An open file description.
@@ -74,6 +76,7 @@ impl Table {
                 }
             }
         }
+        table.by_address = identities.by_address;
         Ok(table)
     }
 
@@ -117,6 +120,11 @@ impl Table {
     /// The description that a descriptor of a process (host pid) names.
     pub(crate) fn description(&self, host: i32, fd: i32) -> Option<usize> {
         self.by_holder.get(&(host, fd)).copied()
+    }
+
+    /// The description of this identity, where kernel memory tells them.
+    pub(crate) fn at_address(&self, address: u64) -> Option<usize> {
+        self.by_address.get(&address).copied()
     }
 }
 

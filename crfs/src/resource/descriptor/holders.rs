@@ -1,7 +1,7 @@
 //! What only the kernel's memory tells: the identity of descriptions, and how many ends a pipe has in the whole system.
 
 use super::TableOf;
-use crfs_kstate::{KernelState, MessageQueue, Task};
+use crfs_kstate::{KernelState, MessageQueue, PendingUnix, Task};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 
@@ -58,6 +58,14 @@ impl<'a> Kernel<'a> {
     /// In words.
     pub(crate) fn message_queue(&self, fd: i32) -> Result<MessageQueue, String> {
         self.state.own_message_queue(fd).map_err(|error| error.to_string())
+    }
+
+    /// The connections that wait in a listening Unix socket that this process has open.
+    ///
+    /// # Errors
+    /// In words.
+    pub(crate) fn pending_unix(&self, fd: i32) -> Result<Vec<PendingUnix>, String> {
+        self.state.own_pending_unix(fd).map_err(|error| error.to_string())
     }
 
     /// How often a process has executed a program, as registrations of mq_notify(3) count.

@@ -3,6 +3,7 @@
 use super::diag::{self, Diag};
 use crate::external::External;
 use crate::failure::{Doing, Failure};
+use crate::resource::descriptor::holders::Kernel;
 use crate::resource::descriptor::in_flight::Queued;
 use crate::resource::descriptor::refused::Refusal;
 use crate::resource::descriptor::reopen;
@@ -12,8 +13,8 @@ use crate::resource::socket::inside;
 use crfs_sys::socket_queue::{Credentials, condition};
 use image_format::files::FileKind;
 use image_format::socket::{
-    SocketCredentials, SocketStyle, UnixClosed, UnixExternal, UnixFile, UnixLink, UnixListening, UnixMessage, UnixName,
-    UnixPath, UnixSocket,
+    SocketCredentials, SocketStyle, UnixClosed, UnixExternal, UnixFile, UnixLink, UnixMessage, UnixName, UnixPath,
+    UnixSocket,
 };
 use image_format::{Bytes, FileId, Octal, Pid};
 use std::collections::HashMap;
@@ -33,6 +34,10 @@ pub(in crate::resource) struct Context<'a> {
     pub(in crate::resource) external: &'a [External],
     /// What waits in each socket; None where tasks run, and no queue is looked at.
     pub(in crate::resource) queues: Option<&'a HashMap<FileId, Vec<Queued>>>,
+    /// Kernel memory; None where tasks run.
+    pub(in crate::resource) kernel: Option<&'a Kernel<'a>>,
+    /// The description of an identity that kernel memory tells, if a process of the container holds it.
+    pub(in crate::resource) description: &'a dyn Fn(u64) -> Option<FileId>,
 }
 
 /// A captured socket: its record, and the bytes queued in it.
@@ -85,14 +90,14 @@ fn describe(style: SocketStyle, name: Option<&Name>) -> String {
     }
 }
 
-struct All<'a> {
+pub(super) struct All<'a> {
     sockets: &'a [Socket<'a>],
     diags: &'a HashMap<u64, Diag>,
-    by_inode: HashMap<u64, FileId>,
+    pub(super) by_inode: HashMap<u64, FileId>,
     listeners: Vec<&'a Socket<'a>>,
     /// The listening socket that each client waits at, by the client's inode.
     pending: HashMap<u64, FileId>,
-    context: &'a Context<'a>,
+    pub(super) context: &'a Context<'a>,
 }
 
 impl All<'_> {
@@ -104,9 +109,9 @@ impl All<'_> {
             return Ok(Err(refusal));
         }
         let options = usual.options(socket, style, self.context.init)?;
-        let parts = self.link(socket, style, diag, &what).and_then(|link| {
+        let parts = self.link(socket, style, diag, &what).and_then(|(link, mut bytes)| {
             let name = self.name(socket, diag, &link)?;
-            let (queued, bytes) = self.queue(socket, &what)?;
+            let queued = self.queue(socket, &what, &mut bytes)?;
             Ok((link, name, queued, bytes))
         });
         let (link, name, queued, bytes) = match parts {
@@ -132,19 +137,30 @@ impl All<'_> {
         Ok(Ok((FileKind::UnixSocket(record), bytes)))
     }
 
-    fn link(&self, socket: &Socket<'_>, style: SocketStyle, diag: &Diag, what: &str) -> Result<UnixLink, Refusal> {
+    /// What it is connected to. Of a listening socket also the bytes that wait in connections.
+    fn link(
+        &self,
+        socket: &Socket<'_>,
+        style: SocketStyle,
+        diag: &Diag,
+        what: &str,
+    ) -> Result<(UnixLink, Vec<u8>), Refusal> {
         if is_listening(socket) {
-            return self.listening(diag, what);
+            let (listening, bytes) = self.listening(socket, style, diag, what)?;
+            return Ok((UnixLink::Listening(listening), bytes));
         }
+        self.connection(socket, style, diag, what).map(|link| (link, Vec::new()))
+    }
+
+    fn connection(
+        &self,
+        socket: &Socket<'_>,
+        style: SocketStyle,
+        diag: &Diag,
+        what: &str,
+    ) -> Result<UnixLink, Refusal> {
         let Some(peer) = diag.peer else { return Ok(UnixLink::Unconnected) };
         if let Some(listener) = self.pending.get(&socket.inode()) {
-            let sent = crfs_sys::socket_queue::unacknowledged(socket.ask()).unwrap_or(u64::MAX);
-            if sent > 0 && self.context.queues.is_some() {
-                return Err(Refusal::new(
-                    format!("{what} has sent data over a connection that waits to be accepted, and cannot be carried"),
-                    "Try again when the connection was accepted.",
-                ));
-            }
             return Ok(UnixLink::Connected(*listener));
         }
         if let Some(&peer) = self.by_inode.get(&u64::from(peer)).filter(|_| peer != 0) {
@@ -199,19 +215,6 @@ impl All<'_> {
             ));
         }
         Ok(UnixExternal { path })
-    }
-
-    fn listening(&self, diag: &Diag, what: &str) -> Result<UnixLink, Refusal> {
-        let clients = diag.pending.iter().map(|&client| self.by_inode.get(&u64::from(client)).copied());
-        let Some(pending) = clients.collect::<Option<Vec<FileId>>>() else {
-            return Err(Refusal::new(
-                format!(
-                    "{what} has a connection that waits to be accepted and whose client is gone, or outside the container"
-                ),
-                "Try again when the program has accepted its connections.",
-            ));
-        };
-        Ok(UnixLink::Listening(UnixListening { backlog: diag.backlog, pending }))
     }
 
     fn name(&self, socket: &Socket<'_>, diag: &Diag, link: &UnixLink) -> Result<Option<UnixName>, Refusal> {
@@ -281,8 +284,8 @@ impl All<'_> {
         Some(Bytes(if inside.is_empty() { b"/".to_vec() } else { inside }))
     }
 
-    fn queue(&self, socket: &Socket<'_>, what: &str) -> Result<(Vec<UnixMessage>, Vec<u8>), Refusal> {
-        let mut bytes = Vec::new();
+    /// What waits in it; its bytes are added to those given.
+    fn queue(&self, socket: &Socket<'_>, what: &str, bytes: &mut Vec<u8>) -> Result<Vec<UnixMessage>, Refusal> {
         let mut messages = Vec::new();
         let queued = self.context.queues.and_then(|queues| queues.get(&socket.id));
         for message in queued.into_iter().flatten() {
@@ -294,7 +297,7 @@ impl All<'_> {
                 files: message.files.clone(),
             });
         }
-        Ok((messages, bytes))
+        Ok(messages)
     }
 
     fn sender(&self, socket: &Socket<'_>, message: &Queued, what: &str) -> Result<Option<FileId>, Refusal> {
@@ -314,7 +317,7 @@ impl All<'_> {
         })
     }
 
-    fn credentials(&self, Credentials { pid, uid, gid }: Credentials) -> SocketCredentials {
+    pub(super) fn credentials(&self, Credentials { pid, uid, gid }: Credentials) -> SocketCredentials {
         SocketCredentials { pid: self.context.pids.get(&pid).copied().unwrap_or(Pid(0)), uid, gid }
     }
 

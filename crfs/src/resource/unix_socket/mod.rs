@@ -7,22 +7,24 @@
 //!
 //! **How it is read.** sock_diag(7) gives names, peers and who waits to be accepted; what is queued is looked at through a duplicate
 //! with MSG_PEEK and SO_PEEK_OFF. Descriptors in messages arrive as duplicates, which tells the descriptions that live nowhere else.
+//! What was sent over a connection that waits to be accepted is in an end that nobody can look at: kernel memory tells it.
 //!
 //! **How it is made again.** Names are bound with the container's mounts and root, where the stale file of the original is replaced; a
 //! name whose file is gone is bound in an empty directory, so that nothing appears. Pairs without names are made by
 //! socketpair(2), others by listen, connect and accept. listen, connect and socketpair leave the credentials of their caller behind
 //! (SO_PEERCRED), so the process that they belong to makes them, as the user it was. Then queues are filled, by the sockets the
-//! messages came from, and what was shut down is shut down.
+//! messages came from, clients that wait to be accepted connect and send again, and what was shut down is shut down.
 //!
 //! A socket outside that was declared is connected to anew, last of all.
 //!
-//! **What is refused.** A peer outside the container that was not declared, or of which data waits; a message from a name that is gone; connections that wait to be accepted and already
-//! hold data, or whose client is gone; a relative name that is not found in the process's directory.
+//! **What is refused.** A peer outside the container that was not declared, or of which data waits; a message from a name that is gone; connections that wait to be accepted and
+//! whose client is outside, or that hold a descriptor that no process has; a relative name that is not found in the process's directory.
 
 mod calls;
 mod capture;
 mod diag;
 mod names;
+mod pending;
 mod queue;
 mod restore;
 

@@ -10,7 +10,7 @@ use crfs_sys::socket_options::{accept, connect};
 use crfs_sys::socket_queue::{Credentials, send};
 use image_format::files::FileKind;
 use image_format::layout::file_entry;
-use image_format::socket::{SocketCredentials, SocketStyle, UnixLink, UnixName, UnixSocket};
+use image_format::socket::{SocketCredentials, SocketStyle, UnixLink, UnixMessage, UnixName, UnixSocket};
 use image_format::{FileId, Image, Pid};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, Shutdown, shutdown};
@@ -288,22 +288,26 @@ impl<'a> Making<'a> {
         let data = self.site.queue(id, socket.queue_size())?;
         let mut rest = data.as_slice();
         for message in &socket.queued {
-            let length = usize::try_from(message.length).unwrap_or(usize::MAX).min(rest.len());
-            let (bytes, after) = rest.split_at(length);
-            rest = after;
-            let credentials = message.credentials.map(|who| {
-                let pid = self.calls.processes.host(who.pid).filter(|_| who.pid != Pid(0));
-                Credentials { pid: pid.unwrap_or(std::process::id().cast_signed()), uid: who.uid, gid: who.gid }
-            });
-            let files = message.files.iter().map(|&file| self.fd(file)).collect::<Result<Vec<_>, Failure>>()?;
+            let bytes = next(&mut rest, message);
+            let credentials = self.credentials(message);
             let mut passing = None;
             let (sender, to) = self.sender(id, socket, message.from, &mut passing)?;
-            let old = options::make_room(sender, libc::SO_SNDBUF, data.len() as u64).doing(|| object.clone())?;
-            let sent = send_all(sender, bytes, &files, credentials, &to, socket.style);
-            sent.doing(|| format!("{object}: putting a message into it"))?;
-            options::set_size(sender, libc::SO_SNDBUF, old).doing(|| object.clone())?;
+            let files = self.files(message)?;
+            let sending = Sending { bytes, files, credentials, to, style: socket.style, room: data.len() };
+            sending.through(sender).doing(|| format!("{object}: putting a message into it"))?;
         }
         Ok(())
+    }
+
+    /// Who is to be told as the sender of a message.
+    fn credentials(&mut self, message: &UnixMessage) -> Option<Credentials> {
+        let who = message.credentials?;
+        let pid = self.calls.processes.host(who.pid).filter(|_| who.pid != Pid(0));
+        Some(Credentials { pid: pid.unwrap_or(std::process::id().cast_signed()), uid: who.uid, gid: who.gid })
+    }
+
+    fn files(&self, message: &UnixMessage) -> Result<Vec<BorrowedFd<'_>>, Failure> {
+        message.files.iter().map(|&file| self.fd(file)).collect()
     }
 
     /// Who sends a message again, and to which address: none where it is connected.
@@ -333,16 +337,30 @@ impl<'a> Making<'a> {
         }
     }
 
-    /// The clients that nobody has accepted yet, in their order.
+    /// The clients that nobody has accepted yet, in their order: each connects, and sends what it had sent.
     fn pending(&mut self, id: FileId, socket: &'a UnixSocket) -> Result<(), Failure> {
         let UnixLink::Listening(listening) = &socket.link else { return Ok(()) };
         let address = self.address(id)?;
-        for &client in &listening.pending {
-            let fd = self.open.get(&client).ok_or(Errno::EBADF).doing(|| file_entry(client))?.as_fd();
+        let data = self.site.queue(id, socket.queue_size())?;
+        let mut rest = data.as_slice();
+        for pending in &listening.pending {
+            let entry = pending.client.unwrap_or(id);
+            // One that was closed is closed again at the end of its turn.
+            let client = match pending.client {
+                Some(client) => self.fd(client)?.try_clone_to_owned().doing(|| file_entry(client))?,
+                None => Self::fresh(id, socket.style)?,
+            };
             let place = self.places.get(&id).map(AsFd::as_fd);
-            // What it leaves at the other end is seen when that is accepted.
-            let who = holder(self.site.image, client);
-            self.calls.connect(who, fd, &address, place).map_err(|failure| at_entry(failure, &file_entry(client)))?;
+            let connected = self.calls.connect(Some(pending.connected), client.as_fd(), &address, place);
+            connected.map_err(|failure| at_entry(failure, &file_entry(entry)))?;
+            for message in &pending.queued {
+                let bytes = next(&mut rest, message);
+                let credentials = self.credentials(message);
+                let files = self.files(message)?;
+                let sending =
+                    Sending { bytes, files, credentials, to: Vec::new(), style: socket.style, room: data.len() };
+                sending.through(client.as_fd()).doing(|| format!("{}: sending again", file_entry(entry)))?;
+            }
         }
         Ok(())
     }
@@ -414,17 +432,39 @@ fn was_accepted(socket: &UnixSocket) -> bool {
     connected && name && socket.style != SocketStyle::Datagram
 }
 
-fn send_all(
-    sender: BorrowedFd<'_>,
-    bytes: &[u8],
-    files: &[BorrowedFd<'_>],
+/// The bytes of a message, off the front of what lies in a raw file.
+fn next<'d>(rest: &mut &'d [u8], message: &UnixMessage) -> &'d [u8] {
+    let length = usize::try_from(message.length).unwrap_or(usize::MAX).min(rest.len());
+    let (bytes, after) = rest.split_at(length);
+    *rest = after;
+    bytes
+}
+
+/// A message that is sent again.
+struct Sending<'a> {
+    bytes: &'a [u8],
+    files: Vec<BorrowedFd<'a>>,
     credentials: Option<Credentials>,
-    to: &[u8],
+    /// None of these where it is connected.
+    to: Vec<u8>,
     style: SocketStyle,
-) -> nix::Result<()> {
-    let sent = send(sender, bytes, files, credentials, to)?;
-    if sent < bytes.len() && style == SocketStyle::Stream && sent > 0 {
-        return send_all(sender, &bytes[sent..], &[], credentials, to, style);
+    /// Bytes that the sender's buffer must have room for: nobody takes them meanwhile.
+    room: usize,
+}
+
+impl Sending<'_> {
+    fn through(&self, sender: BorrowedFd<'_>) -> nix::Result<()> {
+        let old = options::make_room(sender, libc::SO_SNDBUF, self.room as u64)?;
+        let mut sent = send(sender, self.bytes, &self.files, self.credentials, &self.to)?;
+        while sent < self.bytes.len() && self.style == SocketStyle::Stream {
+            match send(sender, &self.bytes[sent..], &[], self.credentials, &self.to)? {
+                0 => break,
+                more => sent += more,
+            }
+        }
+        if sent < self.bytes.len() {
+            return Err(Errno::EMSGSIZE);
+        }
+        options::set_size(sender, libc::SO_SNDBUF, old)
     }
-    if sent == bytes.len() { Ok(()) } else { Err(Errno::EMSGSIZE) }
 }
