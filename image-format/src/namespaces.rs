@@ -19,6 +19,7 @@ impl UnsharedNamespace {
     #[must_use]
     pub fn kind(&self) -> NamespaceType {
         match self.content {
+            NamespaceContent::Ipc => NamespaceType::Ipc,
             NamespaceContent::Uts(_) => NamespaceType::Uts,
         }
     }
@@ -28,6 +29,8 @@ impl UnsharedNamespace {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum NamespaceContent {
+    /// No System V object and no POSIX message queue.
+    Ipc,
     /// Host and domain name.
     Uts(UtsNames),
 }

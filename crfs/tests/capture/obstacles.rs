@@ -224,12 +224,18 @@ def old_program():
     # until it has, nobody may take the file away
     while open(f'/proc/{pid}/comm').read() != 'crfs-test-old-p\\n': time.sleep(0.01)
     os.unlink(file.name)
-for flag in (0x02000000, 0x08000000, 0x00020000, 0x40000000, 0x10000000):
+for flag in (0x02000000, 0x00020000, 0x40000000, 0x10000000):
     child(lambda: left(flag))
 def ports():
     # not every kernel has them (CONFIG_X86_IOPL_IOPERM)
     if libc.ioperm(0x80, 1, 1) == 0: print('has ports', flush=True)
-for body in (nested, own_descriptors, ports, segment, old_program):
+def ipc():
+    left(0x08000000)
+    assert libc.semget(0, 1, 0o1600) == 0
+    open('/proc/sys/kernel/msgmni', 'w').write('31999')
+    assert libc.mq_open(b'/crfs-apart', os.O_CREAT | os.O_RDWR, 0o600, None) >= 0
+    globals()['kept'] = open('/proc/sysvipc/sem')
+for body in (nested, own_descriptors, ipc, ports, segment, old_program):
     child(body)
 ready()
 libc.pause()
@@ -240,7 +246,6 @@ fn who_left_what_the_container_shares_is_told() {
     let world = World::python("apart", APART).at_rest();
     let seen = [
         ("/attr", "in another namespace of kind cgroup"),
-        ("/attr", "in another namespace of kind ipc"),
         ("/attr", "in another namespace of kind mnt"),
         ("/attr", "in another namespace of kind net"),
         ("/attr", "in another namespace of kind user"),
@@ -255,6 +260,14 @@ fn who_left_what_the_container_shares_is_told() {
     let report = world.try_capture(false);
     assert_eq!(report.failure, None);
     assert_told(&report, &seen);
+    let ipc = [
+        ("/attr", "first process, which has the System V object sem 0: "),
+        ("/attr", "first process, which has kernel.msgmni = 31999: "),
+        ("/attr", "first process, which has the POSIX message queue /crfs-apart: "),
+        ("/fds", "of another ipc namespace than the container's own"),
+        ("files/", "/proc/sysvipc/sem is open, and may be that of either ipc namespace"),
+    ];
+    assert_told(&report, &ipc);
     assert_told(&report, &[("/attr", "segments in the GDT"), ("/thread.frame", "runs 32-bit code")]);
     if world.log().contains("has ports") {
         assert_told(&report, &[("/attr", "I/O ports")]);

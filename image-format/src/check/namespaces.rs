@@ -29,6 +29,14 @@ pub(super) fn check(image: &Image, findings: &mut Findings) {
             }
         }
         match &namespace.content {
+            NamespaceContent::Ipc => {
+                let adjusts = |pid: &&Pid| image.processes.get(pid).is_some_and(|process| !process.semadj.is_empty());
+                if let Some(pid) = namespace.processes.iter().find(adjusts) {
+                    let reason =
+                        format!("processes: {pid} has adjustments of semaphores, of which there are none here");
+                    findings.line(NAMESPACES, index, reason);
+                }
+            }
             NamespaceContent::Uts(names) => {
                 for (field, name) in [("hostname", &names.hostname), ("domainname", &names.domainname)] {
                     if let Some(problem) = node_name(name) {

@@ -153,7 +153,7 @@ choices! {
     TtySide [Master, Slave, Controlling] []
     SlaveState [Unopened, Open, Closed] []
     Flow [On, StoppedByKey, StoppedByCall] []
-    NamespaceContent [] [Uts]
+    NamespaceContent [Ipc] [Uts]
     NamespaceType [Cgroup, Ipc, Mnt, Net, Pid, Time, User, Uts] []
     OwnerKind [Thread, Process, Group] []
     NetlinkProtocol [Route, Usersock, SockDiag, Audit, KobjectUevent] []

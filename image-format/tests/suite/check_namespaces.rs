@@ -21,6 +21,14 @@ fn members() {
     ]);
 }
 
+#[test]
+fn adjustments() {
+    each_is_told(&[(
+        |i| i.namespaces[0].content = NamespaceContent::Ipc,
+        "namespaces: line 1: processes: 12290 has adjustments of semaphores, of which there are none here",
+    )]);
+}
+
 fn called(image: &mut Image, hostname: Bytes, domainname: Bytes) {
     image.namespaces[0].content = NamespaceContent::Uts(UtsNames { hostname, domainname });
 }

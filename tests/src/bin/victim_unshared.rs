@@ -1,9 +1,10 @@
-//! Namespaces that some of its processes have apart: a child has names of its own, and threads and a child that have them too; another
-//! child of that has others, and a third is back where it all began.
+//! Namespaces that some of its processes have apart: a child has names of its own and an empty ipc namespace, and threads and a child that
+//! have them too; another child of that has other names, and a third is back where it all began.
 
 use anyhow::{Context, Result, ensure};
 use crfs_sys::anonymous::{Kind, Region};
 use crfs_sys::clone::{CloneArgs, Forked, exit_now, fork_into};
+use crfs_sys::sysv::{make_semaphores, remove_semaphores, semaphore_values};
 use crfs_tests::victim::{self, Stage};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::utsname::uname;
@@ -24,11 +25,19 @@ const BACK: usize = 4;
 const MEMBERS: usize = 5;
 const SEEN: usize = 10;
 const END: usize = 20;
+/// The id, and one more, of a set of semaphores that is made in their ipc namespace at the end.
+const LATE_SET: usize = 21;
 
-/// What a member sees.
+/// What a member sees: its names, and which sets of semaphores.
 const AS_MADE: u64 = 1;
 const RENAMED: u64 = 2;
-const WRONG: u64 = 3;
+const WRONG: u64 = 4;
+const FIRST_SET: u64 = 8;
+const ANOTHER_SET: u64 = 16;
+
+/// How many semaphores the sets have.
+const FIRST_COUNT: usize = 2;
+const LATE_COUNT: usize = 3;
 
 fn child(body: impl FnOnce() -> Result<()>) -> Result<Pid> {
     match fork_into(&CloneArgs { exit_signal: libc::SIGCHLD, ..CloneArgs::default() })? {
@@ -55,17 +64,25 @@ fn leave_for(hostname: &str, domainname: &str) -> Result<()> {
     fs::write("/proc/sys/kernel/domainname", domainname).context("setting the domain name")
 }
 
-/// Looks at its names until the end.
-fn member(shared: &Region, number: usize) -> Result<()> {
+/// Looks at its names, and for the set of semaphores `first`, until the end.
+fn member(shared: &Region, number: usize, first: i32) -> Result<()> {
     let (hostname, domainname) = names()?;
     while shared.get(END) == 0 {
         let (host, domain) = names()?;
-        let seen = match () {
+        let mut seen = match () {
             () if domain != domainname => WRONG,
             () if host == hostname => AS_MADE,
             () if host == "renamed" => RENAMED,
             () => WRONG,
         };
+        if semaphore_values(first, FIRST_COUNT).is_ok() {
+            seen |= FIRST_SET;
+        }
+        if let Some(late) = shared.get(LATE_SET).checked_sub(1)
+            && semaphore_values(i32::try_from(late)?, LATE_COUNT).is_ok()
+        {
+            seen |= ANOTHER_SET;
+        }
         shared.set(SEEN + number, seen);
         shared.word(number).fetch_add(1, Ordering::Relaxed);
         std::thread::sleep(Duration::from_millis(5));
@@ -74,22 +91,23 @@ fn member(shared: &Region, number: usize) -> Result<()> {
 }
 
 /// The child that leaves, and makes the others.
-fn maker(shared: &Region, beginning: &File) -> Result<()> {
+fn maker(shared: &Region, beginning: &[File; 2], first: i32) -> Result<()> {
     leave_for("workshop", "crafts.example")?;
+    unshare(CloneFlags::CLONE_NEWIPC).context("unshare")?;
     let children = [
-        child(|| member(shared, SHARER))?,
+        child(|| member(shared, SHARER, first))?,
         child(|| {
             leave_for("cellar", "")?;
-            member(shared, OTHER)
+            member(shared, OTHER, first)
         })?,
         child(|| {
-            setns(beginning, CloneFlags::CLONE_NEWUTS)?;
-            member(shared, BACK)
+            beginning.iter().try_for_each(|namespace| setns(namespace, CloneFlags::empty()))?;
+            member(shared, BACK, first)
         })?,
     ];
     std::thread::scope(|scope| {
-        let thread = scope.spawn(|| member(shared, THREAD));
-        member(shared, MAKER)?;
+        let thread = scope.spawn(|| member(shared, THREAD, first));
+        member(shared, MAKER, first)?;
         thread.join().ok().context("the thread panicked")?
     })?;
     children.into_iter().try_for_each(expect_success)
@@ -103,35 +121,46 @@ fn expect_success(child: Pid) -> Result<()> {
 
 fn run(stage: &mut Stage) -> Result<()> {
     let shared = Region::new(4096, Kind { shared: true, noreserve: false })?;
-    let own = File::open("/proc/self/ns/uts")?;
+    let of = |process: &str| -> Result<[File; 2]> {
+        let open = |name| File::open(format!("/proc/{process}/ns/{name}"));
+        Ok([open("uts")?, open("ipc")?])
+    };
+    let own = of("self")?;
     let before = names()?;
-    let child = child(|| maker(&shared, &own))?;
+    let first = make_semaphores(libc::IPC_PRIVATE, FIRST_COUNT, 0o600)?;
+    let child = child(|| maker(&shared, &own, first))?;
     victim::wait_until("all to begin", || (0..MEMBERS).all(|member| shared.get(member) > 0))?;
-    let theirs = File::open(format!("/proc/{child}/ns/uts"))?;
+    let theirs = of(&child.to_string())?;
+    let as_made = [AS_MADE, AS_MADE, AS_MADE, AS_MADE, AS_MADE | FIRST_SET];
     loop {
         ensure!(names()? == before, "the names are {:?} and not {before:?}", names()?);
         let then: Vec<u64> = (0..MEMBERS).map(|member| shared.get(member)).collect();
         victim::wait_until("every process to look again", || {
             then.iter().zip(0..).all(|(then, member)| shared.get(member) > *then)
         })?;
-        for member in 0..MEMBERS {
-            ensure!(shared.get(SEEN + member) == AS_MADE, "member {member} has other names");
+        for (member, expected) in as_made.into_iter().enumerate() {
+            let seen = shared.get(SEEN + member);
+            ensure!(seen == expected, "member {member} sees {seen} and not {expected}");
         }
         if !stage.end_round_and_rest()? {
             break;
         }
     }
-    // Who shared one shares it still, and the descriptor leads there.
-    setns(&theirs, CloneFlags::CLONE_NEWUTS)?;
+    // Who shared one shares it still, and the descriptors lead there.
+    theirs.iter().try_for_each(|namespace| setns(namespace, CloneFlags::empty()))?;
     ensure!(gethostname()? == "workshop", "the descriptor leads to {:?}", gethostname()?);
     sethostname("renamed")?;
-    setns(&own, CloneFlags::CLONE_NEWUTS)?;
+    let late = make_semaphores(libc::IPC_PRIVATE, LATE_COUNT, 0o600)?;
+    shared.set(LATE_SET, u64::try_from(late)? + 1);
+    own.iter().try_for_each(|namespace| setns(namespace, CloneFlags::empty()))?;
     ensure!(names()? == before, "the names are {:?} and not {before:?}", names()?);
-    let expected = [RENAMED, RENAMED, RENAMED, AS_MADE, AS_MADE];
-    victim::wait_until("all who share a namespace to see its new name", || {
+    let renamed = RENAMED | ANOTHER_SET;
+    let expected = [renamed, renamed, renamed, AS_MADE | ANOTHER_SET, AS_MADE | FIRST_SET];
+    victim::wait_until("all who share a namespace to see what is new in it", || {
         (0..MEMBERS).all(|member| shared.get(SEEN + member) == expected[member])
     })?;
     shared.set(END, 1);
+    remove_semaphores(first)?;
     expect_success(child)
 }
 

@@ -48,18 +48,44 @@ pub fn capture(init: i32, attached: &BTreeSet<u32>, findings: &mut Findings) -> 
     })
 }
 
-fn limits(findings: &mut Findings) {
-    for (name, default) in LIMITS {
-        // Absent where the kernel has no System V IPC.
-        let Ok(text) = fs::read_to_string(format!("/proc/sys/kernel/{name}")) else { continue };
-        let value = text.split_whitespace().collect::<Vec<_>>().join(" ");
-        if value != default {
-            findings.block(
-                "sysv.shm",
-                format!("the limit kernel.{name} of the ipc namespace is {value} in the place of {default}, which is not carried"),
-                "Set it back (sysctl, inside the container)",
-            );
+/// What is in the ipc namespace of a process (host pid), and what was changed in it: nothing in a new one.
+///
+/// The caller must have one thread.
+///
+/// # Errors
+/// When the namespace cannot be joined or listed.
+pub(in crate::resource) fn held(process: i32) -> Result<Vec<String>, Failure> {
+    inside(process, &[IPC], || {
+        let mut held: Vec<String> =
+            changed_limits().into_iter().map(|(name, value, _)| format!("kernel.{name} = {value}")).collect();
+        for (kind, column) in [("shm", "shmid"), ("sem", "semid"), ("msg", "msqid")] {
+            for row in table(kind)? {
+                let id: u32 = number(&row, column, 10)?;
+                held.push(format!("the System V object {kind} {id}"));
+            }
         }
+        Ok(held)
+    })
+}
+
+/// The names of limits of the own namespace that were changed, with what they are and what they were.
+fn changed_limits() -> Vec<(&'static str, String, &'static str)> {
+    let value = |name: &str| {
+        // Absent where the kernel has no System V IPC.
+        let text = fs::read_to_string(format!("/proc/sys/kernel/{name}")).ok()?;
+        Some(text.split_whitespace().collect::<Vec<_>>().join(" "))
+    };
+    let limits = LIMITS.into_iter().filter_map(|(name, default)| Some((name, value(name)?, default)));
+    limits.filter(|(_, value, default)| value != default).collect()
+}
+
+fn limits(findings: &mut Findings) {
+    for (name, value, default) in changed_limits() {
+        findings.block(
+            "sysv.shm",
+            format!("the limit kernel.{name} of the ipc namespace is {value} in the place of {default}, which is not carried"),
+            "Set it back (sysctl, inside the container)",
+        );
     }
 }
 

@@ -23,5 +23,6 @@ pub mod restore;
 mod undo;
 
 pub use attachment::report as report_attachments;
+pub(super) use capture::held;
 pub use capture::{Contents, capture};
 pub use undo::{capture as adjustments, restore as adjust};

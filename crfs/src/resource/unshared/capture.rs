@@ -1,15 +1,15 @@
 //! From the namespaces of processes to the records.
 
-use super::CARRIED;
+use super::{CARRIED, ipc};
 use crate::failure::Failure;
 use crate::resource::Findings;
 use crate::resource::container::uts;
 use crate::resource::proc::Proc;
 use crate::resource::subject::Subjects;
-use image_format::Pid;
 use image_format::files::NamespaceType;
 use image_format::layout::thread_file;
 use image_format::namespaces::{NamespaceContent, UnsharedNamespace};
+use image_format::{Image, Pid};
 use std::collections::BTreeMap;
 
 /// The records of those that are not the container's first process's, by type and by the first process that is in each. That all threads
@@ -49,16 +49,21 @@ pub fn capture(
         let mut others: Vec<(Vec<Pid>, i32)> = others.into_values().collect();
         others.sort_unstable();
         for (processes, host) in others {
-            records.extend(content(kind, host)?.map(|content| UnsharedNamespace { content, processes }));
+            let content = match kind {
+                NamespaceType::Ipc => {
+                    ipc::survey((processes[0], host), subjects.init, proc, findings)?;
+                    NamespaceContent::Ipc
+                }
+                NamespaceType::Uts => NamespaceContent::Uts(uts::names(host)?),
+                _ => continue,
+            };
+            records.push(UnsharedNamespace { content, processes });
         }
     }
     Ok(records)
 }
 
-/// What the namespace of a process (host pid) holds; None of types of which all have the same.
-fn content(kind: NamespaceType, host: i32) -> Result<Option<NamespaceContent>, Failure> {
-    Ok(match kind {
-        NamespaceType::Uts => Some(NamespaceContent::Uts(uts::names(host)?)),
-        _ => None,
-    })
+/// Obstacles of other records, once all are known.
+pub fn report(image: &Image, findings: &mut Findings) {
+    ipc::report(image, findings);
 }

@@ -1,6 +1,7 @@
 //! Namespaces that some processes of a container are in instead of the container's own.
 //!
-//! **What it is.** What unshare(2) or a flag of clone(2) makes inside the container: for now of type uts, a host and a domain name.
+//! **What it is.** What unshare(2) or a flag of clone(2) makes inside the container: of type uts, a host and a domain name; of type ipc,
+//! as long as there is nothing in it.
 //!
 //! **Where the kernel keeps it.** `struct nsproxy`, to which each thread points: <https://elixir.bootlin.com/linux/v6.18/source/include/linux/nsproxy.h>.
 //!
@@ -9,19 +10,20 @@
 //! **How it is made again.** The worker makes each by unshare(2), fills it and goes back. Every process is born into those of its creator and
 //! joins its own by setns(2) through a descriptor of the worker's: before it has threads, which inherit them, and while it may.
 //!
-//! **What is refused.** Threads of one process in different ones; all other types but those of the container's first process
+//! **What is refused.** Threads of one process in different ones; ipc namespaces that hold anything; all other types but those of the container's first process
 //! ([`crate::resource::container`]).
 
 mod capture;
+mod ipc;
 mod restore;
 
-pub use capture::capture;
+pub use capture::{capture, report};
 pub use restore::Made;
 
 use image_format::files::NamespaceType;
 
 /// The types of which processes may be in different ones.
-const CARRIED: [NamespaceType; 1] = [NamespaceType::Uts];
+const CARRIED: [NamespaceType; 2] = [NamespaceType::Ipc, NamespaceType::Uts];
 
 /// Whether processes may be in different ones of this type: a link's name in /proc/PID/ns.
 pub(super) fn is_carried(name: &str) -> bool {

@@ -38,6 +38,7 @@ impl Made {
         for (index, record) in records.iter().enumerate() {
             let kind = record.kind();
             let flag = match record.content {
+                NamespaceContent::Ipc => CloneFlags::CLONE_NEWIPC,
                 NamespaceContent::Uts(_) => CloneFlags::CLONE_NEWUTS,
             };
             let doing = |failure: Failure| failure.within(format!("{NAMESPACES}: line {}", index + 1));
@@ -82,6 +83,7 @@ fn make_one(record: &UnsharedNamespace, flag: CloneFlags) -> Result<File, Failur
 /// Gives the calling process's namespace, which is new, what it held.
 fn fill(content: &NamespaceContent) -> Result<(), Failure> {
     match content {
+        NamespaceContent::Ipc => Ok(()),
         NamespaceContent::Uts(names) => {
             set_names(OsStr::from_bytes(&names.hostname.0), OsStr::from_bytes(&names.domainname.0))
         }

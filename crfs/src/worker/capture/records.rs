@@ -168,6 +168,7 @@ pub(super) fn read(
     };
     sysv::report_attachments(&image, findings);
     mqueue::report(&image, findings);
+    unshared::report(&image, findings);
     image.manifest.paths = image.paths();
     job.kernel.report(findings);
     laps.lap("manifest");
