@@ -85,8 +85,8 @@ pub enum FileKind {
     Timerfd(Timerfd),
     /// signalfd(2).
     Signalfd(Signalfd),
-    /// A file or directory of /proc.
-    Proc(ProcFile),
+    /// A file or directory of a pseudo file system.
+    Pseudo(PseudoFile),
     /// pidfd_open(2).
     Pidfd(Pidfd),
     /// A namespace of the container, by /proc/PID/ns.
@@ -174,12 +174,30 @@ pub struct Replacement {
     pub from: Bytes,
 }
 
-/// A file of /proc, whose content is made while it is read, or a directory.
+/// A file or directory whose content the kernel makes while it is read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct ProcFile {
+pub struct PseudoFile {
+    /// Where it stands.
+    pub file_system: PseudoFileSystem,
     /// Its path inside the container.
     pub path: Bytes,
+    /// Whether it was read to its end. The position is 0 then: the end is wherever the content ends when it is made again.
+    pub at_end: bool,
+}
+
+/// File systems whose files the kernel makes up, by the names of /proc/filesystems.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PseudoFileSystem {
+    /// /proc.
+    Proc,
+    /// /sys.
+    Sysfs,
+    /// Control groups, version 2.
+    Cgroup2,
+    /// Control groups, version 1.
+    Cgroup,
 }
 
 /// A file that the image itself holds.

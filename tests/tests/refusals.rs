@@ -69,6 +69,17 @@ fn keys_are_named() {
     program.passes();
 }
 
+/// Whether a file still shows the address space of its process is seen while it stands still.
+#[test]
+fn a_file_of_an_address_space_left_by_execve_is_named() {
+    let (world, victim) = running("pseudo_files", &["left"]);
+    assert_eq!(blockers(&world, "vs1"), Vec::<Value>::new());
+    let reason = "/maps of the proc file system cannot be carried: it shows the address space that the process had";
+    world.crctl(["freeze", "vs1"]).expect_refusal(&["0x00000001/fds: 3: /proc/", reason, "Have the program close it"]);
+    assert_eq!(world.state("vs1"), "running");
+    victim.passes();
+}
+
 /// What waits in a netlink socket is of another moment, and only the freeze looks for it.
 #[test]
 fn unread_netlink_messages_are_named() {

@@ -141,6 +141,8 @@ pub const AFTER: &[(Action, Of, Action)] = &[
     // Calls that leave a process's credentials in a socket are made in it, and messages name who sent them.
     (Action::OpenLate, Of::All, Action::Spawn),
     (Action::OpenLate, Of::All, Action::Memory),
+    // Threads have files of their own in /proc.
+    (Action::OpenLate, Of::All, Action::Threads),
     (Action::Descriptors, Of::First, Action::OpenLate),
     (Action::ThreadDescriptors, Of::First, Action::OpenLate),
     (Action::ThreadDescriptors, Of::Itself, Action::Threads),

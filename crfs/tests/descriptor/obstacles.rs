@@ -45,8 +45,8 @@ fn anonymous_files_and_files_in_memory() {
         .call(libc::SYS_unshare, [libc::CLONE_NEWUTS.unsigned_abs().into()])
         .call(libc::SYS_mq_open, [queue, rdwr_create, 0o600, 0])
         .call(libc::SYS_mq_unlink, [queue])
-        .open("/proc/self/maps".as_ref(), libc::O_RDONLY)
-        .open("/sys/kernel/mm/transparent_hugepage/enabled".as_ref(), libc::O_RDONLY)
+        .open("/proc/self/mem".as_ref(), libc::O_RDONLY)
+        .open("/sys/kernel/mm/transparent_hugepage/enabled".as_ref(), libc::O_RDWR)
         .open("/proc/self/comm".as_ref(), libc::O_RDWR)
         .open("/proc/thread-self/stat".as_ref(), libc::O_RDONLY)
         .open("/proc/self/ns/net".as_ref(), libc::O_RDONLY)
@@ -63,18 +63,17 @@ fn anonymous_files_and_files_in_memory() {
             (5, "]) cannot be carried: no process of the container is in it"),
             (6, "a POSIX message queue"),
             (7, "the address space that the process had when it was opened"),
-            (8, "of the sysfs file system"),
-            (9, "open for writing"),
-            (10, "that of a single thread"),
+            (8, "of the sysfs file system cannot be carried: it is open for writing"),
+            (9, "of the proc file system cannot be carried: it is open for writing"),
             (11, "is locked, and it is opened too late in a restore for a lock"),
         ],
     );
     assert_eq!(
         captured.files.len(),
-        2,
-        "what is refused has no record, and the memfd and the locked namespace are carried"
+        3,
+        "what is refused has no record; the memfd, the file of a thread and the locked namespace are carried"
     );
-    assert_eq!(captured.fds[&FIRST].len(), 2);
+    assert_eq!(captured.fds[&FIRST].len(), 3);
 }
 
 #[test]
@@ -197,7 +196,6 @@ fn state_that_is_not_carried() {
         &[
             (5, "of the host, which is outside the container"),
             (7, "tells its number with a signal"),
-            (9, "of the proc file system cannot be carried: it is that of a single thread"),
             (10, "device /dev/kmsg (1:11)"),
         ],
     );

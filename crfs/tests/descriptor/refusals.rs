@@ -5,7 +5,7 @@ use crfs::failure::{Failure, Kind};
 use crfs::resource::descriptor::Descriptors;
 use image_format::files::{
     Device, Directory, Epoll, EpollTarget, Eventfd, Fifo, File, FileKind, IfChanged, Listing, OpenFlags, PathOnly,
-    PathType, Pipe, ProcFile, RegularFile, Replacement, Stdio, Stream, Timerfd,
+    PathType, Pipe, PseudoFile, PseudoFileSystem, RegularFile, Replacement, Stdio, Stream, Timerfd,
 };
 use image_format::locks::{Lock, LockKind};
 use image_format::{Bytes, FileId, Hex, Pid, Timespec};
@@ -189,19 +189,21 @@ fn directories_and_devices_that_are_something_else() {
 }
 
 #[test]
-fn files_of_proc_that_are_none_here() {
+fn files_of_the_kernel_that_are_none_here() {
     let world = World::new();
     let plain = world.file("plain", b"");
-    for (path, words) in
-        [(plain.as_path(), "it is no file of the proc file system here"), ("/proc/nothing".as_ref(), "not found")]
-    {
-        let kind = FileKind::Proc(ProcFile { path: bytes(path) });
+    for (path, file_system, words) in [
+        (plain.as_path(), PseudoFileSystem::Proc, "it is no file of the proc file system here"),
+        ("/proc/nothing".as_ref(), PseudoFileSystem::Proc, "not found"),
+        ("/proc/stat".as_ref(), PseudoFileSystem::Cgroup2, "it is no file of the cgroup2 file system here"),
+    ] {
+        let kind = FileKind::Pseudo(PseudoFile { file_system, path: bytes(path), at_end: false });
         let files = BTreeMap::from([(FileId(0), File { flags: OpenFlags(0), position: 0, owner: None, kind })]);
         let image = world.image(&Descriptors { files, ..Descriptors::default() });
         let root = std::fs::File::open("/").unwrap();
         let mut open = BTreeMap::new();
         let root = std::os::fd::AsFd::as_fd(&root);
-        let failure = crfs::resource::descriptor::open_proc_files(&image, root, &mut open).unwrap_err();
+        let failure = crfs::resource::descriptor::open_pseudo_files(&image, root, &mut open).unwrap_err();
         assert_eq!(failure.kind, Kind::Incompatible);
         assert!(failure.chain[0].contains(words), "{failure:?}");
     }

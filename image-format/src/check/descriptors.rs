@@ -1,7 +1,7 @@
 //! `fds` and `files/`: descriptors name descriptions that are there, and descriptions ask for what can be opened.
 
 use super::{Findings, absolute, duration, time};
-use crate::files::{Directory, FileKind, IfChanged, Inotify, OpenFlags, Pidfd, Pipe, RegularFile, Timerfd};
+use crate::files::{Directory, FileKind, IfChanged, Inotify, OpenFlags, Pidfd, Pipe, PseudoFile, RegularFile, Timerfd};
 use crate::image::Image;
 use crate::layout::{STDIOS, file_entry};
 use crate::socket::UnixSocket;
@@ -29,6 +29,11 @@ pub(super) fn check(image: &Image, findings: &mut Findings) {
             && !writes
         {
             findings.add(&path, "if_changed: append: it is not open for writing");
+        }
+        if let FileKind::Pseudo(PseudoFile { at_end: true, .. }) = file.kind
+            && file.position != 0
+        {
+            findings.add(&path, format!("position {}: it is at its end, wherever that is", file.position));
         }
         if let FileKind::Directory(Directory { listing: None, .. }) = file.kind
             && file.position != 0
@@ -120,7 +125,7 @@ fn kind(kind: &FileKind) -> Vec<String> {
             vec![path(&directory.path), modified.map(|problem| format!("listing: modified: {problem}"))]
         }
         FileKind::PathOnly(place) => vec![path(&place.path)],
-        FileKind::Proc(file) => vec![path(&file.path)],
+        FileKind::Pseudo(file) => vec![path(&file.path)],
         FileKind::Device(device) => vec![path(&device.path)],
         FileKind::Pipe(one) => vec![pipe(one)],
         FileKind::Fifo(fifo) => vec![path(&fifo.path), pipe(&fifo.pipe)],

@@ -42,6 +42,7 @@ fn change(path: &str, record: &mut Value) {
         [MANIFEST] => return namespaces(record),
         [FILES, name] if layout::parse_id(name).is_some() => {
             pending(record);
+            pseudo(record);
             DESCRIPTION
         }
         [FILES, name] if layout::parse_tty(name).is_some() => TERMINAL,
@@ -90,5 +91,14 @@ fn pending(description: &mut Value) {
     let pending = description.pointer_mut("/kind/unix_socket/link/listening/pending").and_then(Value::as_array_mut);
     for client in pending.into_iter().flatten() {
         *client = json!({ "client": client.take(), "connected": { "pid": 0, "uid": 0, "gid": 0 }, "queued": [] });
+    }
+}
+
+/// /proc was the one pseudo file system of which files were carried.
+fn pseudo(description: &mut Value) {
+    let Some(kind) = description.get_mut("kind").and_then(Value::as_object_mut) else { return };
+    if let Some(mut file) = kind.remove("proc") {
+        add(r#"{"file_system":"proc","at_end":false}"#, Some(&mut file));
+        kind.insert("pseudo".to_owned(), file);
     }
 }

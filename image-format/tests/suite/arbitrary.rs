@@ -147,7 +147,8 @@ wrappers! {
 
 choices! {
     IfChanged [Default, Strict, Ignore, Append] [Replace]
-    FileKind [] [Regular, Unnamed, Directory, PathOnly, Device, Pipe, Fifo, Eventfd, Epoll, Timerfd, Signalfd, Proc, Pidfd, Namespace, Inotify, MessageQueue, Tty, UnixSocket, InetSocket, NetlinkSocket]
+    FileKind [] [Regular, Unnamed, Directory, PathOnly, Device, Pipe, Fifo, Eventfd, Epoll, Timerfd, Signalfd, Pseudo, Pidfd, Namespace, Inotify, MessageQueue, Tty, UnixSocket, InetSocket, NetlinkSocket]
+    PseudoFileSystem [Proc, Sysfs, Cgroup2, Cgroup] []
     PathType [SymbolicLink, Fifo, Socket, BlockDevice, CharacterDevice] []
     Stream [Log, Console] []
     TtySide [Master, Slave, Controlling] []
@@ -201,7 +202,7 @@ records! {
     image_format::files::Listing { inode, modified }
     image_format::files::DeletedDirectory { mode, uid, gid }
     image_format::files::PathOnly { path, file_type }
-    image_format::files::ProcFile { path }
+    image_format::files::PseudoFile { file_system, path, at_end }
     Device { path, major, minor }
     Pipe { pipe, capacity, queued, packets }
     image_format::files::Fifo { path, awaits_writer, pipe }

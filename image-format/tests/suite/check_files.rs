@@ -4,7 +4,7 @@ use crate::check::{CHILD, FIRST, each_is_told, file, process};
 use crate::golden;
 use image_format::files::{
     Directory, EpollTarget, Fifo, FileKind, IfChanged, Inotify, InotifyWatch, Owner, OwnerKind, PathOnly, PathType,
-    Pidfd, Replacement, Stdio, Stream,
+    Pidfd, PseudoFile, PseudoFileSystem, Replacement, Stdio, Stream,
 };
 use image_format::process::Fd;
 use image_format::{Bytes, FileId, Hex, Image, Pid, check};
@@ -204,6 +204,15 @@ fn places_and_listings() {
                 file(i, 2).kind = FileKind::Directory(directory);
             },
             "files/0x00000002: position 7: of which listing, `listing` must say",
+        ),
+        (
+            |i| {
+                file(i, 2).position = 7;
+                let file_system = PseudoFileSystem::Proc;
+                let pseudo = PseudoFile { file_system, path: "/proc/stat".into(), at_end: true };
+                file(i, 2).kind = FileKind::Pseudo(pseudo);
+            },
+            "files/0x00000002: position 7: it is at its end, wherever that is",
         ),
     ]);
 }

@@ -2,13 +2,13 @@
 
 use crate::golden::{files, files_of, sizes};
 use image_format::convert::Converted;
-use image_format::files::{FileKind, IfChanged};
+use image_format::files::{FileKind, IfChanged, PseudoFile, PseudoFileSystem};
 use image_format::image::ImageError;
 use image_format::manifest::NamespaceKind;
 use image_format::seccomp::Seccomp;
 use image_format::timer::Timer;
 use image_format::unnamed::Origin;
-use image_format::{Image, Pid, check, layout};
+use image_format::{FileId, Image, Pid, check, layout};
 use std::collections::BTreeMap;
 
 type Files = BTreeMap<String, Vec<u8>>;
@@ -73,6 +73,18 @@ fn memfds_of_an_older_image_have_pages_of_the_usual_size() {
     files.insert(layout::UNNAMED.to_owned(), format!("{line}\n{{\"end\":true}}\n").into_bytes());
     let image = converted(&files).unwrap();
     assert!(matches!(&image.unnamed[0].origin, Origin::Memfd(memfd) if memfd.page_size == 4096));
+}
+
+#[test]
+fn files_of_proc_were_the_only_ones_of_the_kernel() {
+    let mut files = old();
+    edit(&mut files, "files/0x00000006", r#""eventfd": {"#, r#""proc": {"path": "/proc/stat"}, "was": {"#);
+    let text = String::from_utf8(files["files/0x00000006"].clone()).unwrap();
+    let (before, after) = text.split_once(r#", "was""#).unwrap();
+    let (_, after) = after.split_once('}').unwrap();
+    files.insert("files/0x00000006".to_owned(), format!("{before}{after}").into_bytes());
+    let expected = PseudoFile { file_system: PseudoFileSystem::Proc, path: "/proc/stat".into(), at_end: false };
+    assert_eq!(converted(&files).unwrap().files[&FileId(6)].kind, FileKind::Pseudo(expected));
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::failure::{Failure, Kind};
 use crate::resource::unnamed::Unnamed;
 use crate::resource::{
     Findings, device, directory, epoll, eventfd, inet_socket, inotify, lock, namespace, netlink_socket, owner,
-    path_only, pidfd, pipe, proc_file, regular_file, signalfd, socket, timerfd, tty, unix_socket,
+    path_only, pidfd, pipe, pseudo_file, regular_file, signalfd, socket, timerfd, tty, unix_socket,
 };
 use crfs_kstate::{KernelState, Task};
 use image_format::files::{Epoll, EpollTarget, File, FileKind, OpenFlags, Owner, Stdio, Stream};
@@ -109,7 +109,7 @@ pub(super) enum Draft {
 impl Draft {
     /// Whether it is opened only when the processes are there.
     fn is_opened_late(&self) -> bool {
-        matches!(self, Draft::Done(FileKind::Proc(_) | FileKind::Pidfd(_) | FileKind::Namespace(_)))
+        matches!(self, Draft::Done(FileKind::Pseudo(_) | FileKind::Pidfd(_) | FileKind::Namespace(_)))
     }
 }
 
@@ -367,7 +367,8 @@ impl Pass<'_> {
             let Draft::Done(kind) = draft else { continue };
             let seen = &self.table.descriptions[index].seen;
             let position = match &kind {
-                FileKind::Regular(_) | FileKind::Unnamed(_) | FileKind::Proc(_) => seen.info.position,
+                FileKind::Pseudo(file) if file.at_end => 0,
+                FileKind::Regular(_) | FileKind::Unnamed(_) | FileKind::Pseudo(_) => seen.info.position,
                 FileKind::Directory(directory) if directory.deleted.is_none() => seen.info.position,
                 _ => 0,
             };
@@ -421,10 +422,13 @@ fn draft(
     if path_only::is_one(seen) {
         return path_only::capture(seen, place).map(|record| Draft::Done(FileKind::PathOnly(record)));
     }
+    if let Some(file_system) = pseudo_file::file_system(seen.file_system)
+        && matches!(seen.file_type(), libc::S_IFREG | libc::S_IFDIR)
+    {
+        let captured = pseudo_file::capture(seen, file_system, place, kernel.is_some());
+        return captured.map(|record| Draft::Done(FileKind::Pseudo(record)));
+    }
     match seen.file_type() {
-        libc::S_IFREG | libc::S_IFDIR if seen.file_system == refused::PROC => {
-            proc_file::capture(seen, place).map(|record| Draft::Done(FileKind::Proc(record)))
-        }
         libc::S_IFREG if namespace::is_one(seen) => {
             namespace::capture(seen, whose.init, whose.processes).map(|record| Draft::Done(FileKind::Namespace(record)))
         }

@@ -35,7 +35,7 @@ pub(super) mod seen;
 mod socket;
 
 pub use capture::{Whose, capture};
-pub use restore::{Opened, open_all, open_proc_files};
+pub use restore::{Opened, open_all, open_pseudo_files};
 
 use image_format::files::{File, FileKind, Stdio};
 use image_format::locks::Lock;

@@ -65,7 +65,7 @@ pub(crate) const PROC: i64 = 0x9fa0;
 pub(crate) const MQUEUE: i64 = 0x1980_0202;
 
 /// File systems whose files are windows into the kernel, by the magic number of statfs(2).
-const PSEUDO: [(i64, &str); 8] = [
+pub(crate) const PSEUDO: [(i64, &str); 8] = [
     (PROC, "proc"),
     (0x6265_6572, "sysfs"),
     (0x6367_7270, "cgroup2"),

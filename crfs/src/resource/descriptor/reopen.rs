@@ -43,6 +43,11 @@ pub(crate) fn look(root: BorrowedFd<'_>, path: &Bytes) -> io::Result<File> {
     Ok(File::from(walk(root, path, OFlag::O_PATH | OFlag::O_NOFOLLOW)?))
 }
 
+/// Opens what [`look`] was pleased with, for reading.
+pub(crate) fn read(root: BorrowedFd<'_>, path: &Bytes) -> io::Result<File> {
+    Ok(File::from(walk(root, path, OFlag::O_RDONLY | OFlag::O_NOFOLLOW)?))
+}
+
 fn walk(root: BorrowedFd<'_>, path: &Bytes, flags: OFlag) -> nix::Result<OwnedFd> {
     let path = std::ffi::OsStr::from_bytes(&path.0);
     let how = OpenHow::new().flags(flags | OFlag::O_CLOEXEC).resolve(ResolveFlag::RESOLVE_IN_ROOT);

@@ -3,7 +3,8 @@
 use crate::failure::{Doing, Failure, Kind};
 use crate::resource::unnamed::Made;
 use crate::resource::{
-    device, directory, epoll, eventfd, inotify, lock, path_only, pipe, proc_file, regular_file, signalfd, timerfd, tty,
+    device, directory, epoll, eventfd, inotify, lock, path_only, pipe, pseudo_file, regular_file, signalfd, timerfd,
+    tty,
 };
 use image_format::files::{Fifo, File, FileKind, OpenFlags, Stream};
 use image_format::{FileId, Image};
@@ -24,7 +25,7 @@ pub struct Opened {
 
 /// Opens each description of an image but message queues, sockets, pidfds, namespaces and files of /proc once, in the calling process, close-on-exec. The first
 /// stand in a namespace of their own ([`crate::resource::mqueue::restore::make`]), the others come when the processes are there:
-/// [`crate::resource::socket::restore_all`], [`open_proc_files`].
+/// [`crate::resource::socket::restore_all`], [`open_pseudo_files`].
 ///
 /// `staging` is a plain directory with the image's files, of which `files/pipe.N` are read. `root` is an O_PATH descriptor of the
 /// container's root directory in its mount namespace; no path leads out of it. `log` is the log of the container that is being
@@ -70,7 +71,7 @@ pub fn open_all(
             | FileKind::InetSocket(_)
             | FileKind::NetlinkSocket(_)
             | FileKind::MessageQueue(_)
-            | FileKind::Proc(_)
+            | FileKind::Pseudo(_)
             | FileKind::Pidfd(_)
             | FileKind::Namespace(_) => continue,
             FileKind::Unnamed(record) => regular_file::restore_unnamed(id, file, record, unnamed),
@@ -128,7 +129,7 @@ fn open_one(
         | FileKind::InetSocket(_)
         | FileKind::NetlinkSocket(_)
         | FileKind::MessageQueue(_)
-        | FileKind::Proc(_)
+        | FileKind::Pseudo(_)
         | FileKind::Pidfd(_)
         | FileKind::Namespace(_) => Err(Failure::new(Kind::System, "what is made with others is opened with them")),
     };
@@ -139,12 +140,12 @@ fn open_one(
 ///
 /// # Errors
 /// [`Kind::Incompatible`] when one is not there.
-pub fn open_proc_files(
+pub fn open_pseudo_files(
     image: &Image,
     root: BorrowedFd<'_>,
     open: &mut BTreeMap<FileId, OwnedFd>,
 ) -> Result<(), Failure> {
-    proc_file::restore_all(image, root, open)
+    pseudo_file::restore_all(image, root, open)
 }
 
 /// The descriptions that are the container's log.

@@ -9,7 +9,8 @@ use crate::resource::memory::restore::{self as memory, Backings};
 use crate::resource::process::restore::{self as process, Directories};
 use crate::resource::{
     autogroup, cgroup, descriptor, epoll, interval_timer, job_control, ldt, lock, login_uid, memory_policy, mqueue,
-    owner, posix_timer, registers, seccomp, signal, sysv, thread, thread_controls, tty, unnamed, unshared, zombie,
+    owner, posix_timer, pseudo_file, registers, seccomp, signal, sysv, thread, thread_controls, tty, unnamed, unshared,
+    zombie,
 };
 use crate::worker::laps::Laps;
 use crfs_sys::HostPid;
@@ -180,6 +181,7 @@ impl<'a> Builder<'a> {
             laps.lap(&step.action.to_string().to_lowercase());
         }
         self.unnamed.seal()?;
+        pseudo_file::read_on(&self.copy.image, &self.opened.files)?;
         notes.append(&mut self.notes);
         let console = self.opened.terminals.take_console();
         let live = self.tasks.into_iter().filter(|(_, task)| !task.finished.is_empty());

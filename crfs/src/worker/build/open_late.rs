@@ -1,5 +1,5 @@
 //! What is opened only when all processes are there, in one step: sockets, which are connected to each other across processes,
-//! files of /proc, pidfds and namespaces; and what inotify instances watch, when nothing is opened any more.
+//! files that the kernel makes up, pidfds and namespaces; and what inotify instances watch, when nothing is opened any more.
 
 use super::builder::Builder;
 use crate::failure::{Doing, Failure};
@@ -7,7 +7,7 @@ use crate::resource::descriptor;
 use crate::resource::inotify;
 use crate::resource::namespace;
 use crate::resource::pidfd;
-use crate::resource::proc_file;
+use crate::resource::pseudo_file;
 use crate::resource::socket::{self, Processes};
 use crfs_tracee::Batch;
 use image_format::files::FileKind;
@@ -37,8 +37,8 @@ impl Builder<'_> {
             };
             open.insert(id, opened);
         }
-        let opened = descriptor::open_proc_files(image, root.as_fd(), &mut open);
-        let opened = opened.and_then(|()| proc_file::restore_inside(image, first, self, &mut open));
+        let opened = descriptor::open_pseudo_files(image, root.as_fd(), &mut open);
+        let opened = opened.and_then(|()| pseudo_file::restore_inside(image, first, self, &mut open));
         let made = opened.and_then(|()| socket::restore_all(image, from, root.as_fd(), host, self, &mut open));
         let watched = made.and_then(|()| inotify::watch_all(image, root.as_fd(), &open, &mut self.notes));
         self.opened.files = open;

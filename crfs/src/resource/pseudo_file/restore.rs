@@ -1,23 +1,23 @@
-//! From the records to open files and directories of the container's /proc.
+//! From the records to open files and directories of pseudo file systems.
 
 use super::capture::is_sysctl;
+use super::{file_system, name};
 use crate::failure::{Doing, Failure, Kind};
-use crate::resource::descriptor::refused::PROC;
 use crate::resource::descriptor::reopen::{self, set_status};
 use crate::resource::socket::Processes;
 use crfs_sys::pidfd;
 use crfs_tracee::Batch;
-use image_format::files::{File as Record, FileKind, OpenFlags};
+use image_format::files::{FileKind, OpenFlags, PseudoFile};
 use image_format::layout::file_entry;
-use image_format::{Bytes, FileId, Image, Pid};
+use image_format::{FileId, Image, Pid};
 use nix::errno::Errno;
 use nix::sys::statfs::fstatfs;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Seek, SeekFrom};
+use std::io::{self, Seek, SeekFrom};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// Opens every file and directory of /proc of an image below `root`, once the processes are there.
+/// Opens every file and directory of an image that the kernel makes up, below `root`, once the processes are there.
 ///
 /// # Errors
 /// [`Kind::Incompatible`] when one is not there, or something else stands under its path.
@@ -27,7 +27,7 @@ pub(in crate::resource) fn restore_all(
     open: &mut BTreeMap<FileId, OwnedFd>,
 ) -> Result<(), Failure> {
     for (&id, file) in &image.files {
-        let FileKind::Proc(record) = &file.kind else { continue };
+        let FileKind::Pseudo(record) = &file.kind else { continue };
         let object = file_entry(id);
         let path = &record.path;
         let there = reopen::look(root, path).and_then(|found| found.metadata());
@@ -36,7 +36,8 @@ pub(in crate::resource) fn restore_all(
             false => (libc::S_IFREG, "regular file"),
         };
         let opened = reopen::open(root, path, file.flags, expected, &object)?;
-        open.insert(id, finish(opened, file, path, &object)?);
+        check(&opened, record, &object)?;
+        open.insert(id, opened.into());
     }
     Ok(())
 }
@@ -53,7 +54,7 @@ pub fn restore_inside(
     open: &mut BTreeMap<FileId, OwnedFd>,
 ) -> Result<(), Failure> {
     for (&id, file) in &image.files {
-        let FileKind::Proc(record) = &file.kind else { continue };
+        let FileKind::Pseudo(record) = &file.kind else { continue };
         if !is_sysctl(&record.path.0) || file.flags.contains(OpenFlags::O_PATH) {
             continue;
         }
@@ -71,20 +72,39 @@ pub fn restore_inside(
         batch.call(libc::SYS_close, &[fd.into()], "close");
         processes.run(process, &batch)?;
         set_status(taken.as_fd(), file.flags).doing(|| format!("{object}: setting its flags"))?;
-        open.insert(id, finish(taken, file, &record.path, &object)?);
+        check(&taken, record, &object)?;
+        open.insert(id, taken.into());
     }
     Ok(())
 }
 
-/// What was opened, at its position.
-fn finish(mut opened: File, file: &Record, path: &Bytes, object: &str) -> Result<OwnedFd, Failure> {
-    let magic = fstatfs(&opened).doing(|| format!("{object}: {path}: looking at it"))?.filesystem_type().0;
-    if magic != PROC {
-        let reason = format!("{object}: {path}: it is no file of the proc file system here");
-        return Err(Failure::new(Kind::Incompatible, reason));
+/// Refuses what stands under the path of a record on another file system.
+fn check(opened: &File, record: &PseudoFile, object: &str) -> Result<(), Failure> {
+    let path = &record.path;
+    let magic = fstatfs(opened).doing(|| format!("{object}: {path}: looking at it"))?.filesystem_type().0;
+    if file_system(magic) == Some(record.file_system) {
+        return Ok(());
     }
-    if !file.flags.contains(OpenFlags::O_PATH) {
-        opened.seek(SeekFrom::Start(file.position)).doing(|| format!("{object}: setting its position"))?;
+    let of = name(record.file_system);
+    let reason = format!("{object}: {path}: it is no file of the {of} file system here");
+    Err(Failure::new(Kind::Incompatible, reason))
+}
+
+/// Reads every file as far as its program had, which makes its content: once the processes are as they were.
+///
+/// # Errors
+/// When one cannot be read.
+pub fn read_on(image: &Image, open: &BTreeMap<FileId, OwnedFd>) -> Result<(), Failure> {
+    for (id, file) in &image.files {
+        let FileKind::Pseudo(record) = &file.kind else { continue };
+        let Some(opened) = open.get(id).filter(|_| !file.flags.contains(OpenFlags::O_PATH)) else { continue };
+        let doing = || format!("{}: {}: reading it again as far as it was read", file_entry(*id), record.path);
+        let mut opened = File::from(opened.try_clone().doing(doing)?);
+        if record.at_end {
+            io::copy(&mut opened, &mut io::sink()).doing(doing)?;
+        } else {
+            opened.seek(SeekFrom::Start(file.position)).doing(doing)?;
+        }
     }
-    Ok(opened.into())
+    Ok(())
 }
