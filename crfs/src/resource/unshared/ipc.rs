@@ -45,7 +45,7 @@ pub(super) fn report(image: &Image, findings: &mut Findings) {
         return;
     }
     for (&id, file) in &image.files {
-        let FileKind::Proc(record) = &file.kind else { continue };
+        let FileKind::Pseudo(record) = &file.kind else { continue };
         let path = &record.path;
         if path.0.starts_with(b"/proc/sysvipc/") || path.0.starts_with(b"/proc/sys/") {
             findings.block(
