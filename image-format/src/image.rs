@@ -294,7 +294,7 @@ impl Image {
             paths.push(entry(layout::mount_data(number), PathKind::Raw, Some(data_size(tree))));
         }
         for segment in &self.sysv.segments {
-            paths.push(entry(layout::segment_data(segment.id), PathKind::Raw, Some(segment.size)));
+            paths.push(entry(layout::segment_data(segment.id), PathKind::Raw, Some(segment.content_size())));
         }
         for queue in &self.sysv.queues {
             paths.push(entry(layout::queue_data(queue.id), PathKind::Raw, Some(queue.queued())));

@@ -3,7 +3,7 @@
 //! Objects belong to the container's ipc namespace and live until they are removed, whether or not a process uses them. Their
 //! ids are kept: programs hand them on. Times, and the process that used an object last, are the kernel's own and start anew.
 
-use crate::types::{Hex, Octal};
+use crate::types::{Hex, Octal, PAGE_SIZE};
 use serde::{Deserialize, Serialize};
 
 /// The System V objects of a container, each kind by ascending place in the kernel's table.
@@ -45,10 +45,26 @@ pub struct SharedSegment {
     pub permissions: Permissions,
     /// Bytes, as shmget(2) was asked for.
     pub size: u64,
+    /// Bytes of a page: more than usual with SHM_HUGETLB.
+    pub page_size: u64,
     /// SHM_LOCK: kept in memory.
     pub locked: bool,
     /// SHM_DEST: removed already, and gone with its last attachment.
     pub destroyed: bool,
+}
+
+impl SharedSegment {
+    /// Bytes of an attachment: whole pages.
+    #[must_use]
+    pub fn attached_size(&self) -> u64 {
+        self.size.checked_next_multiple_of(self.page_size).unwrap_or(u64::MAX)
+    }
+
+    /// Bytes of its contents. Of huge pages whole ones: programs use what lies behind the size.
+    #[must_use]
+    pub fn content_size(&self) -> u64 {
+        if self.page_size == PAGE_SIZE { self.size } else { self.attached_size() }
+    }
 }
 
 /// A line of `sysv.sem`: a set of semaphores.

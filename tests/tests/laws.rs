@@ -153,6 +153,7 @@ fn huge_pages() {
         goes_on("huge_pages");
         goes_on("huge_memfd");
         goes_on("huge_shared");
+        goes_on("huge_sysv_shm");
     }
 }
 

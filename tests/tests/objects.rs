@@ -60,6 +60,7 @@ fn huge_pages() {
         survives("huge_pages", &[]);
         survives("huge_memfd", &[]);
         survives("huge_shared", &[]);
+        survives("huge_sysv_shm", &[]);
     }
 }
 

@@ -10,8 +10,10 @@ use crate::resource::proc::{Proc, Status};
 use image_format::files::FileKind;
 use image_format::memory::{Backing, Segment};
 use image_format::mounts::{MountKind, data_size};
-use image_format::{FileId, Image, Pid, layout};
+use image_format::{FileId, Image, Pid, ProcessImage, layout};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs;
 use std::path::PathBuf;
 
@@ -52,18 +54,11 @@ pub fn elsewhere(image: &Image, host: impl Fn(Pid) -> Option<i32>) -> Result<Vec
         };
         found.push(Elsewhere { path, place: ContentPlace::Link(link), size: file.size });
     }
+    let mut attached = attached(&image.processes, &host)?;
     for segment in &image.sysv.segments {
-        let attached = image.processes.iter().find_map(|(&pid, process)| {
-            let mapped = process
-                .segments
-                .iter()
-                .find(|mapped| matches!(&mapped.backing, Backing::SysvShm(piece) if piece.segment == segment.id))?;
-            Some((host(pid)?, mapped.start.0))
-        });
-        if let Some((host, address)) = attached {
+        if let Some(link) = attached.remove(&segment.id) {
             let path = layout::segment_data(segment.id);
-            let link = mapped_at(host, address).doing(|| format!("{path}: finding it"))?;
-            found.push(Elsewhere { path, place: ContentPlace::Link(link), size: segment.size });
+            found.push(Elsewhere { path, place: ContentPlace::Link(link), size: segment.content_size() });
         }
     }
     // All processes see the same mounts.
@@ -74,6 +69,27 @@ pub fn elsewhere(image: &Image, host: impl Fn(Pid) -> Option<i32>) -> Result<Vec
         found.push(Elsewhere { path: layout::mount_data(mount.number), place, size: data_size(tree) });
     }
     Ok(found)
+}
+
+/// The link to a mapping of each System V segment that processes have attached, by its id.
+///
+/// # Errors
+/// When a process is gone.
+pub fn attached(
+    processes: &BTreeMap<Pid, ProcessImage>,
+    host: impl Fn(Pid) -> Option<i32>,
+) -> Result<BTreeMap<u32, PathBuf>, Failure> {
+    let mut links = BTreeMap::new();
+    for (&pid, process) in processes {
+        for mapped in &process.segments {
+            let (Backing::SysvShm(piece), Some(host)) = (&mapped.backing, host(pid)) else { continue };
+            if let Entry::Vacant(new) = links.entry(piece.segment) {
+                let link = mapped_at(host, mapped.start.0);
+                new.insert(link.doing(|| format!("{}: finding it", layout::segment_data(piece.segment)))?);
+            }
+        }
+    }
+    Ok(links)
 }
 
 /// Where a process has a file.
@@ -114,6 +130,11 @@ fn thread_of(host: i32, thread: Pid) -> Option<i32> {
         let status = Status::read(&mut proc, &format!("{host}/task/{tid}/status"));
         status.is_ok_and(|status| status.ns_pid.contains(&thread.0))
     })
+}
+
+/// The link to what this process maps at an address.
+pub(super) fn mapped_here(address: u64) -> std::io::Result<PathBuf> {
+    mapped_at(nix::unistd::getpid().as_raw(), address)
 }
 
 /// The link to what a process maps at an address. Neighbours that a record keeps apart may be one mapping.

@@ -12,6 +12,7 @@ mod device;
 mod directory;
 pub mod epoll;
 mod eventfd;
+mod huge_pages;
 mod inet_socket;
 pub mod inotify;
 pub mod interval_timer;

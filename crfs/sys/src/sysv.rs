@@ -40,6 +40,16 @@ pub fn make_segment(key: i32, size: u64, mode: u32) -> Result<i32> {
     Errno::result(unsafe { libc::shmget(key, size, flags(mode)) })
 }
 
+/// As [`make_segment`], of huge pages of `page_size` bytes, a power of two; the pool must have as many. `EPERM` for who has neither
+/// CAP_IPC_LOCK nor the group that vm.hugetlb_shm_group names.
+pub fn make_huge_segment(key: i32, size: u64, mode: u32, page_size: u64) -> Result<i32> {
+    let size = usize::try_from(size).map_err(|_| Errno::EINVAL)?;
+    let exponent = i32::try_from(page_size.trailing_zeros()).map_err(|_| Errno::EINVAL)?;
+    let flags = flags(mode) | libc::SHM_HUGETLB | exponent << libc::MAP_HUGE_SHIFT;
+    // SAFETY: numbers only.
+    Errno::result(unsafe { libc::shmget(key, size, flags) })
+}
+
 fn segment_status(id: i32) -> Result<libc::shmid_ds> {
     // SAFETY: a structure of numbers, for which all zeros is a value.
     let mut status: libc::shmid_ds = unsafe { std::mem::zeroed() };
@@ -89,10 +99,10 @@ impl Attachment {
         Ok(Attachment { start: NonNull::new(start.cast()).ok_or(Errno::EFAULT)?, size, writable })
     }
 
-    /// Address and bytes of the mapping.
+    /// The address of the first byte.
     #[must_use]
-    pub fn range(&self) -> (usize, usize) {
-        (self.start.addr().get(), self.size)
+    pub fn address(&self) -> u64 {
+        self.start.addr().get() as u64
     }
 
     /// The segment's bytes as they are now. Whoever else has it attached should stand still.

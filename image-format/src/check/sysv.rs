@@ -1,6 +1,7 @@
 //! `sysv.*`: objects the kernel can make under their ids, and processes that use what is there.
 
 use super::Findings;
+use super::memory::huge_page_size;
 use crate::image::{Image, ProcessImage};
 use crate::layout::{MANIFEST, SYSV_MSG, SYSV_SEM, SYSV_SHM, process_file};
 use crate::manifest::NamespaceKind;
@@ -64,7 +65,8 @@ fn segment(segment: &SharedSegment) -> Option<String> {
         return Some(format!("key {}: a destroyed segment has none", segment.permissions.key));
     }
     let size = segment.size;
-    (size == 0 || i64::try_from(size).is_err()).then(|| format!("size {size}: no segment has that"))
+    let pages = (segment.page_size != PAGE_SIZE).then(|| huge_page_size(segment.page_size)).flatten();
+    pages.or_else(|| (size == 0 || i64::try_from(size).is_err()).then(|| format!("size {size}: no segment has that")))
 }
 
 fn set(set: &SemaphoreSet) -> Option<String> {
@@ -88,7 +90,7 @@ fn queue(queue: &MessageQueue) -> Option<String> {
 /// Attachments are of segments that are there, and whole.
 fn attachments(pid: Pid, process: &ProcessImage, segments: &[SharedSegment], findings: &mut Findings) {
     let path = process_file(pid, "mem.segments");
-    let sizes: BTreeMap<u32, u64> = segments.iter().map(|segment| (segment.id, segment.size)).collect();
+    let known: BTreeMap<u32, &SharedSegment> = segments.iter().map(|segment| (segment.id, segment)).collect();
     // What must follow: the address, the segment, the offset.
     let mut open: Option<(u64, u32, u64)> = None;
     for (index, segment) in (0..).zip(&process.segments) {
@@ -101,11 +103,17 @@ fn attachments(pid: Pid, process: &ProcessImage, segments: &[SharedSegment], fin
             findings.line(&path, index, format!("byte {offset} of the System V segment {id} belongs at {at:#x}"));
         }
         let Some((_, id, offset)) = piece else { continue };
-        let Some(size) = sizes.get(&id) else {
+        let Some(of) = known.get(&id) else {
             findings.line(&path, index, format!("there is no System V segment {id}"));
             continue;
         };
-        let whole = size.checked_next_multiple_of(PAGE_SIZE).unwrap_or(u64::MAX);
+        let cut = |at: u64| of.page_size != PAGE_SIZE && at.checked_rem(of.page_size) != Some(0);
+        if cut(segment.start.0) || cut(segment.end.0) {
+            let reason = format!("the System V segment {id} consists of huge pages, and the mapping of no whole ones");
+            findings.line(&path, index, reason);
+            continue;
+        }
+        let whole = of.attached_size();
         let end = offset.saturating_add(segment.end.0.saturating_sub(segment.start.0));
         if end > whole {
             findings.line(&path, index, format!("it passes the end of the System V segment {id}"));

@@ -2,7 +2,7 @@
 //! taken. Whatever was not carried then was refused then, so what is missing says "none of it".
 
 use super::{Step, add};
-use crate::layout::{self, CGROUPS, FILES, LOCKS, MANIFEST, MOUNTS, NAMESPACES, POSIX_MQ, SECCOMP, UNNAMED};
+use crate::layout::{self, CGROUPS, FILES, LOCKS, MANIFEST, MOUNTS, NAMESPACES, POSIX_MQ, SECCOMP, SYSV_SHM, UNNAMED};
 use serde_json::{Value, json};
 
 pub(super) const STEP: Step =
@@ -34,6 +34,7 @@ const DESCRIPTION: Added = &[
     ("/kind/namespace", r#"{"process":null}"#),
 ];
 const UNNAMED_FILE: Added = &[("/origin/memfd", r#"{"page_size":4096}"#)];
+const SHARED_SEGMENT: Added = &[("", r#"{"page_size":4096}"#)];
 const TERMINAL: Added = &[("", r#"{"console":null}"#)];
 
 fn change(path: &str, record: &mut Value) {
@@ -47,6 +48,7 @@ fn change(path: &str, record: &mut Value) {
         }
         [FILES, name] if layout::parse_tty(name).is_some() => TERMINAL,
         [FILES, "unnamed"] => UNNAMED_FILE,
+        [SYSV_SHM] => SHARED_SEGMENT,
         [_, "process"] => PROCESS,
         [_, "attr"] => PROCESS_ATTR,
         [_, _, "attr"] => {

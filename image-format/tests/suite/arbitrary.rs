@@ -259,7 +259,7 @@ records! {
     SharedAnonymous { object, offset, size }
     image_format::memory::SysvShm { segment, offset, writable }
     Permissions { key, mode, uid, gid, creator_uid, creator_gid }
-    SharedSegment { id, permissions, size, locked, destroyed }
+    SharedSegment { id, permissions, size, page_size, locked, destroyed }
     SemaphoreSet { id, permissions, values }
     MessageQueue { id, permissions, capacity, messages }
     Message { kind, size }

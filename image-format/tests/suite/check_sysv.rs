@@ -44,6 +44,7 @@ fn objects() {
             "sysv.sem: line 1: mode 01600: permissions are nine bits",
         ),
         (|i| i.sysv.segments[0].size = 0, "sysv.shm: line 1: size 0: no segment has that"),
+        (|i| i.sysv.segments[0].page_size = 0, "sysv.shm: line 1: page_size 0: huge pages have 2 MiB or 1 GiB"),
         (|i| i.sysv.segments[0].destroyed = true, "sysv.shm: line 1: key 0x52e2c1: a destroyed segment has none"),
         (|i| i.sysv.semaphores[0].values[0] = 32768, "sysv.sem: line 1: values: 32768 is beyond 32767"),
         (|i| i.sysv.queues[0].messages[0].kind = 0, "sysv.msg: line 1: messages: type 0 is not from 1 to 2^63 - 1"),
@@ -76,9 +77,10 @@ fn adjustments() {
 
 #[test]
 fn attachments() {
-    let told = |segment, offset, size, expected: &str| {
+    let told_of = |page_size, segment, offset, size, expected: &str| {
         let mut image = golden::image();
         image.sysv.segments[0].size = size;
+        image.sysv.segments[0].page_size = page_size;
         attach(&mut image, segment, offset);
         let findings = check::image(&image, &golden::sizes(&image));
         let found: Vec<String> = findings.iter().map(ToString::to_string).collect();
@@ -86,12 +88,15 @@ fn attachments() {
         let expected: &[String] = &[format!("0x00003002/mem.segments: {expected}")];
         assert_eq!(found, if expected[0].ends_with(": ") { vec![] } else { vec![&expected[0]] });
     };
+    let told = |segment, offset, size, expected: &str| told_of(4096, segment, offset, size, expected);
     told(3, 0, 8192, "");
     told(3, 0, 4097, "");
     told(9, 0, 8192, "line 5: there is no System V segment 9");
     told(3, 0, 4096, "line 5: it passes the end of the System V segment 3");
     told(3, 4096, 12288, "line 5: the System V segment 3 is attached without its first 4096 bytes");
     told(3, 0, 12288, "line 6: byte 8192 of the System V segment 3 belongs at 0x7f0000012000");
+    let cut = "line 5: the System V segment 3 consists of huge pages, and the mapping of no whole ones";
+    told_of(2 << 20, 3, 0, 8192, cut);
 }
 
 #[test]

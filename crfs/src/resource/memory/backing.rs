@@ -147,8 +147,15 @@ impl<'a> Backings<'a> {
         let shown = Bytes(path.clone());
         let refused = |reason: String, remedy: &str| Ok(Known::Refused { reason, remedy: remedy.to_owned() });
         let unmap = "Unmap it before the checkpoint";
+        let file_system = || {
+            let found = statfs(link.as_str()).doing(|| format!("{}: asking for its file system", what()))?;
+            Ok::<_, Failure>(found.filesystem_type().0)
+        };
         // The same mount holds memfds and shared anonymous memory, and no name there can be chosen to begin so.
-        if path.starts_with(b"/SYSV") && metadata.nlink() == 0 && self.unnamed.is_kernels(&metadata) {
+        if path.starts_with(b"/SYSV")
+            && metadata.nlink() == 0
+            && self.unnamed.is_kernels(&metadata, file_system()?).doing(what)?
+        {
             return Ok(Known::Segment(u32::try_from(metadata.ino()).doing(what)?));
         }
         for (prefix, kind) in [
@@ -168,12 +175,11 @@ impl<'a> Backings<'a> {
             return refused(format!("maps {shown}, which is no regular file; not carried yet"), unmap);
         }
         if metadata.nlink() == 0 {
-            let magic = statfs(link.as_str()).doing(|| format!("{}: asking for its file system", what()))?;
             let found = Found {
                 link: Path::new(&link),
                 text: &path,
                 metadata: &metadata,
-                magic: magic.filesystem_type().0,
+                magic: file_system()?,
                 inside: self.place.inside(&path),
                 tmpfile: false,
                 held: true,

@@ -38,7 +38,7 @@ pub(super) fn mapping(pid: Pid, mapping: &Mapping, backing: Option<&Backing>, fi
     }
     let huge = mapping.has(b"ht")
         && match backing {
-            Some(Backing::HugePages(_)) => true,
+            Some(Backing::HugePages(_) | Backing::SysvShm(_)) => true,
             // A private one has pages of its own beside the file's.
             Some(Backing::Unnamed(_)) => mapping.shared,
             _ => false,

@@ -4,29 +4,10 @@ use super::super::Findings;
 use image_format::layout::process_file;
 use image_format::memory::{Backing, Segment, SysvShm};
 use image_format::sysv::SharedSegment;
-use image_format::types::PAGE_SIZE;
 use image_format::{Image, Pid};
-use nix::sys::statfs::{HUGETLBFS_MAGIC, statfs};
 use std::collections::BTreeMap;
 
 const WHOLE: &str = "Attach it again, and detach it as a whole";
-
-/// Whether memory of the calling process consists of huge pages.
-pub(super) fn is_huge((start, size): (usize, usize)) -> bool {
-    let end = start + size.next_multiple_of(usize::try_from(PAGE_SIZE).unwrap_or(1));
-    let found = statfs(format!("/proc/self/map_files/{start:x}-{end:x}").as_str());
-    // Of huge pages, the mapping is longer than the size in small ones says, and there is no such link.
-    found.map_or(true, |found| found.filesystem_type() == HUGETLBFS_MAGIC)
-}
-
-/// The obstacle of a segment of huge pages.
-pub(super) fn refuse_huge(object: &str, id: u32, findings: &mut Findings) {
-    findings.block(
-        object,
-        format!("the System V segment {id} consists of huge pages (SHM_HUGETLB), which are not carried yet"),
-        "Make it without SHM_HUGETLB",
-    );
-}
 
 /// Obstacles of attachments, once all segments are known: of which a part was unmapped, or of another namespace.
 /// What [`image_format::check`] would refuse.
@@ -42,7 +23,7 @@ pub fn report(image: &Image, findings: &mut Findings) {
                 block(pid, first, piece, "is of another ipc namespace", findings);
                 continue;
             };
-            let whole = whole.size.next_multiple_of(PAGE_SIZE);
+            let whole = whole.attached_size();
             let mut covered = piece.offset + (first.end.0 - first.start.0);
             let mut at = first.end;
             while piece.offset == 0 && covered < whole {

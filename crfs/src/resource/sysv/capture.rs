@@ -2,13 +2,17 @@
 
 use super::super::Findings;
 use super::super::container::inside::{IPC, inside};
+use super::super::contents::mapped_here;
+use super::super::huge_pages;
 use crate::failure::{Doing, Failure, Kind};
 use crfs_sys::sysv::{self, Attachment};
 use image_format::layout::{self, SYSV_MSG, SYSV_SEM, SYSV_SHM};
 use image_format::sysv::{Message, MessageQueue, Permissions, SemaphoreSet, SharedSegment, SysV};
+use image_format::types::PAGE_SIZE;
 use image_format::{Hex, Octal};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
+use std::path::PathBuf;
 
 /// Raw files of the image that were read, by path.
 pub type Contents = BTreeMap<String, Vec<u8>>;
@@ -28,19 +32,23 @@ const LIMITS: [(&str, &str); 7] = [
     ("shmmni", "4096"),
 ];
 
-/// Captures every object of the ipc namespace of the first process (host pid). Of segments in `attached` the contents are not
-/// read: they can be had through a process.
+/// Captures every object of the ipc namespace of the first process (host pid). Of segments in `attached`, by id with a link to a mapping,
+/// the contents are not read: they can be had through a process.
 ///
 /// The caller must have one thread.
 ///
 /// # Errors
 /// When the namespace cannot be joined, or an object changes although everything stands still ([`Kind::Stale`]).
-pub fn capture(init: i32, attached: &BTreeSet<u32>, findings: &mut Findings) -> Result<(SysV, Contents), Failure> {
+pub fn capture(
+    init: i32,
+    attached: &BTreeMap<u32, PathBuf>,
+    findings: &mut Findings,
+) -> Result<(SysV, Contents), Failure> {
     inside(init, &[IPC], || {
         let mut contents = Contents::new();
         limits(findings);
         let records = SysV {
-            segments: segments(attached, &mut contents, findings)?,
+            segments: segments(attached, &mut contents)?,
             semaphores: semaphores()?,
             queues: queues(&mut contents)?,
         };
@@ -127,31 +135,32 @@ fn signed(id: u32) -> Result<i32, Failure> {
     i32::try_from(id).doing(|| format!("System V id {id}"))
 }
 
-fn segments(
-    attached: &BTreeSet<u32>,
-    contents: &mut Contents,
-    findings: &mut Findings,
-) -> Result<Vec<SharedSegment>, Failure> {
+fn segments(attached: &BTreeMap<u32, PathBuf>, contents: &mut Contents) -> Result<Vec<SharedSegment>, Failure> {
     let mut segments = Vec::new();
     for row in table("shm")? {
         let id = number(&row, "shmid", 10)?;
         let mode: u32 = number(&row, "perms", 8)?;
+        let doing = || format!("{SYSV_SHM}: looking at segment {id}");
+        let page_size = match attached.get(&id) {
+            Some(link) => huge_pages::page_size(link).doing(doing)?,
+            None => {
+                let here = Attachment::new(signed(id)?, false).doing(doing)?;
+                let link = mapped_here(here.address()).doing(doing)?;
+                let page_size = huge_pages::page_size(&link).doing(doing)?;
+                // An attachment of huge pages is longer than it says.
+                let bytes = if page_size == PAGE_SIZE { here.bytes() } else { fs::read(link).doing(doing)? };
+                contents.insert(layout::segment_data(id), bytes);
+                page_size
+            }
+        };
         segments.push(SharedSegment {
             id,
             permissions: permissions(&row)?,
             size: number(&row, "size", 10)?,
+            page_size,
             locked: mode & SHM_LOCKED != 0,
             destroyed: mode & SHM_DEST != 0,
         });
-        if attached.contains(&id) {
-            continue;
-        }
-        let here = Attachment::new(signed(id)?, false).doing(|| format!("{SYSV_SHM}: attaching segment {id}"))?;
-        if super::attachment::is_huge(here.range()) {
-            super::attachment::refuse_huge(SYSV_SHM, id, findings);
-        } else {
-            contents.insert(layout::segment_data(id), here.bytes());
-        }
     }
     Ok(segments)
 }

@@ -7,14 +7,15 @@
 //!
 //! **How it is read.** The worker joins the container's ipc namespace for a moment: /proc/sysvipc, GETALL, MSG_COPY (which takes no
 //! message away). Contents of segments that a process has attached stay where they are and are read through
-//! /proc/PID/map_files while the container stands still; those nobody has attached are copied. Adjustments come from kernel memory.
+//! /proc/PID/map_files while the container stands still; those nobody has attached are copied. Whether pages are huge the file
+//! system of a mapping tells. Adjustments come from kernel memory.
 //!
 //! **How it is made again.** The worker joins the new namespace, asks for each id (/proc/sys/kernel/shm_next_id and its like) and makes
 //! the objects with their contents, as the users that had made them. It keeps the segments attached until every process has, so
 //! that those removed already (SHM_DEST) do not go. Adjustments are made by the processes themselves, by two operations that
 //! leave the value as it was.
 //!
-//! **What is refused.** Segments of huge pages, attachments of which a part was unmapped, adjustments shared between processes
+//! **What is refused.** Attachments of which a part was unmapped, adjustments shared between processes
 //! (CLONE_SYSVSEM), limits of the namespace that were changed. What starts anew: times, and who used an object last.
 
 mod attachment;

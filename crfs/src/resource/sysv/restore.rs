@@ -1,10 +1,13 @@
 //! From the records to the objects of a new ipc namespace.
 
 use super::super::container::inside::{IPC, inside};
+use super::super::contents::mapped_here;
+use super::super::huge_pages;
 use crate::failure::{Doing, Failure, Kind};
 use crfs_sys::sysv::{self, Attachment, Owner};
 use image_format::layout::{self, SYSV_MSG, SYSV_SEM, SYSV_SHM};
 use image_format::sysv::{MessageQueue, Permissions, SemaphoreSet, SharedSegment, SysV};
+use image_format::types::PAGE_SIZE;
 use nix::unistd::{Gid, Uid, setegid, seteuid};
 use std::fs::{self, File};
 use std::io::Read;
@@ -64,13 +67,25 @@ fn as_creator(
 }
 
 fn segment(record: &SharedSegment, staging: &Path) -> Result<Attachment, Failure> {
-    let SharedSegment { id, permissions, size, .. } = record;
+    let SharedSegment { id, permissions, size, page_size, .. } = record;
     let mode = permissions.mode.0;
-    let (made, owner) = as_creator(("shm", SYSV_SHM, *id), permissions, |key| sysv::make_segment(key, *size, mode))?;
+    let huge = *page_size != PAGE_SIZE;
+    let made = as_creator(("shm", SYSV_SHM, *id), permissions, |key| match huge {
+        true => sysv::make_huge_segment(key, *size, mode, *page_size),
+        false => sysv::make_segment(key, *size, mode),
+    });
+    let (made, owner) = match huge {
+        true => made.doing(|| format!("huge pages of {page_size} bytes, of which nr_hugepages must leave enough"))?,
+        false => made?,
+    };
     let doing = || format!("{SYSV_SHM}: segment {id}");
     let attached = Attachment::new(made, true).doing(doing)?;
-    fill(&attached, &staging.join(layout::segment_data(*id)))
-        .doing(|| format!("{}: copying it", layout::segment_data(*id)))?;
+    let data = layout::segment_data(*id);
+    let filled = match huge {
+        true => fill_huge(&attached, *page_size, &staging.join(&data)),
+        false => fill(&staging.join(&data), |at, part| Ok(attached.write(at, part)?)),
+    };
+    filled.doing(|| format!("{data}: copying it"))?;
     sysv::own_segment(made, owner).doing(doing)?;
     if record.locked {
         sysv::lock_segment(made).doing(doing)?;
@@ -82,8 +97,8 @@ fn segment(record: &SharedSegment, staging: &Path) -> Result<Attachment, Failure
 }
 
 /// Copies a file into a segment; pages of zeros are left untouched.
-fn fill(attached: &Attachment, path: &Path) -> std::io::Result<()> {
-    let mut file = File::open(path)?;
+fn fill(from: &Path, mut write: impl FnMut(usize, &[u8]) -> std::io::Result<()>) -> std::io::Result<()> {
+    let mut file = File::open(from)?;
     let mut part = vec![0; PART];
     let mut at = 0;
     loop {
@@ -92,10 +107,16 @@ fn fill(attached: &Attachment, path: &Path) -> std::io::Result<()> {
             length => length,
         };
         if part[..length].iter().any(|&byte| byte != 0) {
-            attached.write(at, &part[..length])?;
+            write(at, &part[..length])?;
         }
         at += length;
     }
+}
+
+/// The same for a segment of huge pages, through its file: the attachment is longer than it says.
+fn fill_huge(attached: &Attachment, page_size: u64, from: &Path) -> std::io::Result<()> {
+    let segment = File::options().read(true).write(true).open(mapped_here(attached.address())?)?;
+    fill(from, |at, part| huge_pages::write(&segment, page_size, part, at as u64))
 }
 
 fn semaphores(record: &SemaphoreSet) -> Result<(), Failure> {

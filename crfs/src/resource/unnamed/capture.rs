@@ -55,9 +55,16 @@ impl Unnamed {
         Unnamed { kernel_mount: probe.ok().map(|metadata| metadata.dev()), ..Unnamed::default() }
     }
 
-    /// Whether something lies in the kernel's own tmpfs, whose names no program chooses freely.
-    pub(in crate::resource) fn is_kernels(&self, metadata: &Metadata) -> bool {
-        self.kernel_mount == Some(metadata.dev())
+    /// Whether something on a file system of this magic number is memory of the kernel's own tmpfs or hugetlbfs, whose names no program
+    /// chooses freely.
+    ///
+    /// # Errors
+    /// When the kernel makes nothing in its hugetlbfs to compare it with.
+    pub(in crate::resource) fn is_kernels(&self, metadata: &Metadata, magic: i64) -> std::io::Result<bool> {
+        if magic == HUGETLBFS_MAGIC.0 {
+            return is_kernels_huge(metadata);
+        }
+        Ok(self.kernel_mount == Some(metadata.dev()))
     }
 
     /// The number of a regular file without a name.
@@ -103,11 +110,12 @@ impl Unnamed {
         let shown = Bytes(found.text.to_vec()).escaped();
         let unknown = |error: std::io::Error| refused::unknown_unnamed(&shown, &error.to_string());
         let huge = found.magic == HUGETLBFS_MAGIC.0;
-        if huge || self.is_kernels(found.metadata) {
-            // Whoever mounts a hugetlbfs may call its files as he likes.
-            if huge && !is_kernels_huge(found.metadata).map_err(unknown)? {
-                return Err(refused::huge_file(&shown));
-            }
+        let kernels = self.is_kernels(found.metadata, found.magic).map_err(unknown)?;
+        // Whoever mounts a hugetlbfs may call its files as he likes.
+        if huge && !kernels {
+            return Err(refused::huge_file(&shown));
+        }
+        if kernels {
             let page_size = if huge { found.metadata.blksize() } else { PAGE_SIZE };
             // As fallocate(2) leaves it. Whoever maps the last page to fill it makes the file longer.
             if huge && !found.metadata.size().is_multiple_of(page_size) {

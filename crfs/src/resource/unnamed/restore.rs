@@ -1,13 +1,13 @@
 //! From the records to files without a name.
 
 use crate::failure::{Doing, Failure, Kind};
-use crfs_sys::file_map;
+use crate::resource::huge_pages;
 use image_format::Timespec;
 use image_format::layout::{UNNAMED, unnamed_data};
 use image_format::memory::HugeMapping;
 use image_format::unnamed::{Memfd, Origin, Place, UnnamedFile};
 use nix::errno::Errno;
-use nix::fcntl::{FallocateFlags, FcntlArg, OFlag, OpenHow, ResolveFlag, SealFlag, fallocate, fcntl, openat2};
+use nix::fcntl::{FcntlArg, OFlag, OpenHow, ResolveFlag, SealFlag, fcntl, openat2};
 use nix::sys::memfd::memfd_create;
 use nix::sys::stat::{Mode, fchmod, futimens};
 use nix::sys::time::TimeSpec;
@@ -142,15 +142,6 @@ fn in_directory(root: BorrowedFd<'_>, place: &Place, tmpfile: bool) -> std::io::
     Err(Errno::EEXIST.into())
 }
 
-/// Writes into a file of huge pages, of which it first allocates those it needs: an empty pool is an error there, and a signal when
-/// memory is touched.
-fn write_huge(file: &File, page_size: u64, part: &[u8], at: u64) -> std::io::Result<()> {
-    let end = at + part.len() as u64;
-    let offset = |at: u64| i64::try_from(at).map_err(|_| std::io::ErrorKind::FileTooLarge);
-    fallocate(file, FallocateFlags::FALLOC_FL_KEEP_SIZE, offset(at)?, offset(end - at)?)?;
-    Ok(file_map::write_pages(file.as_fd(), page_size, part, at)?)
-}
-
 /// Copies the content, and sets what else a file has.
 fn fill(file: &File, record: &UnnamedFile, from: &Path) -> std::io::Result<()> {
     let mut source = File::open(from)?;
@@ -164,7 +155,7 @@ fn fill(file: &File, record: &UnnamedFile, from: &Path) -> std::io::Result<()> {
         };
         if part[..length].iter().any(|&byte| byte != 0) {
             match record.origin.huge_page_size() {
-                Some(page_size) => write_huge(file, page_size, &part[..length], at)?,
+                Some(page_size) => huge_pages::write(file, page_size, &part[..length], at)?,
                 None => file.write_all_at(&part[..length], at)?,
             }
         }

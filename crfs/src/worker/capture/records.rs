@@ -11,8 +11,8 @@ use crate::resource::subject::{Process, Subjects, Thread};
 use crate::resource::sysv::{self, Contents};
 use crate::resource::unnamed::Unnamed;
 use crate::resource::{
-    Findings, cgroup, job_control, ldt, memory, mount, mqueue, process, registers, security, signal, thread, tty,
-    unshared, zombie,
+    Findings, cgroup, contents, job_control, ldt, memory, mount, mqueue, process, registers, security, signal, thread,
+    tty, unshared, zombie,
 };
 use crate::worker::laps::Laps;
 use crfs_tracee::{Stopped, Tracee};
@@ -118,10 +118,12 @@ pub(super) fn read(
     }
     tty::relate(subjects, &mut processes, &mut ttys, findings);
     laps.lap("descriptors");
-    let attached = processes.values().flat_map(ProcessImage::attached).map(|count| count.segment).collect();
+    let host = |pid: Pid| ids.iter().find(|(known, _)| *known == pid).map(|(_, host)| *host);
     let own_ipc = !job.record.shares(NamespaceKind::Ipc);
-    let (sysv, mut contents) =
-        if own_ipc { sysv::capture(subjects.init, &attached, findings)? } else { Default::default() };
+    let (sysv, mut contents) = match own_ipc {
+        true => sysv::capture(subjects.init, &contents::attached(&processes, host)?, findings)?,
+        false => Default::default(),
+    };
     let mut adjustments = sysv::adjustments(subjects, &sysv.semaphores, own_ipc, &mut job.kernel, findings)?;
     for (pid, image) in &mut processes {
         image.semadj = adjustments.remove(pid).unwrap_or_default();
@@ -147,7 +149,6 @@ pub(super) fn read(
     laps.lap("cgroups");
     let namespaces = unshared::capture(subjects, &mut job.proc, findings)?;
     laps.lap("namespaces");
-    let host = |pid: Pid| ids.iter().find(|(known, _)| *known == pid).map(|(_, host)| *host);
     let manifest = manifest(&job.record, environment, &processes, host)?;
     let seccomp = std::mem::take(&mut job.filters).into_lines();
     let mut image = Image {
