@@ -8,7 +8,7 @@ use crate::image::{ImageError, TextSource, bytes};
 use crate::layout::{self, MANIFEST};
 use crate::manifest::{FORMAT_VERSION, PathKind};
 use crate::process::Absent;
-use crate::text::{parse_object, render_lines, render_object};
+use crate::text::{is_end, parse_object, render_lines, render_object};
 use serde_json::{Map, Value};
 
 mod from_1;
@@ -102,7 +102,9 @@ impl TextSource for Converted<'_> {
         }
         let mut changed = Vec::with_capacity(bytes.len());
         for line in bytes.split_inclusive(|&byte| byte == b'\n') {
-            let Ok(mut record) = serde_json::from_slice(line) else {
+            // The line that ends the file is no record.
+            let ends = std::str::from_utf8(line).is_ok_and(|line| is_end(line.trim_end()));
+            let Some(mut record) = serde_json::from_slice(line).ok().filter(|_| !ends) else {
                 changed.extend_from_slice(line);
                 continue;
             };

@@ -113,7 +113,7 @@ pub fn parse_lines<T: DeserializeOwned>(bytes: &[u8]) -> Result<Vec<T>, TextErro
 }
 
 /// Whether this is the end line, in whatever way a program that edited the file spaces its JSON.
-fn is_end(content: &str) -> bool {
+pub(crate) fn is_end(content: &str) -> bool {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct End {

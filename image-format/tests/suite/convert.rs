@@ -92,7 +92,7 @@ fn segments_of_an_older_image_have_pages_of_the_usual_size() {
     let mut files = old();
     let permissions = r#"{"key":"0x7","mode":"0600","uid":0,"gid":0,"creator_uid":0,"creator_gid":0}"#;
     let line = format!(r#"{{"id":3,"permissions":{permissions},"size":16,"locked":false,"destroyed":false}}"#);
-    files.insert(layout::SYSV_SHM.to_owned(), format!("{line}\n{{\"end\":true}}\n").into_bytes());
+    files.insert(layout::SYSV_SHM.to_owned(), format!("{line}\n{{ \"end\": true }}\n").into_bytes());
     assert_eq!(converted(&files).unwrap().sysv.segments[0].page_size, 4096);
 }
 
