@@ -140,19 +140,14 @@ fn segments(attached: &BTreeMap<u32, PathBuf>, contents: &mut Contents) -> Resul
     for row in table("shm")? {
         let id = number(&row, "shmid", 10)?;
         let mode: u32 = number(&row, "perms", 8)?;
-        let doing = || format!("{SYSV_SHM}: looking at segment {id}");
         let page_size = match attached.get(&id) {
-            Some(link) => huge_pages::page_size(link).doing(doing)?,
-            None => {
-                let here = Attachment::new(signed(id)?, false).doing(doing)?;
-                let link = mapped_here(here.address()).doing(doing)?;
-                let page_size = huge_pages::page_size(&link).doing(doing)?;
-                // An attachment of huge pages is longer than it says.
-                let bytes = if page_size == PAGE_SIZE { here.bytes() } else { fs::read(link).doing(doing)? };
+            Some(link) => huge_pages::page_size(link),
+            None => copy_segment(signed(id)?).map(|(page_size, bytes)| {
                 contents.insert(layout::segment_data(id), bytes);
                 page_size
-            }
+            }),
         };
+        let page_size = page_size.doing(|| format!("{SYSV_SHM}: attaching segment {id}"))?;
         segments.push(SharedSegment {
             id,
             permissions: permissions(&row)?,
@@ -163,6 +158,16 @@ fn segments(attached: &BTreeMap<u32, PathBuf>, contents: &mut Contents) -> Resul
         });
     }
     Ok(segments)
+}
+
+/// Bytes of a page, and the contents, of a segment that nobody has attached.
+fn copy_segment(id: i32) -> std::io::Result<(u64, Vec<u8>)> {
+    let here = Attachment::new(id, false)?;
+    let link = mapped_here(here.address())?;
+    let page_size = huge_pages::page_size(&link)?;
+    // An attachment of huge pages is longer than it says.
+    let bytes = if page_size == PAGE_SIZE { here.bytes() } else { fs::read(link)? };
+    Ok((page_size, bytes))
 }
 
 fn semaphores() -> Result<Vec<SemaphoreSet>, Failure> {
