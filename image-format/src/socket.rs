@@ -216,8 +216,38 @@ pub enum InetLink {
 pub struct InetListening {
     /// As listen(2) was given it.
     pub backlog: u32,
-    /// The clients whose connections wait for accept(2), by entry.
-    pub pending: Vec<FileId>,
+    /// The connections that wait for accept(2), in their order.
+    pub pending: Vec<InetPending>,
+}
+
+/// A TCP connection that waits for accept(2).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InetPending {
+    /// Who connected.
+    pub client: InetClient,
+    /// Bytes that have arrived; they lie beside the listening socket's entry.
+    pub received: u64,
+}
+
+/// The client of a connection that waits for accept(2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum InetClient {
+    /// The socket of this entry.
+    Open(FileId),
+    /// One that was closed since.
+    Closed(ClosedClient),
+}
+
+/// A client that connected and was closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClosedClient {
+    /// Its address. May be edited.
+    pub from: SocketAddr,
+    /// The one that it connected to. May be edited, with that of the listening socket.
+    pub to: SocketAddr,
 }
 
 /// A TCP connection.
@@ -399,11 +429,26 @@ impl UnixSocket {
     }
 }
 
+impl InetListening {
+    /// The entries of the clients that are open.
+    pub fn clients(&self) -> impl Iterator<Item = FileId> {
+        self.pending.iter().filter_map(|pending| match pending.client {
+            InetClient::Open(client) => Some(client),
+            InetClient::Closed(_) => None,
+        })
+    }
+}
+
 impl InetSocket {
     /// Bytes in the raw file beside it.
     #[must_use]
     pub fn queue_size(&self) -> u64 {
-        let stream = self.received.saturating_add(self.unsent);
+        let pending = match &self.link {
+            InetLink::Listening(listening) => listening.pending.as_slice(),
+            _ => &[],
+        };
+        let pending = pending.iter().fold(0, |sum: u64, pending| sum.saturating_add(pending.received));
+        let stream = pending.saturating_add(self.received).saturating_add(self.unsent);
         self.datagrams.iter().fold(stream, |sum, datagram| sum.saturating_add(datagram.length))
     }
 }

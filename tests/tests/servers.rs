@@ -2,7 +2,7 @@
 
 use crfs_tests::world::{Method, PATIENCE, Program, World, python, wait_for};
 
-/// Freezes once no connection waits to be accepted with data in it, which is for the user to try again.
+/// Freezes once no connection is just being opened or closed, which is for the user to try again.
 fn freeze(world: &World) {
     let mut said = String::new();
     let frozen = wait_for(PATIENCE, || {

@@ -105,6 +105,8 @@ features! {
     Inotify = "inotify";
     /// What was sent over Unix connections that wait to be accepted.
     PendingUnix = "pending_unix";
+    /// What has arrived on TCP connections that wait to be accepted.
+    PendingTcp = "pending_tcp";
 }
 
 impl Feature {

@@ -116,3 +116,8 @@ pub(crate) fn file(view: &View<'_>, fd: i32) -> Result<u64, Error> {
         address => Ok(address),
     }
 }
+
+/// Where the struct sock of the socket behind a descriptor lies.
+pub(crate) fn sock(view: &View<'_>, fd: i32) -> Result<u64, Error> {
+    view.u64_from(file(view, fd)?, &[Path::FilePrivate, Path::SocketSock])
+}

@@ -316,6 +316,22 @@ paths! {
     MessageFiles: Pointer, "unix_skb_parms.fp";
     CarriedCount: Number(2), "scm_fp_list.count";
     Carried: Place(8), "scm_fp_list.fp";
+    SockFamily: Number(2), "sock.__sk_common.skc_family";
+    SockState: Number(1), "sock.__sk_common.skc_state";
+    SockError: Number(4), "sock.sk_err";
+    SockNearPort: Number(2), "sock.__sk_common.skc_num";
+    SockFarPort: Number(2), "sock.__sk_common.skc_dport";
+    SockNear: Number(4), "sock.__sk_common.skc_rcv_saddr";
+    SockFar: Number(4), "sock.__sk_common.skc_daddr";
+    SockNear6: Place(16), "sock.__sk_common.skc_v6_rcv_saddr";
+    SockFar6: Place(16), "sock.__sk_common.skc_v6_daddr";
+    AcceptHead: Pointer, "inet_connection_sock.icsk_accept_queue.rskq_accept_head";
+    RequestNext: Pointer, "request_sock.dl_next";
+    RequestSock: Pointer, "request_sock.sk";
+    TcpCopied: Number(4), "tcp_sock.copied_seq";
+    TcpNext: Number(4), "tcp_sock.rcv_nxt";
+    TcpUrgent: Number(2), "tcp_sock.urg_data";
+    SegmentNumber: Number(4), "tcp_skb_cb.seq";
 }
 
 /// The enumerator that tells which bit of `SyscallWork` stands for syscall user dispatch. 5.11 - 6.18.
@@ -556,6 +572,49 @@ pub(crate) fn needs(feature: Feature) -> Needs {
                 P::MessageFiles,
                 P::CarriedCount,
                 P::Carried,
+            ],
+        ),
+        Feature::PendingTcp => (
+            &[
+                P::TaskFiles,
+                P::FilesFdt,
+                P::FdtMax,
+                P::FdtFd,
+                P::FilePrivate,
+                P::SockFamily,
+                P::SockState,
+                P::SockError,
+                P::SockNear6,
+                P::SockFar6,
+                P::SkbNext,
+                P::SkbControl,
+                P::SkbHead,
+                P::SkbEnd,
+                P::Fragment,
+                P::Page,
+                P::RequestNext,
+                P::TcpUrgent,
+            ],
+            &[
+                P::SocketSock,
+                P::SockQueue,
+                P::SockNearPort,
+                P::SockFarPort,
+                P::SockNear,
+                P::SockFar,
+                P::AcceptHead,
+                P::RequestSock,
+                P::SkbLength,
+                P::SkbPaged,
+                P::SkbData,
+                P::FragmentCount,
+                P::Fragments,
+                P::FragmentPage,
+                P::FragmentLength,
+                P::FragmentOffset,
+                P::TcpCopied,
+                P::TcpNext,
+                P::SegmentNumber,
             ],
         ),
     };

@@ -96,8 +96,7 @@ impl KernelState {
 
 /// The ends (`struct sock`) that accept(2) on a listening Unix socket will return.
 pub(crate) fn waiting(view: &View<'_>, fd: i32) -> Result<Vec<u64>, Error> {
-    let listener = view.u64_from(files::file(view, fd)?, &[Path::FilePrivate, Path::SocketSock])?;
-    let connections = socket_buffers::queue(view, listener)?;
+    let connections = socket_buffers::queue(view, files::sock(view, fd)?)?;
     connections.into_iter().map(|buffer| view.u64_from(buffer, &[Path::SkbSock])).collect()
 }
 

@@ -114,7 +114,7 @@ impl Kernel {
 }
 
 /// What is asked only where it matters (a wait with a time limit, a pipe), or not at all; all else is asked of every process or thread.
-const SOMETIMES_NEEDED: [Feature; 15] = [
+const SOMETIMES_NEEDED: [Feature; 16] = [
     Feature::ThreadRecord,
     Feature::RestartKind,
     Feature::RestartNanosleep,
@@ -130,6 +130,7 @@ const SOMETIMES_NEEDED: [Feature; 15] = [
     Feature::MessageQueues,
     Feature::Inotify,
     Feature::PendingUnix,
+    Feature::PendingTcp,
 ];
 
 fn block(findings: &mut Findings, object: &str, feature: Feature, why: &str) {

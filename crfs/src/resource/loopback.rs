@@ -10,8 +10,17 @@ const SETTLING: Duration = Duration::from_millis(400);
 
 /// Asks again until the answer is `settled`, and returns the last one: that is not settled where something stays under way, because
 /// a receiver's window is closed.
-pub(super) fn settle<T, E>(mut ask: impl FnMut() -> Result<T, E>, settled: impl Fn(&T) -> bool) -> Result<T, E> {
-    let end = Instant::now() + SETTLING;
+pub(super) fn settle<T, E>(ask: impl FnMut() -> Result<T, E>, settled: impl Fn(&T) -> bool) -> Result<T, E> {
+    settle_within(SETTLING, ask, settled)
+}
+
+/// The same with a patience of the caller's, for what must come.
+pub(super) fn settle_within<T, E>(
+    patience: Duration,
+    mut ask: impl FnMut() -> Result<T, E>,
+    settled: impl Fn(&T) -> bool,
+) -> Result<T, E> {
+    let end = Instant::now() + patience;
     loop {
         let answer = ask()?;
         if settled(&answer) || Instant::now() >= end {

@@ -208,7 +208,11 @@ fn inet(image: &Image, id: FileId, socket: &InetSocket, tell: &mut dyn FnMut(Str
     }
     match &socket.link {
         InetLink::Listening(listening) => {
-            for &client in &listening.pending {
+            let mut seen = BTreeSet::new();
+            for client in listening.clients() {
+                if !seen.insert(client) {
+                    tell(format!("pending: {} stands there twice", file_entry(client)));
+                }
                 let peer = inet_at(image, client).and_then(connection).and_then(|connection| connection.peer);
                 if peer != Some(id) {
                     tell(format!("pending: {} is no TCP socket that is connected to it", file_entry(client)));
@@ -245,7 +249,7 @@ fn tcp_peer(
     let other = file_entry(peer);
     let there = inet_at(image, peer);
     match there.map(|there| &there.link) {
-        Some(InetLink::Listening(listening)) if listening.pending.contains(&id) => {}
+        Some(InetLink::Listening(listening)) if listening.clients().any(|client| client == id) => {}
         Some(InetLink::Connected(back)) if back.peer == Some(id) => {
             let local = there.and_then(|there| there.local);
             if local.map(plain) != Some(plain(own.remote)) || socket.local.map(plain) != Some(plain(back.remote)) {

@@ -94,6 +94,10 @@ fn pending(description: &mut Value) {
     for client in pending.into_iter().flatten() {
         *client = json!({ "client": client.take(), "connected": { "pid": 0, "uid": 0, "gid": 0 }, "queued": [] });
     }
+    let pending = description.pointer_mut("/kind/inet_socket/link/listening/pending").and_then(Value::as_array_mut);
+    for client in pending.into_iter().flatten() {
+        *client = json!({ "client": { "open": client.take() }, "received": 0 });
+    }
 }
 
 /// /proc was the one pseudo file system of which files were carried.

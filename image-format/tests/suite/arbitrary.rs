@@ -162,6 +162,7 @@ choices! {
     UnixName [] [Abstract, Path, Accepted, FormerPath, FormerAbstract]
     UnixLink [Unconnected] [Listening, Connected, Closed, External]
     InetLink [Unconnected, Ended] [Listening, Directed, Connected]
+    InetClient [] [Open, Closed]
     MountKind [Host] [Tmpfs, Bind, Fresh]
     Master [Host] [Peers]
     Node [Directory, Fifo, Socket] [File, Symlink, Link, CharacterDevice, BlockDevice]
@@ -242,6 +243,8 @@ records! {
     NetlinkSocket { protocol, raw, port, groups, destination, uid, gid, options }
     NetlinkDestination { port, groups }
     InetListening { backlog, pending }
+    InetPending { client, received }
+    ClosedClient { from, to }
     TcpConnection { remote, peer, send_shut, receive_shut, advertised_mss, window_scale, sack, timestamps }
     Datagram { length, from }
     SocketOptions { numbers, receive_timeout_us, send_timeout_us, linger }

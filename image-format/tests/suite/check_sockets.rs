@@ -274,7 +274,7 @@ fn inet_sockets() {
         ),
         (
             |i| {
-                let pending = vec![INET[2]];
+                let pending = vec![InetPending { client: InetClient::Open(INET[2]), received: 0 }];
                 socket!(i, INET[0], InetSocket).link = InetLink::Listening(InetListening { backlog: 1, pending });
             },
             "files/0x00000025: pending: files/0x00000027 is no TCP socket that is connected to it",

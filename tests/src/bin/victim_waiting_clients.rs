@@ -9,14 +9,18 @@ use nix::sys::socket::{
     AddressFamily, Backlog, MsgFlags, SockFlag, SockType, UnixAddr, bind, connect, getsockopt, listen, recv,
     setsockopt, socket, sockopt,
 };
+use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// More than the kernel keeps of one message in one piece of memory.
 const MUCH: usize = 30_000;
+/// How long data that was sent may be on its way, also over a freeze.
+const DEADLINE: Duration = Duration::from_secs(12);
 const PACKETS: [usize; 3] = [3, MUCH, 1];
 
 fn pattern(length: usize, first: u8) -> Vec<u8> {
@@ -144,6 +148,71 @@ impl Packets {
     }
 }
 
+/// A listening TCP socket, and those who wait there; one more was closed, and is known by its address.
+struct Tcp {
+    listener: TcpListener,
+    much: TcpStream,
+    shut: TcpStream,
+    silent: TcpStream,
+    closed: SocketAddr,
+}
+
+impl Tcp {
+    fn new(old: Option<TcpListener>) -> Result<Self> {
+        let listener = match old {
+            Some(old) => old,
+            None => TcpListener::bind("127.0.0.1:0")?,
+        };
+        let here = listener.local_addr()?;
+        let client = || TcpStream::connect(here).context("connecting");
+        let mut much = client()?;
+        much.write_all(b"first")?;
+        much.write_all(&pattern(MUCH, 9))?;
+        let mut gone = client()?;
+        gone.write_all(b"last words")?;
+        let closed = gone.local_addr()?;
+        drop(gone);
+        let mut shut = client()?;
+        shut.write_all(b"the end")?;
+        shut.shutdown(Shutdown::Write)?;
+        Ok(Tcp { much, shut, silent: client()?, closed, listener })
+    }
+
+    /// Accepts all of them, whose order is that of their arrival, which nobody has seen.
+    fn check(self) -> Result<TcpListener> {
+        let mut came = HashMap::new();
+        for _ in 0..4 {
+            let (served, from) = self.listener.accept()?;
+            served.set_read_timeout(Some(DEADLINE))?;
+            came.insert(from, served);
+        }
+        let mut of = |client| came.remove(&client).with_context(|| format!("{client} does not wait"));
+        let mut served = of(self.closed)?;
+        comes(&mut served, b"last words")?;
+        ensure!(served.read(&mut [0])? == 0, "a closed client's data has no end");
+        let mut served = of(self.shut.local_addr()?)?;
+        comes(&mut served, b"the end")?;
+        ensure!(served.read(&mut [0])? == 0, "data that was ended has no end");
+        answers(&mut served, &mut &self.shut)?;
+        let mut served = of(self.much.local_addr()?)?;
+        comes(&mut served, b"first")?;
+        comes(&mut served, &pattern(MUCH, 9))?;
+        is_silent(&mut served)?;
+        answers(&mut served, &mut &self.much)?;
+        let mut served = of(self.silent.local_addr()?)?;
+        is_silent(&mut served)?;
+        answers(&mut served, &mut &self.silent)?;
+        Ok(self.listener)
+    }
+}
+
+fn is_silent(served: &mut TcpStream) -> Result<()> {
+    served.set_nonblocking(true)?;
+    let silent = nothing(served);
+    served.set_nonblocking(false)?;
+    silent
+}
+
 fn own_pid() -> i32 {
     std::process::id().cast_signed()
 }
@@ -174,13 +243,18 @@ fn answers(served: &mut impl Write, client: &mut impl Read) -> Result<()> {
 }
 
 fn run(stage: &mut Stage) -> Result<()> {
-    let (mut streams, mut packets) = (Streams::new(stage, None)?, Packets::new(stage, None)?);
+    let (mut streams, mut packets, mut tcp) = (Streams::new(stage, None)?, Packets::new(stage, None)?, Tcp::new(None)?);
     while stage.end_round_and_rest()? {
         streams = Streams::new(stage, Some(streams.check()?))?;
         packets = Packets::new(stage, Some(packets.check()?))?;
+        // Each closed connection leaves something behind for a minute (TIME_WAIT): not too many of them.
+        if stage.round().is_multiple_of(8) {
+            tcp = Tcp::new(Some(tcp.check()?))?;
+        }
     }
     streams.check()?;
-    packets.check().map(drop)
+    packets.check()?;
+    tcp.check().map(drop)
 }
 
 fn main() -> ExitCode {

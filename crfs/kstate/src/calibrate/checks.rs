@@ -64,7 +64,8 @@ pub(super) const CHECKS: &[(Feature, Check)] = &[
     (Feature::Terminals, terminals),
     (Feature::MessageQueues, message_queues),
     (Feature::Inotify, inotify),
-    (Feature::PendingUnix, connections::check),
+    (Feature::PendingUnix, connections::check_unix),
+    (Feature::PendingTcp, connections::check_tcp),
 ];
 
 const NS: u64 = 1_000_000_000;

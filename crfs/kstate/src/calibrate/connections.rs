@@ -1,5 +1,8 @@
 //! Connections that wait to be accepted: what a child makes of them, and what must be read of it.
 
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
 use crfs_sys::puppet::{Arg, Step};
 
 use super::Trouble;
@@ -10,6 +13,7 @@ use crate::feature::Feature;
 use crate::files;
 use crate::paths::Path;
 use crate::pending::{self, PendingUnix, Sender, SentMessage};
+use crate::pending_tcp::{self, PendingTcp};
 use crate::socket_buffers::{self, GIGABYTE};
 use crate::state::{KernelState, View};
 
@@ -32,6 +36,15 @@ const REACH: u64 = 4096;
 
 const STREAM: u64 = libc::SOCK_STREAM as u64;
 const UNIX: u64 = libc::AF_UNIX as u64;
+const INET: u64 = libc::AF_INET as u64;
+/// Ports of 127.0.0.1 in a network where nobody else is.
+const LISTENER_PORT: u16 = 4321;
+const CLIENT_PORT: u16 = 54_321;
+/// TCP_ESTABLISHED (include/net/tcp_states.h, v6.18).
+const ESTABLISHED: u8 = 1;
+/// How long data may be on its way over the loopback interface.
+const DEADLINE: Duration = Duration::from_secs(2);
+const PAUSE: Duration = Duration::from_micros(500);
 /// "Leave it as it is", for setresuid(2).
 const SAME: u64 = u64::MAX;
 
@@ -55,6 +68,38 @@ pub(super) fn script(s: &mut Script) -> Result<(), Error> {
     let client = connect(s, None)?;
     pass(s, client)?;
     s.step("close of a client", Step::call_with(libc::SYS_close, [client]));
+    tcp(s, pieces)
+}
+
+/// The same of TCP, over a loopback interface that is up.
+fn tcp(s: &mut Script, pieces: u64) -> Result<(), Error> {
+    let stream = |s: &mut Script, name| {
+        let step = s.call(name, libc::SYS_socket, [INET, STREAM, 0]);
+        Arg::Result { step, plus: 0 }
+    };
+    let listener = stream(s, "a listening TCP socket");
+    // struct ifreq with IFF_UP.
+    let mut request = [0; 40];
+    request[..2].copy_from_slice(b"lo");
+    request[16] = 1;
+    let request = s.place(&request)?;
+    s.step("SIOCSIFFLAGS", Step::call_with(libc::SYS_ioctl, [listener, libc::SIOCSIFFLAGS.into(), request.into()]));
+    let address = |s: &mut Script, port: u16| {
+        let mut address = [0; 16];
+        address[0] = 2; // AF_INET, little-endian as the machine.
+        address[2..4].copy_from_slice(&port.to_be_bytes());
+        address[4..8].copy_from_slice(&Ipv4Addr::LOCALHOST.octets());
+        s.place(&address)
+    };
+    let (here, there) = (address(s, LISTENER_PORT)?, address(s, CLIENT_PORT)?);
+    s.step("bind", Step::call_with(libc::SYS_bind, [listener, here.into(), 16.into()]));
+    s.step("listen", Step::call_with(libc::SYS_listen, [listener, 4.into()]));
+    let client = stream(s, "socket");
+    s.step("bind", Step::call_with(libc::SYS_bind, [client, there.into(), 16.into()]));
+    s.step("connect of TCP", Step::call_with(libc::SYS_connect, [client, here.into(), 16.into()]));
+    s.step("send over TCP", Step::call_with(libc::SYS_writev, [client, pieces.into(), (PIECES as u64).into()]));
+    let empty = stream(s, "another listening TCP socket");
+    s.step("listen", Step::call_with(libc::SYS_listen, [empty, 4.into()]));
     Ok(())
 }
 
@@ -111,15 +156,48 @@ pub(super) fn learn_direct_map(state: &mut KernelState, scene: &Scene, roles: &R
     let fd = listener(scene, "a listening socket")?;
     let view = state.view(Feature::PendingUnix, &roles.terminal)?;
     let end = pending::waiting(&view, fd)?.first().copied();
-    for buffer in end.map_or(Ok(Vec::new()), |end| socket_buffers::queue(&view, end))? {
-        let (_, linear) = socket_buffers::lengths(&view, buffer)?;
-        let fragments = socket_buffers::fragments(&view, buffer)?;
-        if let (Some(&(page, offset, length)), Some(expected)) = (fragments.first(), much().get(linear..)) {
-            let expected = &expected[..length.min(expected.len())];
-            let found = search(&view, buffer, (page, offset), expected)?;
-            state.known.bits.direct_map = found;
-            return Ok(());
+    let end = end.ok_or_else(|| Trouble::Wrong("no Unix connection waits".to_owned()))?;
+    // The first message has another sender, and a buffer of its own.
+    let buffers = socket_buffers::queue(&view, end)?;
+    state.known.bits.direct_map = learn(&view, buffers.get(1..).unwrap_or_default())?;
+    Ok(())
+}
+
+/// The same by what was sent over TCP, when it has arrived.
+pub(super) fn learn_direct_map_by_tcp(state: &mut KernelState, scene: &Scene, roles: &Roles) -> Result<(), Trouble> {
+    for step in ["SIOCSIFFLAGS", "connect of TCP", "send over TCP"] {
+        scene.terminal.outcome(step)?;
+    }
+    let fd = listener(scene, "a listening TCP socket")?;
+    let view = state.view(Feature::PendingTcp, &roles.terminal)?;
+    let deadline = Instant::now() + DEADLINE;
+    let buffers = loop {
+        let end = pending_tcp::waiting(&view, fd)?.first().copied();
+        let buffers = end.map_or(Ok(Vec::new()), |end| socket_buffers::queue(&view, end))?;
+        let arrived = buffers.iter().map(|&buffer| Ok(socket_buffers::lengths(&view, buffer)?.0));
+        if arrived.sum::<Result<usize, Error>>()? == PIECE * PIECES {
+            break buffers;
         }
+        if Instant::now() > deadline {
+            return Err(Trouble::Wrong("what was sent over TCP does not arrive".to_owned()));
+        }
+        std::thread::sleep(PAUSE);
+    };
+    state.known.bits.direct_map = learn(&view, &buffers)?;
+    Ok(())
+}
+
+/// `buffers` hold [`much`].
+fn learn(view: &View<'_>, buffers: &[u64]) -> Result<u64, Trouble> {
+    let much = much();
+    let mut sent = much.as_slice();
+    for &buffer in buffers {
+        let (length, linear) = socket_buffers::lengths(view, buffer)?;
+        let fragments = socket_buffers::fragments(view, buffer)?;
+        if let (Some(&(page, offset, length)), Some(expected)) = (fragments.first(), sent.get(linear..)) {
+            return search(view, buffer, (page, offset), &expected[..length.min(expected.len())]);
+        }
+        sent = sent.get(length..).unwrap_or_default();
     }
     Err(Trouble::Wrong("nothing that was sent lies in pages".to_owned()))
 }
@@ -139,7 +217,7 @@ fn search(view: &View<'_>, known: u64, (page, offset): (u64, u64), expected: &[u
     Err(Trouble::Wrong("where the kernel maps all memory was not found".to_owned()))
 }
 
-pub(super) fn check(state: &KernelState, scene: &Scene, roles: &Roles) -> Result<(), Trouble> {
+pub(super) fn check_unix(state: &KernelState, scene: &Scene, roles: &Roles) -> Result<(), Trouble> {
     for step in ["unshare of the network", "connect", "send", "send of much", "setresuid back", "sendmsg"] {
         scene.terminal.outcome(step)?;
     }
@@ -156,6 +234,15 @@ pub(super) fn check(state: &KernelState, scene: &Scene, roles: &Roles) -> Result
     let passing = vec![SentMessage { files: vec![passed; 2], ..sent(message(0, 1), (0, 0)) }];
     same("connections", read, vec![connection(true, messages), connection(false, passing)])?;
     same("none", pending("another listening socket")?, Vec::new())
+}
+
+pub(super) fn check_tcp(state: &KernelState, scene: &Scene, roles: &Roles) -> Result<(), Trouble> {
+    let pending = |name| -> Result<_, Trouble> { Ok(state.pending_tcp(&roles.terminal, listener(scene, name)?)?) };
+    let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let (near, far) = (at(LISTENER_PORT), at(CLIENT_PORT));
+    let connection = PendingTcp { near, far, state: ESTABLISHED, failed: false, has_urgent: false, data: much() };
+    same("connections", pending("a listening TCP socket")?, vec![connection])?;
+    same("none", pending("another listening TCP socket")?, Vec::new())
 }
 
 /// Into how many buffers the kernel divides what is sent is its own affair.

@@ -106,6 +106,8 @@ impl KernelState {
         self.judge(Feature::Landlock, learned);
         let learned = connections::learn_direct_map(self, scene, roles);
         self.judge(Feature::PendingUnix, learned);
+        let learned = connections::learn_direct_map_by_tcp(self, scene, roles);
+        self.judge(Feature::PendingTcp, learned);
     }
 
     /// Nothing tells which function a restart block points to; the children wait in calls that we know.

@@ -256,7 +256,7 @@ impl Pass<'_> {
         let mut usual = socket::capture::Usual::default();
         let captured = unix_socket::capture(&unix, &context, &mut usual)?;
         let unix = unix.iter().zip(captured);
-        let captured = inet_socket::capture(&inet, context.init, self.kernel.is_some(), &mut usual)?;
+        let captured = inet_socket::capture(&inet, context.init, self.kernel, &mut usual)?;
         let inet = inet.iter().zip(captured);
         let captured = netlink_socket::capture(&netlink, context.init, self.kernel.is_some(), &mut usual)?;
         for (socket, captured) in unix.chain(inet).chain(netlink.iter().zip(captured)) {

@@ -1,7 +1,7 @@
 //! What only the kernel's memory tells: the identity of descriptions, and how many ends a pipe has in the whole system.
 
 use super::TableOf;
-use crfs_kstate::{KernelState, MessageQueue, PendingUnix, Task};
+use crfs_kstate::{KernelState, MessageQueue, PendingTcp, PendingUnix, Task};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 
@@ -66,6 +66,14 @@ impl<'a> Kernel<'a> {
     /// In words.
     pub(crate) fn pending_unix(&self, fd: i32) -> Result<Vec<PendingUnix>, String> {
         self.state.own_pending_unix(fd).map_err(|error| error.to_string())
+    }
+
+    /// The connections that wait in a listening TCP socket that this process has open.
+    ///
+    /// # Errors
+    /// In words.
+    pub(crate) fn pending_tcp(&self, fd: i32) -> Result<Vec<PendingTcp>, String> {
+        self.state.own_pending_tcp(fd).map_err(|error| error.to_string())
     }
 
     /// How often a process has executed a program, as registrations of mq_notify(3) count.

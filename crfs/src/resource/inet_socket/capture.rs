@@ -2,19 +2,22 @@
 
 use super::tcp::{self, Info};
 use crate::failure::{Doing, Failure};
+use crate::resource::descriptor::holders::Kernel;
 use crate::resource::descriptor::refused::Refusal;
 use crate::resource::loopback::settle;
 use crate::resource::socket::address::{ip, plain};
 use crate::resource::socket::capture::{self as common, Socket, Usual};
 use crate::resource::socket::inside;
+use crfs_kstate::PendingTcp;
 use crfs_sys::socket_options::{get_number, own_address, peer_address, set_number};
 use crfs_sys::socket_queue::{Condition, condition, peek, receivable, unacknowledged};
 use image_format::FileId;
 use image_format::files::FileKind;
-use image_format::socket::{Datagram, InetLink, InetListening, InetSocket, SocketStyle, TcpConnection};
+use image_format::socket::{Datagram, InetLink, InetSocket, SocketStyle, TcpConnection};
 use nix::errno::Errno;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 
 /// The largest datagram of UDP, with room to spare.
@@ -29,7 +32,7 @@ const SEND_SHUT: [u8; 4] = [tcp::FIN_WAIT1, tcp::FIN_WAIT2, tcp::CLOSING, tcp::L
 const HEARD_THE_END: [u8; 3] = [tcp::CLOSING, tcp::CLOSE_WAIT, tcp::LAST_ACK];
 
 type Captured = (FileKind, Vec<u8>);
-type Point = (IpAddr, u16);
+pub(super) type Point = (IpAddr, u16);
 
 /// Whether it is a TCP or UDP socket.
 pub(in crate::resource) fn is_one(socket: &Socket<'_>) -> bool {
@@ -41,25 +44,24 @@ pub(in crate::resource) fn is_one(socket: &Socket<'_>) -> bool {
 }
 
 /// Captures TCP and UDP sockets, all at once: they name each other. `init` is the container's first process as the host numbers it.
-/// Unless `frozen`, no queue is looked at.
+/// Without `kernel` the tasks run, and no queue is looked at.
 ///
 /// # Errors
 /// When a socket cannot be asked.
 pub(in crate::resource) fn capture(
     sockets: &[Socket<'_>],
     init: i32,
-    frozen: bool,
+    kernel: Option<&Kernel<'_>>,
     usual: &mut Usual,
 ) -> Result<Vec<Result<Captured, Refusal>>, Failure> {
     if sockets.is_empty() {
         return Ok(Vec::new());
     }
-    let asked = || -> nix::Result<Vec<Asked>> { sockets.iter().map(Asked::ask).collect() };
-    let still = |all: &Vec<Asked>| !frozen || !all.iter().any(Asked::is_moving);
-    let all = settle(asked, still).doing(|| "asking TCP and UDP sockets for their addresses")?;
-    let world = World { sockets, all: &all, host_network: inside::shares_network(init)?, frozen };
+    let host_network = inside::shares_network(init)?;
+    let look = || World::look(sockets, host_network, kernel);
+    let world = settle(look, World::is_settled).doing(|| "asking TCP and UDP sockets for their addresses")?;
     let mut captured = Vec::with_capacity(sockets.len());
-    for (socket, asked) in sockets.iter().zip(&all) {
+    for (socket, asked) in sockets.iter().zip(&world.all) {
         let what = describe(asked);
         let refused = common::refused(socket, &what).doing(|| format!("{what}: asking for its options"))?;
         captured.push(match refused {
@@ -72,9 +74,9 @@ pub(in crate::resource) fn capture(
 
 /// What a socket answers.
 #[derive(Clone, Debug)]
-struct Asked {
+pub(super) struct Asked {
     stream: bool,
-    local: Option<SocketAddr>,
+    pub(super) local: Option<SocketAddr>,
     remote: Option<SocketAddr>,
     info: Option<Info>,
     /// Bytes that the other end has not acknowledged.
@@ -103,11 +105,15 @@ impl Asked {
         self.unacknowledged > 0 || self.info.is_some_and(|info| !STILL.contains(&info.state))
     }
 
-    fn points(&self) -> Option<(Point, Point)> {
+    pub(super) fn points(&self) -> Option<(Point, Point)> {
         Some((plain(self.local?), plain(self.remote?)))
     }
 
-    fn is_in(&self, state: u8) -> bool {
+    pub(super) fn is_stream(&self) -> bool {
+        self.stream
+    }
+
+    pub(super) fn is_in(&self, state: u8) -> bool {
         self.info.is_some_and(|info| info.state == state)
     }
 }
@@ -123,14 +129,34 @@ fn describe(asked: &Asked) -> String {
     }
 }
 
-struct World<'a> {
-    sockets: &'a [Socket<'a>],
-    all: &'a [Asked],
-    host_network: bool,
-    frozen: bool,
+/// The connections that wait in a listening socket. None: it does not listen, or there are none.
+fn waiting(socket: &Socket<'_>, asked: &Asked, kernel: &Kernel<'_>) -> Option<Result<Vec<PendingTcp>, String>> {
+    let waits = asked.is_in(tcp::LISTEN) && asked.info.is_some_and(|info| info.waiting > 0);
+    waits.then(|| kernel.pending_tcp(socket.ask().as_raw_fd()))
 }
 
-impl World<'_> {
+pub(super) struct World<'a> {
+    pub(super) sockets: &'a [Socket<'a>],
+    pub(super) all: Vec<Asked>,
+    pub(super) host_network: bool,
+    frozen: bool,
+    /// The connections that wait in each listening socket, or why that cannot be told. Empty where tasks run.
+    pub(super) waiting: BTreeMap<FileId, Result<Vec<PendingTcp>, String>>,
+}
+
+impl<'a> World<'a> {
+    fn look(sockets: &'a [Socket<'a>], host_network: bool, kernel: Option<&Kernel<'_>>) -> nix::Result<Self> {
+        let all = sockets.iter().map(Asked::ask).collect::<nix::Result<Vec<Asked>>>()?;
+        let waiting = |(socket, asked): (&Socket<'_>, &Asked)| Some((socket.id, waiting(socket, asked, kernel?)?));
+        let waiting = sockets.iter().zip(&all).filter_map(waiting).collect();
+        Ok(World { sockets, all, host_network, frozen: kernel.is_some(), waiting })
+    }
+
+    /// Whether nothing will be otherwise in a moment.
+    fn is_settled(&self) -> bool {
+        !self.frozen || !(self.all.iter().any(Asked::is_moving) || self.is_connecting())
+    }
+
     fn one(
         &self,
         socket: &Socket<'_>,
@@ -143,7 +169,7 @@ impl World<'_> {
             return Ok(Err(common::has_error(what)));
         }
         let style = if asked.stream { SocketStyle::Stream } else { SocketStyle::Datagram };
-        let link = match self.link(socket.id, asked, what) {
+        let (link, mut queued) = match self.link(socket.id, asked, what) {
             Ok(link) => link,
             Err(refusal) => return Ok(Err(refusal)),
         };
@@ -161,7 +187,6 @@ impl World<'_> {
             unsent: 0,
             datagrams: Vec::new(),
         };
-        let mut queued = Vec::new();
         if self.frozen && matches!(record.link, InetLink::Connected(_) | InetLink::Ended) {
             queued = received(socket).doing(doing)?;
             record.received = queued.len() as u64;
@@ -194,22 +219,27 @@ impl World<'_> {
         Ok(Ok((FileKind::InetSocket(record), queued)))
     }
 
-    fn link(&self, id: FileId, asked: &Asked, what: &str) -> Result<InetLink, Refusal> {
+    /// What it is connected to. Of a listening socket also the bytes that wait in connections.
+    fn link(&self, id: FileId, asked: &Asked, what: &str) -> Result<(InetLink, Vec<u8>), Refusal> {
         let Some(info) = asked.info else {
-            return Ok(asked.remote.map_or(InetLink::Unconnected, InetLink::Directed));
+            return Ok((asked.remote.map_or(InetLink::Unconnected, InetLink::Directed), Vec::new()));
         };
+        if info.state == tcp::LISTEN {
+            let (listening, bytes) = self.listening(id, info, what)?;
+            return Ok((InetLink::Listening(listening), bytes));
+        }
+        self.stream(id, asked, info, what).map(|link| (link, Vec::new()))
+    }
+
+    fn stream(&self, id: FileId, asked: &Asked, info: Info, what: &str) -> Result<InetLink, Refusal> {
         match (info.state, asked.remote) {
-            (tcp::LISTEN, _) => self.listening(asked, info, what),
             // The end of data has come, or it is a socket that was never connected.
             (tcp::CLOSE, _) if asked.condition.ended => Ok(InetLink::Ended),
             (tcp::CLOSE, _) => Ok(InetLink::Unconnected),
             (state, Some(remote)) if CONNECTED.contains(&state) => {
                 self.connection(id, asked, info, remote, what).map(InetLink::Connected)
             }
-            _ => Err(Refusal::new(
-                format!("{what} is being opened or closed at this moment, and cannot be carried"),
-                "Try again.",
-            )),
+            _ => Err(in_between(what)),
         }
     }
 
@@ -225,11 +255,14 @@ impl World<'_> {
             let turned = other.1.points().map(|(local, remote)| (remote, local));
             other.0.id != id && other.1.stream && turned == asked.points()
         };
-        let peer = self.sockets.iter().zip(self.all).find(mirrored).map(|(socket, _)| socket.id);
-        let waits_at = || self.listener(asked).filter(|_| info.state == tcp::ESTABLISHED).map(|(socket, _)| socket.id);
+        let peer = self.sockets.iter().zip(&self.all).find(mirrored).map(|(socket, _)| socket.id);
+        let peer = peer.or_else(|| self.waits_at(asked));
         // The other end is closed and has told so; with a network of its own nobody outside can be that end.
         let closed = info.state == tcp::CLOSE_WAIT && asked.unacknowledged == 0 && !self.host_network;
-        let peer = peer.or_else(waits_at);
+        // The listening socket is to hear of it yet, or has no room.
+        if peer.is_none() && info.state == tcp::ESTABLISHED && self.listener(asked).is_some() {
+            return Err(in_between(what));
+        }
         if peer.is_none() && !closed {
             return Err(Refusal::new(
                 format!("{what} has its other end outside the container, and cannot be carried"),
@@ -249,48 +282,10 @@ impl World<'_> {
             timestamps: info.timestamps,
         })
     }
+}
 
-    /// The listening socket that a connection leads to.
-    fn listener(&self, client: &Asked) -> Option<(&Socket<'_>, &Asked)> {
-        let (_, (address, port)) = client.points()?;
-        let fits = |listener: &Asked| {
-            let local = listener.local.filter(|_| listener.is_in(tcp::LISTEN)).map(plain);
-            local.is_some_and(|(own, at)| at == port && (own == address || own.is_unspecified()))
-        };
-        self.sockets.iter().zip(self.all).find(|(_, asked)| fits(asked))
-    }
-
-    /// A listening socket, with the clients that wait for it to accept them: those whose other end nobody has.
-    fn listening(&self, asked: &Asked, info: Info, what: &str) -> Result<InetLink, Refusal> {
-        let held: BTreeMap<(Point, Point), ()> =
-            self.all.iter().filter_map(|other| other.points()).map(|points| (points, ())).collect();
-        let mut pending = Vec::new();
-        for (socket, client) in self.sockets.iter().zip(self.all) {
-            let Some((local, remote)) = client.points().filter(|_| client.is_in(tcp::ESTABLISHED)) else { continue };
-            let ours = self.listener(client).is_some_and(|(_, listener)| listener.local == asked.local);
-            if !ours || held.contains_key(&(remote, local)) {
-                continue;
-            }
-            if client.info.is_some_and(|info| info.sent_segments > 0) {
-                return Err(Refusal::new(
-                    format!(
-                        "{what} has a connection that waits to be accepted and already holds data, and cannot be carried"
-                    ),
-                    "Try again when the program has accepted its connections.",
-                ));
-            }
-            pending.push(socket.id);
-        }
-        if self.frozen && pending.len() != info.waiting as usize {
-            return Err(Refusal::new(
-                format!(
-                    "{what} has a connection that waits to be accepted and whose client is gone, or outside the container"
-                ),
-                "Try again when the program has accepted its connections.",
-            ));
-        }
-        Ok(InetLink::Listening(InetListening { backlog: info.backlog, pending }))
-    }
+fn in_between(what: &str) -> Refusal {
+    Refusal::new(format!("{what} is being opened or closed at this moment, and cannot be carried"), "Try again.")
 }
 
 /// What a connection has received, and leaves it there. SO_PEEK_OFF, from which a look would begin, is as before afterwards.

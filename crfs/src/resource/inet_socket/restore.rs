@@ -1,6 +1,7 @@
 //! From the records to sockets with all they had.
 
 use super::tcp::{self, Agreed, Queue};
+use super::waiting;
 use crate::failure::{Doing, Failure, Kind};
 use crate::resource::socket::address::{inet, plain};
 use crate::resource::socket::options;
@@ -15,7 +16,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, Shutdown, shutdown};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// Where sequence numbers begin. Nobody sees them.
 const FIRST_BYTE: u32 = 1 << 20;
@@ -71,27 +72,16 @@ pub(in crate::resource) fn restore(site: &Site<'_>, open: &mut BTreeMap<FileId, 
             InetLink::Unconnected | InetLink::Listening(_) => {}
         }
     }
-    for (id, socket) in &records {
-        if let InetLink::Listening(listening) = &socket.link {
-            for client in &listening.pending {
-                let record = records.get(client).ok_or_else(|| missing(*id, *client))?;
-                open.insert(*client, wait_to_be_accepted(*client, record)?);
-            }
-        }
-    }
+    waiting::restore(site, &records, open)?;
     records.iter().try_for_each(|(&id, socket)| finish(id, socket, open))
 }
 
-fn missing(id: FileId, other: FileId) -> Failure {
-    Failure::new(Kind::BadImage, format!("{}: pending: {} is no TCP socket", file_entry(id), file_entry(other)))
-}
-
-fn fresh(id: FileId, socket: &InetSocket) -> Result<OwnedFd, Failure> {
+pub(super) fn fresh(id: FileId, socket: &InetSocket) -> Result<OwnedFd, Failure> {
     let family = if socket.ipv6 { AddressFamily::Inet6 } else { AddressFamily::Inet };
     options::fresh(family, socket.style).doing(|| format!("{}: making a socket", file_entry(id)))
 }
 
-fn bound(id: FileId, fd: BorrowedFd<'_>, local: SocketAddr) -> Result<(), Failure> {
+pub(super) fn bound(id: FileId, fd: BorrowedFd<'_>, local: SocketAddr) -> Result<(), Failure> {
     bind(fd, &inet(local)).map_err(|errno| {
         let reason = format!("{}: local: {local} cannot be had here: {}", file_entry(id), errno.desc());
         Failure::new(Kind::Incompatible, reason)
@@ -160,16 +150,22 @@ fn pair(
         give(fd.as_fd(), unsent).doing(|| format!("{object}: sending what had not arrived"))?;
     }
     if peer.is_none() {
-        shutdown(std::os::fd::AsRawFd::as_raw_fd(&two), Shutdown::Write).doing(doing)?;
+        shutdown(two.as_raw_fd(), Shutdown::Write).doing(doing)?;
     }
     for (fd, own) in [(&one, own)].into_iter().chain(peer.map(|_| (&two, theirs))) {
-        for (wanted, how) in [(own.send_shut, Shutdown::Write), (own.receive_shut, Shutdown::Read)] {
-            if wanted {
-                shutdown(std::os::fd::AsRawFd::as_raw_fd(fd), how).doing(|| format!("{object}: shutting it down"))?;
-            }
-        }
+        shut(fd.as_fd(), own).doing(|| format!("{object}: shutting it down"))?;
     }
     Ok((one, two))
+}
+
+/// Ends what the program has ended.
+pub(super) fn shut(fd: BorrowedFd<'_>, connection: &TcpConnection) -> nix::Result<()> {
+    for (wanted, how) in [(connection.send_shut, Shutdown::Write), (connection.receive_shut, Shutdown::Read)] {
+        if wanted {
+            shutdown(fd.as_raw_fd(), how)?;
+        }
+    }
+    Ok(())
 }
 
 /// Tells both ends of a connection, each with what it has received, what the other takes, and lets them go.
@@ -184,7 +180,7 @@ fn leave_repair(one: (BorrowedFd<'_>, &[u8]), two: (BorrowedFd<'_>, &[u8])) -> n
 }
 
 /// What was received, and what had not arrived at the other end.
-fn queues(site: &Site<'_>, id: FileId, socket: &InetSocket) -> Result<(Vec<u8>, Vec<u8>), Failure> {
+pub(super) fn queues(site: &Site<'_>, id: FileId, socket: &InetSocket) -> Result<(Vec<u8>, Vec<u8>), Failure> {
     let mut received = site.queue(id, socket.queue_size())?;
     let at = usize::try_from(socket.received).unwrap_or(usize::MAX).min(received.len());
     let unsent = received.split_off(at);
@@ -235,7 +231,7 @@ fn put_received(fd: BorrowedFd<'_>, bytes: &[u8]) -> nix::Result<()> {
 }
 
 /// Gives bytes to a connection to be sent.
-fn give(fd: BorrowedFd<'_>, bytes: &[u8]) -> nix::Result<()> {
+pub(super) fn give(fd: BorrowedFd<'_>, bytes: &[u8]) -> nix::Result<()> {
     if bytes.is_empty() {
         return Ok(());
     }
@@ -273,24 +269,6 @@ fn ended(site: &Site<'_>, id: FileId, socket: &InetSocket) -> Result<OwnedFd, Fa
     };
     let record = InetSocket { link: InetLink::Connected(connection), ..socket.clone() };
     pair(site, (id, &record), None).map(|(one, _)| one)
-}
-
-/// A connection that nobody has accepted.
-fn wait_to_be_accepted(id: FileId, socket: &InetSocket) -> Result<OwnedFd, Failure> {
-    let object = file_entry(id);
-    let (Some(local), InetLink::Connected(connection)) = (socket.local, &socket.link) else {
-        return Err(Failure::new(Kind::BadImage, format!("{object}: link: it waits for no listening socket")));
-    };
-    let fd = fresh(id, socket)?;
-    options::restore_first(fd.as_fd(), &socket.options, &object)?;
-    // A program that connects gets a port beside those that are listened on.
-    set_number(fd.as_fd(), libc::SOL_SOCKET, libc::SO_REUSEADDR, 1).doing(|| format!("{object}: SO_REUSEADDR"))?;
-    bound(id, fd.as_fd(), local)?;
-    match connect(fd.as_fd(), &inet(connection.remote)) {
-        // The loopback interface answers at once.
-        Ok(()) | Err(Errno::EINPROGRESS) => Ok(fd),
-        Err(errno) => Err(errno).doing(|| format!("{object}: connecting to {}", connection.remote)),
-    }
 }
 
 /// Sends a UDP socket what it had not received, from where it came.
