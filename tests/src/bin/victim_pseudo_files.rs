@@ -26,8 +26,9 @@ const PLACE: u64 = 1 << 30;
 const SYSFS: &str = "/sys/kernel/mm/transparent_hugepage/enabled";
 /// Read of each file that is left half way.
 const HALF: usize = 60;
-/// Those of the address space whose content is the same as long as nothing is mapped, and is longer than that.
-const STEADY: [&str; 3] = ["maps", "environ", "auxv"];
+/// Those of the address space whose content is the same as long as nothing is mapped, and is longer than that; and one of the network, which
+/// is found anew whenever it is looked up.
+const STEADY: [&str; 4] = ["maps", "environ", "auxv", "net/dev"];
 
 /// A file of which the beginning was read.
 struct Begun {

@@ -62,8 +62,14 @@ fn of_proc(seen: &Seen, place: &Place, at_rest: bool) -> Result<Bytes, Refusal> 
     let below = name.strip_prefix("/proc/").unwrap_or_default();
     let is_of_a_process = below.starts_with(|first: char| first.is_ascii_digit());
     let file = below.rsplit_once('/').map_or("", |(_, file)| file);
-    if is_of_a_process && name.ends_with(" (deleted)") {
-        return refuse("its process or thread has ended");
+    if let Some(path) = place.written(seen).as_ref().and_then(|path| path.0.strip_suffix(b" (deleted)")) {
+        // Whoever looks a file of a network namespace up finds it anew, and leaves the one before without a name
+        // (`proc_net_d_revalidate`, fs/proc/generic.c, v6.18).
+        let path = Bytes(path.to_vec());
+        return match place.look(&path) {
+            Ok(found) if seen.is_same(&found) => Ok(path),
+            _ => refuse("its process or thread has ended"),
+        };
     }
     if is_of_a_process && OF_ANY_ADDRESS_SPACE.contains(&file) && !seen.is_path() {
         return refuse(ANOTHER);
