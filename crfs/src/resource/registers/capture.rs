@@ -117,6 +117,8 @@ fn restarted(
         Some(RestartBlock::Nanosleep(_)) => libc::SYS_nanosleep,
         Some(RestartBlock::Poll(_)) => libc::SYS_poll,
         Some(RestartBlock::Futex(_)) => libc::SYS_futex,
+        // The wait is over, and the call is on its way out.
+        Some(RestartBlock::None) if resume::is_over(regs.rax.cast_signed()) => libc::SYS_restart_syscall,
         Some(RestartBlock::None | RestartBlock::Other { .. }) => {
             findings.block(
                 path,

@@ -50,6 +50,12 @@ pub fn wait(number: u64, result: i64, second_argument: u64) -> Option<Wait> {
     }
 }
 
+/// Whether a call with this result has ended: it is not one with which the kernel asks itself to enter the call again.
+#[must_use]
+pub fn is_over(result: i64) -> bool {
+    !matches!(result, RESTART_RESTARTBLOCK | RESTARTSYS | RESTARTNOINTR | RESTARTNOHAND)
+}
+
 /// What is recorded of a call in progress, and the value of rax to go with it.
 ///
 /// `number` is orig_rax, negative outside of a call; `remaining` is what the restart block of [`wait`] says, `None` when the
@@ -83,6 +89,12 @@ mod tests {
     #[test]
     fn outside_of_a_call_there_is_nothing_to_resume() {
         assert_eq!(decide(-1, 17, None), (17, None));
+    }
+
+    #[test]
+    fn a_call_is_over_unless_the_kernel_enters_it_again() {
+        assert!([-512, -513, -514, -516].into_iter().all(|result| !is_over(result)));
+        assert!([0, 1, -4, -110].into_iter().all(is_over));
     }
 
     #[test]
