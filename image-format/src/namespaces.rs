@@ -20,6 +20,7 @@ impl UnsharedNamespace {
     pub fn kind(&self) -> NamespaceType {
         match self.content {
             NamespaceContent::Ipc => NamespaceType::Ipc,
+            NamespaceContent::Net(_) => NamespaceType::Net,
             NamespaceContent::Uts(_) => NamespaceType::Uts,
         }
     }
@@ -31,8 +32,18 @@ impl UnsharedNamespace {
 pub enum NamespaceContent {
     /// No System V object and no POSIX message queue.
     Ipc,
+    /// No interface but `lo`, and no socket.
+    Net(EmptyNetwork),
     /// Host and domain name.
     Uts(UtsNames),
+}
+
+/// A network namespace in which nothing is but what a new one has.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EmptyNetwork {
+    /// Whether `lo` was brought up.
+    pub loopback: bool,
 }
 
 /// What a uts namespace holds: at most 64 bytes each, without NUL.

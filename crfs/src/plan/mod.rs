@@ -57,7 +57,8 @@ const LOWEST_LINK: u32 = 200;
 pub fn compute(image: &Image, home: &Home) -> Result<Plan, Failure> {
     let births = tree::births(image, home)?;
     let memory = memory::plan(image, &births);
-    let steps = order::sort(&births, !image.namespaces.is_empty())?;
+    let apart = image.namespaces.iter().flat_map(|namespace| namespace.processes.iter().copied()).collect();
+    let steps = order::sort(&births, &apart)?;
     let fds = image.tables().flat_map(|table| table.fds).map(|fd| fd.fd + 1);
     let objects = memory::objects(image);
     let threads =

@@ -31,8 +31,6 @@ pub enum Action {
     Memory,
     /// Page contents.
     Fill,
-    /// setns, where not all processes are in the same namespaces.
-    Namespaces,
     /// What of all processes is opened when they are there: sockets, files of /proc. A step of the first that lives.
     OpenLate,
     /// Descriptors, pulled from the worker.
@@ -43,6 +41,8 @@ pub enum Action {
     Foreground,
     /// The other threads, and the system call filters of all.
     Threads,
+    /// Threads join namespaces other than the container's own.
+    Namespaces,
     /// Descriptors that threads have for themselves.
     ThreadDescriptors,
     /// Adjustments of System V semaphores.
@@ -131,18 +131,15 @@ pub const AFTER: &[(Action, Of, Action)] = &[
     (Action::Memory, Of::Itself, Action::Spawn),
     (Action::Fill, Of::Itself, Action::Memory),
     (Action::Descriptors, Of::Itself, Action::Memory),
-    (Action::Namespaces, Of::Itself, Action::Spawn),
-    // Segments of the container's own ipc namespace are attached there.
-    (Action::Namespaces, Of::Itself, Action::Memory),
-    // Threads have their creator's; so do its children, which join their own.
-    (Action::Threads, Of::Itself, Action::Namespaces),
-    (Action::Adjustments, Of::Itself, Action::Namespaces),
-    (Action::OpenLate, Of::All, Action::Namespaces),
     // Calls that leave a process's credentials in a socket are made in it, and messages name who sent them.
     (Action::OpenLate, Of::All, Action::Spawn),
     (Action::OpenLate, Of::All, Action::Memory),
     // Threads have files of their own in /proc.
     (Action::OpenLate, Of::All, Action::Threads),
+    // In the container's own, segments are attached and sockets made; its threads join others.
+    (Action::Namespaces, Of::First, Action::OpenLate),
+    (Action::Namespaces, Of::Itself, Action::Threads),
+    (Action::Credentials, Of::Itself, Action::Namespaces),
     (Action::Descriptors, Of::First, Action::OpenLate),
     (Action::ThreadDescriptors, Of::First, Action::OpenLate),
     (Action::ThreadDescriptors, Of::Itself, Action::Threads),
@@ -226,11 +223,11 @@ fn actions(role: &Role) -> &'static [Action] {
             Action::Group,
             Action::Memory,
             Action::Fill,
-            Action::Namespaces,
             Action::OpenLate,
             Action::Descriptors,
             Action::Directories,
             Action::Threads,
+            Action::Namespaces,
             Action::ThreadDescriptors,
             Action::Adjustments,
             Action::Advice,
@@ -268,18 +265,20 @@ fn terminal_actions(terminal: Terminal) -> &'static [Action] {
     }
 }
 
-/// Every step, sorted so that [`AFTER`] holds. `apart`: not all processes are in the same namespaces.
+/// Every step, sorted so that [`AFTER`] holds. `apart`: who is in namespaces other than the container's own.
 ///
 /// # Errors
 /// [`Kind::BadImage`] naming the steps of a circle: a tree that no order of calls can make.
-pub fn sort(births: &BTreeMap<Pid, Birth>, apart: bool) -> Result<Vec<Step>, Failure> {
+pub fn sort(births: &BTreeMap<Pid, Birth>, apart: &BTreeSet<Pid>) -> Result<Vec<Step>, Failure> {
     let all: BTreeSet<Step> = births
         .values()
         .flat_map(|birth| {
             let actions = actions(&birth.role).iter().chain(terminal_actions(birth.terminal));
             actions.map(move |action| (birth, action))
         })
-        .filter(|(birth, action)| is_needed(birth, **action) && (apart || **action != Action::Namespaces))
+        .filter(|(birth, action)| {
+            is_needed(birth, **action) && (**action != Action::Namespaces || apart.contains(&birth.pid))
+        })
         // One step for all of them.
         .filter(|(birth, action)| {
             Some(birth.pid) == first_live(births) || !matches!(action, Action::OpenLate | Action::Owners)

@@ -3,7 +3,7 @@
 //! Source: netdevice(7).
 
 use std::mem::size_of;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::Result;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
@@ -23,14 +23,28 @@ mod ioctl {
     nix::ioctl_write_ptr_bad!(set_flags, 0x8914, super::FlagsRequest);
 }
 
-/// Brings `lo` up, which is down in a new network namespace. `EPERM` without CAP_NET_ADMIN there.
-pub fn bring_loopback_up() -> Result<()> {
+/// IFF_UP.
+const UP: u16 = 1;
+
+/// A socket to ask by, and the flags of `lo`.
+fn loopback() -> Result<(OwnedFd, FlagsRequest)> {
     let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
     let mut request = FlagsRequest { name: [0; 16], flags: 0, rest: [0; 22] };
     request.name[..2].copy_from_slice(b"lo");
     // SAFETY: the kernel reads the name and writes the flags of one ifreq.
     unsafe { ioctl::get_flags(socket.as_raw_fd(), &raw mut request) }?;
-    request.flags |= 1; // IFF_UP
+    Ok((socket, request))
+}
+
+/// Whether `lo` is up.
+pub fn loopback_is_up() -> Result<bool> {
+    Ok(loopback()?.1.flags & UP != 0)
+}
+
+/// Brings `lo` up, which is down in a new network namespace. `EPERM` without CAP_NET_ADMIN there.
+pub fn bring_loopback_up() -> Result<()> {
+    let (socket, mut request) = loopback()?;
+    request.flags |= UP;
     // SAFETY: the kernel reads one ifreq.
     unsafe { ioctl::set_flags(socket.as_raw_fd(), &raw const request) }?;
     Ok(())

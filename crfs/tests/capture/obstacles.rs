@@ -224,7 +224,7 @@ def old_program():
     # until it has, nobody may take the file away
     while open(f'/proc/{pid}/comm').read() != 'crfs-test-old-p\\n': time.sleep(0.01)
     os.unlink(file.name)
-for flag in (0x02000000, 0x00020000, 0x40000000, 0x10000000):
+for flag in (0x02000000, 0x00020000, 0x10000000):
     child(lambda: left(flag))
 def ports():
     # not every kernel has them (CONFIG_X86_IOPL_IOPERM)
@@ -235,7 +235,12 @@ def ipc():
     open('/proc/sys/kernel/msgmni', 'w').write('31999')
     assert libc.mq_open(b'/crfs-apart', os.O_CREAT | os.O_RDWR, 0o600, None) >= 0
     globals()['kept'] = open('/proc/sysvipc/sem')
-for body in (nested, own_descriptors, ipc, ports, segment, old_program):
+def net():
+    left(0x40000000)
+    import socket
+    globals()['kept'] = [socket.socket(), socket.socket(socket.AF_UNIX)]
+    globals()['shown'] = open('/proc/self/net/dev')
+for body in (nested, own_descriptors, ipc, net, ports, segment, old_program):
     child(body)
 ready()
 libc.pause()
@@ -247,7 +252,6 @@ fn who_left_what_the_container_shares_is_told() {
     let seen = [
         ("/attr", "in another namespace of kind cgroup"),
         ("/attr", "in another namespace of kind mnt"),
-        ("/attr", "in another namespace of kind net"),
         ("/attr", "in another namespace of kind user"),
         ("/attr", "in another namespace of kind pid "),
         ("/attr", "has its descriptor table in common with task"),
@@ -260,14 +264,20 @@ fn who_left_what_the_container_shares_is_told() {
     let report = world.try_capture(false);
     assert_eq!(report.failure, None);
     assert_told(&report, &seen);
-    let ipc = [
-        ("/attr", "first process, which has the System V object sem 0: "),
+    let held = [
+        ("/attr", "another ipc namespace than the container's first process, which has the System V object sem 0: "),
         ("/attr", "first process, which has kernel.msgmni = 31999: "),
         ("/attr", "first process, which has the POSIX message queue /crfs-apart: "),
         ("/fds", "of another ipc namespace than the container's own"),
-        ("files/", "/proc/sysvipc/sem is open, and may be that of either ipc namespace"),
+        ("files/", "/proc/sysvipc/sem is open, and may be that of one or another namespace"),
+        (
+            "/attr",
+            "another net namespace than the container's first process, which has 2 sockets, open or not done yet: ",
+        ),
+        // The kernel drops the names of these files (proc_net_d_revalidate, v6.18), so there is more than one reason.
+        ("", "/net/dev"),
     ];
-    assert_told(&report, &ipc);
+    assert_told(&report, &held);
     assert_told(&report, &[("/attr", "segments in the GDT"), ("/thread.frame", "runs 32-bit code")]);
     if world.log().contains("has ports") {
         assert_told(&report, &[("/attr", "I/O ports")]);

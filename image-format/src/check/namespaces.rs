@@ -37,6 +37,7 @@ pub(super) fn check(image: &Image, findings: &mut Findings) {
                     findings.line(NAMESPACES, index, reason);
                 }
             }
+            NamespaceContent::Net(_) => {}
             NamespaceContent::Uts(names) => {
                 for (field, name) in [("hostname", &names.hostname), ("domainname", &names.domainname)] {
                     if let Some(problem) = node_name(name) {

@@ -1,15 +1,18 @@
-//! Namespaces that some of its processes have apart: a child has names of its own and an empty ipc namespace, and threads and a child that
-//! have them too; another child of that has other names, and a third is back where it all began.
+//! Namespaces that some of its processes have apart: a child has names of its own and empty ipc and net namespaces, and threads and a child
+//! that have them too; another child of that has other names and another net, and a third is back where it all began.
 
 use anyhow::{Context, Result, ensure};
 use crfs_sys::anonymous::{Kind, Region};
 use crfs_sys::clone::{CloneArgs, Forked, exit_now, fork_into};
+use crfs_sys::sockets::{bring_loopback_up, loopback_is_up};
 use crfs_sys::sysv::{make_semaphores, remove_semaphores, semaphore_values};
 use crfs_tests::victim::{self, Stage};
+use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::stat::stat;
 use nix::sys::utsname::uname;
 use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{Pid, gethostname, sethostname};
+use nix::unistd::{Pid, gethostname, getpid, sethostname};
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::process::ExitCode;
@@ -27,6 +30,8 @@ const SEEN: usize = 10;
 const END: usize = 20;
 /// The id, and one more, of a set of semaphores that is made in their ipc namespace at the end.
 const LATE_SET: usize = 21;
+/// The pids of members, as they are told.
+const PIDS: usize = 30;
 
 /// What a member sees: its names, and which sets of semaphores.
 const AS_MADE: u64 = 1;
@@ -67,6 +72,7 @@ fn leave_for(hostname: &str, domainname: &str) -> Result<()> {
 /// Looks at its names, and for the set of semaphores `first`, until the end.
 fn member(shared: &Region, number: usize, first: i32) -> Result<()> {
     let (hostname, domainname) = names()?;
+    shared.set(PIDS + number, u64::try_from(getpid().as_raw())?);
     while shared.get(END) == 0 {
         let (host, domain) = names()?;
         let mut seen = match () {
@@ -91,13 +97,15 @@ fn member(shared: &Region, number: usize, first: i32) -> Result<()> {
 }
 
 /// The child that leaves, and makes the others.
-fn maker(shared: &Region, beginning: &[File; 2], first: i32) -> Result<()> {
+fn maker(shared: &Region, beginning: &[File; 3], first: i32) -> Result<()> {
     leave_for("workshop", "crafts.example")?;
-    unshare(CloneFlags::CLONE_NEWIPC).context("unshare")?;
+    unshare(CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWNET).context("unshare")?;
+    bring_loopback_up()?;
     let children = [
         child(|| member(shared, SHARER, first))?,
         child(|| {
             leave_for("cellar", "")?;
+            unshare(CloneFlags::CLONE_NEWNET).context("unshare")?;
             member(shared, OTHER, first)
         })?,
         child(|| {
@@ -121,9 +129,9 @@ fn expect_success(child: Pid) -> Result<()> {
 
 fn run(stage: &mut Stage) -> Result<()> {
     let shared = Region::new(4096, Kind { shared: true, noreserve: false })?;
-    let of = |process: &str| -> Result<[File; 2]> {
+    let of = |process: &str| -> Result<[File; 3]> {
         let open = |name| File::open(format!("/proc/{process}/ns/{name}"));
-        Ok([open("uts")?, open("ipc")?])
+        Ok([open("uts")?, open("ipc")?, open("net")?])
     };
     let own = of("self")?;
     let before = names()?;
@@ -142,6 +150,13 @@ fn run(stage: &mut Stage) -> Result<()> {
             let seen = shared.get(SEEN + member);
             ensure!(seen == expected, "member {member} sees {seen} and not {expected}");
         }
+        // By a look from afar: an open file of its network would be in the way of a freeze.
+        let network =
+            |member| Ok::<u64, Errno>(stat(format!("/proc/{}/ns/net", shared.get(PIDS + member)).as_str())?.st_ino);
+        let [maker, sharer, other, back] = [network(MAKER)?, network(SHARER)?, network(OTHER)?, network(BACK)?];
+        let own_network = stat("/proc/self/ns/net")?.st_ino;
+        ensure!(maker == sharer && maker != other, "{maker}, {sharer}, {other}: who has which network");
+        ensure!(back == own_network && ![maker, other].contains(&back), "{back}, {own_network}: who has which network");
         if !stage.end_round_and_rest()? {
             break;
         }
@@ -150,6 +165,9 @@ fn run(stage: &mut Stage) -> Result<()> {
     theirs.iter().try_for_each(|namespace| setns(namespace, CloneFlags::empty()))?;
     ensure!(gethostname()? == "workshop", "the descriptor leads to {:?}", gethostname()?);
     sethostname("renamed")?;
+    ensure!(loopback_is_up()?, "lo was brought up, and is down");
+    setns(File::open(format!("/proc/{}/ns/net", shared.get(PIDS + OTHER)))?, CloneFlags::CLONE_NEWNET)?;
+    ensure!(!loopback_is_up()?, "lo was down, and is up");
     let late = make_semaphores(libc::IPC_PRIVATE, LATE_COUNT, 0o600)?;
     shared.set(LATE_SET, u64::try_from(late)? + 1);
     own.iter().try_for_each(|namespace| setns(namespace, CloneFlags::empty()))?;

@@ -11,6 +11,8 @@ pub(in crate::resource) const UTS: (&str, CloneFlags) = ("uts", CloneFlags::CLON
 pub(in crate::resource) const PID: (&str, CloneFlags) = ("pid", CloneFlags::CLONE_NEWPID);
 /// The ipc namespace.
 pub(in crate::resource) const IPC: (&str, CloneFlags) = ("ipc", CloneFlags::CLONE_NEWIPC);
+/// The network namespace.
+pub(in crate::resource) const NET: (&str, CloneFlags) = ("net", CloneFlags::CLONE_NEWNET);
 
 /// Visits namespaces of a process (host pid).
 ///

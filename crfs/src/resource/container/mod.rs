@@ -16,7 +16,7 @@ pub(super) mod inside;
 mod manifest;
 mod moment;
 mod namespaces;
-mod network;
+pub(super) mod network;
 mod place;
 pub mod restore;
 pub(super) mod uts;

@@ -45,6 +45,24 @@ pub(super) fn survey(init: i32, proc: &mut Proc, findings: &mut Findings) -> Res
     Ok(())
 }
 
+/// What the network namespace of a process (host pid) has that a new one has not, `lo` being up aside.
+///
+/// # Errors
+/// When the process is gone.
+pub(in crate::resource) fn held(process: i32, proc: &mut Proc) -> Result<Vec<String>, Failure> {
+    let interfaces = interfaces(proc.text(format_args!("{process}/net/dev"))?);
+    let mut held: Vec<String> = interfaces.into_iter().map(|name| format!("the interface {name}")).collect();
+    let addresses = addresses(proc.text(format_args!("{process}/net/fib_trie")).unwrap_or_default());
+    held.extend(addresses.into_iter().map(|address| format!("the address {address}")));
+    // Those are counted too that nobody has a descriptor of any more.
+    match count(proc, process, "sockstat", "sockets:", "used") {
+        Some(0) => {}
+        Some(number) => held.push(format!("{number} sockets, open or not done yet")),
+        None => held.push("sockets that this kernel does not count".to_owned()),
+    }
+    Ok(held)
+}
+
 /// A number of /proc/net/sockstat: `TCP: inuse 0 orphan 0 tw 0 alloc 5 mem 1`. None where there is no such line.
 fn count(proc: &mut Proc, init: i32, file: &str, line: &str, what: &str) -> Option<u64> {
     let text = proc.text(format_args!("{init}/net/{file}")).ok()?;

@@ -7,8 +7,8 @@
 //! **How it is read.** The link in /proc/PID/fd says the type, and device and inode which namespace it is. /proc/PID/ns/pid_for_children
 //! and time_for_children lead to the same inode as pid and time, where they are the same namespace.
 //!
-//! **How it is made again.** In the worker, when all processes are there and have joined theirs, by the link in /proc/PID/ns of one that is in
-//! it. The container's is another one than before, with another number.
+//! **How it is made again.** In the worker: the container's own by the link in /proc/PID/ns of a process, others as the worker made them for who
+//! is in them ([`super::unshared`]). It is another one than before, with another number.
 //!
 //! **What is refused.** A namespace that no process of the container is in; one that was opened where it is mounted.
 

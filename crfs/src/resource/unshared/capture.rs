@@ -1,14 +1,16 @@
 //! From the namespaces of processes to the records.
 
-use super::{CARRIED, ipc};
-use crate::failure::Failure;
+use super::{CARRIED, empty};
+use crate::failure::{Doing, Failure};
 use crate::resource::Findings;
+use crate::resource::container::inside::{NET, inside};
 use crate::resource::container::uts;
 use crate::resource::proc::Proc;
 use crate::resource::subject::Subjects;
+use crfs_sys::sockets::loopback_is_up;
 use image_format::files::NamespaceType;
 use image_format::layout::thread_file;
-use image_format::namespaces::{NamespaceContent, UnsharedNamespace};
+use image_format::namespaces::{EmptyNetwork, NamespaceContent, UnsharedNamespace};
 use image_format::{Image, Pid};
 use std::collections::BTreeMap;
 
@@ -49,10 +51,14 @@ pub fn capture(
         let mut others: Vec<(Vec<Pid>, i32)> = others.into_values().collect();
         others.sort_unstable();
         for (processes, host) in others {
+            if kind != NamespaceType::Uts {
+                empty::survey(kind, (processes[0], host), subjects.init, proc, findings)?;
+            }
             let content = match kind {
-                NamespaceType::Ipc => {
-                    ipc::survey((processes[0], host), subjects.init, proc, findings)?;
-                    NamespaceContent::Ipc
+                NamespaceType::Ipc => NamespaceContent::Ipc,
+                NamespaceType::Net => {
+                    let is_up = || loopback_is_up().doing(|| "looking at lo");
+                    NamespaceContent::Net(EmptyNetwork { loopback: inside(host, &[NET], is_up)? })
                 }
                 NamespaceType::Uts => NamespaceContent::Uts(uts::names(host)?),
                 _ => continue,
@@ -65,5 +71,5 @@ pub fn capture(
 
 /// Obstacles of other records, once all are known.
 pub fn report(image: &Image, findings: &mut Findings) {
-    ipc::report(image, findings);
+    empty::report(image, findings);
 }

@@ -59,7 +59,7 @@ pub(super) struct Builder<'a> {
     tasks: BTreeMap<Pid, Task>,
     unnamed: unnamed::Made,
     cgroups: &'a cgroup::restore::Tree<'a>,
-    namespaces: unshared::Made,
+    pub(super) namespaces: unshared::Made,
     /// Kept until every process has attached its own.
     _segments: Vec<Attachment>,
     /// A plain directory with the image's files: what was staged, or a checkpoint that stays where it is.
@@ -142,7 +142,7 @@ impl<'a> Builder<'a> {
             opened: descriptor::open_all(image, from, root.as_fd(), &container.log_file(), &unnamed, notes)?,
             unnamed,
             cgroups,
-            namespaces: unshared::Made::make(first.raw(), &image.namespaces)?,
+            namespaces: unshared::Made::make(&image.namespaces)?,
             registrations: epoll::registrations(image)?,
             pages,
             notes: Vec::new(),
@@ -197,11 +197,11 @@ impl<'a> Builder<'a> {
             Action::Group => self.group(pid),
             Action::Memory => self.memory(pid),
             Action::Fill => self.fill(pid),
-            Action::Namespaces => {
+            Action::Namespaces => self.each_thread(pid, |builder, tid, injector, _| {
                 let mut batch = Batch::new();
-                self.namespaces.join(&mut batch, pid, self.plan.link_fd);
-                self.inject(pid, &batch)
-            }
+                builder.namespaces.join(&mut batch, pid, builder.plan.link_fd);
+                injector.run(&batch).map(drop).doing(|| thread::restore::path(pid, tid))
+            }),
             Action::OpenLate => self.open_late(pid),
             Action::Descriptors => self.descriptors(pid),
             Action::Directories => {

@@ -30,8 +30,9 @@ impl Builder<'_> {
                     pidfd::restore(id, file, record, named, host)?
                 }
                 FileKind::Namespace(record) => {
-                    let member = Builder::host(self, record.process.unwrap_or(first))?.raw();
-                    namespace::restore(id, file, record, member)?
+                    let apart = record.process.and_then(|process| self.namespaces.path(record.kind, process));
+                    let path = apart.unwrap_or_else(|| format!("/proc/{host}/ns/{}", record.kind.name()));
+                    namespace::restore(id, file, &path)?
                 }
                 _ => continue,
             };
