@@ -124,6 +124,20 @@ fn states_from_run_to_rm() {
     assert!(!world.tree("vs1").exists());
 }
 
+/// Whatever its threads are at.
+#[test]
+fn frozen_at_any_moment() {
+    let world = World::new();
+    let victim = Program::victim(&world, "busy", &[]);
+    world.start("vs1", &victim);
+    for _ in 0..40 {
+        world.freeze("vs1");
+        world.thaw("vs1");
+    }
+    victim.goes_on(2);
+    victim.passes();
+}
+
 #[test]
 fn a_program_that_ends() {
     let world = World::new();
