@@ -35,6 +35,8 @@ pub struct Backings {
     files: BTreeMap<(Bytes, bool), OwnedFd>,
     objects: BTreeMap<u32, File>,
     unnamed: BTreeMap<(u32, bool), OwnedFd>,
+    /// The numbers of files without a name that consist of huge pages.
+    huge: BTreeSet<u32>,
 }
 
 impl Backings {
@@ -43,7 +45,8 @@ impl Backings {
     /// # Errors
     /// [`Kind::Incompatible`] with every file that is gone or is not what it was.
     pub fn open(image: &Image, plan: &Plan, root: BorrowedFd<'_>, unnamed: &Made) -> Result<Self, Failure> {
-        let mut backings = Backings::default();
+        let huge = image.unnamed.iter().filter(|file| file.origin.huge_page_size().is_some());
+        let mut backings = Backings { huge: huge.map(|file| file.number).collect(), ..Backings::default() };
         let mut differences = BTreeSet::new();
         for (&pid, process) in &image.processes {
             backings.open_file(root, &process.process.exe, false).map(drop).unwrap_or_else(|reason| {
@@ -109,6 +112,15 @@ impl Backings {
         let fd = self.unnamed.get(&(number, writable)).map(AsRawFd::as_raw_fd);
         fd.and_then(|fd| u64::try_from(fd).ok())
             .ok_or_else(|| Failure::new(Kind::System, format!("{}: was not opened", layout::unnamed_data(number))))
+    }
+
+    /// Whether a mapping takes pages from a pool of huge ones.
+    fn is_huge(&self, segment: &Segment) -> bool {
+        match &segment.backing {
+            Backing::HugePages(_) => true,
+            Backing::Unnamed(file) => self.huge.contains(&file.file),
+            _ => false,
+        }
     }
 
     fn object(&self, number: u32) -> Result<u64, Failure> {
@@ -196,7 +208,7 @@ pub fn map(
         let fd = source.map(|worker_fd| *pulled.entry(worker_fd).or_insert_with(|| pull(batch, link, worker_fd)));
         match &segment.backing {
             Backing::SysvShm(piece) => attach(batch, segment, piece),
-            _ => map_segment(batch, segment, fd),
+            _ => map_segment(batch, segment, fd, backings.is_huge(segment)),
         }
     }
     for fd in pulled.into_values() {
@@ -258,7 +270,7 @@ fn attach(batch: &mut Batch, segment: &Segment, piece: &SysvShm) {
     advise_early(batch, segment);
 }
 
-fn map_segment(batch: &mut Batch, segment: &Segment, fd: Option<Arg>) {
+fn map_segment(batch: &mut Batch, segment: &Segment, fd: Option<Arg>, huge: bool) {
     let (start, length) = (segment.start.0, segment.end.0 - segment.start.0);
     let offset = match &segment.backing {
         Backing::Vsyscall | Backing::Vdso | Backing::VvarVclock | Backing::SysvShm(_) => return,
@@ -299,10 +311,7 @@ fn map_segment(batch: &mut Batch, segment: &Segment, fd: Option<Arg>) {
         segment.protection.0
     };
     let fd = fd.unwrap_or(Arg::Value(u64::MAX));
-    let label = match segment.backing {
-        Backing::HugePages(_) => "mmap of huge pages, of which nr_hugepages must leave enough",
-        _ => "mmap",
-    };
+    let label = if huge { "mmap of huge pages, of which nr_hugepages must leave enough" } else { "mmap" };
     batch.call(libc::SYS_mmap, &[start.into(), length.into(), first.into(), flags.into(), fd, offset.into()], label);
     advise_early(batch, segment);
 }
