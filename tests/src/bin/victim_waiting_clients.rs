@@ -43,7 +43,11 @@ impl Streams {
         let path = victim::suffixed(stage.path(), "stream");
         let listener = match old {
             Some(old) => old,
-            None => UnixListener::bind(&path)?,
+            None => {
+                let listener = UnixListener::bind(&path)?;
+                told_who_sends(&listener)?;
+                listener
+            }
         };
         let client = || UnixStream::connect(&path).context("connecting");
         let mut much = client()?;
@@ -87,7 +91,6 @@ impl Streams {
         nothing(&mut served)?;
         answers(&mut served, &mut self.silent)?;
         let mut served = self.accept()?;
-        setsockopt(&served, sockopt::PassCred, &true)?;
         let mut message = peek(served.as_fd(), 7)?;
         ensure!(&message.data[..4] == b"take", "{:?} came", message.data);
         is_own(&message)?;
@@ -120,6 +123,7 @@ impl Packets {
             Some(old) => old,
             None => {
                 let listener = fresh()?;
+                told_who_sends(&listener)?;
                 bind(listener.as_raw_fd(), &address)?;
                 listen(&listener, Backlog::new(4)?)?;
                 listener
@@ -135,7 +139,6 @@ impl Packets {
 
     fn check(self) -> Result<OwnedFd> {
         let served = accept(self.listener.as_fd())?;
-        setsockopt(&served, sockopt::PassCred, &true)?;
         for (number, length) in (0..).zip(PACKETS) {
             let message = peek(served.as_fd(), 2 * MUCH)?;
             ensure!(message.data == pattern(length, number), "packet {number} has {} bytes", message.data.len());
@@ -211,6 +214,11 @@ fn is_silent(served: &mut TcpStream) -> Result<()> {
     let silent = nothing(served);
     served.set_nonblocking(false)?;
     silent
+}
+
+/// Has what is accepted ask for credentials from the first instant on: who waits for them is told them after a freeze, nobody else.
+fn told_who_sends(listener: &impl AsFd) -> Result<()> {
+    Ok(setsockopt(listener, sockopt::PassCred, &true)?)
 }
 
 fn own_pid() -> i32 {

@@ -139,7 +139,7 @@ pub(super) struct World<'a> {
     pub(super) sockets: &'a [Socket<'a>],
     pub(super) all: Vec<Asked>,
     pub(super) host_network: bool,
-    frozen: bool,
+    pub(super) frozen: bool,
     /// The connections that wait in each listening socket, or why that cannot be told. Empty where tasks run.
     pub(super) waiting: BTreeMap<FileId, Result<Vec<PendingTcp>, String>>,
 }

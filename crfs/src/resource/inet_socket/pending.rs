@@ -12,8 +12,12 @@ use std::collections::HashSet;
 use std::net::SocketAddr;
 
 impl World<'_> {
-    /// The listening socket at which a connection waits to be accepted.
+    /// The listening socket at which a connection waits to be accepted; where tasks run, the one that it leads to, which may have
+    /// accepted it by the time of the freeze.
     pub(super) fn waits_at(&self, client: &Asked) -> Option<FileId> {
+        if !self.frozen {
+            return self.listener(client).map(|(socket, _)| socket.id);
+        }
         let points = client.points()?;
         let knows = |pending: &PendingTcp| (plain(pending.far), plain(pending.near)) == points;
         let mut listeners = self.waiting.iter();
@@ -27,8 +31,10 @@ impl World<'_> {
             let held = asked.points().is_none_or(|(local, remote)| held.contains(&(remote, local)));
             asked.is_in(tcp::ESTABLISHED) && !held && self.waits_at(asked).is_none() && self.listener(asked).is_some()
         };
+        // Something arrives while it is read.
+        let is_changing = self.waiting.values().any(Result::is_err);
         let mut waiting = self.waiting.values().flatten().flatten();
-        waiting.any(|connection| self.client(connection).is_none()) || self.all.iter().any(is_lost)
+        is_changing || waiting.any(|connection| self.client(connection).is_none()) || self.all.iter().any(is_lost)
     }
 
     /// The listening socket that a connection leads to, by its address.

@@ -340,6 +340,11 @@ impl<'a> Making<'a> {
     /// The clients that nobody has accepted yet, in their order: each connects, and sends what it had sent.
     fn pending(&mut self, id: FileId, socket: &'a UnixSocket) -> Result<(), Failure> {
         let UnixLink::Listening(listening) = &socket.link else { return Ok(()) };
+        if listening.pending.is_empty() {
+            return Ok(());
+        }
+        // What accept(2) returns has taken over SO_PASSCRED and its like when the client connected.
+        options::restore_last(self.fd(id)?, &socket.options, (socket.uid, socket.gid), &file_entry(id))?;
         let address = self.address(id)?;
         let data = self.site.queue(id, socket.queue_size())?;
         let mut rest = data.as_slice();
