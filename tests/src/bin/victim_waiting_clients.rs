@@ -164,7 +164,13 @@ impl Tcp {
     fn new(old: Option<TcpListener>) -> Result<Self> {
         let listener = match old {
             Some(old) => old,
-            None => TcpListener::bind("127.0.0.1:0")?,
+            None => {
+                let listener = TcpListener::bind("127.0.0.1:0")?;
+                // Each that is accepted takes them over.
+                setsockopt(&listener, sockopt::TcpNoDelay, &true)?;
+                setsockopt(&listener, sockopt::TcpKeepIdle, &77)?;
+                listener
+            }
         };
         let here = listener.local_addr()?;
         let client = || TcpStream::connect(here).context("connecting");
@@ -186,6 +192,8 @@ impl Tcp {
         let mut came = HashMap::new();
         for _ in 0..4 {
             let (served, from) = self.listener.accept()?;
+            let options = (getsockopt(&served, sockopt::TcpNoDelay)?, getsockopt(&served, sockopt::TcpKeepIdle)?);
+            ensure!(options == (true, 77), "{from} was accepted with the options {options:?}");
             served.set_read_timeout(Some(DEADLINE))?;
             came.insert(from, served);
         }

@@ -326,7 +326,7 @@ fn reachable(local: SocketAddr) -> SocketAddr {
 }
 
 /// Options, owner, and what the making has changed.
-fn finish(id: FileId, socket: &InetSocket, open: &BTreeMap<FileId, OwnedFd>) -> Result<(), Failure> {
+pub(super) fn finish(id: FileId, socket: &InetSocket, open: &BTreeMap<FileId, OwnedFd>) -> Result<(), Failure> {
     let object = file_entry(id);
     let fd = open.get(&id).ok_or(Errno::EBADF).doing(|| format!("{object}: was not made"))?;
     let reuse = socket.options.number("SO_REUSEADDR").unwrap_or(0);

@@ -1,6 +1,6 @@
 //! Connections that wait to be accepted, made again: the client connects, and sends what it had sent.
 
-use super::restore::{bound, fresh, give, queues, shut};
+use super::restore::{bound, finish, fresh, give, queues, shut};
 use super::tcp;
 use crate::failure::{Doing, Failure, Kind};
 use crate::resource::loopback::settle_within;
@@ -46,6 +46,14 @@ fn clients(
 ) -> Result<Vec<(FileId, OwnedFd)>, Failure> {
     let object = file_entry(id);
     let listener = open.get(&id).ok_or(Errno::EBADF).doing(|| format!("{object}: was not made"))?.as_fd();
+    if listening.pending.is_empty() {
+        return Ok(Vec::new());
+    }
+    // What accept(2) returns takes them over when the client connects.
+    finish(id, socket, open)?;
+    // With this one a client would not come to wait until it has sent something. It is set once more with the others at the end.
+    let of_itself = set_number(listener, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, 0);
+    of_itself.doing(|| format!("{object}: TCP_DEFER_ACCEPT"))?;
     let mut arrived = site.queue(id, socket.queue_size())?;
     let mut made = Vec::new();
     for (before, pending) in (0..).zip(&listening.pending) {
