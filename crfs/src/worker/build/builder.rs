@@ -2,25 +2,22 @@
 
 use crate::copy::Copy;
 use crate::failure::{Doing, Failure, Kind};
-use crate::plan::{Action, OUTSIDE, Plan, Role, SCRATCH_SIZE, Step, Terminal, ThreadStep};
+use crate::plan::{Action, Plan, Role, SCRATCH_SIZE, Step, Terminal};
 use crate::registry::Container;
 use crate::resource::memory::fill::{self, PageFiles};
 use crate::resource::memory::restore::{self as memory, Backings};
 use crate::resource::process::restore::{self as process, Directories};
 use crate::resource::{
-    autogroup, cgroup, descriptor, epoll, interval_timer, job_control, ldt, lock, login_uid, memory_policy, mqueue,
-    owner, posix_timer, pseudo_file, registers, seccomp, signal, sysv, thread, thread_controls, tty, unnamed, unshared,
-    zombie,
+    autogroup, cgroup, descriptor, epoll, interval_timer, job_control, ldt, lock, memory_policy, mqueue, owner,
+    posix_timer, pseudo_file, seccomp, signal, sysv, thread, tty, unnamed, unshared,
 };
 use crate::worker::laps::Laps;
 use crfs_sys::HostPid;
 use crfs_sys::sysv::Attachment;
-use crfs_tracee::{
-    Batch, InjectError, Injector, OneCpu, RemoteAddress, SeizeOptions, Spawn, Stopped, Tracee, Waited, stub,
-};
+use crfs_tracee::{Batch, Injector, OneCpu, RemoteAddress, SeizeOptions, Spawn, Stopped, Tracee, Waited, stub};
 use image_format::process::{Fd, Zombie};
 use image_format::signal::PendingSignal;
-use image_format::{Pid, ProcessImage, ThreadImage, layout};
+use image_format::{Pid, ProcessImage, layout};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
@@ -30,35 +27,24 @@ use std::time::{Duration, Instant};
 
 /// A stop that was asked for comes within microseconds.
 pub(super) const STOP_PATIENCE: Duration = Duration::from_secs(10);
-const PR_SET_PDEATHSIG: u64 = 1;
+pub(super) const PR_SET_PDEATHSIG: u64 = 1;
 const PR_SET_CHILD_SUBREAPER: u64 = 36;
-/// What makes a thread of a process (clone(2)); its thread pointer and tid address are set by calls and registers of its own.
-const THREAD: i32 = libc::CLONE_VM
-    | libc::CLONE_FS
-    | libc::CLONE_FILES
-    | libc::CLONE_SIGHAND
-    | libc::CLONE_THREAD
-    | libc::CLONE_SYSVSEM;
-
-/// As many calls, with their data, as the scratch memory holds at once.
-const CLONED_AT_ONCE: usize = 512;
-
 /// The container while it is being built.
 pub(super) struct Builder<'a> {
     pub(super) copy: &'a Copy,
-    plan: &'a Plan,
-    cpu: OneCpu,
+    pub(super) plan: &'a Plan,
+    pub(super) cpu: OneCpu,
     backings: Backings,
-    directories: Directories,
+    pub(super) directories: Directories,
     pub(super) opened: descriptor::Opened,
     pub(super) registrations: Vec<epoll::Registration>,
     pages: PageFiles<'a>,
     pub(super) notes: Vec<String>,
     cores: PathBuf,
-    own_capabilities: u64,
-    tasks: BTreeMap<Pid, Task>,
+    pub(super) own_capabilities: u64,
+    pub(super) tasks: BTreeMap<Pid, Task>,
     unnamed: unnamed::Made,
-    cgroups: &'a cgroup::restore::Tree<'a>,
+    pub(super) cgroups: &'a cgroup::restore::Tree<'a>,
     pub(super) namespaces: unshared::Made,
     /// Kept until every process has attached its own.
     _segments: Vec<Attachment>,
@@ -68,11 +54,11 @@ pub(super) struct Builder<'a> {
 }
 
 /// A process being built: its threads, the leader among them, while calls are injected; then as they stand.
-struct Task {
+pub(super) struct Task {
     /// The process, as the host numbers it.
     host: HostPid,
-    injected: BTreeMap<Pid, Injector>,
-    finished: Vec<Tracee<Stopped>>,
+    pub(super) injected: BTreeMap<Pid, Injector>,
+    pub(super) finished: Vec<Tracee<Stopped>>,
     /// Zombies and helpers of its own that died, and children that job control stopped: what sent it a signal.
     deaths: usize,
 }
@@ -243,7 +229,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn image(&self, pid: Pid) -> Result<&'a ProcessImage, Failure> {
+    pub(super) fn image(&self, pid: Pid) -> Result<&'a ProcessImage, Failure> {
         let missing = || Failure::new(Kind::System, format!("process {pid}: not in the image"));
         self.copy.image.processes.get(&pid).ok_or_else(missing)
     }
@@ -441,49 +427,6 @@ impl<'a> Builder<'a> {
         mqueue::restore::notify(&self.copy.image, |process, batch| self.inject(process, batch))
     }
 
-    fn threads(&mut self, pid: Pid) -> Result<(), Failure> {
-        let plan = self.plan;
-        let mut steps = plan.threads.get(&pid).map_or(&[][..], Vec::as_slice);
-        while let Some((step, rest)) = steps.split_first() {
-            match *step {
-                ThreadStep::Clone { by, .. } => {
-                    let by_it = steps.iter().map_while(|step| match *step {
-                        ThreadStep::Clone { by: other, thread } if other == by => Some(thread),
-                        _ => None,
-                    });
-                    let threads: Vec<Pid> = by_it.take(CLONED_AT_ONCE).collect();
-                    self.clone_threads(pid, by, &threads)?;
-                    steps = &steps[threads.len()..];
-                }
-                ThreadStep::Filter { thread, filter } => {
-                    let mut batch = Batch::new();
-                    seccomp::restore::install(&mut batch, seccomp::restore::find(&self.copy.image.seccomp, filter)?);
-                    self.thread(pid, thread)?.run(&batch).doing(|| thread::restore::path(pid, thread))?;
-                    steps = rest;
-                }
-            }
-        }
-        let threads = self.tasks.get(&pid).map(|task| &task.injected);
-        self.cgroups.place_threads(|tid| Some(threads?.get(&tid)?.tid().raw()))
-    }
-
-    fn clone_threads(&mut self, pid: Pid, by: Pid, tids: &[Pid]) -> Result<(), Failure> {
-        let spawn = |&tid: &Pid| {
-            let number = i32::try_from(tid.0).map_err(|_| Failure::new(Kind::BadImage, "a tid is too large"))?;
-            let spawn = Spawn { flags: u64::from(THREAD.cast_unsigned()), set_tid: vec![number], ..Spawn::default() };
-            Ok((spawn, format!("clone3 thread {tid}").into()))
-        };
-        let spawns: Vec<_> = tids.iter().map(spawn).collect::<Result<_, Failure>>()?;
-        let creator = self.thread(pid, by)?;
-        let threads = creator.spawn_all(&spawns).doing(|| layout::process_dir(pid))?;
-        let injectors = tids.iter().zip(threads).map(|(&tid, thread)| Ok((tid, Injector::of_child(thread, creator)?)));
-        let injectors: Vec<_> = injectors.collect::<Result<_, InjectError>>().doing(|| layout::process_dir(pid))?;
-        if let Some(task) = self.tasks.get_mut(&pid) {
-            task.injected.extend(injectors);
-        }
-        Ok(())
-    }
-
     pub(super) fn count_death(&mut self, parent: Option<Pid>) {
         if let Some(task) = parent.and_then(|parent| self.tasks.get_mut(&parent)) {
             task.deaths += 1;
@@ -532,146 +475,5 @@ impl<'a> Builder<'a> {
         let mut batch = Batch::new();
         posix_timer::restore::expire(&mut batch, &timers.posix, clocks);
         self.inject(pid, &batch)
-    }
-
-    /// Runs `part` for every thread of the image; a first one that is to end is none.
-    fn each_thread(
-        &mut self,
-        pid: Pid,
-        mut part: impl FnMut(&mut Self, Pid, &mut Injector, &'a ThreadImage) -> Result<(), Failure>,
-    ) -> Result<(), Failure> {
-        let image = self.image(pid)?;
-        let Some(mut injected) = self.tasks.get_mut(&pid).map(|task| std::mem::take(&mut task.injected)) else {
-            return Ok(());
-        };
-        let mut in_image =
-            injected.iter_mut().filter_map(|(&tid, injector)| Some((tid, injector, image.threads.get(&tid)?)));
-        let result = in_image.try_for_each(|(tid, injector, thread)| part(self, tid, injector, thread));
-        if let Some(task) = self.tasks.get_mut(&pid) {
-            task.injected = injected;
-        }
-        result
-    }
-
-    fn thread_state(&mut self, pid: Pid) -> Result<(), Failure> {
-        // All threads have that of the one they were cloned by.
-        let login_uid = login_uid::current(self.host(pid)?);
-        self.each_thread(pid, |builder, tid, injector, thread| {
-            let path = thread::restore::path(pid, tid);
-            thread_controls::restore::restore(injector, &path, &thread.attr.controls, &mut builder.notes)?;
-            if login_uid != thread.attr.login_uid {
-                let (link, wanted) = (builder.plan.link_fd, thread.attr.login_uid);
-                login_uid::restore(injector, link, &path, wanted, &mut builder.notes)?;
-            }
-            let tracee = injector.tracee().doing(|| path.clone())?;
-            let size = tracee.xstate().doing(|| path.clone())?.len();
-            tracee.set_xstate(&registers::restore::xstate(&thread.fpu, size)?).doing(|| path.clone())?;
-            let [d0, d1, d2, d3, d6, d7] = thread.fpu.debug.map(|register| register.0);
-            if d7 != 0 {
-                tracee.set_debug_registers(&[d0, d1, d2, d3, 0, 0, d6, d7]).doing(|| path.clone())?;
-            }
-            Ok(())
-        })
-    }
-
-    /// The last calls that a thread makes for itself, as one batch.
-    fn credentials(&mut self, pid: Pid) -> Result<(), Failure> {
-        self.each_thread(pid, |builder, tid, injector, thread| {
-            let path = thread::restore::path(pid, tid);
-            let mut batch = Batch::new();
-            thread::restore::registrations(&mut batch, thread);
-            if let Some(own) = &thread.attr.directories {
-                builder.directories.leave(&mut batch, own, builder.plan.link_fd)?;
-            }
-            if thread.fds.is_some() {
-                batch.call(libc::SYS_close, &[builder.plan.link_fd.into()], "close the link");
-            }
-            thread::restore::credentials(&mut batch, &path, &thread.attr, builder.own_capabilities, &mut builder.notes);
-            seccomp::restore::strict(&mut batch, thread.attr.seccomp);
-            injector.run(&batch).map(drop).doing(|| path)
-        })?;
-        let mut batch = Batch::new();
-        if let Some(ended) = &self.image(pid)?.process.first_thread_ended {
-            zombie::restore::attributes_of_thread(&mut batch, ended);
-        }
-        thread::restore::dumpable(&mut batch, self.image(pid)?.attr.dumpable);
-        if self.image(pid)?.process.shares.descriptors.is_none() {
-            // Nothing pulls descriptors any more.
-            batch.call(libc::SYS_close, &[self.plan.link_fd.into()], "close the link");
-        }
-        self.inject(pid, &batch)
-    }
-
-    /// The last that is done to a process: interrupted calls, the scratch, masks and registers. The leader comes last and unmaps the
-    /// scratch, which is one for all its threads; one that has to end does so before the others, the last of which takes its place.
-    fn resume(&mut self, pid: Pid) -> Result<(), Failure> {
-        if pid == OUTSIDE {
-            return self.become_init();
-        }
-        let image = self.image(pid)?;
-        let Some(mut injected) = self.tasks.get_mut(&pid).map(|task| std::mem::take(&mut task.injected)) else {
-            return Ok(());
-        };
-        let mut last = injected.remove(&pid).map(|leader| (pid, leader));
-        if let Some(ended) = &image.process.first_thread_ended
-            && let Some((_, leader)) = last.take()
-        {
-            let code = u8::try_from(ended.status >> 8).unwrap_or(0);
-            leader.exit_first_thread(code).doing(|| layout::process_file(pid, "process"))?;
-            last = injected.pop_last();
-        }
-        let last_tid = last.as_ref().map(|(tid, _)| *tid);
-        let mut finished = Vec::with_capacity(image.threads.len());
-        for (tid, mut injector) in injected.into_iter().chain(last) {
-            let path = || layout::thread_file(pid, tid, "thread.frame");
-            let thread = image.threads.get(&tid).ok_or_else(|| Failure::new(Kind::System, path()))?;
-            let rax = registers::restore::reenter(&mut injector, thread).doing(path)?;
-            let last = Some(tid) == last_tid && image.process.shares.memory.is_none();
-            let tracee = if last { injector.unmap_scratch_and_stop() } else { injector.release() }.doing(path)?;
-            let mut regs = registers::restore::user_regs(&thread.frame.registers, &thread.tls);
-            regs.rax = rax;
-            let resume = thread.frame.syscall.as_ref().map(|call| &call.resume);
-            if let Some(place) = registers::shorten::shorten_recorded(&mut regs, resume) {
-                crfs_sys::memory::write(tracee.tid().pid(), place.address, &place.bytes).doing(path)?;
-            }
-            tracee.set_regs(&regs).doing(path)?;
-            tracee.set_sigmask(thread.mask.blocked.0).doing(path)?;
-            // Nothing of ours runs in it any more, so it may leave this CPU, or wait for others.
-            let attr = thread::restore::path(pid, tid);
-            thread::restore::scheduling(tracee.tid(), &attr, &thread.attr, self.cpu.all(), &mut self.notes)?;
-            thread_controls::restore::dispatch(&tracee, &attr, &thread.attr.controls)?;
-            finished.push(tracee);
-        }
-        if let Some(leader) = finished.last().filter(|_| image.process.shares.memory.is_none()) {
-            memory::verify(leader.tid(), image)?;
-        }
-        if let Some(task) = self.tasks.get_mut(&pid) {
-            task.finished = finished;
-        }
-        Ok(())
-    }
-
-    /// The stub begins its life as pid 1: nothing open, nobody whose death is its own, and waiting for children.
-    fn become_init(&mut self) -> Result<(), Failure> {
-        let doing = || "the stub init".to_owned();
-        let mut batch = Batch::new();
-        let root = batch.data(b"/\0");
-        batch.call(libc::SYS_chdir, &[root.into()], "chdir");
-        batch.call(libc::SYS_prctl, &[PR_SET_PDEATHSIG.into(), 0u64.into()], "prctl(PR_SET_PDEATHSIG)");
-        batch.call(libc::SYS_close, &[self.plan.link_fd.into()], "close the link");
-        self.inject(OUTSIDE, &batch)?;
-        let injector = self.tasks.get_mut(&OUTSIDE).and_then(|task| task.injected.remove(&OUTSIDE));
-        let injector = injector.ok_or_else(|| Failure::new(Kind::System, doing()))?;
-        let tracee = injector.unmap_scratch_and_stop().doing(doing)?;
-        crfs_sys::sched::set_affinity(tracee.tid().pid(), self.cpu.all()).doing(doing)?;
-        let mut regs = tracee.regs().doing(doing)?;
-        regs.rip = stub::REAP.0;
-        // In no call, so that none is started again.
-        regs.orig_rax = u64::MAX;
-        tracee.set_regs(&regs).doing(doing)?;
-        if let Some(task) = self.tasks.get_mut(&OUTSIDE) {
-            task.finished = vec![tracee];
-        }
-        Ok(())
     }
 }

@@ -7,6 +7,8 @@ mod builder;
 mod deaths;
 mod open_late;
 mod publish;
+mod resume;
+mod threads;
 mod watch;
 
 use super::laps::Laps;

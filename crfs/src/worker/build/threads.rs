@@ -1,0 +1,132 @@
+//! The threads of a process: made, filtered, and given what each has for itself.
+
+use super::builder::Builder;
+use crate::failure::{Doing, Failure, Kind};
+use crate::plan::ThreadStep;
+use crate::resource::{login_uid, registers, seccomp, thread, thread_controls, zombie};
+use crfs_tracee::{Batch, InjectError, Injector, Spawn};
+use image_format::{Pid, ThreadImage, layout};
+
+/// What makes a thread of a process (clone(2)); its thread pointer and tid address are set by calls and registers of its own.
+const THREAD: i32 = libc::CLONE_VM
+    | libc::CLONE_FS
+    | libc::CLONE_FILES
+    | libc::CLONE_SIGHAND
+    | libc::CLONE_THREAD
+    | libc::CLONE_SYSVSEM;
+
+/// As many calls, with their data, as the scratch memory holds at once.
+const CLONED_AT_ONCE: usize = 512;
+
+impl<'a> Builder<'a> {
+    pub(super) fn threads(&mut self, pid: Pid) -> Result<(), Failure> {
+        let plan = self.plan;
+        let mut steps = plan.threads.get(&pid).map_or(&[][..], Vec::as_slice);
+        while let Some((step, rest)) = steps.split_first() {
+            match *step {
+                ThreadStep::Clone { by, .. } => {
+                    let by_it = steps.iter().map_while(|step| match *step {
+                        ThreadStep::Clone { by: other, thread } if other == by => Some(thread),
+                        _ => None,
+                    });
+                    let threads: Vec<Pid> = by_it.take(CLONED_AT_ONCE).collect();
+                    self.clone_threads(pid, by, &threads)?;
+                    steps = &steps[threads.len()..];
+                }
+                ThreadStep::Filter { thread, filter } => {
+                    let mut batch = Batch::new();
+                    seccomp::restore::install(&mut batch, seccomp::restore::find(&self.copy.image.seccomp, filter)?);
+                    self.thread(pid, thread)?.run(&batch).doing(|| thread::restore::path(pid, thread))?;
+                    steps = rest;
+                }
+            }
+        }
+        let threads = self.tasks.get(&pid).map(|task| &task.injected);
+        self.cgroups.place_threads(|tid| Some(threads?.get(&tid)?.tid().raw()))
+    }
+
+    fn clone_threads(&mut self, pid: Pid, by: Pid, tids: &[Pid]) -> Result<(), Failure> {
+        let spawn = |&tid: &Pid| {
+            let number = i32::try_from(tid.0).map_err(|_| Failure::new(Kind::BadImage, "a tid is too large"))?;
+            let spawn = Spawn { flags: u64::from(THREAD.cast_unsigned()), set_tid: vec![number], ..Spawn::default() };
+            Ok((spawn, format!("clone3 thread {tid}").into()))
+        };
+        let spawns: Vec<_> = tids.iter().map(spawn).collect::<Result<_, Failure>>()?;
+        let creator = self.thread(pid, by)?;
+        let threads = creator.spawn_all(&spawns).doing(|| layout::process_dir(pid))?;
+        let injectors = tids.iter().zip(threads).map(|(&tid, thread)| Ok((tid, Injector::of_child(thread, creator)?)));
+        let injectors: Vec<_> = injectors.collect::<Result<_, InjectError>>().doing(|| layout::process_dir(pid))?;
+        if let Some(task) = self.tasks.get_mut(&pid) {
+            task.injected.extend(injectors);
+        }
+        Ok(())
+    }
+
+    /// Runs `part` for every thread of the image; a first one that is to end is none.
+    pub(super) fn each_thread(
+        &mut self,
+        pid: Pid,
+        mut part: impl FnMut(&mut Self, Pid, &mut Injector, &'a ThreadImage) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let image = self.image(pid)?;
+        let Some(mut injected) = self.tasks.get_mut(&pid).map(|task| std::mem::take(&mut task.injected)) else {
+            return Ok(());
+        };
+        let mut in_image =
+            injected.iter_mut().filter_map(|(&tid, injector)| Some((tid, injector, image.threads.get(&tid)?)));
+        let result = in_image.try_for_each(|(tid, injector, thread)| part(self, tid, injector, thread));
+        if let Some(task) = self.tasks.get_mut(&pid) {
+            task.injected = injected;
+        }
+        result
+    }
+
+    pub(super) fn thread_state(&mut self, pid: Pid) -> Result<(), Failure> {
+        // All threads have that of the one they were cloned by.
+        let login_uid = login_uid::current(self.host(pid)?);
+        self.each_thread(pid, |builder, tid, injector, thread| {
+            let path = thread::restore::path(pid, tid);
+            thread_controls::restore::restore(injector, &path, &thread.attr.controls, &mut builder.notes)?;
+            if login_uid != thread.attr.login_uid {
+                let (link, wanted) = (builder.plan.link_fd, thread.attr.login_uid);
+                login_uid::restore(injector, link, &path, wanted, &mut builder.notes)?;
+            }
+            let tracee = injector.tracee().doing(|| path.clone())?;
+            let size = tracee.xstate().doing(|| path.clone())?.len();
+            tracee.set_xstate(&registers::restore::xstate(&thread.fpu, size)?).doing(|| path.clone())?;
+            let [d0, d1, d2, d3, d6, d7] = thread.fpu.debug.map(|register| register.0);
+            if d7 != 0 {
+                tracee.set_debug_registers(&[d0, d1, d2, d3, 0, 0, d6, d7]).doing(|| path.clone())?;
+            }
+            Ok(())
+        })
+    }
+
+    /// The last calls that a thread makes for itself, as one batch.
+    pub(super) fn credentials(&mut self, pid: Pid) -> Result<(), Failure> {
+        self.each_thread(pid, |builder, tid, injector, thread| {
+            let path = thread::restore::path(pid, tid);
+            let mut batch = Batch::new();
+            thread::restore::registrations(&mut batch, thread);
+            if let Some(own) = &thread.attr.directories {
+                builder.directories.leave(&mut batch, own, builder.plan.link_fd)?;
+            }
+            if thread.fds.is_some() {
+                batch.call(libc::SYS_close, &[builder.plan.link_fd.into()], "close the link");
+            }
+            thread::restore::credentials(&mut batch, &path, &thread.attr, builder.own_capabilities, &mut builder.notes);
+            seccomp::restore::strict(&mut batch, thread.attr.seccomp);
+            injector.run(&batch).map(drop).doing(|| path)
+        })?;
+        let mut batch = Batch::new();
+        if let Some(ended) = &self.image(pid)?.process.first_thread_ended {
+            zombie::restore::attributes_of_thread(&mut batch, ended);
+        }
+        thread::restore::dumpable(&mut batch, self.image(pid)?.attr.dumpable);
+        if self.image(pid)?.process.shares.descriptors.is_none() {
+            // Nothing pulls descriptors any more.
+            batch.call(libc::SYS_close, &[self.plan.link_fd.into()], "close the link");
+        }
+        self.inject(pid, &batch)
+    }
+}
