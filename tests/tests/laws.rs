@@ -2,6 +2,7 @@
 
 use crfs_tests::compare::{differences, page_differences};
 use crfs_tests::world::{HugePool, Method, Program, World, python, read_tree, wait_for};
+use nix::unistd::Pid;
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -84,25 +85,35 @@ fn expect_same_pages(before: &Path, after: &Path) {
     }
 }
 
+/// The first process of the container, as the host numbers it.
+fn first_process(world: &World) -> Pid {
+    let record = fs::read(world.run_dir().join("vs1/container.json")).expect("the container's record");
+    let record: Value = serde_json::from_slice(&record).expect("its form");
+    let pid = record["init"]["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
+    Pid::from_raw(pid.expect("a first process"))
+}
+
+/// A program that has told that it stands may not do so yet.
+fn is_in_pause(process: Pid) -> bool {
+    let pause = format!("{} ", nix::libc::SYS_pause);
+    fs::read_to_string(format!("/proc/{process}/syscall")).is_ok_and(|text| text.starts_with(&pause))
+}
+
 /// Processes with every attribute set to something of its own, none of which runs: all is the same, to the byte, and works.
 fn stands_still(kinds: &[&str]) {
     let world = World::new();
     let program = Program::script(&world, python(), "still.py", kinds);
     world.crctl(["run", "vs1", "--"].map(str::to_owned).iter().chain(&program.command)).expect_success();
-    wait_for(Duration::from_secs(60), || program.progress() > 0 || program.result().is_some());
-    assert_eq!(program.result(), None);
+    let stands = || program.progress() > 0 && is_in_pause(first_process(&world));
+    let stands = wait_for(Duration::from_secs(60), || stands() || program.result().is_some());
+    assert!(stands && program.result().is_none(), "{:?}", program.result());
     for look in [false, true] {
         let (before, after) = round(&world, "vs1", look);
         expect_same(&before, &after, &[]);
         expect_same_pages(&before, &after);
         world.thaw("vs1");
     }
-    let record: Value =
-        serde_json::from_slice(&fs::read(world.run_dir().join("vs1/container.json")).expect("the container's record"))
-            .expect("its form");
-    let init = record["init"]["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok()).expect("a first process");
-    let init = nix::unistd::Pid::from_raw(init);
-    nix::sys::signal::kill(init, nix::sys::signal::Signal::SIGUSR1).expect("asking for the verdict");
+    nix::sys::signal::kill(first_process(&world), nix::sys::signal::Signal::SIGUSR1).expect("asking for the verdict");
     wait_for(Duration::from_secs(30), || program.result().is_some());
     assert_eq!(program.result().as_deref(), Some("ok"));
 }
