@@ -70,8 +70,7 @@ fn expect_free(copy: &Path) {
 }
 
 fn init(world: &World, name: &str) -> String {
-    let status = world.status(name);
-    status["record"]["init"]["pid"].as_i64().unwrap_or_else(|| panic!("no pid in {status}")).to_string()
+    world.first_process(name).to_string()
 }
 
 fn namespace(pid: &str, kind: &str) -> PathBuf {

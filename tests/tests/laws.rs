@@ -85,14 +85,6 @@ fn expect_same_pages(before: &Path, after: &Path) {
     }
 }
 
-/// The first process of the container, as the host numbers it.
-fn first_process(world: &World) -> Pid {
-    let record = fs::read(world.run_dir().join("vs1/container.json")).expect("the container's record");
-    let record: Value = serde_json::from_slice(&record).expect("its form");
-    let pid = record["init"]["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
-    Pid::from_raw(pid.expect("a first process"))
-}
-
 /// A program that has told that it stands may not do so yet.
 fn is_in_pause(process: Pid) -> bool {
     let pause = format!("{} ", nix::libc::SYS_pause);
@@ -104,7 +96,7 @@ fn stands_still(kinds: &[&str]) {
     let world = World::new();
     let program = Program::script(&world, python(), "still.py", kinds);
     world.crctl(["run", "vs1", "--"].map(str::to_owned).iter().chain(&program.command)).expect_success();
-    let stands = || program.progress() > 0 && is_in_pause(first_process(&world));
+    let stands = || program.progress() > 0 && is_in_pause(world.first_process("vs1"));
     let stands = wait_for(Duration::from_secs(60), || stands() || program.result().is_some());
     assert!(stands && program.result().is_none(), "{:?}", program.result());
     for look in [false, true] {
@@ -113,7 +105,8 @@ fn stands_still(kinds: &[&str]) {
         expect_same_pages(&before, &after);
         world.thaw("vs1");
     }
-    nix::sys::signal::kill(first_process(&world), nix::sys::signal::Signal::SIGUSR1).expect("asking for the verdict");
+    nix::sys::signal::kill(world.first_process("vs1"), nix::sys::signal::Signal::SIGUSR1)
+        .expect("asking for the verdict");
     wait_for(Duration::from_secs(30), || program.result().is_some());
     assert_eq!(program.result().as_deref(), Some("ok"));
 }

@@ -2,7 +2,7 @@
 
 use crfs_tests::world::{Method, PATIENCE, Program, World, edit_object, files_of};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
@@ -85,15 +85,13 @@ fn what_is_declared_is_joined_again() {
     fs::rename(&outside.stream, &elsewhere).expect("moving the socket");
     world.restore(&copy, "vs1", Method::Cp);
     world.status_says("vs1", &["elsewhere", "anew"]);
-    let record = fs::read(world.run_dir().join("vs1/container.json")).expect("the container's record");
-    let record: Value = serde_json::from_slice(&record).expect("its form");
-    let victim = record["init"]["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok()).expect("a first process");
+    let victim = world.first_process("vs1");
     world.thaw("vs1");
     outside.victim.goes_on(2);
     outside.victim.passes();
     connection = outside.accept();
     let client = getsockopt(&connection, PeerCredentials).expect("whose connection it is");
-    assert_eq!(client.pid(), victim, "the connection is not that of the program");
+    assert_eq!(client.pid(), victim.as_raw(), "the connection is not that of the program");
     expect_word(&mut connection, b"after");
     outside.expect_datagram(b"after");
 }

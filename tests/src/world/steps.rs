@@ -1,6 +1,7 @@
 //! What a user does, as steps of a test.
 
 use super::{Method, Outcome, PATIENCE, Program, World, binary, copy_tree, run, wait_for};
+use nix::unistd::Pid;
 use serde_json::Value;
 use std::ffi::OsStr;
 use std::fs;
@@ -106,6 +107,19 @@ impl World {
         let status = self.status(name);
         let state = find(&status, "state").and_then(Value::as_str);
         state.unwrap_or_else(|| panic!("no state in {status}")).to_owned()
+    }
+
+    /// The first process of a container, as the host numbers it.
+    ///
+    /// # Panics
+    /// When there is none.
+    #[must_use]
+    #[track_caller]
+    pub fn first_process(&self, name: &str) -> Pid {
+        let record = fs::read(self.run_dir().join(name).join("container.json")).expect("the container's record");
+        let record: Value = serde_json::from_slice(&record).expect("its form");
+        let pid = record["init"]["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
+        Pid::from_raw(pid.unwrap_or_else(|| panic!("no first process in {record}")))
     }
 
     /// Everything that is told about a container and about refused names: `crctl status` and the `.ctl/status` files.
