@@ -12,8 +12,8 @@ use crate::error::Error;
 use crate::feature::Feature;
 use crate::files;
 use crate::paths::Path;
-use crate::pending::{self, PendingUnix, Sender, SentMessage};
 use crate::pending_tcp::{self, PendingTcp};
+use crate::pending_unix::{self, PendingUnix, Sender, SentMessage};
 use crate::socket_buffers::{self, GIGABYTE};
 use crate::state::{KernelState, View};
 
@@ -155,7 +155,7 @@ pub(super) fn learn_direct_map(state: &mut KernelState, scene: &Scene, roles: &R
     scene.terminal.outcome("send of much")?;
     let fd = listener(scene, "a listening socket")?;
     let view = state.view(Feature::PendingUnix, &roles.terminal)?;
-    let end = pending::waiting(&view, fd)?.first().copied();
+    let end = pending_unix::waiting(&view, fd)?.first().copied();
     let end = end.ok_or_else(|| Trouble::Wrong("no Unix connection waits".to_owned()))?;
     // The first message has another sender, and a buffer of its own.
     let buffers = socket_buffers::queue(&view, end)?;
