@@ -330,7 +330,7 @@ pub struct Epoll {
 pub struct EpollTarget {
     /// The descriptor it was added under.
     pub fd: u32,
-    /// The description that descriptor names.
+    /// The description that it named then; by now it may name another, or none.
     pub file: FileId,
     /// `EPOLL` events.
     pub events: Hex,

@@ -15,6 +15,7 @@ mod tests;
 
 use crate::failure::{Failure, Kind};
 use crfs_tracee::stub;
+use image_format::files::FileKind;
 use image_format::manifest::NamespaceKind;
 use image_format::{Address, Image, Pid};
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,7 +39,7 @@ pub struct Plan {
     pub threads: BTreeMap<Pid, Vec<ThreadStep>>,
     /// Where code and data of ours lie in each of them meanwhile.
     pub scratch: Address,
-    /// A descriptor number no process of the image uses: it holds the way back to the worker.
+    /// A descriptor number no process of the image uses, nor an epoll instance remembers: it holds the way back to the worker.
     pub link_fd: u32,
     /// The steps in an order that respects every dependency.
     pub steps: Vec<Step>,
@@ -59,7 +60,12 @@ pub fn compute(image: &Image, home: &Home) -> Result<Plan, Failure> {
     let memory = memory::plan(image, &births);
     let apart = image.namespaces.iter().flat_map(|namespace| namespace.processes.iter().copied()).collect();
     let steps = order::sort(&births, &apart)?;
-    let fds = image.tables().flat_map(|table| table.fds).map(|fd| fd.fd + 1);
+    let watched = image.files.values().flat_map(|file| match &file.kind {
+        FileKind::Epoll(epoll) => epoll.targets.as_slice(),
+        _ => &[],
+    });
+    let fds = image.tables().flat_map(|table| table.fds).map(|fd| fd.fd);
+    let fds = fds.chain(watched.map(|target| target.fd)).map(|fd| fd + 1);
     let objects = memory::objects(image);
     let threads =
         image.processes.iter().map(|(&pid, process)| (pid, threads::steps(process, &image.seccomp))).collect();

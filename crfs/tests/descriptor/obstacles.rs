@@ -1,9 +1,11 @@
 //! Everything that cannot be carried is named: the object, the kind, and what to do.
 
-use crate::world::{FIRST, Script, World};
+use crate::world::{FIRST, Script, World, holding};
 use crfs::resource::Findings;
 use image_format::files::FileKind;
 use image_format::locks::LockKind;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
+use nix::sys::eventfd::EventFd;
 use std::os::fd::AsRawFd;
 
 /// Asserts that exactly these descriptors are in the way, each with these words.
@@ -233,33 +235,33 @@ fn epoll_targets_that_cannot_be_added_again() {
     let mut script = Script::new();
     let pair = script.place(&[0; 8]);
     let event = |events: u32| [events.to_ne_bytes().as_slice(), &[0; 8]].concat();
-    let plain = script.place(&event(1));
     let once = script.place(&event(0x4000_0001));
     let got = script.place(&[0; 12]);
     let ctl = libc::SYS_epoll_ctl;
     script
-        .call(libc::SYS_epoll_create1, [0])
-        .call(libc::SYS_eventfd2, [0, 0])
-        .call(libc::SYS_dup, [1])
-        .call(ctl, [0, 1, 1, plain])
-        .call(libc::SYS_close, [1])
-        // The number is in use again, for another file.
-        .call(libc::SYS_eventfd2, [0, 0])
         .call(libc::SYS_pipe2, [pair, 0])
         .call(libc::SYS_epoll_create1, [0])
-        .call(libc::SYS_write, [4, got, 1])
-        .call(ctl, [5, 1, 3, once])
-        .call(libc::SYS_epoll_wait, [5, got, 1, 0])
-        .call(libc::SYS_read, [3, got, 1]);
+        .call(libc::SYS_write, [1, got, 1])
+        .call(ctl, [2, 1, 0, once])
+        .call(libc::SYS_epoll_wait, [2, got, 1, 0])
+        .call(libc::SYS_read, [0, got, 1]);
     let puppet = script.start();
     let (_, findings) = world.capture(&[&puppet]);
-    assert_named(
-        &findings,
-        &[
-            (0, "watches descriptor 1, which was closed or replaced"),
-            (5, "watches descriptor 3 with EPOLLONESHOT, its one event was reported, and it is not ready for another"),
-        ],
-    );
+    let off = "watches descriptor 0 with EPOLLONESHOT, its one event was reported, and it is not ready for another";
+    assert_named(&findings, &[(2, off)]);
+}
+
+#[test]
+fn an_epoll_target_that_only_somebody_outside_has() {
+    let world = World::new();
+    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap();
+    let outside = EventFd::new().unwrap();
+    epoll.add(&outside, EpollEvent::new(EpollFlags::EPOLLIN, 1)).unwrap();
+    let fd = epoll.0.as_raw_fd();
+    let puppet = holding([fd]);
+    let (_, findings) = world.capture(&[&puppet]);
+    let watched = format!("watches descriptor {}, which was closed while a duplicate outside", outside.as_raw_fd());
+    assert_named(&findings, &[(u32::try_from(fd).unwrap(), &watched)]);
 }
 
 #[test]

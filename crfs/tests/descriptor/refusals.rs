@@ -371,7 +371,7 @@ fn a_lease_on_a_file_that_is_open_elsewhere() {
 }
 
 #[test]
-fn an_epoll_target_nobody_has() {
+fn an_epoll_instance_where_nothing_is_open() {
     let world = World::new();
     let target = EpollTarget { fd: 7, file: FileId(0), events: Hex(1), data: Hex(0) };
     let epoll = FileKind::Epoll(Epoll { targets: vec![target] });
@@ -379,7 +379,7 @@ fn an_epoll_target_nobody_has() {
     let image = world.image(&Descriptors { files, ..Descriptors::default() });
     let failure = crfs::resource::epoll::registrations(&image).unwrap_err();
     assert_eq!(failure.kind, Kind::BadImage);
-    assert!(failure.chain[0].starts_with("files/0x00000000: targets: no process has the instance"), "{failure:?}");
+    assert!(failure.chain[0].starts_with("files/0x00000000: no process has any descriptor"), "{failure:?}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What is captured, restored and captured again is the same.
 
 use crate::world::{FIRST, SECOND, Script, World};
+use crfs::resource::epoll::Registration;
 use image_format::files::{File, FileKind, OpenFlags, RegularFile};
 use image_format::{FileId, Hex, Timespec};
 use std::io::{Seek, Write};
@@ -296,7 +297,9 @@ fn epoll_instances() {
     assert_eq!(targets(4), [(5, 5, 0x4000_0018, 4)]);
     let image = world.image(&captured);
     let registrations = crfs::resource::epoll::registrations(&image).unwrap();
-    let calls: Vec<_> = registrations.iter().map(|r| (r.owner, r.epfd, r.fd, r.events, r.data)).collect();
+    assert!(registrations.early.is_empty());
+    let call = |r: &Registration| (r.owner, r.epfd, r.watch.fd, r.watch.events, r.watch.data);
+    let calls: Vec<_> = registrations.in_place.iter().map(call).collect();
     assert_eq!(calls.len(), 6);
     assert!(calls.contains(&(FIRST, 0, 6, 0x8000_0019, own)));
     assert!(calls.contains(&(FIRST, 4, 5, 0x4000_0018, 4)));
@@ -310,6 +313,42 @@ fn epoll_instances() {
     }
     let (files, _) = world.again(&single);
     assert_eq!(files, single.files);
+}
+
+#[test]
+fn epoll_targets_whose_number_is_another_or_none() {
+    let world = World::new();
+    let mut script = Script::new();
+    let event = |data: u64| [1u32.to_ne_bytes().as_slice(), &data.to_ne_bytes()].concat();
+    let (first, second, third) = (script.place(&event(1)), script.place(&event(2)), script.place(&event(3)));
+    let ctl = libc::SYS_epoll_ctl;
+    script
+        .call(libc::SYS_epoll_create1, [0])
+        .call(libc::SYS_eventfd2, [0, 0])
+        .call(libc::SYS_dup, [1])
+        .call(ctl, [0, 1, 1, first])
+        .call(libc::SYS_close, [1])
+        // The number is in use again, for another file, and remembered under a third.
+        .call(libc::SYS_eventfd2, [0, 0])
+        .call(ctl, [0, 1, 1, second])
+        .call(libc::SYS_dup, [1])
+        .call(ctl, [0, 1, 3, third])
+        .call(libc::SYS_close, [3]);
+    let puppet = script.start();
+    let captured = world.capture_all(&[&puppet]);
+    let FileKind::Epoll(epoll) = &file(&captured, 0).kind else { panic!() };
+    let file_at = |fd: u32| captured.fds[&FIRST].iter().find(|entry| entry.fd == fd).unwrap().file;
+    let mut targets: Vec<_> = epoll.targets.iter().map(|t| (t.data.0, t.fd, t.file)).collect();
+    targets.sort_unstable();
+    assert_eq!(targets, [(1, 1, file_at(2)), (2, 1, file_at(1)), (3, 3, file_at(1))]);
+
+    let registrations = crfs::resource::epoll::registrations(&world.image(&captured)).unwrap();
+    assert_eq!(registrations.in_place, []);
+    let early = &registrations.early[&FIRST];
+    assert_eq!(
+        early.iter().map(|one| (one.epoll, one.file)).collect::<Vec<_>>(),
+        epoll.targets.iter().map(|t| (file_at(0), t.file)).collect::<Vec<_>>()
+    );
 }
 
 #[test]

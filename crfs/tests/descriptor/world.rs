@@ -277,12 +277,12 @@ fn processes(puppets: &[&Puppet]) -> Vec<(Pid, i32)> {
 /// What the restored processes would do themselves.
 fn register(image: &Image, open: &BTreeMap<FileId, OwnedFd>) {
     use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
-    for registration in crfs::resource::epoll::registrations(image).unwrap() {
+    for registration in crfs::resource::epoll::registrations(image).unwrap().in_place {
         let fds = &image.processes[&registration.owner].fds;
         let file = |fd: u32| fds.iter().find(|entry| entry.fd == fd).unwrap().file;
         let epoll = Epoll(open[&file(registration.epfd)].try_clone().unwrap());
-        let events = EpollFlags::from_bits_retain(registration.events.cast_signed());
-        epoll.add(&open[&file(registration.fd)], EpollEvent::new(events, registration.data)).unwrap();
+        let events = EpollFlags::from_bits_retain(registration.watch.events.cast_signed());
+        epoll.add(&open[&file(registration.watch.fd)], EpollEvent::new(events, registration.watch.data)).unwrap();
     }
 }
 

@@ -80,7 +80,6 @@ fn references(image: &Image, findings: &mut Findings) {
         let path = file_entry(id);
         let mut seen = BTreeSet::new();
         for target in &epoll.targets {
-            held.insert(target.file);
             if !image.files.contains_key(&target.file) {
                 findings.add(&path, format!("target {}: there is no {}", target.fd, file_entry(target.file)));
             }

@@ -101,6 +101,8 @@ fn descriptors() {
             },
             "files/0x00000007: target 4 stands there twice",
         ),
+        // Watching a file does not keep it open.
+        (|i| process(i, FIRST).fds.retain(|fd| fd.file != FileId(8)), "files/0x00000008: no process has it open"),
         (
             |i| kind!(i, 7, Epoll).targets[0].file = FileId(7),
             "files/0x00000007: target 4: the epoll instances watch each other",
@@ -112,6 +114,7 @@ fn descriptors() {
                 let FileKind::Epoll(epoll) = &mut other.kind else { panic!() };
                 epoll.targets = vec![target(8), target(7)];
                 i.files.insert(FileId(20), other);
+                process(i, FIRST).fds.push(Fd { fd: 20, file: FileId(20), cloexec: false });
                 kind!(i, 7, Epoll).targets.push(target(20));
             },
             "files/0x00000014: target 30: the epoll instances watch each other",

@@ -12,8 +12,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 /// # Errors
 /// When a description was not opened, which is a mistake of the caller.
 pub fn place_all(batch: &mut Batch, fds: &[Fd], opened: &BTreeMap<FileId, OwnedFd>, link: u32) -> Result<(), Failure> {
-    batch.call(libc::SYS_close_range, &[0u32.into(), (link - 1).into(), 0u32.into()], "close_range");
-    batch.call(libc::SYS_close_range, &[(link + 1).into(), u32::MAX.into(), 0u32.into()], "close_range");
+    close_all(batch, link);
     let mut fds: Vec<&Fd> = fds.iter().collect();
     fds.sort_by_key(|fd| fd.fd);
     for (placed, fd) in (0..).zip(fds) {
@@ -31,6 +30,12 @@ pub fn place_all(batch: &mut Batch, fds: &[Fd], opened: &BTreeMap<FileId, OwnedF
         }
     }
     Ok(())
+}
+
+/// The calls that close every descriptor but `link`.
+pub fn close_all(batch: &mut Batch, link: u32) {
+    batch.call(libc::SYS_close_range, &[0u32.into(), (link - 1).into(), 0u32.into()], "close_range");
+    batch.call(libc::SYS_close_range, &[(link + 1).into(), u32::MAX.into(), 0u32.into()], "close_range");
 }
 
 /// The call by which a thread leaves its process's descriptor table for one of its own.

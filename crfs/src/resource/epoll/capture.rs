@@ -28,6 +28,8 @@ pub(in crate::resource) struct Target {
     pub(in crate::resource) events: u64,
     /// The program's own.
     pub(in crate::resource) data: u64,
+    /// Inode number of what is watched.
+    pub(in crate::resource) inode: u64,
 }
 
 /// What an epoll instance watches, in the kernel's order.
@@ -48,17 +50,24 @@ pub(in crate::resource) fn capture(seen: &Seen) -> Result<Vec<Target>, Refusal> 
 fn parse(line: &str) -> Option<Target> {
     let (fd, rest) = line.split_once("events:")?;
     let (events, rest) = rest.split_once("data:")?;
-    let data = rest.split_whitespace().next()?;
+    let mut rest = rest.split_whitespace();
+    let data = rest.next()?;
+    let inode = rest.find_map(|word| word.strip_prefix("ino:"))?;
     let hex = |text: &str| u64::from_str_radix(text.trim(), 16).ok();
-    Some(Target { fd: fd.trim().parse().ok()?, nth: 0, events: hex(events)?, data: hex(data)? })
+    Some(Target { fd: fd.trim().parse().ok()?, nth: 0, events: hex(events)?, data: hex(data)?, inode: hex(inode)? })
 }
 
 impl Target {
-    /// Whether its number in the process of `holder` (a descriptor of the epoll instance) still names what is watched.
+    /// Whether its number in the process of `epoll` (a descriptor of the instance) still names what is watched.
     /// `ENOENT`: the target itself is gone.
-    pub(in crate::resource) fn is_named_by(&self, holder: Holder) -> nix::Result<bool> {
-        let process = Pid::from_raw(holder.host);
-        match compare_epoll_target(process, self.fd, process, holder.fd, self.fd, self.nth) {
+    pub(in crate::resource) fn is_named_by(&self, epoll: Holder) -> nix::Result<bool> {
+        self.is(Holder { fd: self.fd, ..epoll }, epoll)
+    }
+
+    /// Whether a descriptor names what is watched by the instance that `epoll` is a descriptor of. `ENOENT`: as above.
+    pub(in crate::resource) fn is(&self, one: Holder, epoll: Holder) -> nix::Result<bool> {
+        let (process, watcher) = (Pid::from_raw(one.host), Pid::from_raw(epoll.host));
+        match compare_epoll_target(process, one.fd, watcher, epoll.fd, self.fd, self.nth) {
             Ok(comparison) => Ok(comparison == Comparison::Equal),
             // The number is closed in this process.
             Err(Errno::EBADF) => Ok(false),
@@ -66,11 +75,11 @@ impl Target {
         }
     }
 
-    /// The refusal of a target whose number names something else by now.
-    pub(in crate::resource) fn refuse_number(&self) -> Refusal {
+    /// The refusal of a target that nobody in the container has open.
+    pub(in crate::resource) fn refuse(&self) -> Refusal {
         Refusal::new(
             format!(
-                "an epoll instance watches descriptor {}, which was closed or replaced while a duplicate keeps the file open",
+                "an epoll instance watches descriptor {}, which was closed while a duplicate outside the container keeps the file open",
                 self.fd
             ),
             "Have the program remove it with EPOLL_CTL_DEL before it closes the descriptor.",
@@ -122,15 +131,16 @@ mod tests {
     #[test]
     fn a_line() {
         let line = "3 events: 40000019 data: ffffffffffffffff  pos:0 ino:40e sdev:10";
-        assert_eq!(parse(line), Some(Target { fd: 3, nth: 0, events: 0x4000_0019, data: u64::MAX }));
-        for cut in ["", "3", "3 events: 19", "3 events: 19 data:", "x events: 19 data: 1", "3 events: z data: 1"] {
+        assert_eq!(parse(line), Some(Target { fd: 3, nth: 0, events: 0x4000_0019, data: u64::MAX, inode: 0x40e }));
+        for cut in ["", "3", "3 events: 19", "3 events: 19 data:", "3 events: 19 data: 1", "x events: 19 data: 1 ino:1"]
+        {
             assert_eq!(parse(cut), None, "{cut:?}");
         }
     }
 
     #[test]
     fn a_target_that_is_switched_off() {
-        let target = |events| Target { fd: 3, nth: 0, events, data: 0 };
+        let target = |events| Target { fd: 3, nth: 0, events, data: 0, inode: 1 };
         let eventfd = FileKind::Eventfd(image_format::files::Eventfd { count: image_format::Hex(0), semaphore: false });
         let device = FileKind::Device(image_format::files::Device { path: "/dev/random".into(), major: 1, minor: 8 });
         let check = |events, kind| check_target(&target(events), kind, || Ok(false));

@@ -37,7 +37,7 @@ pub(super) struct Builder<'a> {
     backings: Backings,
     pub(super) directories: Directories,
     pub(super) opened: descriptor::Opened,
-    pub(super) registrations: Vec<epoll::Registration>,
+    pub(super) registrations: epoll::Registrations,
     pages: PageFiles<'a>,
     pub(super) notes: Vec<String>,
     cores: PathBuf,
@@ -391,6 +391,7 @@ impl<'a> Builder<'a> {
     }
 
     fn descriptors(&mut self, pid: Pid) -> Result<(), Failure> {
+        self.watch_early(pid, pid)?;
         let mut batch = Batch::new();
         self.fill_table(&mut batch, pid, &self.image(pid)?.fds)?;
         self.inject(pid, &batch)
@@ -402,6 +403,9 @@ impl<'a> Builder<'a> {
         for (tid, fds) in apart {
             let mut batch = Batch::new();
             descriptor::inject::leave(&mut batch);
+            self.thread(pid, tid)?.run(&batch).doing(|| layout::table_file(pid, tid))?;
+            self.watch_early(pid, tid)?;
+            let mut batch = Batch::new();
             self.fill_table(&mut batch, tid, fds)?;
             self.thread(pid, tid)?.run(&batch).doing(|| layout::table_file(pid, tid))?;
         }
