@@ -19,6 +19,7 @@ impl UnsharedNamespace {
     #[must_use]
     pub fn kind(&self) -> NamespaceType {
         match self.content {
+            NamespaceContent::Cgroup(_) => NamespaceType::Cgroup,
             NamespaceContent::Ipc => NamespaceType::Ipc,
             NamespaceContent::Net(_) => NamespaceType::Net,
             NamespaceContent::Uts(_) => NamespaceType::Uts,
@@ -30,12 +31,22 @@ impl UnsharedNamespace {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum NamespaceContent {
+    /// What its processes take for the top of all cgroups.
+    Cgroup(CgroupRoot),
     /// No System V object and no POSIX message queue.
     Ipc,
     /// No interface but `lo`, and no socket.
     Net(EmptyNetwork),
     /// Host and domain name.
     Uts(UtsNames),
+}
+
+/// What a cgroup namespace holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CgroupRoot {
+    /// The path of a line of `cgroups`, which is no threaded one.
+    pub root: Bytes,
 }
 
 /// A network namespace in which nothing is but what a new one has.

@@ -1,15 +1,19 @@
 //! Mounts by descriptors, which nix does not cover.
 //!
-//! Source: open_tree(2), move_mount(2), statx(2); `include/uapi/linux/mount.h`, `fs/namespace.c`, v6.18.
+//! Source: open_tree(2), move_mount(2), statx(2), fsopen(2), fsconfig(2), fsmount(2) (Linux 5.2); `include/uapi/linux/mount.h`, `fs/namespace.c`, v6.18.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::ptr::null;
 
 use nix::Result;
 use nix::errno::Errno;
 
+const FSOPEN_CLOEXEC: u32 = 1;
+const FSCONFIG_CMD_CREATE: u32 = 6;
+const FSMOUNT_CLOEXEC: u32 = 1;
 const MOVE_MOUNT_SET_GROUP: u32 = 0x100;
 const STATX_MNT_ID_UNIQUE: u32 = 0x4000;
 
@@ -32,8 +36,25 @@ pub fn detached_copy(directory: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd> 
     let path = CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)?;
     let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC;
     // SAFETY: a string that ends in NUL.
-    let fd = unsafe { libc::syscall(libc::SYS_open_tree, directory.as_raw_fd(), path.as_ptr(), flags) };
-    let fd = RawFd::try_from(Errno::result(fd)?).map_err(|_| Errno::EOVERFLOW)?;
+    owned(unsafe { libc::syscall(libc::SYS_open_tree, directory.as_raw_fd(), path.as_ptr(), flags) })
+}
+
+/// Mounts a file system of a type without options, attached nowhere: the one that the caller's namespaces have, where it belongs to them.
+/// It is gone with its last descriptor. `ENODEV`: the kernel has no such type.
+pub fn detached(kind: &CStr) -> Result<OwnedFd> {
+    // SAFETY: a string that ends in NUL, and a number.
+    let context = owned(unsafe { libc::syscall(libc::SYS_fsopen, kind.as_ptr(), FSOPEN_CLOEXEC) })?;
+    // SAFETY: this command takes neither key nor value.
+    let created = unsafe {
+        libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), FSCONFIG_CMD_CREATE, null::<u8>(), null::<u8>(), 0)
+    };
+    Errno::result(created)?;
+    // SAFETY: numbers.
+    owned(unsafe { libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), FSMOUNT_CLOEXEC, 0) })
+}
+
+fn owned(result: libc::c_long) -> Result<OwnedFd> {
+    let fd = RawFd::try_from(Errno::result(result)?).map_err(|_| Errno::EOVERFLOW)?;
     // SAFETY: the kernel just made this descriptor for us.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

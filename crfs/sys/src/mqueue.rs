@@ -4,7 +4,7 @@
 //! The kernel lists them in a file system of type `mqueue`; it is mounted detached, seen by nobody else and gone with its
 //! descriptor. Names have no leading slash here, as the kernel's calls take them.
 //!
-//! Source: mq_overview(7); fsopen(2), fsconfig(2), fsmount(2) (Linux 5.2); `ipc/mqueue.c`, v6.18.
+//! Source: mq_overview(7); `ipc/mqueue.c`, v6.18.
 
 use std::ffi::CStr;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -12,10 +12,6 @@ use std::ptr::null;
 
 use nix::Result;
 use nix::errno::Errno;
-
-const FSOPEN_CLOEXEC: u32 = 1;
-const FSCONFIG_CMD_CREATE: u32 = 6;
-const FSMOUNT_CLOEXEC: u32 = 1;
 
 /// How much a queue holds: what mq_open(3) takes of `struct mq_attr`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,18 +32,10 @@ fn owned(result: libc::c_long) -> Result<OwnedFd> {
 ///
 /// `EPERM` without CAP_SYS_ADMIN in the namespaces concerned.
 pub fn mount() -> Result<Option<OwnedFd>> {
-    // SAFETY: a string constant and a number.
-    let context = match owned(unsafe { libc::syscall(libc::SYS_fsopen, c"mqueue".as_ptr(), FSOPEN_CLOEXEC) }) {
-        Err(Errno::ENODEV | Errno::ENOSYS) => return Ok(None),
-        other => other?,
-    };
-    // SAFETY: this command takes neither key nor value.
-    let created = unsafe {
-        libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), FSCONFIG_CMD_CREATE, null::<u8>(), null::<u8>(), 0)
-    };
-    Errno::result(created)?;
-    // SAFETY: numbers.
-    owned(unsafe { libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), FSMOUNT_CLOEXEC, 0) }).map(Some)
+    match crate::mount::detached(c"mqueue") {
+        Err(Errno::ENODEV | Errno::ENOSYS) => Ok(None),
+        other => other.map(Some),
+    }
 }
 
 /// Opens a queue, always close-on-exec; `flags` are those of open(2). O_CLOEXEC among them would stay with the description, and hide in

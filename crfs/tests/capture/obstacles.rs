@@ -186,7 +186,7 @@ libc.pause()
 
 /// Whoever leaves what the container shares, a process each; what only old programs have.
 const APART: &str = "
-import struct
+import struct, tempfile
 def child(body):
     if os.fork() == 0:
         body()
@@ -224,7 +224,7 @@ def old_program():
     # until it has, nobody may take the file away
     while open(f'/proc/{pid}/comm').read() != 'crfs-test-old-p\\n': time.sleep(0.01)
     os.unlink(file.name)
-for flag in (0x02000000, 0x00020000, 0x10000000):
+for flag in (0x00020000, 0x10000000):
     child(lambda: left(flag))
 def ports():
     # not every kernel has them (CONFIG_X86_IOPL_IOPERM)
@@ -235,12 +235,31 @@ def ipc():
     open('/proc/sys/kernel/msgmni', 'w').write('31999')
     assert libc.mq_open(b'/crfs-apart', os.O_CREAT | os.O_RDWR, 0o600, None) >= 0
     globals()['kept'] = open('/proc/sysvipc/sem')
+def removed_top():
+    # of a cgroup namespace
+    top = tempfile.mkdtemp()
+    assert libc.mount(b'c', top.encode(), b'cgroup2', 0, None) == 0
+    os.mkdir(top + '/work')
+    def move(pid, to):
+        with open(f'{top}{to}/cgroup.procs', 'w') as file: file.write(str(pid))
+    here, there = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        move(os.getpid(), '/work')
+        left(0x02000000)
+        os.write(there, b'.')
+        libc.pause()
+    os.read(here, 1)
+    move(pid, '')
+    os.rmdir(top + '/work')
+    assert libc.umount2(top.encode(), 0) == 0
+    os.rmdir(top)
 def net():
     left(0x40000000)
     import socket
     globals()['kept'] = [socket.socket(), socket.socket(socket.AF_UNIX)]
     globals()['shown'] = open('/proc/self/net/dev')
-for body in (nested, own_descriptors, ipc, net, ports, segment, old_program):
+for body in (nested, own_descriptors, ipc, net, removed_top, ports, segment, old_program):
     child(body)
 ready()
 libc.pause()
@@ -250,7 +269,6 @@ libc.pause()
 fn who_left_what_the_container_shares_is_told() {
     let world = World::python("apart", APART).at_rest();
     let seen = [
-        ("/attr", "in another namespace of kind cgroup"),
         ("/attr", "in another namespace of kind mnt"),
         ("/attr", "in another namespace of kind user"),
         ("/attr", "in another namespace of kind pid "),
@@ -268,6 +286,10 @@ fn who_left_what_the_container_shares_is_told() {
         ("/attr", "another ipc namespace than the container's first process, which has the System V object sem 0: "),
         ("/attr", "first process, which has kernel.msgmni = 31999: "),
         ("/attr", "first process, which has the POSIX message queue /crfs-apart: "),
+        (
+            "/attr",
+            "in another cgroup namespace than the container's first process, whose top is none of the container's cgroups",
+        ),
         ("/fds", "of another ipc namespace than the container's own"),
         ("files/", "/proc/sysvipc/sem is open, and may be that of one or another namespace"),
         (

@@ -4,8 +4,8 @@ use super::Findings;
 use super::manifest::node_name;
 use crate::files::{FileKind, NamespaceType};
 use crate::image::Image;
-use crate::layout::{NAMESPACES, file_entry};
-use crate::namespaces::NamespaceContent;
+use crate::layout::{CGROUPS, NAMESPACES, file_entry};
+use crate::namespaces::{CgroupRoot, NamespaceContent};
 use crate::types::Pid;
 use std::collections::BTreeSet;
 
@@ -29,6 +29,12 @@ pub(super) fn check(image: &Image, findings: &mut Findings) {
             }
         }
         match &namespace.content {
+            NamespaceContent::Cgroup(CgroupRoot { root }) => {
+                if !image.cgroups.iter().any(|cgroup| cgroup.path == *root && !cgroup.threaded) {
+                    let reason = format!("root: no line of {CGROUPS} has {root:?}, or it is threaded");
+                    findings.line(NAMESPACES, index, reason);
+                }
+            }
             NamespaceContent::Ipc => {
                 let adjusts = |pid: &&Pid| image.processes.get(pid).is_some_and(|process| !process.semadj.is_empty());
                 if let Some(pid) = namespace.processes.iter().find(adjusts) {

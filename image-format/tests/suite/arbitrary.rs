@@ -154,7 +154,7 @@ choices! {
     TtySide [Master, Slave, Controlling] []
     SlaveState [Unopened, Open, Closed] []
     Flow [On, StoppedByKey, StoppedByCall] []
-    NamespaceContent [Ipc] [Net, Uts]
+    NamespaceContent [Ipc] [Cgroup, Net, Uts]
     NamespaceType [Cgroup, Ipc, Mnt, Net, Pid, Time, User, Uts] []
     OwnerKind [Thread, Process, Group] []
     NetlinkProtocol [Route, Usersock, SockDiag, Audit, KobjectUevent] []
@@ -332,6 +332,7 @@ records! {
     }
     Maker { uid, gid }
     UnsharedNamespace { content, processes }
+    CgroupRoot { root }
     EmptyNetwork { loopback }
     UtsNames { hostname, domainname }
     DelegatedFile { file, mode, uid, gid }

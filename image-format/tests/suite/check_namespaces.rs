@@ -1,8 +1,9 @@
 //! The checks of namespaces that some processes are in, each against the golden image with exactly that wrong.
 
 use crate::check::each_is_told;
+use image_format::cgroups::Cgroup;
 use image_format::files::{FileKind, Namespace, NamespaceType};
-use image_format::namespaces::{NamespaceContent, UtsNames};
+use image_format::namespaces::{CgroupRoot, NamespaceContent, UtsNames};
 use image_format::{Bytes, FileId, Image, Pid};
 
 #[test]
@@ -27,6 +28,25 @@ fn adjustments() {
         |i| i.namespaces[0].content = NamespaceContent::Ipc,
         "namespaces: line 1: processes: 12290 has adjustments of semaphores, of which there are none here",
     )]);
+}
+
+fn rooted(image: &mut Image, root: &str) {
+    image.namespaces[0].content = NamespaceContent::Cgroup(CgroupRoot { root: root.into() });
+}
+
+#[test]
+fn cgroup_roots() {
+    each_is_told(&[
+        (|i| rooted(i, "nowhere"), "namespaces: line 1: root: no line of cgroups has \"nowhere\", or it is threaded"),
+        (
+            |i| {
+                rooted(i, "aside");
+                let aside = Cgroup { path: "aside".into(), threaded: true, processes: vec![], ..i.cgroups[0].clone() };
+                i.cgroups.push(aside);
+            },
+            "namespaces: line 1: root: no line of cgroups has \"aside\", or it is threaded",
+        ),
+    ]);
 }
 
 fn called(image: &mut Image, hostname: Bytes, domainname: Bytes) {

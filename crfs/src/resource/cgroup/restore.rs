@@ -5,11 +5,11 @@ use crate::freezer;
 use crate::plan::OUTSIDE;
 use image_format::cgroups::{Cgroup, Maker, Setting};
 use image_format::layout::CGROUPS;
-use image_format::{Image, Pid};
+use image_format::{Bytes, Image, Pid};
 use nix::errno::Errno;
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io::{ErrorKind, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
@@ -51,6 +51,15 @@ impl<'a> Tree<'a> {
             if found.mode() & 0o7777 != mode { fs::set_permissions(path, Permissions::from_mode(mode)) } else { Ok(()) }
         };
         own(&path, record.mode.0, record.uid, record.gid).doing(|| "setting its owner and permissions")
+    }
+
+    /// The directory of a cgroup, by its path in the image.
+    ///
+    /// # Errors
+    /// When there is no such directory.
+    pub fn open(&self, path: &Bytes) -> Result<File, Failure> {
+        let at = self.top.path().join(OsStr::from_bytes(&path.0));
+        File::open(&at).doing(|| format!("{}: opening", at.display()))
     }
 
     /// The host's path of a cgroup.

@@ -11,6 +11,8 @@ pub(in crate::resource) const UTS: (&str, CloneFlags) = ("uts", CloneFlags::CLON
 pub(in crate::resource) const PID: (&str, CloneFlags) = ("pid", CloneFlags::CLONE_NEWPID);
 /// The ipc namespace.
 pub(in crate::resource) const IPC: (&str, CloneFlags) = ("ipc", CloneFlags::CLONE_NEWIPC);
+/// The cgroup namespace.
+pub(in crate::resource) const CGROUP: (&str, CloneFlags) = ("cgroup", CloneFlags::CLONE_NEWCGROUP);
 /// The network namespace.
 pub(in crate::resource) const NET: (&str, CloneFlags) = ("net", CloneFlags::CLONE_NEWNET);
 

@@ -1,13 +1,15 @@
 //! From the namespaces of processes to the records.
 
-use super::{CARRIED, empty};
+use super::{CARRIED, cgroup, empty};
 use crate::failure::{Doing, Failure};
+use crate::freezer;
 use crate::resource::Findings;
 use crate::resource::container::inside::{NET, inside};
 use crate::resource::container::uts;
 use crate::resource::proc::Proc;
 use crate::resource::subject::Subjects;
 use crfs_sys::sockets::loopback_is_up;
+use image_format::cgroups::Cgroup;
 use image_format::files::NamespaceType;
 use image_format::layout::thread_file;
 use image_format::namespaces::{EmptyNetwork, NamespaceContent, UnsharedNamespace};
@@ -15,7 +17,7 @@ use image_format::{Image, Pid};
 use std::collections::BTreeMap;
 
 /// The records of those that are not the container's first process's, by type and by the first process that is in each. That all threads
-/// of a process are in the same is looked at elsewhere ([`crate::resource::container`]).
+/// of a process are in the same is looked at elsewhere ([`crate::resource::container`]). `cgroups` are the container's, which lie below `own`.
 ///
 /// The caller must have one thread.
 ///
@@ -23,6 +25,8 @@ use std::collections::BTreeMap;
 /// When a process is gone, or a namespace cannot be joined.
 pub fn capture(
     subjects: &Subjects,
+    own: &freezer::Cgroup,
+    cgroups: &[Cgroup],
     proc: &mut Proc,
     findings: &mut Findings,
 ) -> Result<Vec<UnsharedNamespace>, Failure> {
@@ -32,11 +36,11 @@ pub fn capture(
     let mut records = Vec::new();
     for kind in CARRIED {
         let name = kind.name();
-        let own = proc.link(format_args!("{}/ns/{name}", subjects.init))?;
+        let of_init = proc.link(format_args!("{}/ns/{name}", subjects.init))?;
         let mut others: BTreeMap<Vec<u8>, (Vec<Pid>, i32)> = BTreeMap::new();
         for &(pid, host) in &apart {
             let its = proc.link(format_args!("{host}/ns/{name}"))?;
-            if its != own {
+            if its != of_init {
                 // After a restore it would be the first, whose namespaces are the container's own.
                 if subjects.processes.first().is_some_and(|lowest| lowest.pid == pid) {
                     findings.block(
@@ -51,10 +55,14 @@ pub fn capture(
         let mut others: Vec<(Vec<Pid>, i32)> = others.into_values().collect();
         others.sort_unstable();
         for (processes, host) in others {
-            if kind != NamespaceType::Uts {
+            if matches!(kind, NamespaceType::Ipc | NamespaceType::Net) {
                 empty::survey(kind, (processes[0], host), subjects.init, proc, findings)?;
             }
             let content = match kind {
+                NamespaceType::Cgroup => match cgroup::root((processes[0], host), own, cgroups, findings)? {
+                    Some(root) => NamespaceContent::Cgroup(root),
+                    None => continue,
+                },
                 NamespaceType::Ipc => NamespaceContent::Ipc,
                 NamespaceType::Net => {
                     let is_up = || loopback_is_up().doing(|| "looking at lo");

@@ -1,21 +1,26 @@
 //! Namespaces that some processes of a container are in instead of the container's own.
 //!
 //! **What it is.** What unshare(2) or a flag of clone(2) makes inside the container: of type uts, a host and a domain name; of type ipc
-//! or net, as long as there is nothing in it (but `lo`, up or down).
+//! or net, as long as there is nothing in it (but `lo`, up or down); of type cgroup, with one of the container's cgroups for its top.
 //!
 //! **Where the kernel keeps it.** `struct nsproxy`, to which each thread points: <https://elixir.bootlin.com/linux/v6.18/source/include/linux/nsproxy.h>.
 //!
-//! **How it is read.** The links in /proc/PID/ns tell who is in which. What is in one is read by joining it for a moment, in the worker.
+//! **How it is read.** The links in /proc/PID/ns tell who is in which. What is in one is read by joining it for a moment, in the worker; the
+//! top of a cgroup namespace is what a new mount of the hierarchy shows there.
 //!
-//! **How it is made again.** The worker makes each by unshare(2), fills it and goes back. Every process is born into the container's own, in
+//! **How it is made again.** The worker makes each by unshare(2), fills it and goes back; that of type cgroup is made by a child that is born into
+//! its top, before controllers are in the way of that. Every process is born into the container's own, in
 //! which all are until what they share there is made: segments are attached, pairs of sockets connected. Then each of its threads joins by
 //! setns(2), through a descriptor of the worker's, while it still may.
 //!
-//! **What is refused.** Threads of one process in different ones; ipc and net namespaces that hold anything; all other types but those of the container's first process
+//! **What is refused.** Threads of one process in different ones; ipc and net namespaces that hold anything; cgroup namespaces
+//! whose top is elsewhere or threaded; all other types but those of the container's first process
 //! ([`crate::resource::container`]).
 
 mod capture;
+mod cgroup;
 mod empty;
+mod maker;
 mod restore;
 
 pub use capture::{capture, report};
@@ -24,7 +29,7 @@ pub use restore::Made;
 use image_format::files::NamespaceType;
 
 /// The types of which processes may be in different ones.
-const CARRIED: [NamespaceType; 3] = [NamespaceType::Ipc, NamespaceType::Net, NamespaceType::Uts];
+const CARRIED: [NamespaceType; 4] = [NamespaceType::Cgroup, NamespaceType::Ipc, NamespaceType::Net, NamespaceType::Uts];
 
 /// Whether processes may be in different ones of this type: a link's name in /proc/PID/ns.
 pub(super) fn is_carried(name: &str) -> bool {

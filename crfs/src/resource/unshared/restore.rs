@@ -1,13 +1,15 @@
 //! From the records to namespaces that processes join.
 
+use super::cgroup;
 use crate::failure::{Doing, Failure};
 use crate::launch::set_names;
+use crate::resource::cgroup::restore::Tree;
 use crfs_sys::sockets::bring_loopback_up;
 use crfs_tracee::Batch;
 use image_format::Pid;
 use image_format::files::NamespaceType;
 use image_format::layout::NAMESPACES;
-use image_format::namespaces::{NamespaceContent, UnsharedNamespace};
+use image_format::namespaces::{CgroupRoot, NamespaceContent, UnsharedNamespace};
 use nix::sched::{CloneFlags, setns, unshare};
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -28,18 +30,27 @@ struct One {
 }
 
 impl Made {
-    /// Makes them in the calling process, which is back in its own afterwards and must have one thread.
+    /// Makes them from the calling process, which is back in its own afterwards and must have one thread. No cgroup offers controllers
+    /// yet.
     ///
     /// # Errors
     /// When one cannot be made, with its line.
-    pub fn make(records: &[UnsharedNamespace]) -> Result<Self, Failure> {
+    pub fn make(records: &[UnsharedNamespace], cgroups: &Tree<'_>) -> Result<Self, Failure> {
         let make = |(index, record): (usize, &UnsharedNamespace)| {
-            let flag = match record.content {
-                NamespaceContent::Ipc => CloneFlags::CLONE_NEWIPC,
-                NamespaceContent::Net(_) => CloneFlags::CLONE_NEWNET,
-                NamespaceContent::Uts(_) => CloneFlags::CLONE_NEWUTS,
+            let (flag, open) = match &record.content {
+                NamespaceContent::Cgroup(CgroupRoot { root }) => {
+                    let made = cgroups.open(root).and_then(|directory| cgroup::make(directory.as_fd(), root));
+                    (CloneFlags::CLONE_NEWCGROUP, made)
+                }
+                NamespaceContent::Ipc => here(record, CloneFlags::CLONE_NEWIPC, || Ok(())),
+                NamespaceContent::Net(network) => here(record, CloneFlags::CLONE_NEWNET, || match network.loopback {
+                    true => bring_loopback_up().doing(|| "bringing up lo"),
+                    false => Ok(()),
+                }),
+                NamespaceContent::Uts(names) => here(record, CloneFlags::CLONE_NEWUTS, || {
+                    set_names(OsStr::from_bytes(&names.hostname.0), OsStr::from_bytes(&names.domainname.0))
+                }),
             };
-            let open = make_one(record, flag);
             let open = open.map_err(|failure| failure.within(format!("{NAMESPACES}: line {}", index + 1)))?;
             Ok(One { kind: record.kind(), flag, open, members: record.processes.iter().copied().collect() })
         };
@@ -69,23 +80,19 @@ fn current(kind: NamespaceType) -> Result<File, Failure> {
     File::open(&path).doing(|| format!("{path}: opening"))
 }
 
-fn make_one(record: &UnsharedNamespace, flag: CloneFlags) -> Result<File, Failure> {
-    let kind = record.kind();
-    let back = current(kind)?;
-    unshare(flag).doing(|| "unshare(2)")?;
-    let made = fill(&record.content).and_then(|()| current(kind));
-    setns(back.as_fd(), flag).doing(|| "going back to the own namespace")?;
-    made
-}
-
-/// Gives the calling process's namespace, which is new, what it held.
-fn fill(content: &NamespaceContent) -> Result<(), Failure> {
-    match content {
-        NamespaceContent::Ipc => Ok(()),
-        NamespaceContent::Net(network) if network.loopback => bring_loopback_up().doing(|| "bringing up lo"),
-        NamespaceContent::Net(_) => Ok(()),
-        NamespaceContent::Uts(names) => {
-            set_names(OsStr::from_bytes(&names.hostname.0), OsStr::from_bytes(&names.domainname.0))
-        }
-    }
+/// Makes and fills a namespace in the calling process, which goes back to its own.
+fn here(
+    record: &UnsharedNamespace,
+    flag: CloneFlags,
+    fill: impl FnOnce() -> Result<(), Failure>,
+) -> (CloneFlags, Result<File, Failure>) {
+    let made = || {
+        let kind = record.kind();
+        let back = current(kind)?;
+        unshare(flag).doing(|| "unshare(2)")?;
+        let made = fill().and_then(|()| current(kind));
+        setns(back.as_fd(), flag).doing(|| "going back to the own namespace")?;
+        made
+    };
+    (flag, made())
 }

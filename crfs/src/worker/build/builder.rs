@@ -29,6 +29,17 @@ use std::time::{Duration, Instant};
 pub(super) const STOP_PATIENCE: Duration = Duration::from_secs(10);
 pub(super) const PR_SET_PDEATHSIG: u64 = 1;
 const PR_SET_CHILD_SUBREAPER: u64 = 36;
+
+/// What stands before the first step.
+pub(super) struct Ground<'a> {
+    /// The stub that becomes the first process.
+    pub(super) first: HostPid,
+    /// Where processes are placed.
+    pub(super) cgroups: &'a cgroup::restore::Tree<'a>,
+    /// What processes join.
+    pub(super) namespaces: unshared::Made,
+}
+
 /// The container while it is being built.
 pub(super) struct Builder<'a> {
     pub(super) copy: &'a Copy,
@@ -105,8 +116,7 @@ impl<'a> Builder<'a> {
         from: &'a Path,
         copy: &'a Copy,
         plan: &'a Plan,
-        first: HostPid,
-        cgroups: &'a cgroup::restore::Tree<'a>,
+        Ground { first, cgroups, namespaces }: Ground<'a>,
         notes: &mut Vec<String>,
     ) -> Result<Self, Failure> {
         let image = &copy.image;
@@ -128,7 +138,7 @@ impl<'a> Builder<'a> {
             opened: descriptor::open_all(image, from, root.as_fd(), &container.log_file(), &unnamed, notes)?,
             unnamed,
             cgroups,
-            namespaces: unshared::Made::make(&image.namespaces)?,
+            namespaces,
             registrations: epoll::registrations(image)?,
             pages,
             notes: Vec::new(),

@@ -147,7 +147,7 @@ pub(super) fn read(
     laps.lap("mounts");
     let cgroups = cgroup::capture(&job.cgroup, subjects)?;
     laps.lap("cgroups");
-    let namespaces = unshared::capture(subjects, &mut job.proc, findings)?;
+    let namespaces = unshared::capture(subjects, &job.cgroup, &cgroups, &mut job.proc, findings)?;
     laps.lap("namespaces");
     let manifest = manifest(&job.record, environment, &processes, host)?;
     let seccomp = std::mem::take(&mut job.filters).into_lines();

@@ -1,0 +1,87 @@
+//! A child of the worker that makes a namespace which the worker itself cannot make: where it depends on the cgroup that its maker lies in, or
+//! takes directories that no thread shares.
+
+use crate::failure::{Doing, Failure};
+use crfs_sys::clone::{CloneArgs, Forked, exit_now, fork_into};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::waitpid;
+use nix::unistd::Pid;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::BorrowedFd;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+/// For the child to tell that it goes on.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// What it tells so: blanks before what it has to say at the end, a line of JSON.
+const ALIVE: &[u8] = b" ";
+
+/// The child, which holds still when it has done its work, until this is dropped.
+#[derive(Debug)]
+pub(in crate::resource) struct Maker {
+    child: Pid,
+    /// Its end is that of the child.
+    line: UnixStream,
+}
+
+impl Maker {
+    /// Makes a child in a cgroup, and returns when it has done its work, which may take as long as it tells now and then that it goes on.
+    ///
+    /// The caller must have one thread.
+    ///
+    /// # Errors
+    /// When no child can be made there, and those of its work.
+    pub(in crate::resource) fn born(
+        cgroup: BorrowedFd<'_>,
+        work: impl FnOnce(&mut dyn FnMut()) -> Result<(), Failure>,
+    ) -> Result<Self, Failure> {
+        let (line, theirs) = UnixStream::pair().doing(|| "making a pair of sockets")?;
+        let arguments = CloneArgs { exit_signal: libc::SIGCHLD, cgroup: Some(cgroup), ..CloneArgs::default() };
+        let child = match fork_into(&arguments).doing(|| "making a process in its cgroup with clone3(2)")? {
+            Forked::Child => {
+                drop(line);
+                live(theirs, work)
+            }
+            Forked::Parent { child, .. } => child,
+        };
+        drop(theirs);
+        let maker = Maker { child, line };
+        maker.line.set_read_timeout(Some(PATIENCE)).doing(|| "setting a deadline")?;
+        let mut said = Vec::new();
+        BufReader::new(&maker.line).read_until(b'\n', &mut said).doing(|| "waiting for the process that makes it")?;
+        let done: Result<(), Failure> =
+            serde_json::from_slice(&said).doing(|| "the process that makes it has ended")?;
+        done.map(|()| maker)
+    }
+
+    /// Opens a file of the child in /proc.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(in crate::resource) fn open(&self, file: &str) -> Result<File, Failure> {
+        let path = format!("/proc/{}/{file}", self.child);
+        File::open(&path).doing(|| format!("{path}: opening"))
+    }
+}
+
+impl Drop for Maker {
+    fn drop(&mut self) {
+        // It is our child, and nobody else waits for it.
+        let _ = kill(self.child, Signal::SIGKILL);
+        let _ = waitpid(self.child, None);
+    }
+}
+
+/// The child's life.
+fn live(mut line: UnixStream, work: impl FnOnce(&mut dyn FnMut()) -> Result<(), Failure>) -> ! {
+    let done = work(&mut || {
+        let _ = line.write_all(ALIVE);
+    });
+    let told = serde_json::to_vec(&done).is_ok_and(|said| line.write_all(&[&said, &b"\n"[..]].concat()).is_ok());
+    if told {
+        // Until the worker has ended, should it not end this first.
+        let _ = line.read(&mut [0]);
+    }
+    exit_now(0)
+}
