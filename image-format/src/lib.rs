@@ -20,6 +20,7 @@ pub mod mounts;
 pub mod mqueue;
 pub mod namespaces;
 pub mod parallel;
+pub mod pid_namespaces;
 pub mod process;
 pub mod seccomp;
 pub mod seekable;

@@ -1,6 +1,7 @@
 //! `namespaces`: those that some processes are in instead of the container's own.
 
 use crate::files::NamespaceType;
+use crate::pid_namespaces::PidNamespace;
 use crate::types::{Bytes, Pid};
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +16,16 @@ pub struct UnsharedNamespace {
 }
 
 impl UnsharedNamespace {
+    /// The processes that join it, or have it joined by their children, once they are made.
+    pub fn joined_by(&self) -> impl Iterator<Item = Pid> + '_ {
+        let joined = match &self.content {
+            // Who is in one was born into it.
+            NamespaceContent::Pid(pids) => &pids.for_children_of,
+            _ => &self.processes,
+        };
+        joined.iter().copied()
+    }
+
     /// Of which type it is.
     #[must_use]
     pub fn kind(&self) -> NamespaceType {
@@ -22,6 +33,7 @@ impl UnsharedNamespace {
             NamespaceContent::Cgroup(_) => NamespaceType::Cgroup,
             NamespaceContent::Ipc => NamespaceType::Ipc,
             NamespaceContent::Net(_) => NamespaceType::Net,
+            NamespaceContent::Pid(_) => NamespaceType::Pid,
             NamespaceContent::Uts(_) => NamespaceType::Uts,
         }
     }
@@ -37,6 +49,8 @@ pub enum NamespaceContent {
     Ipc,
     /// No interface but `lo`, and no socket.
     Net(EmptyNetwork),
+    /// Ids of its own, below the container's. Lines of this type stand after those of the namespaces that they lie in.
+    Pid(PidNamespace),
     /// Host and domain name.
     Uts(UtsNames),
 }

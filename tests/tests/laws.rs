@@ -177,7 +177,7 @@ going! {
     altstack arguments avx brk cgroup_tops cgroups clones controls credentials data debug_registers
     deleted_directory ended_leader epoll epoll_numbers eventfd expiries family fifo files fork_sharing inet_socket
     inotify itimer leases limits listing locks mappings masks memfd mounts mqueue namespaces netlink owner packets
-    pending pidfd pipe places posix_timers proc_files processes protnone pseudo_files rseq seccomp shared signalfd
-    socket_corners sparse stopped sysv_msg sysv_sem sysv_shm terminal thread_descriptors thread_directories threads
-    timerfd tree unix_socket unnamed unshared waiting_clients waits zombie
+    pending pid_namespaces pidfd pipe places posix_timers proc_files processes protnone pseudo_files rseq seccomp
+    shared signalfd socket_corners sparse stopped sysv_msg sysv_sem sysv_shm terminal thread_descriptors
+    thread_directories threads timerfd tree unix_socket unnamed unshared waiting_clients waits zombie
 }

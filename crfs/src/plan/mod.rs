@@ -17,6 +17,7 @@ use crate::failure::{Failure, Kind};
 use crfs_tracee::stub;
 use image_format::files::FileKind;
 use image_format::manifest::NamespaceKind;
+use image_format::namespaces::UnsharedNamespace;
 use image_format::{Address, Image, Pid};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -24,7 +25,7 @@ use std::fmt;
 pub use memory::MemoryPlan;
 pub use order::{Action, Step};
 pub use threads::ThreadStep;
-pub use tree::{Birth, Home, OUTSIDE, Role, Terminal};
+pub use tree::{Birth, BornInto, Home, OUTSIDE, Role, Terminal};
 
 /// Everything a build does, in order.
 #[derive(Clone, Debug)]
@@ -58,7 +59,7 @@ const LOWEST_LINK: u32 = 200;
 pub fn compute(image: &Image, home: &Home) -> Result<Plan, Failure> {
     let births = tree::births(image, home)?;
     let memory = memory::plan(image, &births);
-    let apart = image.namespaces.iter().flat_map(|namespace| namespace.processes.iter().copied()).collect();
+    let apart = image.namespaces.iter().flat_map(UnsharedNamespace::joined_by).collect();
     let steps = order::sort(&births, &apart)?;
     let watched = image.files.values().flat_map(|file| match &file.kind {
         FileKind::Epoll(epoll) => epoll.targets.as_slice(),

@@ -1,6 +1,6 @@
 //! The order of steps: which action must come before which, as data, sorted.
 
-use super::tree::{Birth, Role, Terminal};
+use super::tree::{Birth, BornInto, Role, Terminal};
 use crate::failure::{Failure, Kind};
 use image_format::Pid;
 use image_format::process::Shares;
@@ -307,6 +307,17 @@ pub fn sort(births: &BTreeMap<Pid, Birth>, apart: &BTreeSet<Pid>) -> Result<Vec<
         {
             after(Action::Session, creator);
             after(Action::Terminal, creator);
+        }
+        if let (Action::Spawn, true, Some(creator)) = (step.action, birth.born_into_group, birth.creator) {
+            after(Action::Group, creator);
+        }
+        if let (Action::Spawn, BornInto::Inner(space)) = (step.action, birth.born_into) {
+            let first = births.values().find(|first| first.born_into == BornInto::New(space));
+            first.into_iter().for_each(|first| after(Action::Spawn, first.pid));
+        }
+        if matches!(step.action, Action::Die | Action::Dismiss) {
+            let put = births.values().filter(|child| child.group_by_creator && child.creator == Some(birth.pid));
+            put.for_each(|child| after(Action::Group, child.pid));
         }
         if step.action == Action::Session {
             for child in

@@ -9,6 +9,7 @@
 //! exits then, so that they go to the host's reaper; in a pid namespace made for them it stays as pid 1.
 
 use crate::failure::{Failure, Kind};
+use image_format::pid_namespaces::{PidSpace, PidSpaces};
 use image_format::process::{JobControl, Shares};
 use image_format::seccomp::Seccomp;
 use image_format::signal::Signal;
@@ -37,6 +38,10 @@ const SIGCHLD: Signal = Signal(17);
 pub struct Birth {
     /// Its pid inside the container.
     pub pid: Pid,
+    /// All of its ids, from its own pid namespace out to the container's, as clone3(2) takes them.
+    pub ids: Vec<Pid>,
+    /// The pid namespace that it is born into.
+    pub born_into: BornInto,
     /// Who clones it; None for the first process.
     pub creator: Option<Pid>,
     /// Which thread of the creator; None for its first.
@@ -51,6 +56,10 @@ pub struct Birth {
     pub before_creators_session: bool,
     /// The group it joins or founds; None where it is born into the right one or setsid makes it.
     pub group: Option<Pid>,
+    /// Must be cloned while its creator is in its group, which its own pid namespace does not know.
+    pub born_into_group: bool,
+    /// Its creator puts it into that group, for the same reason.
+    pub group_by_creator: bool,
     /// What it has from its creator rather than for itself.
     pub shares: Shares,
     /// Job control has stopped it, or continued it with its parent yet to be told.
@@ -61,6 +70,17 @@ pub struct Birth {
     pub terminal: Terminal,
     /// What becomes of it.
     pub role: Role,
+}
+
+/// Into which pid namespace a process is born.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BornInto {
+    /// Its creator's.
+    Creators,
+    /// A new one below that, with its first process.
+    New(PidSpace),
+    /// One below that, which others are in already.
+    Inner(PidSpace),
 }
 
 /// What a process does about a controlling terminal, which it otherwise has from its creator.
@@ -98,6 +118,8 @@ impl Birth {
     fn first(pid: Pid, node: &Node, terminal: Terminal) -> Self {
         Birth {
             pid,
+            ids: vec![pid],
+            born_into: BornInto::Creators,
             creator: None,
             creator_thread: None,
             clone_parent: false,
@@ -105,6 +127,8 @@ impl Birth {
             own_session: true,
             before_creators_session: false,
             group: None,
+            born_into_group: false,
+            group_by_creator: false,
             shares: node.shares,
             job_control: node.job_control,
             session: node.session,
@@ -123,6 +147,9 @@ impl fmt::Display for Birth {
         }
         if self.clone_parent {
             f.write_str(", as its sibling")?;
+        }
+        if let [own, _, ..] = self.ids[..] {
+            write!(f, ", as {own} of an inner pid namespace")?;
         }
         match self.role {
             Role::Live => {}
@@ -154,8 +181,16 @@ struct Node {
 pub fn births(image: &Image, home: &Home) -> Result<BTreeMap<Pid, Birth>, Failure> {
     let mut nodes = nodes(image);
     let threads = image.processes.values().flat_map(|process| process.threads.keys().copied());
-    let mut planner = Planner { image, used: nodes.keys().copied().chain(threads).collect(), births: BTreeMap::new() };
+    let mut planner = Planner {
+        image,
+        spaces: PidSpaces::of(&image.namespaces),
+        used: nodes.keys().copied().chain(threads).collect(),
+        adopters: BTreeMap::new(),
+        births: BTreeMap::new(),
+    };
     planner.used.extend(nodes.values().flat_map(|node| [node.group, node.session]));
+    let inner_ids = planner.spaces.all().flat_map(|(_, space)| space.ids.values().copied());
+    planner.used.extend(inner_ids.collect::<Vec<Pid>>());
     if let Home::Host(taken) = home {
         planner.used.extend(taken);
     }
@@ -181,6 +216,8 @@ pub fn births(image: &Image, home: &Home) -> Result<BTreeMap<Pid, Birth>, Failur
     for (&pid, node) in inside() {
         planner.dead_group_leader(&nodes, pid, node)?;
     }
+    planner.pid_namespaces()?;
+    planner.groups(&nodes)?;
     Ok(planner.births)
 }
 
@@ -222,6 +259,8 @@ fn nodes(image: &Image) -> BTreeMap<Pid, Node> {
 fn helper(pid: Pid, creator: Pid, session: Pid) -> Birth {
     Birth {
         pid,
+        ids: vec![pid],
+        born_into: BornInto::Creators,
         creator: Some(creator),
         creator_thread: None,
         clone_parent: false,
@@ -229,6 +268,8 @@ fn helper(pid: Pid, creator: Pid, session: Pid) -> Birth {
         own_session: false,
         before_creators_session: false,
         group: None,
+        born_into_group: false,
+        group_by_creator: false,
         shares: Shares::default(),
         job_control: false,
         session,
@@ -239,8 +280,11 @@ fn helper(pid: Pid, creator: Pid, session: Pid) -> Birth {
 
 struct Planner<'a> {
     image: &'a Image,
+    spaces: PidSpaces<'a>,
     /// Every id of the image: helpers take others.
     used: BTreeSet<Pid>,
+    /// Helpers that took such an id, which is the same in all of their pid namespaces, with who adopts what they leave.
+    adopters: BTreeMap<Pid, Pid>,
     births: BTreeMap<Pid, Birth>,
 }
 
@@ -255,6 +299,8 @@ impl Planner<'_> {
         let own_session = node.session == pid;
         let mut birth = Birth {
             pid,
+            ids: vec![pid],
+            born_into: BornInto::Creators,
             creator: Some(node.parent),
             creator_thread: self.cloning_thread(node),
             clone_parent: false,
@@ -262,6 +308,8 @@ impl Planner<'_> {
             own_session,
             before_creators_session: false,
             group: (!own_session).then_some(node.group),
+            born_into_group: false,
+            group_by_creator: false,
             shares: node.shares,
             job_control: node.job_control,
             session: node.session,
@@ -295,8 +343,10 @@ impl Planner<'_> {
             return false;
         }
         if let Some(leader) = nodes.get(&node.session) {
-            // A sibling has its maker's exit signal (kernel/fork.c, copy_process, v6.18).
-            return leader.parent == node.parent && leader.exit_signal == node.exit_signal;
+            // A sibling has its maker's exit signal, and the first process of a pid namespace has none (kernel/fork.c, copy_process,
+            // v6.18).
+            let may = !self.spaces.is_first(node.session);
+            return may && leader.parent == node.parent && leader.exit_signal == node.exit_signal;
         }
         if self.is_reaper(node.parent) || node.exit_signal != Some(SIGCHLD) {
             return false;
@@ -320,7 +370,8 @@ impl Planner<'_> {
         }
         let leader_lives = nodes.get(&node.session).is_some_and(|leader| leader.role == Role::Live);
         // A living leader clones the helper into its session; a dead one is the helper itself.
-        let (helper, creator) = if leader_lives { (self.free_pid(), node.session) } else { (node.session, reaper) };
+        let (helper, creator) =
+            if leader_lives { (self.free_pid(reaper), node.session) } else { (node.session, reaper) };
         let birth = Birth { own_session: !leader_lives, ..self::helper(helper, creator, node.session) };
         self.births.entry(helper).or_insert(birth);
         Ok(helper)
@@ -337,6 +388,10 @@ impl Planner<'_> {
             if nodes.iter().any(lives) {
                 return Ok(());
             }
+        }
+        // Nobody makes processes in a pid namespace around its own.
+        if !self.spaces.is_within(self.spaces.space(node.group), self.spaces.space(pid)) {
+            return Ok(());
         }
         self.births.insert(node.group, Birth { group: Some(node.group), ..helper(node.group, pid, node.session) });
         Ok(())
@@ -363,16 +418,90 @@ impl Planner<'_> {
 
     fn is_reaper(&self, pid: Pid) -> bool {
         matches!(pid, OUTSIDE | Pid(1))
+            || self.spaces.is_first(pid)
             || self.image.processes.get(&pid).is_some_and(|process| process.attr.child_subreaper)
     }
 
-    fn free_pid(&mut self) -> Pid {
+    fn free_pid(&mut self, adopter: Pid) -> Pid {
         let mut pid = Pid(2);
         while self.used.contains(&pid) {
             pid.0 += 1;
         }
         self.used.insert(pid);
+        self.adopters.insert(pid, adopter);
         pid
+    }
+
+    /// The pid namespace that a process of the restore is in. What a helper leaves goes to the first process of that.
+    fn space(&self, pid: Pid) -> Option<PidSpace> {
+        self.spaces.space(self.adopters.get(&pid).copied().unwrap_or(pid))
+    }
+
+    /// Says where each is born and under which ids.
+    fn pid_namespaces(&mut self) -> Result<(), Failure> {
+        let mut born = Vec::new();
+        for (&pid, birth) in &self.births {
+            let Some(creator) = birth.creator else { continue };
+            let (space, creators) = (self.space(pid), self.space(creator));
+            let is_first = space.is_some_and(|space| self.spaces.first(space) == Some(pid));
+            let born_into = match space {
+                _ if space == creators => BornInto::Creators,
+                Some(space) if is_first && self.spaces.above(space) == creators => BornInto::New(space),
+                Some(inner) if !is_first && self.spaces.is_within(space, creators) => BornInto::Inner(inner),
+                _ => {
+                    let path = layout::process_file(pid, "process");
+                    let why =
+                        format!("parent: process {creator}, which makes it, is not in a pid namespace around its own");
+                    return Err(Failure::new(Kind::BadImage, format!("{path}: {why}")));
+                }
+            };
+            let ids = match self.adopters.get(&pid) {
+                Some(&adopter) => vec![pid; self.spaces.ids(adopter).len()],
+                None => self.spaces.ids(pid),
+            };
+            born.push((pid, born_into, ids));
+        }
+        for (pid, born_into, ids) in born {
+            if let Some(birth) = self.births.get_mut(&pid) {
+                (birth.born_into, birth.ids) = (born_into, ids);
+            }
+        }
+        Ok(())
+    }
+
+    /// Says how each gets into a group that it could not name itself.
+    fn groups(&mut self, nodes: &BTreeMap<Pid, Node>) -> Result<(), Failure> {
+        let mut outside = Vec::new();
+        for (&pid, birth) in &self.births {
+            let (Some(group), Some(creator)) = (birth.group, birth.creator) else { continue };
+            let refuse = |why: &str| {
+                let path = layout::process_file(pid, "process");
+                Err(Failure::new(Kind::BadImage, format!("{path}: group: {group} {why}")))
+            };
+            if !self.births.contains_key(&group) {
+                return refuse("was led by a process of a pid namespace around those of all its members");
+            }
+            if self.spaces.seen_by(pid, group).is_some() {
+                continue;
+            }
+            let creator = &self.births[&creator];
+            let creators = nodes.get(&creator.pid).map(|node| node.group).or(creator.group);
+            let can_put = creator.session == birth.session && !birth.before_creators_session;
+            if creators == Some(group) {
+                outside.push((pid, true));
+            } else if can_put && self.spaces.seen_by(creator.pid, group).is_some() {
+                outside.push((pid, false));
+            } else {
+                return refuse("lies outside its pid namespace, and its parent is not in it");
+            }
+        }
+        for (pid, is_inherited) in outside {
+            if let Some(birth) = self.births.get_mut(&pid) {
+                (birth.born_into_group, birth.group_by_creator) = (is_inherited, !is_inherited);
+                birth.group = birth.group.filter(|_| !is_inherited);
+            }
+        }
+        Ok(())
     }
 }
 

@@ -30,6 +30,7 @@ pub mod namespace;
 mod netlink_socket;
 pub mod owner;
 mod path_only;
+pub mod pid_namespace;
 pub mod pidfd;
 mod pipe;
 pub mod posix_timer;

@@ -16,6 +16,8 @@ pub struct Subjects {
     pub init: i32,
     /// Whether it is the root of the tree, and pid 1 of a pid namespace of its own; otherwise the tree may have several.
     pub has_init: bool,
+    /// How many pid namespaces there are from ours to the container's, both counted.
+    pub levels: usize,
     /// Ascending by [`Process::pid`].
     pub processes: Vec<Process>,
     /// Container ids of all tasks, by host id.
@@ -44,8 +46,34 @@ pub struct Thread {
     pub stat: Stat,
     /// /proc/PID/task/TID/status.
     pub status: Status,
+    /// Its ids in pid namespaces below the container's.
+    pub inner: InnerIds,
     /// What kernel memory says of it, where that was read: of a frozen and traced thread, on a kernel that we can read.
     pub record: Option<ThreadRecord>,
+}
+
+/// Ids in the pid namespaces that a task is in below the container's, the outermost first; none for most.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InnerIds {
+    /// Its own.
+    pub task: Vec<u32>,
+    /// That of its group; 0 where that is not known.
+    pub group: Vec<u32>,
+    /// That of its session; 0 where that is not known.
+    pub session: Vec<u32>,
+}
+
+impl InnerIds {
+    /// Takes them out of what /proc says of a task, which is left with those of so many levels of pid namespaces: to the container's.
+    #[must_use]
+    pub fn take(status: &mut Status, levels: usize) -> Self {
+        let below = |ids: &mut Vec<u32>| ids.split_off(levels.min(ids.len()));
+        InnerIds {
+            task: below(&mut status.ns_pid),
+            group: below(&mut status.ns_pgid),
+            session: below(&mut status.ns_sid),
+        }
+    }
 }
 
 impl Thread {
@@ -53,6 +81,12 @@ impl Thread {
     #[must_use]
     pub fn has_ended(&self) -> bool {
         matches!(self.stat.state, b'Z' | b'X')
+    }
+
+    /// Its id as it sees it itself.
+    #[must_use]
+    pub fn own_id(&self) -> Pid {
+        self.inner.task.last().map_or(self.tid, |&id| Pid(id))
     }
 
     /// Whether kernel memory shows that it has credentials, descriptors, directories, namespaces and restrictions in common with another
@@ -80,7 +114,7 @@ impl Thread {
         let stat = Stat { comm: record.name.clone(), flags: record.flags, exit_signal: -1, ..self.stat.clone() };
         let (pending, blocked) = (record.pending, record.blocked);
         let status = Status { ns_pid: ids.to_vec(), pending, blocked, ..self.status.clone() };
-        Some(Thread { tid, host, stat, status, record: Some(record) })
+        Some(Thread { tid, host, stat, status, inner: InnerIds::default(), record: Some(record) })
     }
 }
 
@@ -106,6 +140,7 @@ impl Subjects {
         let init = init.map(|init| (init.alive().host, init.leader().status.ns_pid.len()));
         if let Some((host, levels)) = init {
             self.init = host;
+            self.levels = levels;
             self.processes.iter_mut().for_each(|process| process.number_from(levels));
             self.processes.sort_by_key(order);
         }
@@ -141,10 +176,7 @@ impl Process {
     /// counts.
     fn number_from(&mut self, levels: usize) {
         for thread in &mut self.threads {
-            let status = &mut thread.status;
-            for ids in [&mut status.ns_pid, &mut status.ns_pgid, &mut status.ns_sid] {
-                ids.truncate(levels);
-            }
+            thread.inner = InnerIds::take(&mut thread.status, levels);
             thread.tid = Pid(thread.status.own_pid());
         }
         self.pid = self.leader().tid;
@@ -256,6 +288,14 @@ pub(crate) fn living_thread(host: i32) -> i32 {
     threads.find(|thread: &i32| !is_gone(&format!("{tasks}/{thread}"))).unwrap_or(host)
 }
 
+/// Where among the ids of a task, as /proc lists them, that of the pid namespace of a container's first process stands.
+///
+/// # Errors
+/// When that process is gone.
+pub(crate) fn depth(proc: &mut Proc, init: i32) -> Result<usize, Failure> {
+    Ok(Status::read(proc, &format!("{init}/status"))?.ns_pid.len() - 1)
+}
+
 /// Whether a task has ended: its directory is away, or it has no more than its exit status.
 pub(crate) fn is_gone(directory: &str) -> bool {
     let text = std::fs::read(format!("{directory}/stat")).unwrap_or_default();
@@ -281,5 +321,5 @@ fn process(proc: &mut Proc, host: i32) -> Result<Option<Process>, Failure> {
 fn thread(proc: &mut Proc, process: i32, host: i32) -> Result<Thread, Failure> {
     let stat = Stat::read(proc, &format!("{process}/task/{host}/stat"))?;
     let status = Status::read(proc, &format!("{process}/task/{host}/status"))?;
-    Ok(Thread { tid: Pid(status.own_pid()), host, stat, status, record: None })
+    Ok(Thread { tid: Pid(status.own_pid()), host, stat, status, inner: InnerIds::default(), record: None })
 }

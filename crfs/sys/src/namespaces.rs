@@ -1,7 +1,36 @@
-//! Namespace flags that nix does not name; setns(2) and unshare(2) themselves are in [`nix::sched`].
+//! Namespace flags that nix does not name, and what an open namespace tells of itself; setns(2) and unshare(2) themselves are in
+//! [`nix::sched`].
+//!
+//! Source: ioctl_nsfs(2); `include/uapi/linux/nsfs.h`, v6.18.
 
+use nix::Result;
 use nix::sched::CloneFlags;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// A new time namespace. With clone3(2) the child is born in it; unshare(2) only prepares it for the next child. It stands in the
 /// byte that clone(2) uses for the exit signal, so clone(2) cannot take it.
 pub const CLONE_NEWTIME: CloneFlags = CloneFlags::from_bits_retain(0x80);
+
+mod ioctl {
+    const NSIO: u8 = 0xb7;
+    nix::ioctl_none!(ns_get_userns, NSIO, 1);
+    nix::ioctl_none!(ns_get_parent, NSIO, 2);
+}
+
+/// The user namespace that owns a namespace: NS_GET_USERNS.
+///
+/// # Errors
+/// `EPERM` for one that the caller's does not lie above.
+pub fn owner(namespace: BorrowedFd<'_>) -> Result<OwnedFd> {
+    // SAFETY: takes no argument; the kernel answers with a new descriptor that nobody else owns.
+    unsafe { ioctl::ns_get_userns(namespace.as_raw_fd()).map(|fd| OwnedFd::from_raw_fd(fd)) }
+}
+
+/// The namespace that a pid or user namespace lies in: NS_GET_PARENT.
+///
+/// # Errors
+/// `EPERM` for one that the caller's does not lie above, `EINVAL` for namespaces of other types.
+pub fn parent(namespace: BorrowedFd<'_>) -> Result<OwnedFd> {
+    // SAFETY: takes no argument; the kernel answers with a new descriptor that nobody else owns.
+    unsafe { ioctl::ns_get_parent(namespace.as_raw_fd()).map(|fd| OwnedFd::from_raw_fd(fd)) }
+}

@@ -16,6 +16,7 @@ mod namespaces;
 mod owners;
 mod pages;
 mod paths;
+mod pid_namespaces;
 mod process;
 mod seccomp;
 mod sharing;
@@ -68,6 +69,7 @@ pub fn image(image: &Image, sizes: &dyn Fn(&str) -> Option<u64>) -> Vec<ImageErr
     mounts::check(image, &mut findings);
     cgroups::check(image, &mut findings);
     namespaces::check(image, &mut findings);
+    pid_namespaces::check(image, &mut findings);
     unnamed::check(image, &mut findings);
     memory::objects(&image.processes, &mut findings);
     pages::sources(&image.processes, &mut findings);

@@ -12,7 +12,8 @@ use std::collections::BTreeSet;
 pub(super) fn check(image: &Image, findings: &mut Findings) {
     let mut placed: BTreeSet<(NamespaceType, Pid)> = BTreeSet::new();
     for (index, namespace) in (0..).zip(&image.namespaces) {
-        if namespace.processes.is_empty() {
+        let is_pid = matches!(namespace.content, NamespaceContent::Pid(_));
+        if namespace.processes.is_empty() && !is_pid {
             findings.line(NAMESPACES, index, "processes: nobody is in it");
         }
         if let Some((&first, _)) = image.processes.first_key_value()
@@ -43,7 +44,8 @@ pub(super) fn check(image: &Image, findings: &mut Findings) {
                     findings.line(NAMESPACES, index, reason);
                 }
             }
-            NamespaceContent::Net(_) => {}
+            // Who is in which is looked at elsewhere.
+            NamespaceContent::Net(_) | NamespaceContent::Pid(_) => {}
             NamespaceContent::Uts(names) => {
                 for (field, name) in [("hostname", &names.hostname), ("domainname", &names.domainname)] {
                     if let Some(problem) = node_name(name) {

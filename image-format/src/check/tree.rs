@@ -8,7 +8,7 @@ use crate::types::Pid;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// PID_MAX_LIMIT: ids are below (include/linux/threads.h, v6.18).
-const PID_LIMIT: u32 = 4 * 1024 * 1024;
+pub(super) const PID_LIMIT: u32 = 4 * 1024 * 1024;
 
 /// Signals whose default action dumps core (signal(7)).
 const CORE_SIGNALS: [u32; 10] = [3, 4, 5, 6, 7, 8, 11, 24, 25, 31];

@@ -11,6 +11,7 @@ use image_format::memory::*;
 use image_format::mounts::*;
 use image_format::mqueue::*;
 use image_format::namespaces::*;
+use image_format::pid_namespaces::PidNamespace;
 use image_format::process::*;
 use image_format::seccomp::*;
 use image_format::signal::*;
@@ -154,7 +155,7 @@ choices! {
     TtySide [Master, Slave, Controlling] []
     SlaveState [Unopened, Open, Closed] []
     Flow [On, StoppedByKey, StoppedByCall] []
-    NamespaceContent [Ipc] [Cgroup, Net, Uts]
+    NamespaceContent [Ipc] [Cgroup, Net, Pid, Uts]
     NamespaceType [Cgroup, Ipc, Mnt, Net, Pid, Time, User, Uts] []
     OwnerKind [Thread, Process, Group] []
     NetlinkProtocol [Route, Usersock, SockDiag, Audit, KobjectUevent] []
@@ -334,6 +335,7 @@ records! {
     UnsharedNamespace { content, processes }
     CgroupRoot { root }
     EmptyNetwork { loopback }
+    PidNamespace { ids, for_children_of }
     UtsNames { hostname, domainname }
     DelegatedFile { file, mode, uid, gid }
     Setting { file, value }

@@ -1,10 +1,9 @@
 //! Namespaces: every task must be in those of the container's first process, but for types of which a process may have one apart; and
 //! those must be the container's own.
 
-use super::super::Findings;
 use super::super::proc::Proc;
 use super::super::subject::Subjects;
-use super::super::unshared;
+use super::super::{Findings, pid_namespace, unshared};
 use crate::failure::Failure;
 use crate::registry::Record;
 use image_format::layout;
@@ -64,7 +63,8 @@ pub(super) fn survey(
             let first = if leader { found.clone() } else { links(proc, &format!("{}", process.alive().host), names)? };
             for ((name, found), first) in names.iter().zip(&found).zip(&first) {
                 let of_init = NAMES.iter().position(|known| known == name).and_then(|index| expected.get(index));
-                let (same, whose) = match unshared::is_carried(name) {
+                let is_carried = unshared::is_carried(name) || pid_namespace::is_carried(name, thread);
+                let (same, whose) = match is_carried {
                     true => (Some(first), "other threads of its process"),
                     false => (of_init, "the container's first process"),
                 };

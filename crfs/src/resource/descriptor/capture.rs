@@ -82,7 +82,7 @@ pub fn capture(
     };
     pass.each(whose, &place);
     pass.unnamed();
-    pass.owners(processes)?;
+    pass.owners(whose)?;
     pass.pipes(processes)?;
     pass.queues(whose)?;
     pass.ttys(&place)?;
@@ -146,12 +146,12 @@ impl Pass<'_> {
     }
 
     /// Who is signalled about what is carried.
-    fn owners(&mut self, processes: &[(Pid, i32)]) -> Result<(), Failure> {
+    fn owners(&mut self, whose: Whose<'_>) -> Result<(), Failure> {
         for (index, Description { seen, holders }) in self.table.descriptions.iter().enumerate() {
             if matches!(self.drafts[index], Draft::Refused) {
                 continue;
             }
-            match owner::capture(seen, holders, processes) {
+            match owner::capture(seen, holders, whose.processes, whose.init) {
                 Ok(Ok(owner)) => self.owners.extend(owner.map(|owner| (index, owner))),
                 Ok(Err(refusal)) => {
                     self.drafts[index] = Draft::Refused;
@@ -426,7 +426,9 @@ fn draft(
             "eventfd" => eventfd::capture(seen).map(|record| Draft::Done(FileKind::Eventfd(record))),
             "eventpoll" => epoll::capture(seen).map(Draft::Epoll),
             "timerfd" => timerfd::capture(seen).map(|record| Draft::Done(FileKind::Timerfd(record))),
-            "pidfd" => pidfd::capture(seen, whose.processes).map(|record| Draft::Done(FileKind::Pidfd(record))),
+            "pidfd" => {
+                pidfd::capture(seen, whose.processes, whose.init).map(|record| Draft::Done(FileKind::Pidfd(record)))
+            }
             "inotify" => inotify::capture(seen, place, kernel).map(|record| Draft::Done(FileKind::Inotify(record))),
             "signalfd" => signalfd::capture(seen).map(|record| Draft::Done(FileKind::Signalfd(record))),
             other => Err(refused::anonymous(other)),

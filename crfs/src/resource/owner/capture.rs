@@ -4,6 +4,7 @@ use crate::failure::{Doing, Failure};
 use crate::resource::descriptor::refused::Refusal;
 use crate::resource::descriptor::seen::{Holder, Seen};
 use crate::resource::proc::{Proc, Status};
+use crate::resource::subject::depth;
 use crfs_sys::owner::{F_OWNER_PGRP, F_OWNER_PID, F_OWNER_TID};
 use image_format::Pid;
 use image_format::files::{OpenFlags, Owner, OwnerKind};
@@ -13,7 +14,7 @@ use std::os::fd::AsFd;
 const REMEDY: &str = "Run the program without signal-driven input and output.";
 
 /// Asks who is signalled about a description. `holders` are its descriptors; none where only a message carries it.
-/// `processes` are the container's, as it and as the host numbers them.
+/// `processes` are the container's, as it and as the host numbers them; `init` is the first, as the host does.
 ///
 /// # Errors
 /// When it cannot be asked: it is gone, as may be where tasks run.
@@ -21,6 +22,7 @@ pub(in crate::resource) fn capture(
     seen: &Seen,
     holders: &[Holder],
     processes: &[(Pid, i32)],
+    init: i32,
 ) -> Result<Result<Option<Owner>, Refusal>, Failure> {
     // Nothing signals about a regular file without a lease, and a duplicate of one would be flushed when it is closed, which may wait for
     // a server.
@@ -55,8 +57,8 @@ pub(in crate::resource) fn capture(
     }
     let (kind, id) = match owner.kind {
         F_OWNER_PID => (OwnerKind::Process, process(owner.id, processes)?),
-        F_OWNER_PGRP => (OwnerKind::Group, group(owner.id, processes)?),
-        _ => (OwnerKind::Thread, thread(owner.id, processes)?),
+        F_OWNER_PGRP => (OwnerKind::Group, group(owner.id, processes, init)?),
+        _ => (OwnerKind::Thread, thread(owner.id, processes, init)?),
     };
     let Some(id) = id else {
         let reason = format!("{name} signals process {} of the host, which is outside the container", owner.id);
@@ -82,25 +84,26 @@ fn process(host: i32, processes: &[(Pid, i32)]) -> Result<Option<Pid>, Failure> 
     Ok(stat.then_some(NOBODY))
 }
 
-fn thread(host: i32, processes: &[(Pid, i32)]) -> Result<Option<Pid>, Failure> {
+fn thread(host: i32, processes: &[(Pid, i32)], init: i32) -> Result<Option<Pid>, Failure> {
     let mut proc = Proc::open()?;
     let of = |&&(_, process): &&(Pid, i32)| std::path::Path::new(&format!("/proc/{process}/task/{host}")).exists();
     if host == 0 || !processes.iter().any(|process| of(&process)) {
         return process(host, processes);
     }
     let status = Status::read(&mut proc, &format!("{host}/status"))?;
-    Ok(status.ns_pid.last().copied().map(Pid))
+    Ok(status.ns_pid.get(depth(&mut proc, init)?).copied().map(Pid))
 }
 
-fn group(host: i32, processes: &[(Pid, i32)]) -> Result<Option<Pid>, Failure> {
+fn group(host: i32, processes: &[(Pid, i32)], init: i32) -> Result<Option<Pid>, Failure> {
     if host == 0 {
         return Ok(Some(NOBODY));
     }
     let mut proc = Proc::open()?;
+    let depth = depth(&mut proc, init)?;
     for (_, process) in processes {
         let status = Status::read(&mut proc, &format!("{process}/status"))?;
         if status.ns_pgid.first().is_some_and(|&group| i32::try_from(group) == Ok(host)) {
-            return Ok(status.ns_pgid.last().copied().map(Pid));
+            return Ok(status.ns_pgid.get(depth).copied().map(Pid));
         }
     }
     Ok(None)

@@ -1,6 +1,7 @@
 //! The calls that say again who is signalled.
 
 use crate::failure::{Failure, Kind};
+use crate::resource::pid_namespace::PidNamespaces;
 use crfs_sys::owner::{F_OWNER_PGRP, F_OWNER_PID, F_OWNER_TID, F_SETOWN_EX, F_SETSIG};
 use crfs_tracee::Batch;
 use image_format::files::{FileKind, OpenFlags, Owner, OwnerKind};
@@ -19,19 +20,22 @@ pub struct Setting {
     pub fd: u32,
     /// Status flags as F_SETFL takes them, where O_ASYNC is among them.
     pub flags: Option<u64>,
-    /// Who is signalled.
+    /// Who is signalled, as the process calls it.
     pub owner: Option<Owner>,
 }
 
-/// Everything that is to be said, each by the first process that has the description.
+/// Everything that is to be said, each by the first process that has the description and knows whom it signals.
 ///
 /// # Errors
 /// When no process has it, which the checks of an image refuse.
-pub fn settings(image: &Image) -> Result<Vec<Setting>, Failure> {
+pub fn settings(image: &Image, namespaces: &PidNamespaces<'_>) -> Result<Vec<Setting>, Failure> {
     let mut holders: BTreeMap<FileId, (Pid, Pid, u32)> = BTreeMap::new();
     for table in image.tables() {
         for fd in table.fds {
-            holders.entry(fd.file).or_insert((table.process, table.owner, fd.fd));
+            let owner = image.files.get(&fd.file).and_then(|file| file.owner.as_ref());
+            if owner.is_none_or(|owner| namespaces.seen_by(table.process, owner.id).is_ok()) {
+                holders.entry(fd.file).or_insert((table.process, table.owner, fd.fd));
+            }
         }
     }
     let mut settings = Vec::new();
@@ -42,10 +46,17 @@ pub fn settings(image: &Image) -> Result<Vec<Setting>, Failure> {
         if !asynchronous && file.owner.is_none() {
             continue;
         }
-        let nobody = || Failure::new(Kind::System, format!("{}: owner: no process has it open", file_entry(id)));
+        let nobody = || {
+            Failure::new(
+                Kind::System,
+                format!("{}: owner: no process has it open that knows its owner", file_entry(id)),
+            )
+        };
         let &(process, thread, fd) = holders.get(&id).ok_or_else(nobody)?;
         let flags = asynchronous.then_some(file.flags.0);
-        settings.push(Setting { process, thread, fd, flags, owner: file.owner.clone() });
+        let seen = |owner: &Owner| Ok(Owner { id: namespaces.seen_by(process, owner.id)?, ..owner.clone() });
+        let owner = file.owner.as_ref().map(seen).transpose()?;
+        settings.push(Setting { process, thread, fd, flags, owner });
     }
     Ok(settings)
 }

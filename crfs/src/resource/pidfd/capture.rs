@@ -3,6 +3,7 @@
 use crate::resource::descriptor::refused::Refusal;
 use crate::resource::descriptor::seen::Seen;
 use crate::resource::proc::{Proc, Stat, Status};
+use crate::resource::subject::depth;
 use image_format::Pid;
 use image_format::files::{OpenFlags, Pidfd};
 use std::path::Path;
@@ -11,8 +12,8 @@ const REMEDY: &str = "Have the program close it before the freeze.";
 /// PIDFD_THREAD, which is O_EXCL and stays among the flags.
 const THREAD: u64 = 0o200;
 
-/// Captures a pidfd. `processes` are the container's, as it and as the host numbers them.
-pub(in crate::resource) fn capture(seen: &Seen, processes: &[(Pid, i32)]) -> Result<Pidfd, Refusal> {
+/// Captures a pidfd. `processes` are the container's, as it and as the host numbers them; `init` is the first, as the host does.
+pub(in crate::resource) fn capture(seen: &Seen, processes: &[(Pid, i32)], init: i32) -> Result<Pidfd, Refusal> {
     let host = seen.info.value("Pid").and_then(|pid| pid.parse::<i32>().ok());
     let host = host.ok_or_else(|| Refusal::unknown_fdinfo("a pidfd", "Pid"))?;
     let OpenFlags(flags) = seen.flags();
@@ -21,7 +22,7 @@ pub(in crate::resource) fn capture(seen: &Seen, processes: &[(Pid, i32)]) -> Res
     if host < 0 {
         return Ok(Pidfd { pid: None, thread });
     }
-    if let Some(pid) = inside(host, processes) {
+    if let Some(pid) = inside(host, processes, init) {
         return Ok(Pidfd { pid: Some(pid), thread });
     }
     let is_thread = processes.iter().any(|(_, process)| Path::new(&format!("/proc/{process}/task/{host}")).exists());
@@ -36,7 +37,7 @@ pub(in crate::resource) fn capture(seen: &Seen, processes: &[(Pid, i32)]) -> Res
 }
 
 /// The id in the container of a process that lives there, or of a zombie whose parent does.
-fn inside(host: i32, processes: &[(Pid, i32)]) -> Option<Pid> {
+fn inside(host: i32, processes: &[(Pid, i32)], init: i32) -> Option<Pid> {
     let known = |host: i32| processes.iter().find(|(_, process)| *process == host).map(|&(pid, _)| pid);
     if let Some(pid) = known(host) {
         return Some(pid);
@@ -47,5 +48,6 @@ fn inside(host: i32, processes: &[(Pid, i32)]) -> Option<Pid> {
         return None;
     }
     known(stat.ppid)?;
-    Status::read(&mut proc, &format!("{host}/status")).ok()?.ns_pid.last().copied().map(Pid)
+    let depth = depth(&mut proc, init).ok()?;
+    Status::read(&mut proc, &format!("{host}/status")).ok()?.ns_pid.get(depth).copied().map(Pid)
 }

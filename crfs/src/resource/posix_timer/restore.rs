@@ -1,5 +1,6 @@
 //! Timers made again with their ids, and armed with what remained.
 
+use crate::failure::Failure;
 use crfs_tracee::Batch;
 use image_format::manifest::Clocks;
 use image_format::signal::{PendingSignal, Signal};
@@ -36,10 +37,20 @@ pub fn sends_again(timers: &[&PosixTimer], signal: &PendingSignal) -> bool {
     sender(signal).is_some_and(|id| timers.iter().any(|timer| timer.id == id && expired(timer)))
 }
 
-/// The calls that make the timers and arm those that have not expired, for the process's leader, while its queues are empty.
-pub fn create(batch: &mut Batch, timers: &[&PosixTimer], leader: Pid, clocks: &Clocks) {
+/// The calls that make the timers and arm those that have not expired, for the process's leader, while its queues are empty. `seen` tells
+/// what the process calls a thread of it.
+///
+/// # Errors
+/// Those of `seen`.
+pub fn create(
+    batch: &mut Batch,
+    timers: &[&PosixTimer],
+    leader: Pid,
+    seen: impl Fn(Pid) -> Result<Pid, Failure>,
+    clocks: &Clocks,
+) -> Result<(), Failure> {
     if timers.is_empty() {
-        return;
+        return Ok(());
     }
     restore_ids(batch, true);
     for timer in timers {
@@ -47,7 +58,7 @@ pub fn create(batch: &mut Batch, timers: &[&PosixTimer], leader: Pid, clocks: &C
             Notify::SIGEV_SIGNAL(signal) => (libc::SIGEV_SIGNAL, signal, 0),
             Notify::SIGEV_NONE => (libc::SIGEV_NONE, Signal(0), 0),
             Notify::SIGEV_THREAD(signal) => (libc::SIGEV_THREAD, signal, 0),
-            Notify::SIGEV_THREAD_ID(to) => (libc::SIGEV_THREAD_ID, to.signal, to.thread.0),
+            Notify::SIGEV_THREAD_ID(to) => (libc::SIGEV_THREAD_ID, to.signal, seen(to.thread)?.0),
         };
         let mut event = timer.value.0.to_ne_bytes().to_vec();
         for word in [u32::from(signal.0), how.cast_unsigned(), thread] {
@@ -55,7 +66,11 @@ pub fn create(batch: &mut Batch, timers: &[&PosixTimer], leader: Pid, clocks: &C
         }
         event.resize(64, 0);
         let (event, id) = (batch.data(&event), batch.data(&timer.id.to_ne_bytes()));
-        let clock = i64::from(number(timer.clock)).cast_unsigned();
+        let clock = match timer.clock {
+            TimerClock::CLOCK_THREAD_CPUTIME_ID(thread) => TimerClock::CLOCK_THREAD_CPUTIME_ID(seen(thread)?),
+            clock => clock,
+        };
+        let clock = i64::from(number(clock)).cast_unsigned();
         batch.call(libc::SYS_timer_create, &[clock.into(), event.into(), id.into()], "timer_create");
     }
     restore_ids(batch, false);
@@ -66,6 +81,7 @@ pub fn create(batch: &mut Batch, timers: &[&PosixTimer], leader: Pid, clocks: &C
             arm(batch, timer, clocks);
         }
     }
+    Ok(())
 }
 
 fn restore_ids(batch: &mut Batch, on: bool) {

@@ -16,6 +16,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat, readlinkat};
 use nix::sys::stat::Mode;
 
@@ -155,7 +156,8 @@ impl Proc {
             .doing(|| format!("/proc/{}: reading the link", self.path))
     }
 
-    /// What several symbolic links in a directory below /proc say.
+    /// What several symbolic links in a directory below /proc say. That to a namespace which does not exist yet, since nobody was born
+    /// into it (`pid_for_children`), is empty.
     ///
     /// # Errors
     /// When one cannot be read.
@@ -164,7 +166,10 @@ impl Proc {
         let opened = self.descriptor(OFlag::O_PATH | OFlag::O_DIRECTORY);
         let opened = opened.doing(|| format!("/proc/{}: opening", self.path))?;
         let link = |name: &&str| {
-            let read = readlinkat(opened.as_fd(), *name).map(OsStringExt::into_vec);
+            let read = match readlinkat(opened.as_fd(), *name) {
+                Err(Errno::ENOENT) if *name == "pid_for_children" => Ok(Vec::new()),
+                read => read.map(OsStringExt::into_vec),
+            };
             read.doing(|| format!("/proc/{}/{name}: reading the link", self.path))
         };
         names.iter().map(link).collect()

@@ -50,11 +50,14 @@ impl Made {
                 NamespaceContent::Uts(names) => here(record, CloneFlags::CLONE_NEWUTS, || {
                     set_names(OsStr::from_bytes(&names.hostname.0), OsStr::from_bytes(&names.domainname.0))
                 }),
+                // Made with its first process.
+                NamespaceContent::Pid(_) => return None,
             };
-            let open = open.map_err(|failure| failure.within(format!("{NAMESPACES}: line {}", index + 1)))?;
-            Ok(One { kind: record.kind(), flag, open, members: record.processes.iter().copied().collect() })
+            let open = open.map_err(|failure| failure.within(format!("{NAMESPACES}: line {}", index + 1)));
+            let members = record.processes.iter().copied().collect();
+            Some(open.map(|open| One { kind: record.kind(), flag, open, members }))
         };
-        Ok(Made(records.iter().enumerate().map(make).collect::<Result<_, Failure>>()?))
+        Ok(Made(records.iter().enumerate().filter_map(make).collect::<Result<_, Failure>>()?))
     }
 
     /// The calls by which a thread of a process joins those that the process is in. `link` is its pidfd of the caller.

@@ -10,4 +10,4 @@
 mod capture;
 pub mod restore;
 
-pub use capture::{Children, capture};
+pub use capture::{Children, Inside, capture};

@@ -2,14 +2,14 @@
 
 use crate::copy::Copy;
 use crate::failure::{Doing, Failure, Kind};
-use crate::plan::{Action, Plan, Role, SCRATCH_SIZE, Step, Terminal};
+use crate::plan::{Action, Birth, BornInto, Plan, Role, SCRATCH_SIZE, Step, Terminal};
 use crate::registry::Container;
 use crate::resource::memory::fill::{self, PageFiles};
 use crate::resource::memory::restore::{self as memory, Backings};
 use crate::resource::process::restore::{self as process, Directories};
 use crate::resource::{
     autogroup, cgroup, descriptor, epoll, interval_timer, job_control, ldt, lock, memory_policy, mqueue, owner,
-    posix_timer, pseudo_file, seccomp, signal, sysv, thread, tty, unnamed, unshared,
+    pid_namespace, posix_timer, pseudo_file, seccomp, signal, sysv, thread, tty, unnamed, unshared,
 };
 use crate::worker::laps::Laps;
 use crfs_sys::HostPid;
@@ -57,6 +57,7 @@ pub(super) struct Builder<'a> {
     unnamed: unnamed::Made,
     pub(super) cgroups: &'a cgroup::restore::Tree<'a>,
     pub(super) namespaces: unshared::Made,
+    pub(super) pid_namespaces: pid_namespace::PidNamespaces<'a>,
     /// Kept until every process has attached its own.
     _segments: Vec<Attachment>,
     /// A plain directory with the image's files: what was staged, or a checkpoint that stays where it is.
@@ -139,6 +140,7 @@ impl<'a> Builder<'a> {
             unnamed,
             cgroups,
             namespaces,
+            pid_namespaces: pid_namespace::PidNamespaces::of(image),
             registrations: epoll::registrations(image)?,
             pages,
             notes: Vec::new(),
@@ -196,6 +198,7 @@ impl<'a> Builder<'a> {
             Action::Namespaces => self.each_thread(pid, |builder, tid, injector, _| {
                 let mut batch = Batch::new();
                 builder.namespaces.join(&mut batch, pid, builder.plan.link_fd);
+                builder.pid_namespaces.aim_later(&mut batch, pid, builder.plan.link_fd)?;
                 injector.run(&batch).map(drop).doing(|| thread::restore::path(pid, tid))
             }),
             Action::OpenLate => self.open_late(pid),
@@ -272,15 +275,23 @@ impl<'a> Builder<'a> {
                 }
                 _ => libc::SIGCHLD,
             };
-            let set_tid = vec![i32::try_from(pid.0).map_err(|_| Failure::new(Kind::BadImage, "a pid is too large"))?];
+            let set_tid = pid_namespace::numbers(&birth.ids)?;
             let flags = process::clone_flags(birth.shares, birth.clone_parent);
+            let flags = flags | if let BornInto::New(_) = birth.born_into { pid_namespace::NEW } else { 0 };
             // A sibling has its maker's exit signal, and clone3 takes no other.
             let exit_signal = if birth.clone_parent { 0 } else { exit_signal };
             let spawn = Spawn { flags, exit_signal, set_tid, ..Spawn::default() };
+            let (own, link) = (self.aim(creator, birth)?, self.plan.link_fd);
             let creator = self.thread(creator, birth.creator_thread.unwrap_or(creator))?;
             let child = creator.spawn(&spawn, format!("clone3 process {pid}"));
             let injector = child.and_then(|child| Injector::of_child(child, creator));
             let injector = injector.doing(|| layout::process_dir(pid))?;
+            if let Some(own) = own {
+                let mut batch = Batch::new();
+                pid_namespace::join(&mut batch, &own, link);
+                creator.run(&batch).doing(|| layout::process_dir(pid))?;
+            }
+            self.pid_namespaces.keep(pid, injector.tid())?;
             if self.copy.image.processes.contains_key(&pid) {
                 let maker = birth.creator.filter(|maker| self.copy.image.processes.contains_key(maker));
                 self.cgroups.place(pid, injector.tid().raw(), maker.filter(|_| birth.creator_thread.is_none()))?;
@@ -301,6 +312,25 @@ impl<'a> Builder<'a> {
                 .doing(|| layout::process_dir(pid))?;
         }
         Ok(())
+    }
+
+    /// Has the next child of a creator born into a namespace below its own, if it is to be. Returns the creator's own then.
+    fn aim(&mut self, creator: Pid, birth: &Birth) -> Result<Option<File>, Failure> {
+        let BornInto::Inner(space) = birth.born_into else { return Ok(None) };
+        let mut batch = Batch::new();
+        self.pid_namespaces.aim(&mut batch, space, self.plan.link_fd)?;
+        let creator = self.thread(creator, birth.creator_thread.unwrap_or(creator))?;
+        let own = pid_namespace::open(creator.tid())?;
+        creator.run(&batch).doing(|| layout::process_dir(birth.pid))?;
+        Ok(Some(own))
+    }
+
+    /// What a task is called by another. A helper that the image does not know has one id everywhere.
+    pub(super) fn seen_by(&self, viewer: Pid, id: Pid) -> Result<Pid, Failure> {
+        match self.plan.births.get(&id) {
+            Some(Birth { role: Role::Helper { .. }, ids, .. }) if ids.iter().all(|own| *own == id) => Ok(id),
+            _ => self.pid_namespaces.seen_by(viewer, id),
+        }
     }
 
     /// A zombie and whose child it is.
@@ -342,12 +372,14 @@ impl<'a> Builder<'a> {
     }
 
     fn group(&mut self, pid: Pid) -> Result<(), Failure> {
-        if let Some(group) = self.plan.births.get(&pid).and_then(|birth| birth.group) {
-            self.leader(pid)?
-                .call(libc::SYS_setpgid, &[0, group.0.into()], "setpgid")
-                .doing(|| layout::process_dir(pid))?;
-        }
-        Ok(())
+        let Some(birth) = self.plan.births.get(&pid) else { return Ok(()) };
+        let Some(group) = birth.group else { return Ok(()) };
+        let by = birth.creator.filter(|_| birth.group_by_creator).unwrap_or(pid);
+        let (member, group) = (self.seen_by(by, pid)?, self.seen_by(by, group)?);
+        self.leader(by)?
+            .call(libc::SYS_setpgid, &[member.0.into(), group.0.into()], "setpgid")
+            .map(drop)
+            .doing(|| layout::process_dir(pid))
     }
 
     fn terminal(&mut self, pid: Pid) -> Result<(), Failure> {
@@ -366,6 +398,7 @@ impl<'a> Builder<'a> {
                 let Some(group) = self.copy.image.ttys.get(&number).and_then(|pty| pty.foreground) else {
                     return Ok(());
                 };
+                let group = self.seen_by(pid, group)?;
                 tty::inject::foreground(&mut batch, self.opened.terminals.slave(number)?, self.plan.link_fd, group);
             }
             Some(Terminal::GivenUp(number)) => {
@@ -432,7 +465,7 @@ impl<'a> Builder<'a> {
     /// Says again what epoll instances watch, whom descriptions signal, and whom message queues tell.
     fn owners(&mut self) -> Result<(), Failure> {
         self.watch()?;
-        for setting in owner::settings(&self.copy.image)? {
+        for setting in owner::settings(&self.copy.image, &self.pid_namespaces)? {
             let mut batch = Batch::new();
             owner::apply(&mut batch, &setting);
             let thread = self.thread(setting.process, setting.thread)?;
@@ -459,7 +492,8 @@ impl<'a> Builder<'a> {
             task.injected = injected;
         }
         if record.parent.0 != 0 {
-            if let Some((call, args)) = job_control::restore::told(pid, record.job_control) {
+            let seen = self.seen_by(record.parent, pid)?;
+            if let Some((call, args)) = job_control::restore::told(seen, record.job_control) {
                 self.leader(record.parent)?.call(call, &args, "wait4 for a stopped child").doing(path)?;
             }
             self.count_death(Some(record.parent));
@@ -476,14 +510,17 @@ impl<'a> Builder<'a> {
         signal::restore::actions(&mut batch, &image.actions);
         let timers = image.timers();
         let clocks = &self.copy.image.manifest.clocks;
-        posix_timer::restore::create(&mut batch, &timers.posix, pid, clocks);
+        let seen = |thread| self.seen_by(pid, thread);
+        posix_timer::restore::create(&mut batch, &timers.posix, pid, seen, clocks)?;
         let once = |signal: &&PendingSignal| !posix_timer::restore::sends_again(&timers.posix, signal);
-        signal::restore::pending(&mut batch, image.pending.iter().filter(once), pid, None);
+        let own = self.seen_by(pid, pid)?;
+        signal::restore::pending(&mut batch, image.pending.iter().filter(once), own, None);
         interval_timer::restore::arm(&mut batch, &timers.interval);
         self.inject(pid, &batch)?;
-        self.each_thread(pid, |_, tid, injector, thread| {
+        self.each_thread(pid, |builder, tid, injector, thread| {
             let mut batch = Batch::new();
-            signal::restore::pending(&mut batch, thread.pending.iter().filter(once), pid, Some(tid));
+            let own_tid = builder.seen_by(pid, tid)?;
+            signal::restore::pending(&mut batch, thread.pending.iter().filter(once), own, Some(own_tid));
             injector.run(&batch).map(drop).doing(|| layout::thread_file(pid, tid, "signal.pending"))
         })?;
         let mut batch = Batch::new();

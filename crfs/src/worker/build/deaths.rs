@@ -102,8 +102,9 @@ impl Builder<'_> {
         // Nobody in the image waits for the stub: it is the worker's own child.
         let Some(Role::Helper { reaper }) = self.role(pid) else { return Ok(()) };
         let wait_all = u64::from(libc::__WALL.cast_unsigned());
+        let seen = self.seen_by(reaper, pid)?;
         self.leader(reaper)?
-            .call(libc::SYS_wait4, &[pid.0.into(), 0, wait_all, 0], "wait4 for a helper")
+            .call(libc::SYS_wait4, &[seen.0.into(), 0, wait_all, 0], "wait4 for a helper")
             .doing(|| layout::process_dir(reaper))?;
         self.count_death(Some(reaper));
         Ok(())

@@ -10,7 +10,7 @@ use crate::resource::pidfd;
 use crate::resource::pseudo_file;
 use crate::resource::socket::{self, Processes};
 use crfs_tracee::Batch;
-use image_format::files::FileKind;
+use image_format::files::{FileKind, NamespaceType};
 use image_format::{Pid, layout};
 use std::os::fd::AsFd;
 
@@ -30,7 +30,10 @@ impl Builder<'_> {
                     pidfd::restore(id, file, record, named, host)?
                 }
                 FileKind::Namespace(record) => {
-                    let apart = record.process.and_then(|process| self.namespaces.path(record.kind, process));
+                    let apart = record.process.and_then(|process| match record.kind {
+                        NamespaceType::Pid => self.pid_namespaces.path(process),
+                        kind => self.namespaces.path(kind, process),
+                    });
                     let path = apart.unwrap_or_else(|| format!("/proc/{host}/ns/{}", record.kind.name()));
                     namespace::restore(id, file, &path)?
                 }

@@ -1,7 +1,7 @@
 //! The threads of a process: made, filtered, and given what each has for itself.
 
 use super::builder::Builder;
-use crate::failure::{Doing, Failure, Kind};
+use crate::failure::{Doing, Failure};
 use crate::plan::ThreadStep;
 use crate::resource::{login_uid, registers, seccomp, thread, thread_controls, zombie};
 use crfs_tracee::{Batch, InjectError, Injector, Spawn};
@@ -47,8 +47,8 @@ impl<'a> Builder<'a> {
 
     fn clone_threads(&mut self, pid: Pid, by: Pid, tids: &[Pid]) -> Result<(), Failure> {
         let spawn = |&tid: &Pid| {
-            let number = i32::try_from(tid.0).map_err(|_| Failure::new(Kind::BadImage, "a tid is too large"))?;
-            let spawn = Spawn { flags: u64::from(THREAD.cast_unsigned()), set_tid: vec![number], ..Spawn::default() };
+            let set_tid = self.pid_namespaces.ids(tid)?;
+            let spawn = Spawn { flags: u64::from(THREAD.cast_unsigned()), set_tid, ..Spawn::default() };
             Ok((spawn, format!("clone3 thread {tid}").into()))
         };
         let spawns: Vec<_> = tids.iter().map(spawn).collect::<Result<_, Failure>>()?;

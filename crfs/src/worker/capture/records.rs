@@ -11,8 +11,8 @@ use crate::resource::subject::{Process, Subjects, Thread};
 use crate::resource::sysv::{self, Contents};
 use crate::resource::unnamed::Unnamed;
 use crate::resource::{
-    Findings, cgroup, contents, job_control, ldt, memory, mount, mqueue, process, registers, security, signal, thread,
-    tty, unshared, zombie,
+    Findings, cgroup, contents, job_control, ldt, memory, mount, mqueue, pid_namespace, process, registers, security,
+    signal, thread, tty, unshared, zombie,
 };
 use crate::worker::laps::Laps;
 use crfs_tracee::{Stopped, Tracee};
@@ -45,9 +45,11 @@ pub(super) fn read(
     laps.lap("surroundings");
     let mut processes = BTreeMap::new();
     let mut made_by: BTreeMap<i32, Pid> = BTreeMap::new();
+    let mut dead_inside = Vec::new();
     for process in &subjects.processes {
-        let (mut image, children) = process_image(job, subjects, process, tracees, moment, &place, findings)?;
-        made_by.extend(children);
+        let (mut image, family) = process_image(job, subjects, process, tracees, moment, &place, findings)?;
+        made_by.extend(family.made_by);
+        dead_inside.extend(family.dead_inside);
         image.process.shares = sharing.get(&process.pid).copied().unwrap_or_default();
         if image.process.shares.signal_actions.is_some() {
             image.actions.clear();
@@ -147,7 +149,8 @@ pub(super) fn read(
     laps.lap("mounts");
     let cgroups = cgroup::capture(&job.cgroup, subjects)?;
     laps.lap("cgroups");
-    let namespaces = unshared::capture(subjects, &job.cgroup, &cgroups, &mut job.proc, findings)?;
+    let mut namespaces = unshared::capture(subjects, &job.cgroup, &cgroups, &mut job.proc, findings)?;
+    namespaces.extend(pid_namespace::capture(subjects, &dead_inside, &mut job.proc, findings)?);
     laps.lap("namespaces");
     let manifest = manifest(&job.record, environment, &processes, host)?;
     let seccomp = std::mem::take(&mut job.filters).into_lines();
@@ -170,13 +173,23 @@ pub(super) fn read(
     sysv::report_attachments(&image, findings);
     mqueue::report(&image, findings);
     unshared::report(&image, findings);
+    pid_namespace::report(&image, findings);
     image.manifest.paths = image.paths();
     job.kernel.report(findings);
     laps.lap("manifest");
     Ok(Records { image, contents })
 }
 
-/// The records of a process, and which of its threads each of its living children (as the host numbers them) has as its parent.
+/// What is learnt of a process's children while its threads are read.
+#[derive(Default)]
+struct Family {
+    /// Which of its threads each living child (as the host numbers them) has as its parent.
+    made_by: Vec<(i32, Pid)>,
+    /// Zombies of pid namespaces below the container's.
+    dead_inside: Vec<zombie::Inside>,
+}
+
+/// The records of a process, and what they do not tell of its children.
 fn process_image(
     job: &mut Job,
     subjects: &Subjects,
@@ -185,16 +198,17 @@ fn process_image(
     moment: &Moment,
     place: &Place,
     findings: &mut Findings,
-) -> Result<(ProcessImage, Vec<(i32, Pid)>), Failure> {
+) -> Result<(ProcessImage, Family), Failure> {
     let object = layout::process_dir(subject.pid);
     let (mut record, attr) = process::capture(subject, subjects, place, &mut job.proc, &mut job.kernel, findings)?;
     process::kernel_blockers(subject, &mut job.kernel, findings)?;
     let ldt = ldt::capture(subject, &mut job.kernel)?;
     let mut threads = BTreeMap::new();
-    let mut children = Vec::new();
+    let mut family = Family::default();
     for thread in subject.threads.iter().filter(|thread| tracees.contains_key(&thread.host)) {
         let found = zombie::capture(subject, thread, subjects, &mut job.proc, findings)?;
-        children.extend(found.living.into_iter().map(|child| (child, thread.tid)));
+        family.made_by.extend(found.living.into_iter().map(|child| (child, thread.tid)));
+        family.dead_inside.extend(found.inside);
         let mut image = thread_image(job, subject, thread, tracees, moment, findings)?;
         image.attr.directories = process::own_directories(subject, thread, place, &mut job.proc, findings)?;
         threads.insert(thread.tid, ThreadImage { zombies: found.zombies, ..image });
@@ -214,7 +228,7 @@ fn process_image(
         semadj: Vec::new(),
         threads,
     };
-    Ok((image, children))
+    Ok((image, family))
 }
 
 fn ended(object: &str) -> Failure {

@@ -31,6 +31,8 @@ use std::time::Instant;
 /// A process whose threads all stand still for its timers to be set.
 pub(super) struct Held {
     pid: Pid,
+    /// What it calls itself, and its first thread that lives.
+    own_ids: (Pid, Pid),
     /// The first thread that lives first.
     threads: Vec<Tracee<Stopped>>,
     timers: Recorded,
@@ -66,7 +68,10 @@ pub(super) fn hold(
             continue;
         }
         match stop(process, &timers.attr) {
-            Ok(threads) => all.push(Held { pid: process.pid, threads, timers }),
+            Ok(threads) => {
+                let own_ids = (process.leader().own_id(), process.alive().own_id());
+                all.push(Held { pid: process.pid, own_ids, threads, timers });
+            }
             Err(reason) => notes.push(left(process.pid, &reason)),
         }
     }
@@ -131,10 +136,10 @@ fn stop(process: &Process, attr: &ThreadAttr) -> Result<Vec<Tracee<Stopped>>, St
 
 /// Sets the timers and lets the processes go. Call it when the container's cgroup has been thawed.
 pub(super) fn set(held: Vec<Held>, notes: &mut Vec<String>) {
-    for Held { pid, threads, timers } in held {
+    for Held { pid, own_ids, threads, timers } in held {
         let mut threads = threads.into_iter();
         let Some(first) = threads.next() else { continue };
-        if let Err(reason) = set_in(first, pid, &timers) {
+        if let Err(reason) = set_in(first, own_ids, &timers) {
             notes.push(left(pid, &reason));
         }
         for thread in threads {
@@ -144,13 +149,13 @@ pub(super) fn set(held: Vec<Held>, notes: &mut Vec<String>) {
     }
 }
 
-fn set_in(first: Tracee<Stopped>, pid: Pid, timers: &Recorded) -> Result<(), String> {
+fn set_in(first: Tracee<Stopped>, own_ids: (Pid, Pid), timers: &Recorded) -> Result<(), String> {
     let Some(gadget) = Gadget::of_program(&first) else { return Err("it has no vDSO".to_owned()) };
     let host = first.tid();
     let clocks = now(host.raw()).map_err(|failure| failure.to_string())?;
     let told = |error: InjectError| error.to_string();
     let mut injector = Injector::without_scratch(first, gadget).map_err(told)?;
-    let ran = injector.run_singly(&calls(pid, timers, &clocks)).map_err(told);
+    let ran = injector.run_singly(&calls(own_ids, timers, &clocks)).map_err(told);
     // Nothing else comes while every signal is blocked: one that cannot be blocked, and is sent just now.
     let held: Vec<i32> = injector.held().iter().map(|signal| signal.number).collect();
     let released = injector.release().map_err(told).map(|first| drop(first.detach()));
@@ -167,7 +172,7 @@ fn now(host: i32) -> Result<Clocks, Failure> {
     Moment::now()?.inside(host, &mut Proc::open()?)
 }
 
-fn calls(pid: Pid, timers: &Recorded, now: &Clocks) -> Batch {
+fn calls((process, thread): (Pid, Pid), timers: &Recorded, now: &Clocks) -> Batch {
     let mut batch = Batch::new();
     let alarm = Signal(u8::try_from(libc::SIGALRM).unwrap_or_default());
     let waits = |signals: &[PendingSignal], signal: Signal| signals.iter().any(|pending| pending.signal == signal);
@@ -177,7 +182,7 @@ fn calls(pid: Pid, timers: &Recorded, now: &Clocks) -> Batch {
             // The thread's own, which is taken first, is queued again.
             signal::restore::take(&mut batch, alarm, 2);
             let own = timers.own_pending.iter().filter(|pending| pending.signal == alarm);
-            signal::restore::pending(&mut batch, own, pid, Some(timers.first));
+            signal::restore::pending(&mut batch, own, process, Some(thread));
         }
         interval_timer::restore::arm(&mut batch, &[timer]);
     }

@@ -1,0 +1,116 @@
+//! From the records to namespaces that processes are born into.
+
+use crate::failure::{Doing, Failure, Kind};
+use crfs_tracee::{Batch, HostPid};
+use image_format::layout::{NAMESPACES, process_dir};
+use image_format::pid_namespaces::{PidSpace, PidSpaces};
+use image_format::{Image, Pid};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::fd::AsRawFd;
+
+/// CLONE_NEWPID, as clone3(2) takes it.
+pub const NEW: u64 = 0x2000_0000;
+
+/// The pid namespaces below the container's own, held open by the worker once their first processes are there.
+#[derive(Debug)]
+pub struct PidNamespaces<'a> {
+    spaces: PidSpaces<'a>,
+    open: BTreeMap<PidSpace, File>,
+}
+
+impl<'a> PidNamespaces<'a> {
+    /// Those of an image, none of which is there.
+    #[must_use]
+    pub fn of(image: &'a Image) -> Self {
+        PidNamespaces { spaces: PidSpaces::of(&image.namespaces), open: BTreeMap::new() }
+    }
+
+    /// What a task is called by another.
+    ///
+    /// # Errors
+    /// [`Kind::BadImage`] where that does not know it.
+    pub fn seen_by(&self, viewer: Pid, id: Pid) -> Result<Pid, Failure> {
+        self.spaces.seen_by(viewer, id).ok_or_else(|| {
+            let object = process_dir(viewer);
+            Failure::new(Kind::BadImage, format!("{object}: {id} is not known in its pid namespace ({NAMESPACES})"))
+        })
+    }
+
+    /// The ids of a task, as clone3(2) takes them.
+    ///
+    /// # Errors
+    /// [`Kind::BadImage`] for one that no kernel has.
+    pub fn ids(&self, id: Pid) -> Result<Vec<i32>, Failure> {
+        numbers(&self.spaces.ids(id))
+    }
+
+    /// Keeps the namespace of a process that was just made, if it is its first.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn keep(&mut self, pid: Pid, host: HostPid) -> Result<(), Failure> {
+        if let Some(space) = self.spaces.space(pid).filter(|_| self.spaces.is_first(pid)) {
+            self.open.insert(space, open(host)?);
+        }
+        Ok(())
+    }
+
+    /// The calls by which a process has its next child born into a namespace below its own.
+    ///
+    /// # Errors
+    /// [`Kind::System`] where that is not there yet.
+    pub fn aim(&self, batch: &mut Batch, space: PidSpace, link: u32) -> Result<(), Failure> {
+        let missing = || Failure::new(Kind::System, format!("{NAMESPACES}: a pid namespace is not there yet"));
+        join(batch, self.open.get(&space).ok_or_else(missing)?, link);
+        Ok(())
+    }
+
+    /// The calls by which a process, for whose later children there is another namespace than its own, has them born there.
+    ///
+    /// # Errors
+    /// As [`PidNamespaces::aim`].
+    pub fn aim_later(&self, batch: &mut Batch, pid: Pid, link: u32) -> Result<(), Failure> {
+        match self.spaces.of_children(pid) {
+            Some(space) if self.spaces.first(space).is_some() => self.aim(batch, space, link),
+            Some(_) => {
+                batch.call(libc::SYS_unshare, &[NEW.into()], "unshare(CLONE_NEWPID)");
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// A path to that of a process of the image; None where it is the container's own.
+    #[must_use]
+    pub fn path(&self, pid: Pid) -> Option<String> {
+        let open = self.open.get(&self.spaces.space(pid)?)?;
+        Some(format!("/proc/self/fd/{}", open.as_raw_fd()))
+    }
+}
+
+/// The namespace that a process is in.
+///
+/// # Errors
+/// When it is gone.
+pub fn open(host: HostPid) -> Result<File, Failure> {
+    let path = format!("/proc/{}/ns/pid", host.raw());
+    File::open(&path).doing(|| format!("{path}: opening"))
+}
+
+/// The calls by which a process has its next child born into a namespace that the worker has open. `link` is its pidfd of the worker.
+pub fn join(batch: &mut Batch, namespace: &File, link: u32) {
+    let source = namespace.as_raw_fd();
+    let pulled = batch.call(libc::SYS_pidfd_getfd, &[link.into(), source.into(), 0u32.into()], "pidfd_getfd");
+    batch.call(libc::SYS_setns, &[pulled.into(), NEW.into()], "setns");
+    batch.call(libc::SYS_close, &[pulled.into()], "close");
+}
+
+/// Ids as the kernel takes them.
+///
+/// # Errors
+/// [`Kind::BadImage`] for one that no kernel has.
+pub fn numbers(ids: &[Pid]) -> Result<Vec<i32>, Failure> {
+    let number = |id: &Pid| i32::try_from(id.0).map_err(|_| Failure::new(Kind::BadImage, "a pid is too large"));
+    ids.iter().map(number).collect()
+}
