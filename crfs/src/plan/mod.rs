@@ -11,6 +11,8 @@ pub mod threads;
 pub mod tree;
 
 #[cfg(test)]
+mod pid_namespace_tests;
+#[cfg(test)]
 mod tests;
 
 use crate::failure::{Failure, Kind};

@@ -5,6 +5,7 @@ use super::*;
 use image_format::controls::{MemoryPolicy, ThreadControls};
 use image_format::manifest::{Clocks, Container, Cpu, Kernel, Manifest};
 use image_format::memory::{Backing, PageRange, Protection, Segment, SegmentFlags, Source};
+use image_format::pid_namespaces::PidSpaces;
 use image_format::process::{JobControl, MemoryLayout, Process, ProcessAttr, Shares, Zombie};
 use image_format::seccomp::{Seccomp, SeccompFilter, SeccompFlags};
 use image_format::signal::{AltStack, AltStackFlags, Signal, SignalMask, SignalSet};
@@ -16,7 +17,7 @@ use image_format::{Blob, Bytes, Hex, Octal, ProcessImage, ThreadImage, Timespec}
 use tree::births;
 
 /// An image of processes given as (pid, parent, group, session), without memory.
-fn image(processes: &[(u32, u32, u32, u32)]) -> Image {
+pub(super) fn image(processes: &[(u32, u32, u32, u32)]) -> Image {
     let zero = Timespec::default();
     let manifest = Manifest {
         format: image_format::manifest::FORMAT_VERSION,
@@ -179,7 +180,7 @@ fn anonymous(start: u64, end: u64, pages: &[(u64, u64, Source)]) -> Segment {
 }
 
 /// Plays a plan's tree steps on a model of the kernel's rules and compares what comes out with the image.
-fn simulate(image: &Image) {
+pub(super) fn simulate(image: &Image) {
     simulate_in(image, &Home::Own);
 }
 
@@ -192,6 +193,7 @@ fn simulate_in(image: &Image, home: &Home) {
         dead: bool,
     }
     let plan = compute(image, home).expect("a plan");
+    let spaces = PidSpaces::of(&image.namespaces);
     let reaper = if *home == Home::Own { Pid(1) } else { OUTSIDE };
     let mut tasks: BTreeMap<Pid, Task> = BTreeMap::new();
     for step in &plan.steps {
@@ -216,6 +218,8 @@ fn simulate_in(image: &Image, home: &Home) {
             }
             Action::Group => {
                 let Some(group) = birth.group else { continue };
+                let by = birth.creator.filter(|_| birth.group_by_creator).unwrap_or(birth.pid);
+                assert!(spaces.seen_by(by, group).is_some(), "{by} knows no group {group}");
                 let session = tasks[&birth.pid].session;
                 let exists =
                     group == birth.pid || tasks.values().any(|t| t.group == group && t.session == session && !t.dead);
@@ -225,6 +229,7 @@ fn simulate_in(image: &Image, home: &Home) {
             Action::Die => tasks.get_mut(&birth.pid).expect("born").dead = true,
             Action::Dismiss => {
                 tasks.remove(&birth.pid);
+                let reaper = spaces.space(birth.pid).and_then(|space| spaces.first(space)).unwrap_or(reaper);
                 let orphans = tasks.values_mut().filter(|task| task.parent == birth.pid);
                 orphans.for_each(|orphan| orphan.parent = reaper);
             }

@@ -9,6 +9,7 @@ mod check_memory;
 mod check_mounts;
 mod check_mqueue;
 mod check_namespaces;
+mod check_pid_namespaces;
 mod check_sockets;
 mod check_sysv;
 mod check_threads;

@@ -13,7 +13,7 @@ use image_format::pid_namespaces::{PidNamespace, PidSpaces};
 use image_format::process::Zombie;
 use image_format::{Image, Pid};
 use nix::sys::stat::fstat;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
@@ -54,6 +54,14 @@ pub fn capture(
     for process in subjects.processes.iter().filter(|process| !process.leader().inner.task.is_empty()) {
         search.process(process, findings)?;
     }
+    // After a restore it would be the first, whose namespaces are the container's own.
+    if let Some(lowest) = subjects.processes.first().filter(|lowest| !lowest.leader().inner.task.is_empty()) {
+        findings.block(
+            thread_file(lowest.pid, lowest.pid, "attr"),
+            "is in another namespace of kind pid than the container's first process, and has a lower id",
+            "Start all of it anew, by `crctl run`",
+        );
+    }
     for Inside { host, inner, ids } in dead {
         // What is told of the living is told of those too that they left.
         if let Some(chain) = search.chain(*host, inner)? {
@@ -67,7 +75,7 @@ pub fn capture(
         search.for_children(process, proc, findings)?;
     }
     if !search.found.is_empty() {
-        search.shown(subjects.init, proc, findings)?;
+        search.shown(subjects, proc, findings)?;
     }
     let mut found: Vec<Found> = search.found.into_values().collect();
     found.sort_by_key(|found| (found.depth, found.pids.ids.keys().next().copied()));
@@ -174,19 +182,29 @@ impl Search {
         Ok(())
     }
 
-    /// A restore would mount the container's own in its place.
-    fn shown(&self, init: i32, proc: &mut Proc, findings: &mut Findings) -> Result<(), Failure> {
-        let mounts = mounts(proc.bytes(format_args!("{init}/mountinfo"))?);
-        for mount in mounts.iter().filter(|mount| mount.kind == "proc") {
-            let path = mount.path.display();
-            // The one that begins with this process 1; none where something else is mounted on top.
-            let shown = std::fs::metadata(format!("/proc/{init}/root{path}/1/ns/pid"));
-            if shown.is_ok_and(|shown| self.found.contains_key(&shown.ino())) {
-                findings.block(
-                    "mounts",
-                    format!("{path} shows a pid namespace below the container's, and is not carried"),
-                    "Mount it in a mount namespace of its own (unshare --pid --fork --mount-proc), or unmount it",
-                );
+    /// A restore would mount the container's own in the place of one that is found in any mount namespace.
+    fn shown(&self, subjects: &Subjects, proc: &mut Proc, findings: &mut Findings) -> Result<(), Failure> {
+        let of_init = subjects.of_init();
+        let mut looked = BTreeSet::new();
+        for process in &subjects.processes {
+            let host = process.alive().host;
+            if process.alive().has_namespaces_of(of_init) && host != subjects.init
+                || !looked.insert(proc.link(format_args!("{host}/ns/mnt"))?)
+            {
+                continue;
+            }
+            let mounts = mounts(proc.bytes(format_args!("{host}/mountinfo"))?);
+            for mount in mounts.iter().filter(|mount| mount.kind == "proc") {
+                let path = mount.path.display();
+                // The one that begins with this process 1; none where something else is mounted on top.
+                let shown = std::fs::metadata(format!("/proc/{host}/root{path}/1/ns/pid"));
+                if shown.is_ok_and(|shown| self.found.contains_key(&shown.ino())) {
+                    findings.block(
+                        "mounts",
+                        format!("{path} shows a pid namespace below the container's, and is not carried"),
+                        "Unmount it before the freeze",
+                    );
+                }
             }
         }
         Ok(())
