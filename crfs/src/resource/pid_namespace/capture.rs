@@ -7,6 +7,7 @@ use crate::resource::proc::Proc;
 use crate::resource::subject::{InnerIds, Process, Subjects};
 use crate::resource::zombie::Inside;
 use crfs_sys::namespaces::{owner, parent};
+use image_format::files::NamespaceType;
 use image_format::layout::{file_entry, process_file, thread_file};
 use image_format::namespaces::{NamespaceContent, UnsharedNamespace};
 use image_format::pid_namespaces::{PidNamespace, PidSpaces};
@@ -56,9 +57,10 @@ pub fn capture(
     }
     // After a restore it would be the first, whose namespaces are the container's own.
     if let Some(lowest) = subjects.processes.first().filter(|lowest| !lowest.leader().inner.task.is_empty()) {
+        let kind = NamespaceType::Pid.name();
         findings.block(
             thread_file(lowest.pid, lowest.pid, "attr"),
-            "is in another namespace of kind pid than the container's first process, and has a lower id",
+            format!("is in another namespace of kind {kind} than the container's first process, and has a lower id"),
             "Start all of it anew, by `crctl run`",
         );
     }
