@@ -31,8 +31,10 @@ fn told(edit: fn(&mut Image)) -> Vec<String> {
     check::image(&image, &golden::sizes(&image)).iter().map(ToString::to_string).collect()
 }
 
+type Mistake<'a> = (fn(&mut Image), &'a str);
+
 /// Each is told in these words, perhaps in others too: where one id is wrong, what it is the id of is in the wrong place.
-fn each_is_told(mistakes: &[(fn(&mut Image), &str)]) {
+fn each_is_told(mistakes: &[Mistake<'_>]) {
     for (edit, expected) in mistakes {
         let told = told(*edit);
         assert!(told.iter().any(|problem| problem == expected), "{expected:?} is not among {told:#?}");
