@@ -19,10 +19,11 @@ use image_format::{Pid, ProcessImage, layout};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::os::fd::{AsFd, OwnedFd};
+use std::ops::Range;
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -57,22 +58,21 @@ pub struct PageFiles<'a> {
 #[derive(Debug, Default)]
 struct Collapsing {
     /// Microseconds of the last one.
-    took: AtomicU64,
+    took: u64,
 }
 
 impl Collapsing {
     /// Whether so many huge pages are worth one. After enough of those that were not, another is tried.
-    fn is_worth(&self, pages: u64) -> bool {
-        let took = self.took.load(Ordering::Relaxed);
-        let worth = pages * SAVED_US > took;
+    fn is_worth(&mut self, pages: u64) -> bool {
+        let worth = pages * SAVED_US > self.took;
         if !worth {
-            self.took.store(took - took / 16, Ordering::Relaxed);
+            self.took -= self.took / 16;
         }
         worth
     }
 
-    fn took(&self, time: Duration) {
-        self.took.store(u64::try_from(time.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    fn took(&mut self, time: Duration) {
+        self.took = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
     }
 }
 
@@ -197,34 +197,42 @@ impl Checked<'_> {
     }
 }
 
-/// Writes a process's page contents from outside, on these CPUs (one bit each).
+/// A process whose mappings are there, and wait for their contents.
+#[derive(Clone, Copy, Debug)]
+pub struct Unfilled<'a> {
+    /// As the host numbers it.
+    pub host_pid: HostPid,
+    /// What it will be.
+    pub image: &'a ProcessImage,
+    /// What is to be written where.
+    pub plan: &'a MemoryPlan,
+}
+
+/// Writes the page contents of processes from outside, on these CPUs (one bit each).
 ///
 /// # Errors
 /// Of writing, or of the checksums.
-pub fn fill(
-    host_pid: HostPid,
-    process: &ProcessImage,
-    plan: &MemoryPlan,
-    pages: &mut PageFiles<'_>,
-    cpus: &[u64],
-) -> Result<(), Failure> {
+pub fn fill(processes: &[Unfilled<'_>], pages: &mut PageFiles<'_>, cpus: &[u64]) -> Result<(), Failure> {
     let mut most = LARGEST_PIECE;
-    for fill in &plan.fill {
+    for fill in processes.iter().flat_map(|process| &process.plan.fill) {
         most = most.min(pages.open(fill.from)?.largest());
     }
-    let path = format!("/proc/{}/mem", host_pid.raw());
-    let memory = OpenOptions::new().write(true).open(&path).doing(|| format!("{path}: opening"))?;
-    let pidfd = crfs_sys::pidfd::open(host_pid.pid(), false).doing(|| "opening a pidfd")?;
-    // A program that asked for none has its reasons.
-    let huge_pages = pages.huge_pages && process.attr.memory.huge_pages == HugePages::Default;
-    let collapsing = huge_pages.then_some(&pages.collapsing);
-    let target = Target { host_pid, process, memory, pidfd, files: &pages.open, collapsing };
-    let bytes: u64 = plan.fill.iter().map(|fill| fill.length).sum();
+    let targets = processes.iter().map(|&process| Target::open(process, &pages.open));
+    let targets = targets.collect::<Result<Vec<_>, _>>()?;
+    if pages.huge_pages {
+        // By one thread, before there are others: what they do in the kernel is what a collapse waits for.
+        targets.iter().for_each(|target| target.collapse(&mut pages.collapsing));
+    }
+    let bytes: u64 = targets.iter().flat_map(|target| &target.unfilled.plan.fill).map(|fill| fill.length).sum();
     let cpus_there: u32 = cpus.iter().map(|word| word.count_ones()).sum();
     let threads = (bytes / SMALLEST_SHARE).clamp(1, cpus_there.max(1).into());
     let largest = (bytes / threads / HUGE * HUGE).clamp(HUGE, most);
-    let pieces: Vec<Fill> = plan.fill.iter().flat_map(|fill| pieces(fill, largest)).collect();
-    each(&pieces, threads, cpus, &|piece| target.write(piece))
+    let pieces: Vec<(&Target<'_>, Fill)> = targets
+        .iter()
+        .flat_map(|target| target.unfilled.plan.fill.iter().map(move |fill| (target, fill)))
+        .flat_map(|(target, fill)| pieces(fill, largest).map(move |piece| (target, piece)))
+        .collect();
+    each(&pieces, threads, cpus, &|(target, piece)| target.write(piece))
 }
 
 /// A run in parts that one thread writes at a time, cut where huge pages begin. `largest` is a number of whole huge pages.
@@ -240,11 +248,11 @@ fn pieces(fill: &Fill, largest: u64) -> impl Iterator<Item = Fill> {
 }
 
 /// Does all pieces by so many threads. Returns the first failure; what is begun then is ended.
-fn each(
-    pieces: &[Fill],
+fn each<T: Sync>(
+    pieces: &[T],
     threads: u64,
     cpus: &[u64],
-    work: &(dyn Fn(&Fill) -> Result<(), Failure> + Sync),
+    work: &(dyn Fn(&T) -> Result<(), Failure> + Sync),
 ) -> Result<(), Failure> {
     let next = AtomicUsize::new(0);
     let failed: Mutex<Option<Failure>> = Mutex::new(None);
@@ -271,52 +279,81 @@ fn each(
 
 /// A process that is being filled.
 struct Target<'a> {
-    host_pid: HostPid,
-    process: &'a ProcessImage,
+    unfilled: Unfilled<'a>,
     memory: File,
-    pidfd: OwnedFd,
     files: &'a BTreeMap<Pid, Checked<'a>>,
-    /// None: it gets no huge pages.
-    collapsing: Option<&'a Collapsing>,
 }
 
-impl Target<'_> {
+impl<'a> Target<'a> {
+    fn open(unfilled: Unfilled<'a>, files: &'a BTreeMap<Pid, Checked<'a>>) -> Result<Self, Failure> {
+        let path = format!("/proc/{}/mem", unfilled.host_pid.raw());
+        let memory = OpenOptions::new().write(true).open(&path).doing(|| format!("{path}: opening"))?;
+        Ok(Target { unfilled, memory, files })
+    }
+
+    fn segment(&self, address: u64) -> Option<&'a Segment> {
+        let segments = &self.unfilled.image.segments;
+        segments.get(segments.partition_point(|segment| segment.end.0 <= address))
+    }
+
     fn write(&self, piece: &Fill) -> Result<(), Failure> {
-        let segments = &self.process.segments;
-        let segment = segments.get(segments.partition_point(|segment| segment.end.0 <= piece.address));
+        let Unfilled { host_pid, image, .. } = self.unfilled;
         let file = self.files.get(&piece.from);
         let file = file.ok_or_else(|| Failure::new(Kind::System, format!("process {}: not opened", piece.from)))?;
         let bytes = file.bytes(piece)?;
         // process_vm_writev is twice as fast, and refuses what the process itself may not write.
-        let written = if segment.is_some_and(|segment| is_writable(segment) || is_huge(segment)) {
-            if let Some(collapsing) = self.collapsing.filter(|_| segment.is_some_and(takes_huge_pages)) {
-                self.collapse(piece, collapsing);
-            }
-            memory::write(self.host_pid.pid(), piece.address, &bytes).map_err(std::io::Error::from)
+        let written = if self.segment(piece.address).is_some_and(|segment| is_writable(segment) || is_huge(segment)) {
+            memory::write(host_pid.pid(), piece.address, &bytes).map_err(std::io::Error::from)
         } else {
             self.memory.write_all_at(&bytes, piece.address)
         };
         written.doing(|| {
-            let directory = layout::process_dir(self.process.process.pid);
+            let directory = layout::process_dir(image.process.pid);
             format!("{directory}: writing {} bytes at {:#x}", piece.length, piece.address)
         })
     }
 
-    /// Makes huge pages of those that the piece fills whole. Without them it is slower and nothing else, so whatever keeps the kernel
+    /// Makes huge pages of those that will be filled whole. Without them it is slower and nothing else, so whatever keeps the kernel
     /// from it is no failure.
-    fn collapse(&self, piece: &Fill, collapsing: &Collapsing) {
-        let start = piece.address.next_multiple_of(HUGE);
-        let end = (piece.address + piece.length) / HUGE * HUGE;
-        if end <= start || !collapsing.is_worth((end - start) / HUGE) {
+    fn collapse(&self, collapsing: &mut Collapsing) {
+        // A program that asked for none has its reasons.
+        if self.unfilled.image.attr.memory.huge_pages != HugePages::Default {
             return;
         }
-        let begun = Instant::now();
-        // The kernel collapses only where there is a page already.
-        let touched: Vec<RemoteRange> =
-            (start..end).step_by(2 << 20).map(|start| RemoteRange { start, len: 1 }).collect();
-        let touch = memory::write_ranges(self.host_pid.pid(), &touched, &vec![0; touched.len()]);
-        let _ = touch.and_then(|()| memory::collapse(self.pidfd.as_fd(), start, end));
-        collapsing.took(begun.elapsed());
+        let Ok(pidfd) = crfs_sys::pidfd::open(self.unfilled.host_pid.pid(), false) else { return };
+        for run in self.huge_runs() {
+            let pages = (run.end - run.start) / HUGE;
+            if !collapsing.is_worth(pages) {
+                continue;
+            }
+            let begun = Instant::now();
+            // The kernel collapses only where there is a page already.
+            let touched: Vec<RemoteRange> =
+                run.clone().step_by(2 << 20).map(|start| RemoteRange { start, len: 1 }).collect();
+            let touch = memory::write_ranges(self.unfilled.host_pid.pid(), &touched, &vec![0; touched.len()]);
+            let _ = touch.and_then(|()| memory::collapse(pidfd.as_fd(), run.start, run.end));
+            collapsing.took(begun.elapsed());
+        }
+    }
+
+    /// The huge pages that will be filled whole, in runs of [`LARGEST_PIECE`] at most.
+    fn huge_runs(&self) -> Vec<Range<u64>> {
+        let mut filled: Vec<Range<u64>> = Vec::new();
+        for fill in &self.unfilled.plan.fill {
+            let (start, end) = (fill.address, fill.address + fill.length);
+            let takes = self.segment(start).is_some_and(|segment| is_writable(segment) && takes_huge_pages(segment));
+            match filled.last_mut() {
+                _ if !takes => {}
+                Some(last) if last.end == start => last.end = end,
+                _ => filled.push(start..end),
+            }
+        }
+        let whole = filled.into_iter().map(|range| range.start.next_multiple_of(HUGE)..range.end / HUGE * HUGE);
+        let cut = |range: Range<u64>| {
+            let end = range.end;
+            range.step_by(LARGEST_PIECE as usize).map(move |at| at..end.min(at + LARGEST_PIECE))
+        };
+        whole.flat_map(cut).collect()
     }
 }
 
@@ -340,7 +377,7 @@ mod tests {
 
     #[test]
     fn a_collapse_that_took_long_is_tried_again_later() {
-        let collapsing = Collapsing::default();
+        let mut collapsing = Collapsing::default();
         assert!(collapsing.is_worth(1), "nothing is known yet");
         collapsing.took(Duration::from_millis(36));
         assert!(collapsing.is_worth(37) && !collapsing.is_worth(1));

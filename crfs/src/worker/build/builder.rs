@@ -4,7 +4,7 @@ use crate::copy::Copy;
 use crate::failure::{Doing, Failure, Kind};
 use crate::plan::{Action, Birth, BornInto, Plan, Role, SCRATCH_SIZE, Step, Terminal};
 use crate::registry::Container;
-use crate::resource::memory::fill::{self, PageFiles};
+use crate::resource::memory::fill::{self, PageFiles, Unfilled};
 use crate::resource::memory::restore::{self as memory, Backings};
 use crate::resource::process::restore::{self as process, Directories};
 use crate::resource::{
@@ -29,6 +29,8 @@ use std::time::{Duration, Instant};
 pub(super) const STOP_PATIENCE: Duration = Duration::from_secs(10);
 pub(super) const PR_SET_PDEATHSIG: u64 = 1;
 const PR_SET_CHILD_SUBREAPER: u64 = 36;
+/// Of each a file is open while it is filled.
+const MOST_FILLED: usize = 256;
 
 /// What stands before the first step.
 pub(super) struct Ground<'a> {
@@ -110,6 +112,14 @@ impl Built {
     }
 }
 
+fn described(steps: &[Step]) -> String {
+    match steps {
+        [step] => format!("{} of process {}", step.action, step.process),
+        [first, .., last] => format!("{} of processes {} to {}", first.action, first.process, last.process),
+        [] => String::new(),
+    }
+}
+
 impl<'a> Builder<'a> {
     /// Takes over the stub, and opens everything the processes will need.
     pub(super) fn new(
@@ -173,10 +183,13 @@ impl<'a> Builder<'a> {
     /// Runs every step. `spent` learns how long each kind took.
     pub(super) fn run(mut self, notes: &mut Vec<String>, laps: &mut Laps) -> Result<Built, Failure> {
         let plan = self.plan;
-        for step in &plan.steps {
-            self.step(*step)
-                .map_err(|failure| failure.within(format!("{} of process {}", step.action, step.process)))?;
-            laps.lap(&step.action.to_string().to_lowercase());
+        // The contents of many processes are written at once.
+        let together = plan.steps.chunk_by(|one, next| one.action == Action::Fill && next.action == Action::Fill);
+        for steps in together.flat_map(|steps| steps.chunks(MOST_FILLED)) {
+            self.step(steps).map_err(|failure| failure.within(described(steps)))?;
+            if let Some(step) = steps.first() {
+                laps.lap(&step.action.to_string().to_lowercase());
+            }
         }
         self.unnamed.seal()?;
         pseudo_file::read_on(&self.copy.image, &self.opened.files)?;
@@ -186,7 +199,9 @@ impl<'a> Builder<'a> {
         Ok(Built { console, tasks: live.collect() })
     }
 
-    fn step(&mut self, step: Step) -> Result<(), Failure> {
+    /// Carries out one step, or one of each of several processes.
+    fn step(&mut self, steps: &[Step]) -> Result<(), Failure> {
+        let Some(step) = steps.first() else { return Ok(()) };
         let pid = step.process;
         match step.action {
             Action::Spawn => self.spawn(pid),
@@ -194,7 +209,7 @@ impl<'a> Builder<'a> {
             Action::Terminal => self.terminal(pid),
             Action::Group => self.group(pid),
             Action::Memory => self.memory(pid),
-            Action::Fill => self.fill(pid),
+            Action::Fill => self.fill(steps),
             Action::Namespaces => self.each_thread(pid, |builder, tid, injector, _| {
                 let mut batch = Batch::new();
                 builder.namespaces.join(&mut batch, pid, builder.plan.link_fd);
@@ -424,13 +439,20 @@ impl<'a> Builder<'a> {
         (self.plan.scratch.0, self.plan.scratch.0 + SCRATCH_SIZE)
     }
 
-    fn fill(&mut self, pid: Pid) -> Result<(), Failure> {
-        let (host, image) = (self.host(pid)?, self.image(pid)?);
-        let planned = self.plan.memory.get(&pid).ok_or_else(|| Failure::new(Kind::System, "no memory is planned"))?;
-        fill::fill(host, image, planned, &mut self.pages, self.cpu.all())?;
-        let mut batch = Batch::new();
-        memory::protect_filled(&mut batch, image, planned);
-        self.inject(pid, &batch)
+    fn fill(&mut self, steps: &[Step]) -> Result<(), Failure> {
+        let mut unfilled = Vec::new();
+        for &Step { process: pid, .. } in steps {
+            let missing = || Failure::new(Kind::System, format!("process {pid}: no memory is planned"));
+            let plan = self.plan.memory.get(&pid).ok_or_else(missing)?;
+            unfilled.push(Unfilled { host_pid: self.host(pid)?, image: self.image(pid)?, plan });
+        }
+        fill::fill(&unfilled, &mut self.pages, self.cpu.all())?;
+        for Unfilled { image, plan, .. } in unfilled {
+            let mut batch = Batch::new();
+            memory::protect_filled(&mut batch, image, plan);
+            self.inject(image.process.pid, &batch)?;
+        }
+        Ok(())
     }
 
     fn descriptors(&mut self, pid: Pid) -> Result<(), Failure> {
