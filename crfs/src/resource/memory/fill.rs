@@ -1,46 +1,33 @@
 //! Page contents on their way into processes that are being made: compared with their checksums, and written from outside by several
 //! threads.
-//!
-//! Most of the time goes into fresh pages, not into copying: a gigabyte of 4 KiB pages takes ten times as long as one of huge pages.
-//! So where an image fills all of a huge page it gets one, by MADV_COLLAPSE, which leaves no mark on the mapping. `mm/khugepaged.c`,
-//! v6.18.
 
+use super::aside::{Aside, HUGE};
 use crate::copy::Copy;
 use crate::failure::{Doing, Failure, Kind};
 use crate::plan::MemoryPlan;
 use crate::plan::memory::Fill;
 use crate::transport::CompressedPages;
 use crfs_sys::file_map::FileMap;
-use crfs_sys::memory::{self, RemoteRange};
-use crfs_tracee::HostPid;
-use image_format::controls::HugePages;
-use image_format::memory::{Backing, ChunkSum, Segment, SegmentFlags, checksum};
+use crfs_sys::memory;
+use crfs_tracee::{HostPid, Injector};
+use image_format::memory::{Backing, ChunkSum, Segment, checksum};
 use image_format::{Pid, ProcessImage, layout};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
-use std::ops::Range;
-use std::os::fd::AsFd;
+use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
 #[allow(clippy::cast_possible_truncation)] // 1 MiB
 const CHUNK: usize = image_format::memory::CHUNK_SIZE as usize;
-/// A huge page of x86-64.
-const HUGE: u64 = 2 << 20;
 /// The most that a thread writes at a time.
 const LARGEST_PIECE: u64 = 64 << 20;
 /// The same of compressed contents, which lie in the thread's own memory then.
 const LARGEST_COMPRESSED: u64 = 4 << 20;
 /// A thread more is not worth starting for less.
 const SMALLEST_SHARE: u64 = 4 << 20;
-/// What a huge page saves, microseconds: making the small ones takes longer still where memory is short.
-const SAVED_US: u64 = 1000;
-/// Where an administrator says whether there are huge pages at all.
-const HUGE_PAGES: &str = "/sys/kernel/mm/transparent_hugepage/enabled";
 
 /// The `mem.pages` of every process, with their checksums.
 #[derive(Debug)]
@@ -49,31 +36,6 @@ pub struct PageFiles<'a> {
     sums: &'a BTreeMap<Pid, Vec<ChunkSum>>,
     compressed: &'a BTreeMap<String, CompressedPages>,
     open: BTreeMap<Pid, Checked<'a>>,
-    huge_pages: bool,
-    collapsing: Collapsing,
-}
-
-/// How long a collapse takes now. For each the kernel waits for all processors (`lru_add_drain_all`): hardly at all, or for tens of
-/// milliseconds where they are busy.
-#[derive(Debug, Default)]
-struct Collapsing {
-    /// Microseconds of the last one.
-    took: u64,
-}
-
-impl Collapsing {
-    /// Whether so many huge pages are worth one. After enough of those that were not, another is tried.
-    fn is_worth(&mut self, pages: u64) -> bool {
-        let worth = pages * SAVED_US > self.took;
-        if !worth {
-            self.took -= self.took / 16;
-        }
-        worth
-    }
-
-    fn took(&mut self, time: Duration) {
-        self.took = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-    }
 }
 
 #[derive(Debug)]
@@ -95,15 +57,7 @@ impl<'a> PageFiles<'a> {
     /// Those of the image in a directory, opened as they are needed.
     #[must_use]
     pub fn new(directory: &'a Path, copy: &'a Copy) -> Self {
-        let never = fs::read_to_string(HUGE_PAGES).is_ok_and(|text| text.contains("[never]"));
-        PageFiles {
-            directory,
-            sums: &copy.sums,
-            compressed: &copy.compressed,
-            open: BTreeMap::new(),
-            huge_pages: !never,
-            collapsing: Collapsing::default(),
-        }
+        PageFiles { directory, sums: &copy.sums, compressed: &copy.compressed, open: BTreeMap::new() }
     }
 
     fn open(&mut self, from: Pid) -> Result<&Checked<'a>, Failure> {
@@ -139,7 +93,7 @@ impl<'a> PageFiles<'a> {
         mut write: impl FnMut(u64, &[u8]) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
         let contents = self.open(fill.from)?;
-        pieces(fill, contents.largest()).try_for_each(|piece| write(piece.address, &contents.bytes(&piece)?))
+        pieces(*fill, contents.largest()).try_for_each(|piece| write(piece.address, &contents.bytes(&piece)?))
     }
 }
 
@@ -198,14 +152,48 @@ impl Checked<'_> {
 }
 
 /// A process whose mappings are there, and wait for their contents.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct Unfilled<'a> {
-    /// As the host numbers it.
-    pub host_pid: HostPid,
-    /// What it will be.
-    pub image: &'a ProcessImage,
-    /// What is to be written where.
-    pub plan: &'a MemoryPlan,
+    host_pid: HostPid,
+    image: &'a ProcessImage,
+    fill: Cow<'a, [Fill]>,
+    aside: Option<Aside>,
+}
+
+impl<'a> Unfilled<'a> {
+    /// Prepares a process that this injector is in. `huge_pages`: whether it is worth making them here ([`super::aside::are_wanted`]).
+    ///
+    /// # Errors
+    /// Of the injected calls.
+    pub fn new(
+        injector: &mut Injector,
+        image: &'a ProcessImage,
+        plan: &'a MemoryPlan,
+        huge_pages: bool,
+    ) -> Result<Self, Failure> {
+        let fill = Cow::from(&plan.fill);
+        let aside = if huge_pages { Aside::open(injector, image, &fill)? } else { None };
+        Ok(Unfilled { host_pid: injector.tid(), image, fill, aside })
+    }
+
+    /// Once everything is written: puts in its place what was not written there. Returns the process again if something is still to
+    /// be written.
+    ///
+    /// # Errors
+    /// Of the injected calls.
+    pub fn finish(mut self, injector: &mut Injector) -> Result<Option<Self>, Failure> {
+        let Some(aside) = self.aside.take() else { return Ok(None) };
+        let left = aside.put_in_place(injector, self.image, &self.fill)?;
+        Ok((!left.is_empty()).then_some(Unfilled { fill: left.into(), ..self }))
+    }
+
+    /// In parts of which each is written to one place.
+    fn parts(&self) -> impl Iterator<Item = Fill> {
+        self.fill.iter().flat_map(|fill| match &self.aside {
+            Some(aside) => aside.cut(*fill),
+            None => vec![*fill],
+        })
+    }
 }
 
 /// Writes the page contents of processes from outside, on these CPUs (one bit each).
@@ -214,30 +202,24 @@ pub struct Unfilled<'a> {
 /// Of writing, or of the checksums.
 pub fn fill(processes: &[Unfilled<'_>], pages: &mut PageFiles<'_>, cpus: &[u64]) -> Result<(), Failure> {
     let mut most = LARGEST_PIECE;
-    for fill in processes.iter().flat_map(|process| &process.plan.fill) {
+    for fill in processes.iter().flat_map(|process| process.fill.iter()) {
         most = most.min(pages.open(fill.from)?.largest());
     }
-    let targets = processes.iter().map(|&process| Target::open(process, &pages.open));
+    let targets = processes.iter().map(|process| Target::open(process, &pages.open));
     let targets = targets.collect::<Result<Vec<_>, _>>()?;
-    if pages.huge_pages {
-        // By one thread, before there are others: what they do in the kernel is what a collapse waits for.
-        targets.iter().for_each(|target| target.collapse(&mut pages.collapsing));
-    }
-    let bytes: u64 = targets.iter().flat_map(|target| &target.unfilled.plan.fill).map(|fill| fill.length).sum();
+    let bytes: u64 = processes.iter().flat_map(|process| process.fill.iter()).map(|fill| fill.length).sum();
     let cpus_there: u32 = cpus.iter().map(|word| word.count_ones()).sum();
     let threads = (bytes / SMALLEST_SHARE).clamp(1, cpus_there.max(1).into());
     let largest = (bytes / threads / HUGE * HUGE).clamp(HUGE, most);
-    let pieces: Vec<(&Target<'_>, Fill)> = targets
-        .iter()
-        .flat_map(|target| target.unfilled.plan.fill.iter().map(move |fill| (target, fill)))
-        .flat_map(|(target, fill)| pieces(fill, largest).map(move |piece| (target, piece)))
-        .collect();
-    each(&pieces, threads, cpus, &|(target, piece)| target.write(piece))
+    let parts = targets.iter().flat_map(|target| target.unfilled.parts().map(move |part| (target, part)));
+    let work: Vec<(&Target<'_>, Fill)> =
+        parts.flat_map(|(target, part)| pieces(part, largest).map(move |piece| (target, piece))).collect();
+    each(&work, threads, cpus, &|(target, piece)| target.write(piece))
 }
 
 /// A run in parts that one thread writes at a time, cut where huge pages begin. `largest` is a number of whole huge pages.
-fn pieces(fill: &Fill, largest: u64) -> impl Iterator<Item = Fill> {
-    let Fill { address, length, from, offset } = *fill;
+fn pieces(fill: Fill, largest: u64) -> impl Iterator<Item = Fill> {
+    let Fill { address, length, from, offset } = fill;
     let end = address + length;
     let mut at = address;
     std::iter::from_fn(move || {
@@ -279,81 +261,36 @@ fn each<T: Sync>(
 
 /// A process that is being filled.
 struct Target<'a> {
-    unfilled: Unfilled<'a>,
+    unfilled: &'a Unfilled<'a>,
     memory: File,
     files: &'a BTreeMap<Pid, Checked<'a>>,
 }
 
 impl<'a> Target<'a> {
-    fn open(unfilled: Unfilled<'a>, files: &'a BTreeMap<Pid, Checked<'a>>) -> Result<Self, Failure> {
+    fn open(unfilled: &'a Unfilled<'a>, files: &'a BTreeMap<Pid, Checked<'a>>) -> Result<Self, Failure> {
         let path = format!("/proc/{}/mem", unfilled.host_pid.raw());
         let memory = OpenOptions::new().write(true).open(&path).doing(|| format!("{path}: opening"))?;
         Ok(Target { unfilled, memory, files })
     }
 
-    fn segment(&self, address: u64) -> Option<&'a Segment> {
-        let segments = &self.unfilled.image.segments;
-        segments.get(segments.partition_point(|segment| segment.end.0 <= address))
-    }
-
     fn write(&self, piece: &Fill) -> Result<(), Failure> {
-        let Unfilled { host_pid, image, .. } = self.unfilled;
+        let Unfilled { host_pid, image, aside, .. } = self.unfilled;
+        let segments = &image.segments;
+        let segment = segments.get(segments.partition_point(|segment| segment.end.0 <= piece.address));
         let file = self.files.get(&piece.from);
         let file = file.ok_or_else(|| Failure::new(Kind::System, format!("process {}: not opened", piece.from)))?;
         let bytes = file.bytes(piece)?;
+        let address = aside.as_ref().map_or(piece.address, |aside| aside.place(piece.address));
         // process_vm_writev is twice as fast, and refuses what the process itself may not write.
-        let written = if self.segment(piece.address).is_some_and(|segment| is_writable(segment) || is_huge(segment)) {
-            memory::write(host_pid.pid(), piece.address, &bytes).map_err(std::io::Error::from)
+        let written = if segment.is_some_and(|segment| is_writable(segment) || is_huge(segment)) {
+            memory::write(host_pid.pid(), address, &bytes).map_err(std::io::Error::from)
         } else {
-            self.memory.write_all_at(&bytes, piece.address)
+            self.memory.write_all_at(&bytes, address)
         };
         written.doing(|| {
             let directory = layout::process_dir(image.process.pid);
             format!("{directory}: writing {} bytes at {:#x}", piece.length, piece.address)
         })
-    }
-
-    /// Makes huge pages of those that will be filled whole. Without them it is slower and nothing else, so whatever keeps the kernel
-    /// from it is no failure.
-    fn collapse(&self, collapsing: &mut Collapsing) {
-        // A program that asked for none has its reasons.
-        if self.unfilled.image.attr.memory.huge_pages != HugePages::Default {
-            return;
-        }
-        let Ok(pidfd) = crfs_sys::pidfd::open(self.unfilled.host_pid.pid(), false) else { return };
-        for run in self.huge_runs() {
-            let pages = (run.end - run.start) / HUGE;
-            if !collapsing.is_worth(pages) {
-                continue;
-            }
-            let begun = Instant::now();
-            // The kernel collapses only where there is a page already.
-            let touched: Vec<RemoteRange> =
-                run.clone().step_by(2 << 20).map(|start| RemoteRange { start, len: 1 }).collect();
-            let touch = memory::write_ranges(self.unfilled.host_pid.pid(), &touched, &vec![0; touched.len()]);
-            let _ = touch.and_then(|()| memory::collapse(pidfd.as_fd(), run.start, run.end));
-            collapsing.took(begun.elapsed());
-        }
-    }
-
-    /// The huge pages that will be filled whole, in runs of [`LARGEST_PIECE`] at most.
-    fn huge_runs(&self) -> Vec<Range<u64>> {
-        let mut filled: Vec<Range<u64>> = Vec::new();
-        for fill in &self.unfilled.plan.fill {
-            let (start, end) = (fill.address, fill.address + fill.length);
-            let takes = self.segment(start).is_some_and(|segment| is_writable(segment) && takes_huge_pages(segment));
-            match filled.last_mut() {
-                _ if !takes => {}
-                Some(last) if last.end == start => last.end = end,
-                _ => filled.push(start..end),
-            }
-        }
-        let whole = filled.into_iter().map(|range| range.start.next_multiple_of(HUGE)..range.end / HUGE * HUGE);
-        let cut = |range: Range<u64>| {
-            let end = range.end;
-            range.step_by(LARGEST_PIECE as usize).map(move |at| at..end.min(at + LARGEST_PIECE))
-        };
-        whole.flat_map(cut).collect()
     }
 }
 
@@ -366,24 +303,9 @@ fn is_huge(segment: &Segment) -> bool {
     matches!(segment.backing, Backing::HugePages(_))
 }
 
-fn takes_huge_pages(segment: &Segment) -> bool {
-    let small = [SegmentFlags::nohugepage, SegmentFlags::growsdown];
-    segment.backing == Backing::Anonymous && !segment.shared && !small.iter().any(|&flag| segment.flags.contains(flag))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_collapse_that_took_long_is_tried_again_later() {
-        let mut collapsing = Collapsing::default();
-        assert!(collapsing.is_worth(1), "nothing is known yet");
-        collapsing.took(Duration::from_millis(36));
-        assert!(collapsing.is_worth(37) && !collapsing.is_worth(1));
-        let declined = (0..1000).take_while(|_| !collapsing.is_worth(1)).count();
-        assert!((10..1000).contains(&declined), "{declined} more were declined");
-    }
 
     #[test]
     fn pieces_are_the_run_cut_where_huge_pages_begin() {
@@ -392,7 +314,7 @@ mod tests {
             [(0x1000, 0x1000), (HUGE - 0x1000, 3 * largest), (7 * HUGE, largest), (HUGE, largest + 0x1000)]
         {
             let run = Fill { address, length, from: Pid(1), offset: 0x5000 };
-            let parts: Vec<Fill> = pieces(&run, largest).collect();
+            let parts: Vec<Fill> = pieces(run, largest).collect();
             let mut at = address;
             for part in &parts {
                 assert_eq!((part.address, part.offset), (at, 0x5000 + at - address), "{parts:?}");

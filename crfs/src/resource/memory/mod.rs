@@ -16,6 +16,7 @@
 //! same object at the same addresses in another process names that process as the source, and one at other addresses names
 //! no pages: whoever makes the object again has filled it already.
 
+pub mod aside;
 mod backing;
 pub mod fill;
 mod fork;

@@ -2,8 +2,9 @@
 
 use crate::copy::Copy;
 use crate::failure::{Doing, Failure, Kind};
-use crate::plan::{Action, Birth, BornInto, Plan, Role, SCRATCH_SIZE, Step, Terminal};
+use crate::plan::{Action, Birth, BornInto, MemoryPlan, Plan, Role, SCRATCH_SIZE, Step, Terminal};
 use crate::registry::Container;
+use crate::resource::memory::aside;
 use crate::resource::memory::fill::{self, PageFiles, Unfilled};
 use crate::resource::memory::restore::{self as memory, Backings};
 use crate::resource::process::restore::{self as process, Directories};
@@ -426,7 +427,7 @@ impl<'a> Builder<'a> {
 
     fn memory(&mut self, pid: Pid) -> Result<(), Failure> {
         let image = self.image(pid)?;
-        let planned = self.plan.memory.get(&pid).ok_or_else(|| Failure::new(Kind::System, "no memory is planned"))?;
+        let planned = self.memory_plan(pid)?;
         let mut batch = Batch::new();
         if planned.inherited_from.is_none() {
             memory::empty(&mut batch, self.scratch());
@@ -440,19 +441,29 @@ impl<'a> Builder<'a> {
     }
 
     fn fill(&mut self, steps: &[Step]) -> Result<(), Failure> {
+        let huge_pages = aside::are_wanted();
         let mut unfilled = Vec::new();
-        for &Step { process: pid, .. } in steps {
-            let missing = || Failure::new(Kind::System, format!("process {pid}: no memory is planned"));
-            let plan = self.plan.memory.get(&pid).ok_or_else(missing)?;
-            unfilled.push(Unfilled { host_pid: self.host(pid)?, image: self.image(pid)?, plan });
+        for step in steps {
+            let (image, plan) = (self.image(step.process)?, self.memory_plan(step.process)?);
+            unfilled.push(Unfilled::new(self.leader(step.process)?, image, plan, huge_pages)?);
         }
         fill::fill(&unfilled, &mut self.pages, self.cpu.all())?;
-        for Unfilled { image, plan, .. } in unfilled {
+        let mut left = Vec::new();
+        for (step, unfilled) in steps.iter().zip(unfilled) {
+            left.extend(unfilled.finish(self.leader(step.process)?)?);
+        }
+        fill::fill(&left, &mut self.pages, self.cpu.all())?;
+        for step in steps {
             let mut batch = Batch::new();
-            memory::protect_filled(&mut batch, image, plan);
-            self.inject(image.process.pid, &batch)?;
+            memory::protect_filled(&mut batch, self.image(step.process)?, self.memory_plan(step.process)?);
+            self.inject(step.process, &batch)?;
         }
         Ok(())
+    }
+
+    fn memory_plan(&self, pid: Pid) -> Result<&'a MemoryPlan, Failure> {
+        let missing = || Failure::new(Kind::System, format!("process {pid}: no memory is planned"));
+        self.plan.memory.get(&pid).ok_or_else(missing)
     }
 
     fn descriptors(&mut self, pid: Pid) -> Result<(), Failure> {
