@@ -3,8 +3,11 @@
 //! Most of the time that contents take goes into fresh pages, not into copying: a gigabyte of 4 KiB pages takes ten times as long as one
 //! of huge pages. The kernel makes those where a mapping asks for them, and what has asked cannot take it back. So contents that fill
 //! huge pages whole are written to a mapping aside, which asks, and the pages are moved to their place: `UFFDIO_MOVE`
-//! (ioctl_userfaultfd(2), `mm/userfaultfd.c`, v6.18; since v6.8), 2 us each. `MADV_COLLAPSE` leaves no mark on a mapping either, and waits for
-//! all processors, tens of milliseconds where they are busy. Where the kernel gives none of this away it is slower and nothing else.
+//! (ioctl_userfaultfd(2), `mm/userfaultfd.c`, v6.18; since v6.8), microseconds each. `MADV_COLLAPSE` leaves no mark on a mapping either, and waits
+//! for all processors, tens of milliseconds where they are busy.
+//!
+//! Where memory is in pieces the kernel must put huge pages together first, and small ones come sooner. So it is looked at what each
+//! costs, and where the kernel gives none of this away it is slower and nothing else.
 
 use crate::failure::{Doing, Failure};
 use crate::plan::memory::Fill;
@@ -13,13 +16,24 @@ use image_format::ProcessImage;
 use image_format::controls::HugePages;
 use image_format::layout;
 use image_format::memory::{Backing, Segment, SegmentFlags};
+use nix::time::{ClockId, clock_gettime};
 use std::fs;
 use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 /// A huge page of x86-64.
 pub(super) const HUGE: u64 = 2 << 20;
 /// Where an administrator says who gets huge pages.
 const ENABLED: &str = "/sys/kernel/mm/transparent_hugepage/enabled";
+
+/// So much is written aside at a time.
+const PART: usize = 4 << 20;
+/// What a huge page may take: as much as 512 small ones.
+const SMALL_PAGES: Duration = Duration::from_millis(1);
+/// After a part that took longer so many are written to their place; each time twice as many.
+const FEWEST_REFUSALS: u32 = 8;
+const MOST_REFUSALS: u32 = 1024;
 
 /// `include/uapi/linux/userfaultfd.h`, v6.18.
 const UFFD_USER_MODE_ONLY: i32 = 1;
@@ -37,12 +51,44 @@ pub fn are_wanted() -> bool {
     fs::read_to_string(ENABLED).is_ok_and(|text| text.contains("[madvise]"))
 }
 
+/// Whether huge pages are to be had.
+#[derive(Debug, Default)]
+pub(super) struct Supply(Mutex<Refusals>);
+
+#[derive(Debug, Default)]
+struct Refusals {
+    /// So many more parts are not asked huge pages for.
+    left: u32,
+    /// How many it were after the last that took too long; 0 after one that did not.
+    last: u32,
+}
+
+impl Supply {
+    /// Whether the next part is worth asking.
+    fn is_worth_asking(&self) -> bool {
+        let mut refusals = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let worth = refusals.left == 0;
+        refusals.left = refusals.left.saturating_sub(1);
+        worth
+    }
+
+    /// Learns what a part took.
+    fn took(&self, pages: u64, time: Duration) {
+        let mut refusals = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let dear = time > SMALL_PAGES * u32::try_from(pages).unwrap_or(u32::MAX);
+        refusals.last = if dear { (refusals.last * 2).clamp(FEWEST_REFUSALS, MOST_REFUSALS) } else { 0 };
+        refusals.left = refusals.last;
+    }
+}
+
 /// What lies aside in a process.
 #[derive(Debug)]
 pub(super) struct Aside {
     userfaultfd: i64,
     mapped: Range<u64>,
     runs: Vec<Run>,
+    /// What was written aside, by the addresses where it belongs.
+    written: Mutex<Vec<Range<u64>>>,
 }
 
 /// Huge pages that follow each other in one mapping.
@@ -89,7 +135,7 @@ impl Aside {
             run.at = at;
             at += run.place.end - run.place.start;
         }
-        let aside = Aside { userfaultfd: result(userfaultfd), mapped, runs };
+        let aside = Aside { userfaultfd: result(userfaultfd), mapped, runs, written: Mutex::default() };
         if [userfaultfd, api, map, advise].into_iter().all(|call| result(call) >= 0) {
             return Ok(Some(aside));
         }
@@ -109,18 +155,30 @@ impl Aside {
         }
     }
 
-    /// Where what belongs to this address is to be written.
-    pub(super) fn place(&self, address: u64) -> u64 {
-        let run = self.runs.get(self.runs.partition_point(|run| run.place.end <= address));
-        let inside = run.filter(|run| run.place.contains(&address));
-        inside.map_or(address, |run| run.at + (address - run.place.start))
+    /// Writes a part, which lies aside whole or not at all, there or at its place.
+    pub(super) fn write<E>(
+        &self,
+        part: &Fill,
+        supply: &Supply,
+        write: impl FnOnce(u64) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let run = self.runs.get(self.runs.partition_point(|run| run.place.end <= part.address));
+        let inside = run.filter(|run| run.place.contains(&part.address));
+        let Some(run) = inside.filter(|_| supply.is_worth_asking()) else { return write(part.address) };
+        let begun = processor_time();
+        write(run.at + (part.address - run.place.start))?;
+        supply.took(part.length / HUGE, processor_time().saturating_sub(begun));
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        written.push(part.address..part.address + part.length);
+        Ok(())
     }
 
-    /// A fill in parts that lie aside whole or not at all.
+    /// A fill in parts that lie aside whole or not at all, none of them large then.
     pub(super) fn cut(&self, fill: Fill) -> Vec<Fill> {
         let first = self.runs.partition_point(|run| run.place.end <= fill.address);
         let touched = self.runs[first..].iter().take_while(|run| run.place.start < fill.address + fill.length);
-        cut(fill, touched.flat_map(|run| [run.place.start, run.place.end]))
+        let inside = |run: &Run| (run.place.start..run.place.end).step_by(PART).chain([run.place.end]);
+        cut(fill, touched.flat_map(inside))
     }
 
     /// Moves everything to its place, and unmaps the room. Returns what must be written there instead.
@@ -133,31 +191,52 @@ impl Aside {
         let mut batch = Batch::new();
         let fd: Arg = self.userfaultfd.into();
         let mut moves = Vec::new();
-        for runs in self.runs.chunk_by(|one, next| one.mapping == next.mapping) {
-            let Some(Run { mapping: (start, length), .. }) = runs.first() else { continue };
-            for run in runs {
+        for run in &self.runs {
+            let written = self.written_in(run);
+            for place in &written {
                 // It may have inherited pages there.
-                let length = run.place.end - run.place.start;
-                let args = [run.place.start.into(), length.into(), libc::MADV_DONTNEED.into()];
+                let args = [place.start.into(), (place.end - place.start).into(), libc::MADV_DONTNEED.into()];
                 batch.attempt(libc::SYS_madvise, &args, "madvise(MADV_DONTNEED)");
             }
             // The whole mapping, so that it is not divided.
-            let range = words(&mut batch, &[*start, *length, UFFDIO_REGISTER_MODE_MISSING, 0]);
+            let (start, length) = run.mapping;
+            let range = words(&mut batch, &[start, length, UFFDIO_REGISTER_MODE_MISSING, 0]);
             batch.attempt(libc::SYS_ioctl, &[fd, UFFDIO_REGISTER.into(), range], "UFFDIO_REGISTER");
-            for run in runs {
-                let moved = words(&mut batch, &[run.place.start, run.at, run.place.end - run.place.start, 0, 0]);
-                moves.push((batch.attempt(libc::SYS_ioctl, &[fd, UFFDIO_MOVE.into(), moved], "UFFDIO_MOVE"), run));
+            for place in written {
+                let at = run.at + (place.start - run.place.start);
+                let moved = words(&mut batch, &[place.start, at, place.end - place.start, 0, 0]);
+                moves.push((batch.attempt(libc::SYS_ioctl, &[fd, UFFDIO_MOVE.into(), moved], "UFFDIO_MOVE"), place));
             }
             batch.attempt(libc::SYS_ioctl, &[fd, UFFDIO_UNREGISTER.into(), range], "UFFDIO_UNREGISTER");
         }
         self.close(&mut batch);
         let results = injector.run(&batch).doing(|| layout::process_dir(process.process.pid))?;
-        let failed = moves.iter().filter(|(call, _)| results.get(call.index()) != Some(&0));
-        let failed: Vec<&Range<u64>> = failed.map(|(_, run)| &run.place).collect();
+        let failed = moves.into_iter().filter(|(call, _)| results.get(call.index()) != Some(&0));
+        let failed: Vec<Range<u64>> = failed.map(|(_, place)| place).collect();
         let edges = || failed.iter().flat_map(|place| [place.start, place.end]);
         let parts = fill.iter().flat_map(|fill| cut(*fill, edges()));
         Ok(parts.filter(|part| failed.iter().any(|place| place.contains(&part.address))).collect())
     }
+
+    /// What was written aside of a run, neighbours put together.
+    fn written_in(&self, run: &Run) -> Vec<Range<u64>> {
+        let written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut parts: Vec<_> = written.iter().filter(|part| run.place.contains(&part.start)).cloned().collect();
+        parts.sort_by_key(|part| part.start);
+        let mut together: Vec<Range<u64>> = Vec::new();
+        for part in parts {
+            match together.last_mut() {
+                Some(last) if last.end == part.start => last.end = part.end,
+                _ => together.push(part),
+            }
+        }
+        together
+    }
+}
+
+/// What the calling thread has used: other programs do not count.
+fn processor_time() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map(Duration::from).unwrap_or_default()
 }
 
 fn words(batch: &mut Batch, words: &[u64]) -> Arg {
@@ -216,6 +295,21 @@ fn takes_huge_pages(segment: &Segment) -> bool {
 mod tests {
     use super::*;
     use image_format::Pid;
+
+    #[test]
+    fn who_took_too_long_is_asked_again_later() {
+        let supply = Supply::default();
+        let refused = || (0..10_000).take_while(|_| !supply.is_worth_asking()).count();
+        assert_eq!(refused(), 0, "nothing is known yet");
+        supply.took(2, Duration::from_millis(30));
+        assert_eq!(refused(), 8);
+        supply.took(2, Duration::from_millis(30));
+        assert_eq!(refused(), 16, "longer the second time");
+        supply.took(2, Duration::from_micros(1900));
+        assert_eq!(refused(), 0);
+        (0..20).for_each(|_| supply.took(1, Duration::from_secs(1)));
+        assert_eq!(refused(), 1024, "but not for ever");
+    }
 
     #[test]
     fn a_fill_is_cut_at_edges() {

@@ -1,7 +1,7 @@
 //! Page contents on their way into processes that are being made: compared with their checksums, and written from outside by several
 //! threads.
 
-use super::aside::{Aside, HUGE};
+use super::aside::{Aside, HUGE, Supply};
 use crate::copy::Copy;
 use crate::failure::{Doing, Failure, Kind};
 use crate::plan::MemoryPlan;
@@ -36,6 +36,7 @@ pub struct PageFiles<'a> {
     sums: &'a BTreeMap<Pid, Vec<ChunkSum>>,
     compressed: &'a BTreeMap<String, CompressedPages>,
     open: BTreeMap<Pid, Checked<'a>>,
+    supply: Supply,
 }
 
 #[derive(Debug)]
@@ -57,7 +58,13 @@ impl<'a> PageFiles<'a> {
     /// Those of the image in a directory, opened as they are needed.
     #[must_use]
     pub fn new(directory: &'a Path, copy: &'a Copy) -> Self {
-        PageFiles { directory, sums: &copy.sums, compressed: &copy.compressed, open: BTreeMap::new() }
+        PageFiles {
+            directory,
+            sums: &copy.sums,
+            compressed: &copy.compressed,
+            open: BTreeMap::new(),
+            supply: Supply::default(),
+        }
     }
 
     fn open(&mut self, from: Pid) -> Result<&Checked<'a>, Failure> {
@@ -205,7 +212,7 @@ pub fn fill(processes: &[Unfilled<'_>], pages: &mut PageFiles<'_>, cpus: &[u64])
     for fill in processes.iter().flat_map(|process| process.fill.iter()) {
         most = most.min(pages.open(fill.from)?.largest());
     }
-    let targets = processes.iter().map(|process| Target::open(process, &pages.open));
+    let targets = processes.iter().map(|process| Target::open(process, pages));
     let targets = targets.collect::<Result<Vec<_>, _>>()?;
     let bytes: u64 = processes.iter().flat_map(|process| process.fill.iter()).map(|fill| fill.length).sum();
     let cpus_there: u32 = cpus.iter().map(|word| word.count_ones()).sum();
@@ -264,13 +271,14 @@ struct Target<'a> {
     unfilled: &'a Unfilled<'a>,
     memory: File,
     files: &'a BTreeMap<Pid, Checked<'a>>,
+    supply: &'a Supply,
 }
 
 impl<'a> Target<'a> {
-    fn open(unfilled: &'a Unfilled<'a>, files: &'a BTreeMap<Pid, Checked<'a>>) -> Result<Self, Failure> {
+    fn open(unfilled: &'a Unfilled<'a>, pages: &'a PageFiles<'a>) -> Result<Self, Failure> {
         let path = format!("/proc/{}/mem", unfilled.host_pid.raw());
         let memory = OpenOptions::new().write(true).open(&path).doing(|| format!("{path}: opening"))?;
-        Ok(Target { unfilled, memory, files })
+        Ok(Target { unfilled, memory, files: &pages.open, supply: &pages.supply })
     }
 
     fn write(&self, piece: &Fill) -> Result<(), Failure> {
@@ -280,12 +288,17 @@ impl<'a> Target<'a> {
         let file = self.files.get(&piece.from);
         let file = file.ok_or_else(|| Failure::new(Kind::System, format!("process {}: not opened", piece.from)))?;
         let bytes = file.bytes(piece)?;
-        let address = aside.as_ref().map_or(piece.address, |aside| aside.place(piece.address));
         // process_vm_writev is twice as fast, and refuses what the process itself may not write.
-        let written = if segment.is_some_and(|segment| is_writable(segment) || is_huge(segment)) {
-            memory::write(host_pid.pid(), address, &bytes).map_err(std::io::Error::from)
-        } else {
-            self.memory.write_all_at(&bytes, address)
+        let write = |address| {
+            if segment.is_some_and(|segment| is_writable(segment) || is_huge(segment)) {
+                memory::write(host_pid.pid(), address, &bytes).map_err(std::io::Error::from)
+            } else {
+                self.memory.write_all_at(&bytes, address)
+            }
+        };
+        let written = match aside {
+            Some(aside) => aside.write(piece, self.supply, write),
+            None => write(piece.address),
         };
         written.doing(|| {
             let directory = layout::process_dir(image.process.pid);
