@@ -89,20 +89,6 @@ pub fn write(pid: Pid, start: u64, buffer: &[u8]) -> Result<()> {
     write_ranges(pid, &[RemoteRange { start, len: buffer.len() }], buffer)
 }
 
-/// Puts the pages of a range (aligned to huge pages) of another process together into huge ones, for which at least one page must be
-/// there in each. Wants CAP_SYS_NICE.
-///
-/// process_madvise(2) with `MADV_COLLAPSE`; `EINVAL` and others where the kernel cannot: then as much as it could is done.
-pub fn collapse(process: BorrowedFd<'_>, start: u64, end: u64) -> Result<()> {
-    let base = usize::try_from(start).map_err(|_| Errno::EFAULT)?;
-    let len = usize::try_from(end.saturating_sub(start)).map_err(|_| Errno::EFAULT)?;
-    let range = libc::iovec { iov_base: std::ptr::without_provenance_mut(base), iov_len: len };
-    let (fd, ranges) = (process.as_raw_fd(), &raw const range);
-    // SAFETY: reads one iovec; what it describes is an address in the other process, whose contents stay the same.
-    let result = unsafe { libc::syscall(libc::SYS_process_madvise, fd, ranges, 1, libc::MADV_COLLAPSE, 0) };
-    Errno::result(result).map(drop)
-}
-
 /// Categories of pages, `PAGE_IS_*`.
 pub mod category {
     /// The mapping is registered for asynchronous write protection.
