@@ -2,10 +2,9 @@
 
 use crate::copy::Copy;
 use crate::failure::{Doing, Failure, Kind};
-use crate::plan::{Action, Birth, BornInto, MemoryPlan, Plan, Role, SCRATCH_SIZE, Step, Terminal};
+use crate::plan::{Action, Birth, BornInto, Plan, Role, SCRATCH_SIZE, Step, Terminal};
 use crate::registry::Container;
-use crate::resource::memory::aside;
-use crate::resource::memory::fill::{self, PageFiles, Unfilled};
+use crate::resource::memory::fill::PageFiles;
 use crate::resource::memory::restore::{self as memory, Backings};
 use crate::resource::process::restore::{self as process, Directories};
 use crate::resource::{
@@ -30,6 +29,7 @@ use std::time::{Duration, Instant};
 pub(super) const STOP_PATIENCE: Duration = Duration::from_secs(10);
 pub(super) const PR_SET_PDEATHSIG: u64 = 1;
 const PR_SET_CHILD_SUBREAPER: u64 = 36;
+
 /// Of each a file is open while it is filled.
 const MOST_FILLED: usize = 256;
 
@@ -48,11 +48,11 @@ pub(super) struct Builder<'a> {
     pub(super) copy: &'a Copy,
     pub(super) plan: &'a Plan,
     pub(super) cpu: OneCpu,
-    backings: Backings,
+    pub(super) backings: Backings,
     pub(super) directories: Directories,
     pub(super) opened: descriptor::Opened,
     pub(super) registrations: epoll::Registrations,
-    pages: PageFiles<'a>,
+    pub(super) pages: PageFiles<'a>,
     pub(super) notes: Vec<String>,
     cores: PathBuf,
     pub(super) own_capabilities: u64,
@@ -423,47 +423,6 @@ impl<'a> Builder<'a> {
             Some(Terminal::Inherited) | None => return Ok(()),
         }
         self.inject(pid, &batch)
-    }
-
-    fn memory(&mut self, pid: Pid) -> Result<(), Failure> {
-        let image = self.image(pid)?;
-        let planned = self.memory_plan(pid)?;
-        let mut batch = Batch::new();
-        if planned.inherited_from.is_none() {
-            memory::empty(&mut batch, self.scratch());
-        }
-        memory::map(&mut batch, image, planned, self.plan.link_fd, &self.backings)?;
-        self.inject(pid, &batch)
-    }
-
-    fn scratch(&self) -> (u64, u64) {
-        (self.plan.scratch.0, self.plan.scratch.0 + SCRATCH_SIZE)
-    }
-
-    fn fill(&mut self, steps: &[Step]) -> Result<(), Failure> {
-        let huge_pages = aside::are_wanted();
-        let mut unfilled = Vec::new();
-        for step in steps {
-            let (image, plan) = (self.image(step.process)?, self.memory_plan(step.process)?);
-            unfilled.push(Unfilled::new(self.leader(step.process)?, image, plan, huge_pages)?);
-        }
-        fill::fill(&unfilled, &mut self.pages, self.cpu.all())?;
-        let mut left = Vec::new();
-        for (step, unfilled) in steps.iter().zip(unfilled) {
-            left.extend(unfilled.finish(self.leader(step.process)?)?);
-        }
-        fill::fill(&left, &mut self.pages, self.cpu.all())?;
-        for step in steps {
-            let mut batch = Batch::new();
-            memory::protect_filled(&mut batch, self.image(step.process)?, self.memory_plan(step.process)?);
-            self.inject(step.process, &batch)?;
-        }
-        Ok(())
-    }
-
-    fn memory_plan(&self, pid: Pid) -> Result<&'a MemoryPlan, Failure> {
-        let missing = || Failure::new(Kind::System, format!("process {pid}: no memory is planned"));
-        self.plan.memory.get(&pid).ok_or_else(missing)
     }
 
     fn descriptors(&mut self, pid: Pid) -> Result<(), Failure> {

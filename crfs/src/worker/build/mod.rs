@@ -5,6 +5,7 @@
 
 mod builder;
 mod deaths;
+mod memory;
 mod open_late;
 mod publish;
 mod resume;

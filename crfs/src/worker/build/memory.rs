@@ -1,0 +1,53 @@
+//! The address spaces of processes: mapped, and filled.
+
+use super::builder::Builder;
+use crate::failure::{Failure, Kind};
+use crate::plan::{MemoryPlan, SCRATCH_SIZE, Step};
+use crate::resource::memory::aside;
+use crate::resource::memory::fill::{self, Unfilled};
+use crate::resource::memory::restore as memory;
+use crfs_tracee::Batch;
+use image_format::Pid;
+
+impl<'a> Builder<'a> {
+    pub(super) fn memory(&mut self, pid: Pid) -> Result<(), Failure> {
+        let image = self.image(pid)?;
+        let planned = self.memory_plan(pid)?;
+        let mut batch = Batch::new();
+        if planned.inherited_from.is_none() {
+            memory::empty(&mut batch, self.scratch());
+        }
+        memory::map(&mut batch, image, planned, self.plan.link_fd, &self.backings)?;
+        self.inject(pid, &batch)
+    }
+
+    fn scratch(&self) -> (u64, u64) {
+        (self.plan.scratch.0, self.plan.scratch.0 + SCRATCH_SIZE)
+    }
+
+    pub(super) fn fill(&mut self, steps: &[Step]) -> Result<(), Failure> {
+        let huge_pages = aside::are_wanted();
+        let mut unfilled = Vec::new();
+        for step in steps {
+            let (image, plan) = (self.image(step.process)?, self.memory_plan(step.process)?);
+            unfilled.push(Unfilled::new(self.leader(step.process)?, image, plan, huge_pages)?);
+        }
+        fill::fill(&unfilled, &mut self.pages, self.cpu.all())?;
+        let mut left = Vec::new();
+        for (step, unfilled) in steps.iter().zip(unfilled) {
+            left.extend(unfilled.finish(self.leader(step.process)?)?);
+        }
+        fill::fill(&left, &mut self.pages, self.cpu.all())?;
+        for step in steps {
+            let mut batch = Batch::new();
+            memory::protect_filled(&mut batch, self.image(step.process)?, self.memory_plan(step.process)?);
+            self.inject(step.process, &batch)?;
+        }
+        Ok(())
+    }
+
+    fn memory_plan(&self, pid: Pid) -> Result<&'a MemoryPlan, Failure> {
+        let missing = || Failure::new(Kind::System, format!("process {pid}: no memory is planned"));
+        self.plan.memory.get(&pid).ok_or_else(missing)
+    }
+}
