@@ -33,6 +33,7 @@ pub mod timer;
 pub mod tty;
 pub mod types;
 pub mod unnamed;
+pub mod user_namespaces;
 
 pub use blocker::Blocker;
 pub use image::{Image, ProcessImage, ThreadImage};

@@ -3,6 +3,7 @@
 use crate::files::NamespaceType;
 use crate::pid_namespaces::PidNamespace;
 use crate::types::{Bytes, Pid};
+use crate::user_namespaces::UserNamespace;
 use serde::{Deserialize, Serialize};
 
 /// A line of `namespaces`: one that was made inside the container (unshare(2)), and who is in it.
@@ -18,9 +19,11 @@ pub struct UnsharedNamespace {
 impl UnsharedNamespace {
     /// The processes that join it, or have it joined by their children, once they are made.
     pub fn joined_by(&self) -> impl Iterator<Item = Pid> + '_ {
-        let joined = match &self.content {
+        let joined: &[Pid] = match &self.content {
             // Who is in one was born into it.
             NamespaceContent::Pid(pids) => &pids.for_children_of,
+            // Joined with the ids of users, last of all.
+            NamespaceContent::User(_) => &[],
             _ => &self.processes,
         };
         joined.iter().copied()
@@ -34,6 +37,7 @@ impl UnsharedNamespace {
             NamespaceContent::Ipc => NamespaceType::Ipc,
             NamespaceContent::Net(_) => NamespaceType::Net,
             NamespaceContent::Pid(_) => NamespaceType::Pid,
+            NamespaceContent::User(_) => NamespaceType::User,
             NamespaceContent::Uts(_) => NamespaceType::Uts,
         }
     }
@@ -51,6 +55,8 @@ pub enum NamespaceContent {
     Net(EmptyNetwork),
     /// Ids of its own, below the container's. Lines of this type stand after those of the namespaces that they lie in.
     Pid(PidNamespace),
+    /// Users and groups of its own.
+    User(UserNamespace),
     /// Host and domain name.
     Uts(UtsNames),
 }

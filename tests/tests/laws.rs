@@ -179,5 +179,5 @@ going! {
     inotify itimer leases limits listing locks mappings masks memfd mounts mqueue namespaces netlink owner packets
     pending pid_namespaces pidfd pipe places posix_timers proc_files processes protnone pseudo_files rseq seccomp
     shared signalfd socket_corners sparse stopped sysv_msg sysv_sem sysv_shm terminal thread_descriptors
-    thread_directories threads timerfd tree unix_socket unnamed unshared waiting_clients waits zombie
+    thread_directories threads timerfd tree unix_socket unnamed unshared user_namespaces waiting_clients waits zombie
 }

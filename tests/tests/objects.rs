@@ -50,7 +50,7 @@ survive! {
     epoll_numbers eventfd expiries family fifo files fork_sharing inotify itimer leases limits listing locks
     mappings masks memfd mounts mqueue namespaces owner packets pending pid_namespaces pidfd pipe places
     posix_timers proc_files processes protnone pseudo_files rseq seccomp shared signalfd sparse stopped storm
-    sysv_msg sysv_sem sysv_shm terminal threads timerfd tree unnamed unshared waiting_clients waits zombie
+    sysv_msg sysv_sem sysv_shm terminal threads timerfd tree unnamed unshared user_namespaces waiting_clients waits zombie
 }
 survive! { inet_socket netlink socket_corners unix_socket }
 

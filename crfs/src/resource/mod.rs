@@ -53,6 +53,7 @@ pub mod tty;
 mod unix_socket;
 pub mod unnamed;
 pub mod unshared;
+pub mod user_namespace;
 pub mod zombie;
 
 use image_format::Blocker;

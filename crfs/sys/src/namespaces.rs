@@ -15,6 +15,8 @@ mod ioctl {
     const NSIO: u8 = 0xb7;
     nix::ioctl_none!(ns_get_userns, NSIO, 1);
     nix::ioctl_none!(ns_get_parent, NSIO, 2);
+    // Older than the scheme that puts direction and size into an ioctl's number.
+    nix::ioctl_read_bad!(ns_get_owner_uid, nix::request_code_none!(NSIO, 4), libc::uid_t);
 }
 
 /// The user namespace that owns a namespace: NS_GET_USERNS.
@@ -24,6 +26,17 @@ mod ioctl {
 pub fn owner(namespace: BorrowedFd<'_>) -> Result<OwnedFd> {
     // SAFETY: takes no argument; the kernel answers with a new descriptor that nobody else owns.
     unsafe { ioctl::ns_get_userns(namespace.as_raw_fd()).map(|fd| OwnedFd::from_raw_fd(fd)) }
+}
+
+/// The user who made a user namespace, as the caller's knows him: NS_GET_OWNER_UID.
+///
+/// # Errors
+/// `EINVAL` for namespaces of other types.
+pub fn owner_uid(namespace: BorrowedFd<'_>) -> Result<u32> {
+    let mut uid = 0;
+    // SAFETY: the kernel writes one uid_t.
+    unsafe { ioctl::ns_get_owner_uid(namespace.as_raw_fd(), &raw mut uid) }?;
+    Ok(uid)
 }
 
 /// The namespace that a pid or user namespace lies in: NS_GET_PARENT.

@@ -202,6 +202,17 @@ def ended():
     left(0x20000000)
     if os.fork() == 0: os._exit(0)
     os.wait()
+def of_users():
+    left(0x10000000)
+    threading.Thread(target=libc.pause).start()
+def owned():
+    left(0x10000000)
+    left(0x04000000)
+def in_another():
+    left(0x10000000)
+    for name, text in (('setgroups', 'deny'), ('uid_map', '0 0 1'), ('gid_map', '0 0 1')):
+        with open(f'/proc/self/{name}', 'w') as file: file.write(text)
+    left(0x10000000)
 def own_descriptors():
     # which the thread that it makes has too
     made = lambda: threading.Thread(target=libc.pause).start()
@@ -264,7 +275,7 @@ def net():
     import socket
     globals()['kept'] = [socket.socket(), socket.socket(socket.AF_UNIX)]
     globals()['shown'] = open('/proc/self/net/dev')
-for body in (nested, ended, own_descriptors, ipc, net, removed_top, ports, segment, old_program):
+for body in (nested, ended, of_users, owned, in_another, own_descriptors, ipc, net, removed_top, ports, segment, old_program):
     child(body)
 ready()
 libc.pause()
@@ -273,11 +284,8 @@ libc.pause()
 #[test]
 fn who_left_what_the_container_shares_is_told() {
     let world = World::python("apart", APART).at_rest();
-    let seen = [
-        ("/attr", "in another namespace of kind mnt"),
-        ("/attr", "in another namespace of kind user"),
-        ("/attr", "has its descriptor table in common with task"),
-    ];
+    let seen =
+        [("/attr", "in another namespace of kind mnt"), ("/attr", "has its descriptor table in common with task")];
     let survey = world.survey();
     assert_eq!(survey.failure, None);
     assert_told(&survey, &seen);
@@ -288,6 +296,9 @@ fn who_left_what_the_container_shares_is_told() {
     assert_told(&report, &seen);
     let held = [
         ("/process", " of processes outside its pid namespace, and its parent is not"),
+        ("/process", "is in a user namespace of its own with several threads"),
+        ("/attr", "another uts namespace than the container's first process, which belongs to a user namespace inside"),
+        ("/attr", "is in a user namespace that does not lie directly below the container's"),
         ("/attr", "would have its next child in a pid namespace whose processes have all ended"),
         ("/attr", "another ipc namespace than the container's first process, which has the System V object sem 0: "),
         ("/attr", "first process, which has kernel.msgmni = 31999: "),

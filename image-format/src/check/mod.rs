@@ -29,6 +29,7 @@ mod timers;
 mod tree;
 mod tty;
 mod unnamed;
+mod user_namespaces;
 
 use crate::image::{Image, ImageError};
 use crate::layout;
@@ -70,6 +71,7 @@ pub fn image(image: &Image, sizes: &dyn Fn(&str) -> Option<u64>) -> Vec<ImageErr
     cgroups::check(image, &mut findings);
     namespaces::check(image, &mut findings);
     pid_namespaces::check(image, &mut findings);
+    user_namespaces::check(image, &mut findings);
     unnamed::check(image, &mut findings);
     memory::objects(&image.processes, &mut findings);
     pages::sources(&image.processes, &mut findings);

@@ -44,8 +44,8 @@ pub(super) fn check(image: &Image, findings: &mut Findings) {
                     findings.line(NAMESPACES, index, reason);
                 }
             }
-            // Who is in which is looked at elsewhere.
-            NamespaceContent::Net(_) | NamespaceContent::Pid(_) => {}
+            // Others are looked at elsewhere.
+            NamespaceContent::Net(_) | NamespaceContent::Pid(_) | NamespaceContent::User(_) => {}
             NamespaceContent::Uts(names) => {
                 for (field, name) in [("hostname", &names.hostname), ("domainname", &names.domainname)] {
                     if let Some(problem) = node_name(name) {

@@ -21,6 +21,7 @@ use image_format::thread::*;
 use image_format::timer::*;
 use image_format::tty::*;
 use image_format::unnamed::*;
+use image_format::user_namespaces::{IdRange, UserNamespace};
 use image_format::{Address, Blob, Blocker, Bytes, FileId, Hex, Octal, Pid, Timespec};
 use proptest::prelude::{Just, RngExt, Strategy};
 use proptest::test_runner::TestRng;
@@ -155,7 +156,7 @@ choices! {
     TtySide [Master, Slave, Controlling] []
     SlaveState [Unopened, Open, Closed] []
     Flow [On, StoppedByKey, StoppedByCall] []
-    NamespaceContent [Ipc] [Cgroup, Net, Pid, Uts]
+    NamespaceContent [Ipc] [Cgroup, Net, Pid, User, Uts]
     NamespaceType [Cgroup, Ipc, Mnt, Net, Pid, Time, User, Uts] []
     OwnerKind [Thread, Process, Group] []
     NetlinkProtocol [Route, Usersock, SockDiag, Audit, KobjectUevent] []
@@ -336,6 +337,8 @@ records! {
     CgroupRoot { root }
     EmptyNetwork { loopback }
     PidNamespace { ids, for_children_of }
+    UserNamespace { owner, uid_map, gid_map, setgroups }
+    IdRange { inside, outside, count }
     UtsNames { hostname, domainname }
     DelegatedFile { file, mode, uid, gid }
     Setting { file, value }

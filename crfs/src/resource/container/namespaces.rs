@@ -63,7 +63,8 @@ pub(super) fn survey(
             let first = if leader { found.clone() } else { links(proc, &format!("{}", process.alive().host), names)? };
             for ((name, found), first) in names.iter().zip(&found).zip(&first) {
                 let of_init = NAMES.iter().position(|known| known == name).and_then(|index| expected.get(index));
-                let is_carried = unshared::is_carried(name) || pid_namespace::is_carried(name, thread);
+                let is_carried =
+                    unshared::is_carried(name) || pid_namespace::is_carried(name, thread) || *name == "user";
                 let (same, whose) = match is_carried {
                     true => (Some(first), "other threads of its process"),
                     false => (of_init, "the container's first process"),

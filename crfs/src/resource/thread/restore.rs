@@ -1,11 +1,13 @@
 //! What a thread is: registrations with the kernel, scheduling, credentials.
 
 use crate::failure::{Doing, Failure, Kind};
+use crate::resource::user_namespace;
 use crfs_tracee::{Batch, HostPid};
 use image_format::signal::AltStackFlags;
 use image_format::thread::{Credentials, SecureBits, ThreadAttr};
 use image_format::{ThreadImage, layout};
 use nix::errno::Errno;
+use std::fs::File;
 
 const PR_SET_PDEATHSIG: u64 = 1;
 const PR_SET_DUMPABLE: u64 = 4;
@@ -112,24 +114,55 @@ pub fn own_capabilities() -> Result<u64, Failure> {
     permitted.ok_or_else(|| Failure::new(Kind::System, "/proc/self/status: has no CapPrm"))
 }
 
-/// The calls that take a thread from root's credentials to its own. Capabilities the worker lacks are left out, with a note.
+/// The capabilities that there are: what whoever joins a user namespace has in it.
+///
+/// # Errors
+/// When /proc cannot be read.
+pub fn all_capabilities() -> Result<u64, Failure> {
+    let path = "/proc/sys/kernel/cap_last_cap";
+    let last = std::fs::read_to_string(path).doing(|| path)?;
+    let last: u32 = last.trim().parse().doing(|| path)?;
+    Ok(u64::MAX >> (u64::BITS - 1).saturating_sub(last))
+}
+
+/// The calls that take a thread from root's credentials to its own. `own` are the capabilities that it begins with, the worker's, or in a
+/// user namespace all there are; what is lacking is left out, with a note. `user` is that namespace, if not the container's own, and
+/// the thread's pidfd of the worker.
 ///
 /// While ids change, SECBIT_NO_SETUID_FIXUP keeps the kernel from touching capabilities; the thread's own securebits follow while
 /// it still has CAP_SETPCAP.
-pub fn credentials(batch: &mut Batch, path: &str, attr: &ThreadAttr, own: u64, notes: &mut Vec<String>) {
-    let Credentials { uid, gid, groups, inheritable, permitted, effective, bounding, ambient, securebits } =
-        &attr.credentials;
-    let lacking = (permitted.0 | ambient.0) & !own;
+pub fn credentials(
+    batch: &mut Batch,
+    path: &str,
+    attr: &ThreadAttr,
+    own: u64,
+    user: Option<(&File, u32)>,
+    notes: &mut Vec<String>,
+) {
+    let credentials = &attr.credentials;
+    let lacking = (credentials.permitted.0 | credentials.ambient.0) & !own;
     if lacking != 0 {
         notes.push(format!("{path}: capabilities {lacking:#x} are left out: this host's root does not have them"));
     }
-    let prctl = |batch: &mut Batch, args: &[u64], label: &'static str| {
-        let args: Vec<_> = args.iter().map(|&arg| arg.into()).collect();
-        batch.call(libc::SYS_prctl, &args, label);
-    };
-    for capability in (0..CAPABILITIES).filter(|bit| own >> bit & 1 == 1 && bounding.0 >> bit & 1 == 0) {
-        prctl(batch, &[PR_CAPBSET_DROP, capability], "prctl(PR_CAPBSET_DROP)");
+    // As another user it could not pull it any more.
+    let pulled = user.map(|(namespace, link)| user_namespace::pull(batch, namespace, link));
+    identity(batch, credentials);
+    if let Some(pulled) = pulled {
+        user_namespace::join(batch, pulled);
     }
+    capabilities(batch, credentials, own);
+    if attr.no_new_privs {
+        prctl(batch, &[PR_SET_NO_NEW_PRIVS, 1], "prctl(PR_SET_NO_NEW_PRIVS)");
+    }
+    prctl(
+        batch,
+        &[PR_SET_PDEATHSIG, attr.pdeath_signal.map_or(0, |signal| u64::from(signal.0))],
+        "prctl(PR_SET_PDEATHSIG)",
+    );
+}
+
+/// Users and groups, with all capabilities kept.
+fn identity(batch: &mut Batch, Credentials { uid, gid, groups, .. }: &Credentials) {
     prctl(batch, &[PR_SET_SECUREBITS, SecureBits::SECBIT_NO_SETUID_FIXUP.0], "prctl(PR_SET_SECUREBITS)");
     let list: Vec<u8> = groups.iter().flat_map(|group| group.to_ne_bytes()).collect();
     let list = batch.data(&list);
@@ -140,6 +173,14 @@ pub fn credentials(batch: &mut Batch, path: &str, attr: &ThreadAttr, own: u64, n
     let [real, current, saved, fs] = *uid;
     batch.call(libc::SYS_setresuid, &[real.into(), current.into(), saved.into()], "setresuid");
     batch.call(libc::SYS_setfsuid, &[fs.into()], "setfsuid");
+}
+
+/// Capabilities and securebits of a thread that has all of `own`.
+fn capabilities(batch: &mut Batch, credentials: &Credentials, own: u64) {
+    let Credentials { inheritable, permitted, effective, bounding, ambient, securebits, .. } = credentials;
+    for capability in (0..CAPABILITIES).filter(|bit| own >> bit & 1 == 1 && bounding.0 >> bit & 1 == 0) {
+        prctl(batch, &[PR_CAPBSET_DROP, capability], "prctl(PR_CAPBSET_DROP)");
+    }
     capset(batch, own, own, inheritable.0 & own);
     prctl(batch, &[PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL], "prctl(PR_CAP_AMBIENT)");
     for capability in (0..CAPABILITIES).filter(|bit| ambient.0 & own & inheritable.0 & permitted.0 & (1 << bit) != 0) {
@@ -147,14 +188,11 @@ pub fn credentials(batch: &mut Batch, path: &str, attr: &ThreadAttr, own: u64, n
     }
     prctl(batch, &[PR_SET_SECUREBITS, securebits.0], "prctl(PR_SET_SECUREBITS)");
     capset(batch, effective.0 & own, permitted.0 & own, inheritable.0 & own);
-    if attr.no_new_privs {
-        prctl(batch, &[PR_SET_NO_NEW_PRIVS, 1], "prctl(PR_SET_NO_NEW_PRIVS)");
-    }
-    prctl(
-        batch,
-        &[PR_SET_PDEATHSIG, attr.pdeath_signal.map_or(0, |signal| u64::from(signal.0))],
-        "prctl(PR_SET_PDEATHSIG)",
-    );
+}
+
+fn prctl(batch: &mut Batch, args: &[u64], label: &'static str) {
+    let args: Vec<_> = args.iter().map(|&arg| arg.into()).collect();
+    batch.call(libc::SYS_prctl, &args, label);
 }
 
 /// mm->dumpable, which changing credentials cleared: once a process, after all of its threads. 2 cannot be asked for; it is what

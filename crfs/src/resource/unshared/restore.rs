@@ -50,8 +50,8 @@ impl Made {
                 NamespaceContent::Uts(names) => here(record, CloneFlags::CLONE_NEWUTS, || {
                     set_names(OsStr::from_bytes(&names.hostname.0), OsStr::from_bytes(&names.domainname.0))
                 }),
-                // Made with its first process.
-                NamespaceContent::Pid(_) => return None,
+                // Made with its first process, or by a process of its own.
+                NamespaceContent::Pid(_) | NamespaceContent::User(_) => return None,
             };
             let open = open.map_err(|failure| failure.within(format!("{NAMESPACES}: line {}", index + 1)));
             let members = record.processes.iter().copied().collect();

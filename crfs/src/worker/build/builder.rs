@@ -9,7 +9,7 @@ use crate::resource::memory::restore::{self as memory, Backings};
 use crate::resource::process::restore::{self as process, Directories};
 use crate::resource::{
     autogroup, cgroup, descriptor, epoll, interval_timer, job_control, ldt, lock, memory_policy, mqueue, owner,
-    pid_namespace, posix_timer, pseudo_file, seccomp, signal, sysv, thread, tty, unnamed, unshared,
+    pid_namespace, posix_timer, pseudo_file, seccomp, signal, sysv, thread, tty, unnamed, unshared, user_namespace,
 };
 use crate::worker::laps::Laps;
 use crfs_sys::HostPid;
@@ -61,6 +61,7 @@ pub(super) struct Builder<'a> {
     pub(super) cgroups: &'a cgroup::restore::Tree<'a>,
     pub(super) namespaces: unshared::Made,
     pub(super) pid_namespaces: pid_namespace::PidNamespaces<'a>,
+    pub(super) user_namespaces: user_namespace::UserNamespaces,
     /// Kept until every process has attached its own.
     _segments: Vec<Attachment>,
     /// A plain directory with the image's files: what was staged, or a checkpoint that stays where it is.
@@ -152,6 +153,7 @@ impl<'a> Builder<'a> {
             cgroups,
             namespaces,
             pid_namespaces: pid_namespace::PidNamespaces::of(image),
+            user_namespaces: user_namespace::UserNamespaces::make(&image.namespaces)?,
             registrations: epoll::registrations(image)?,
             pages,
             notes: Vec::new(),

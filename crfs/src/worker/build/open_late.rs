@@ -32,6 +32,7 @@ impl Builder<'_> {
                 FileKind::Namespace(record) => {
                     let apart = record.process.and_then(|process| match record.kind {
                         NamespaceType::Pid => self.pid_namespaces.path(process),
+                        NamespaceType::User => self.user_namespaces.path(process),
                         kind => self.namespaces.path(kind, process),
                     });
                     let path = apart.unwrap_or_else(|| format!("/proc/{host}/ns/{}", record.kind.name()));

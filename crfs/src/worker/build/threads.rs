@@ -111,10 +111,12 @@ impl<'a> Builder<'a> {
             if let Some(own) = &thread.attr.directories {
                 builder.directories.leave(&mut batch, own, builder.plan.link_fd)?;
             }
+            let user = builder.user_namespaces.of(pid).map(|open| (open, builder.plan.link_fd));
+            let own = if user.is_some() { thread::restore::all_capabilities()? } else { builder.own_capabilities };
+            thread::restore::credentials(&mut batch, &path, &thread.attr, own, user, &mut builder.notes);
             if thread.fds.is_some() {
                 batch.call(libc::SYS_close, &[builder.plan.link_fd.into()], "close the link");
             }
-            thread::restore::credentials(&mut batch, &path, &thread.attr, builder.own_capabilities, &mut builder.notes);
             seccomp::restore::strict(&mut batch, thread.attr.seccomp);
             injector.run(&batch).map(drop).doing(|| path)
         })?;

@@ -12,7 +12,7 @@ use crate::resource::sysv::{self, Contents};
 use crate::resource::unnamed::Unnamed;
 use crate::resource::{
     Findings, cgroup, contents, job_control, ldt, memory, mount, mqueue, pid_namespace, process, registers, security,
-    signal, thread, tty, unshared, zombie,
+    signal, thread, tty, unshared, user_namespace, zombie,
 };
 use crate::worker::laps::Laps;
 use crfs_tracee::{Stopped, Tracee};
@@ -151,6 +151,7 @@ pub(super) fn read(
     laps.lap("cgroups");
     let mut namespaces = unshared::capture(subjects, &job.cgroup, &cgroups, &mut job.proc, findings)?;
     namespaces.extend(pid_namespace::capture(subjects, &dead_inside, &mut job.proc, findings)?);
+    namespaces.extend(user_namespace::capture(subjects, &mut job.proc, findings)?);
     laps.lap("namespaces");
     let manifest = manifest(&job.record, environment, &processes, host)?;
     let seccomp = std::mem::take(&mut job.filters).into_lines();
@@ -174,6 +175,7 @@ pub(super) fn read(
     mqueue::report(&image, findings);
     unshared::report(&image, findings);
     pid_namespace::report(&image, findings);
+    user_namespace::report(&image, findings);
     image.manifest.paths = image.paths();
     job.kernel.report(findings);
     laps.lap("manifest");

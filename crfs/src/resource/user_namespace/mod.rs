@@ -1,0 +1,23 @@
+//! User namespaces below the container's own.
+//!
+//! **What it is.** What unshare(2) or clone(2) with CLONE_NEWUSER makes inside the container: users and groups under other ids, and
+//! capabilities that count only for what belongs to it.
+//!
+//! **Where the kernel keeps it.** `struct user_namespace`, to which credentials point:
+//! <https://elixir.bootlin.com/linux/v6.18/source/include/linux/user_namespace.h>.
+//!
+//! **How it is read.** The links in /proc/PID/ns tell who is in which; uid_map, gid_map and setgroups beside them, and ioctl_nsfs(2), what
+//! it is. The ids that /proc tells of a process are the container's.
+//!
+//! **How it is made again.** By a child of the worker, as the user who made it; the worker writes the maps. A process takes its ids first,
+//! joins by setns(2), which gives it every capability there and takes all others, and gives up those that it had not. What it needs
+//! the container's capabilities for is done before, so it comes last of all.
+//!
+//! **What is refused.** One inside of another; namespaces of other types that belong to one; processes in it with several threads, which
+//! cannot join, or that share directories with others.
+
+mod capture;
+mod restore;
+
+pub use capture::{capture, report};
+pub use restore::{UserNamespaces, join, pull};

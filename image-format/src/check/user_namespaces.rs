@@ -1,0 +1,56 @@
+//! `namespaces`, lines of type user: maps that the kernel takes, and processes that can enter one last of all.
+
+use super::Findings;
+use crate::image::Image;
+use crate::layout::{NAMESPACES, process_file};
+use crate::namespaces::NamespaceContent;
+use crate::user_namespaces::{IdRange, UserNamespace};
+use std::collections::BTreeSet;
+
+/// UID_GID_MAP_MAX_EXTENTS (include/linux/user_namespace.h, v6.18).
+const MOST_RANGES: usize = 340;
+
+pub(super) fn check(image: &Image, findings: &mut Findings) {
+    for (line, namespace) in (0..).zip(&image.namespaces) {
+        let NamespaceContent::User(UserNamespace { uid_map, gid_map, .. }) = &namespace.content else { continue };
+        for (name, map) in [("uid_map", uid_map), ("gid_map", gid_map)] {
+            if let Some(problem) = problem(map) {
+                findings.line(NAMESPACES, line, format!("{name}: {problem}"));
+            }
+        }
+        let directories = image.processes.values().filter_map(|process| process.process.shares.directories);
+        let shared: BTreeSet<_> = directories.collect();
+        for (pid, process) in namespace.processes.iter().filter_map(|pid| Some((pid, image.processes.get(pid)?))) {
+            let path = process_file(*pid, "process");
+            if process.threads.len() > 1 || process.process.first_thread_ended.is_some() {
+                findings.add(&path, format!("pid: it is in a user namespace ({NAMESPACES}) and has several threads"));
+            }
+            if process.process.shares.directories.is_some() || shared.contains(pid) {
+                let reason = format!("shares.directories: one that is in a user namespace ({NAMESPACES}) shares none");
+                findings.add(&path, reason);
+            }
+        }
+    }
+}
+
+/// Ranges that have ids and share none with each other (map_write in kernel/user_namespace.c, v6.18).
+fn problem(map: &[IdRange]) -> Option<String> {
+    if map.len() > MOST_RANGES {
+        return Some(format!("{} ranges: {MOST_RANGES} at most", map.len()));
+    }
+    // The last id is none.
+    let is_range = |first: u32, count: u32| count > 0 && first.checked_add(count).is_some();
+    let bad = |range: &&IdRange| !is_range(range.inside, range.count) || !is_range(range.outside, range.count);
+    if let Some(IdRange { inside, outside, count }) = map.iter().find(bad) {
+        return Some(format!("{inside} {outside} {count} is no range of ids"));
+    }
+    let firsts: [fn(&IdRange) -> u32; 2] = [|range| range.inside, |range| range.outside];
+    for first in firsts {
+        let mut sorted: Vec<(u32, u32)> = map.iter().map(|range| (first(range), range.count)).collect();
+        sorted.sort_unstable();
+        if let Some(pair) = sorted.windows(2).find(|pair| pair[0].0 + pair[0].1 > pair[1].0) {
+            return Some(format!("two ranges have the id {}", pair[1].0));
+        }
+    }
+    None
+}

@@ -1,0 +1,68 @@
+//! The checks of user namespaces below the container's, each against the golden image with one of them, and with exactly that wrong in it.
+
+use crate::golden;
+use image_format::namespaces::{NamespaceContent, UnsharedNamespace};
+use image_format::process::ProcessImage;
+use image_format::user_namespaces::{IdRange, UserNamespace};
+use image_format::{Image, Pid, check};
+
+const fn range(inside: u32, outside: u32, count: u32) -> IdRange {
+    IdRange { inside, outside, count }
+}
+
+fn member(image: &mut Image) -> &mut ProcessImage {
+    image.processes.get_mut(&Pid(12290)).expect("12290")
+}
+
+/// In the golden image 12290 has a thread, which one in a user namespace may not have.
+fn told(uid_map: &[IdRange], edit: fn(&mut Image)) -> Vec<String> {
+    let mut image = golden::image();
+    let thread = member(&mut image).threads.remove(&Pid(12291)).expect("12291");
+    let user =
+        UserNamespace { owner: 0, uid_map: uid_map.to_vec(), gid_map: vec![range(0, 1000, 1)], setgroups: false };
+    let content = NamespaceContent::User(user);
+    image.namespaces.push(UnsharedNamespace { content, processes: vec![Pid(12290)] });
+    edit(&mut image);
+    drop(thread);
+    image.manifest.paths = image.paths();
+    check::image(&image, &golden::sizes(&image)).iter().map(ToString::to_string).collect()
+}
+
+fn is_told(uid_map: &[IdRange], edit: fn(&mut Image), expected: &str) {
+    let told = told(uid_map, edit);
+    assert!(told.iter().any(|problem| problem == expected), "{expected:?} is not among {told:#?}");
+}
+
+#[test]
+fn maps() {
+    let is_told = |map: &[IdRange], problem: &str| {
+        is_told(map, |_| {}, &format!("namespaces: line 2: uid_map: {problem}"));
+    };
+    is_told(&[range(0, 1000, 0)], "0 1000 0 is no range of ids");
+    is_told(&[range(0, 4_294_967_295, 1)], "0 4294967295 1 is no range of ids");
+    is_told(&[range(0, 1000, 5), range(4, 2000, 1)], "two ranges have the id 4");
+    is_told(&[range(0, 1000, 5), range(5, 1003, 1)], "two ranges have the id 1003");
+    let many: Vec<IdRange> = (0..341).map(|id| range(id, id, 1)).collect();
+    is_told(&many, "341 ranges: 340 at most");
+    let of_maps = |problem: &String| problem.contains("_map");
+    assert!(!told(&[range(0, 1000, 5), range(5, 2000, 1)], |_| {}).iter().any(of_maps), "a sound one is refused");
+}
+
+#[test]
+fn who_can_join() {
+    let map = [range(0, 1000, 1)];
+    is_told(
+        &map,
+        |image| {
+            let member = member(image);
+            let thread = member.threads[&Pid(12290)].clone();
+            member.threads.insert(Pid(12291), thread);
+        },
+        "0x00003002/process: pid: it is in a user namespace (namespaces) and has several threads",
+    );
+    is_told(
+        &map,
+        |image| member(image).process.shares.directories = Some(Pid(1)),
+        "0x00003002/process: shares.directories: one that is in a user namespace (namespaces) shares none",
+    );
+}
