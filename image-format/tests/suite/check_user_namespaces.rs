@@ -2,9 +2,8 @@
 
 use crate::golden;
 use image_format::namespaces::{NamespaceContent, UnsharedNamespace};
-use image_format::process::ProcessImage;
 use image_format::user_namespaces::{IdRange, UserNamespace};
-use image_format::{Image, Pid, check};
+use image_format::{Image, Pid, ProcessImage, check};
 
 const fn range(inside: u32, outside: u32, count: u32) -> IdRange {
     IdRange { inside, outside, count }
@@ -17,13 +16,12 @@ fn member(image: &mut Image) -> &mut ProcessImage {
 /// In the golden image 12290 has a thread, which one in a user namespace may not have.
 fn told(uid_map: &[IdRange], edit: fn(&mut Image)) -> Vec<String> {
     let mut image = golden::image();
-    let thread = member(&mut image).threads.remove(&Pid(12291)).expect("12291");
+    member(&mut image).threads.remove(&Pid(12291));
     let user =
         UserNamespace { owner: 0, uid_map: uid_map.to_vec(), gid_map: vec![range(0, 1000, 1)], setgroups: false };
     let content = NamespaceContent::User(user);
     image.namespaces.push(UnsharedNamespace { content, processes: vec![Pid(12290)] });
     edit(&mut image);
-    drop(thread);
     image.manifest.paths = image.paths();
     check::image(&image, &golden::sizes(&image)).iter().map(ToString::to_string).collect()
 }

@@ -6,8 +6,8 @@
 //!   (`setns` in the worker, never in a task of the container).
 //! - **Made again:** by launching a fresh first process with the same surroundings, which is why whatever a fresh one would not
 //!   have is refused.
-//! - **Refused:** nested namespaces but those that processes may have apart ([`super::unshared`]), orphaned sockets, network
-//!   interfaces beside `lo`.
+//! - **Refused:** nested namespaces but those that processes may have apart ([`super::unshared`], [`super::pid_namespace`],
+//!   [`super::user_namespace`]), orphaned sockets, network interfaces beside `lo`.
 
 mod cpu;
 pub mod home;

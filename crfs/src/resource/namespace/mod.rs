@@ -8,7 +8,7 @@
 //! and time_for_children lead to the same inode as pid and time, where they are the same namespace.
 //!
 //! **How it is made again.** In the worker: the container's own by the link in /proc/PID/ns of a process, others as the worker made them for who
-//! is in them ([`super::unshared`]). It is another one than before, with another number.
+//! is in them ([`super::unshared`] and its like). It is another one than before, with another number.
 //!
 //! **What is refused.** A namespace that no process of the container is in; one that was opened where it is mounted.
 

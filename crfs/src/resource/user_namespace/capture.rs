@@ -5,6 +5,7 @@ use crate::resource::Findings;
 use crate::resource::proc::Proc;
 use crate::resource::subject::Subjects;
 use crfs_sys::namespaces::{owner, owner_uid, parent};
+use image_format::files::NamespaceType;
 use image_format::layout::{process_file, thread_file};
 use image_format::namespaces::{NamespaceContent, UnsharedNamespace};
 use image_format::user_namespaces::{IdRange, UserNamespace};
@@ -54,9 +55,12 @@ pub fn capture(
             continue;
         }
         if subjects.processes.first().is_some_and(|lowest| processes.contains(&lowest.pid)) {
+            let kind = NamespaceType::User.name();
             findings.block(
                 object(),
-                "is in another namespace of kind user than the container's first process, and has a lower id",
+                format!(
+                    "is in another namespace of kind {kind} than the container's first process, and has a lower id"
+                ),
                 "Start all of it anew, by `crctl run`",
             );
         }
@@ -144,7 +148,10 @@ pub fn report(image: &Image, findings: &mut Findings) {
                 "Use fork or threads",
             );
         }
-        let is_unborn = |namespace: &UnsharedNamespace| matches!(&namespace.content, NamespaceContent::Pid(pids) if pids.ids.is_empty() && pids.for_children_of.contains(&pid));
+        let is_unborn = |namespace: &UnsharedNamespace| match &namespace.content {
+            NamespaceContent::Pid(pids) => pids.ids.is_empty() && pids.for_children_of.contains(&pid),
+            _ => false,
+        };
         if image.namespaces.iter().any(is_unborn) {
             block(
                 "is in a user namespace of its own and began a pid namespace that nobody was born into yet",
