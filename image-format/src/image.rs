@@ -1,5 +1,6 @@
 //! A whole image in memory, but for its raw files: rendered to the files of a tree, and parsed from them.
 
+use crate::aio::AioContext;
 use crate::cgroups::Cgroup;
 use crate::files::{File, Stdio};
 use crate::layout;
@@ -69,6 +70,8 @@ pub struct ProcessImage {
     pub attr: ProcessAttr,
     /// `fds`.
     pub fds: Vec<Fd>,
+    /// `aio`.
+    pub aio: Vec<AioContext>,
     /// `ldt`.
     pub ldt: Vec<LdtEntry>,
     /// `mem.segments`.
@@ -403,6 +406,7 @@ impl ProcessImage {
             ("process", render_object(&self.process)),
             ("attr", render_object(&self.attr)),
             ("fds", render_lines(&self.fds)),
+            ("aio", render_lines(&self.aio)),
             ("ldt", render_lines(&self.ldt)),
             ("mem.segments", render_lines(&self.segments)),
             ("signal.action", render_lines(&self.actions)),
@@ -523,6 +527,7 @@ fn process_image(source: &dyn TextSource, pid: Pid) -> Result<ProcessImage, Imag
         process: object(source, &path("process"))?,
         attr: object(source, &path("attr"))?,
         fds: lines(source, &path("fds"))?,
+        aio: lines(source, &path("aio"))?,
         ldt: lines(source, &path("ldt"))?,
         segments: lines(source, &path("mem.segments"))?,
         actions: lines(source, &path("signal.action"))?,
@@ -573,6 +578,7 @@ pub fn parse_file(path: &str, bytes: &[u8]) -> Result<(), ImageError> {
         [layout::FILES, _] => object::<File>,
         [_, "attr"] => object::<ProcessAttr>,
         [_, "fds"] => lines::<Fd>,
+        [_, "aio"] => lines::<AioContext>,
         [_, "ldt"] => lines::<LdtEntry>,
         [_, "mem.segments"] => lines::<Segment>,
         [_, layout::MEM_SUMS] => lines::<ChunkSum>,

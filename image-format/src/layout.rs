@@ -49,10 +49,11 @@ pub const POSIX_MQ: &str = "posix.mq";
 pub const CONTAINER_FILES: [&str; 7] = [CGROUPS, MOUNTS, NAMESPACES, POSIX_MQ, SYSV_MSG, SYSV_SEM, SYSV_SHM];
 
 /// Files of a process that are always empty so far.
-pub const PROCESS_ABSENT: [&str; 2] = ["aio", "numa"];
+pub const PROCESS_ABSENT: [&str; 1] = ["numa"];
 
 /// Files of a process that hold content, but for the page contents.
-pub const PROCESS_FILES: [(&str, PathKind); 11] = [
+pub const PROCESS_FILES: [(&str, PathKind); 12] = [
+    ("aio", PathKind::Lines),
     ("attr", PathKind::Object),
     (FDS, PathKind::Lines),
     ("ldt", PathKind::Lines),

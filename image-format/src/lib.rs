@@ -4,6 +4,7 @@
 //! transport (the mounted tree, a plain directory) carries the same rendered bytes.
 #![forbid(unsafe_code)]
 
+pub mod aio;
 pub mod blocker;
 pub mod cgroups;
 pub mod check;

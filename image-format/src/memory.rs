@@ -70,6 +70,8 @@ pub enum Backing {
     SharedAnonymous(SharedAnonymous),
     /// A System V shared memory segment, attached by shmat(2).
     SysvShm(SysvShm),
+    /// The ring of a context of io_setup(2): a line of `aio`, which has what waits in it.
+    AioRing,
     /// The kernel's vDSO.
     Vdso,
     /// The vDSO's data.

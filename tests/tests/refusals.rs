@@ -91,6 +91,25 @@ fn unread_netlink_messages_are_named() {
     victim.passes();
 }
 
+/// A request that waits for a poll never ends by itself.
+#[test]
+fn asynchronous_requests_under_way_are_named() {
+    let (world, victim) = running("aio", &["poll"]);
+    let told = ["0x00000001/aio", "requests of asynchronous I/O (io_submit) under way: 1"];
+    world.crctl(["freeze", "vs1"]).expect_refusal(&told);
+    victim.goes_on(1);
+    victim.passes();
+}
+
+#[test]
+fn rings_of_another_process_are_named() {
+    let (world, victim) = running("aio", &["inherited"]);
+    let told = ["/mem.segments: 0x", "maps a ring of asynchronous I/O (io_setup) that is another process's"];
+    world.crctl(["freeze", "vs1"]).expect_refusal(&told);
+    victim.goes_on(1);
+    victim.passes();
+}
+
 #[test]
 fn nothing_in_the_way_of_a_plain_program() {
     let (world, victim) = running("data", &["1"]);

@@ -69,9 +69,9 @@ macro_rules! passes_alone {
     )* };
 }
 passes_alone! {
-    altstack arguments avx brk controls credentials data epoll epoll_numbers eventfd expiries files fork_sharing inotify itimer
-    limits masks obstacles owner pending pidfd pipe posix_timers protnone rseq seccomp shared signalfd sparse
-    terminal threads time_limits timerfd tree waits zombie
+    aio altstack arguments avx brk controls credentials data epoll epoll_numbers eventfd expiries files fork_sharing
+    inotify itimer limits masks obstacles owner pending pidfd pipe posix_timers protnone rseq seccomp shared signalfd
+    sparse terminal threads time_limits timerfd tree waits zombie
 }
 
 #[test]

@@ -65,8 +65,10 @@ features! {
     SemUndo = "sem_undo";
     /// Local descriptor table.
     Ldt = "ldt";
-    /// Contexts of io_setup(2).
+    /// Whether there are contexts of io_setup(2).
     Aio = "aio";
+    /// Contexts of io_setup(2), and how many of their requests are under way.
+    AioRequests = "aio_requests";
     /// ioperm(2) and iopl(2).
     IoPermission = "io_permission";
     /// Where code, data, heap, stack, arguments and environment lie.

@@ -8,6 +8,7 @@
 //! [`KernelState::calibrate`] reads children of known state to see that they mean what we think. Every getter belongs to a
 //! [`Feature`]; one that does not read back right is off, and says why.
 
+mod aio;
 mod attributes;
 mod btf;
 mod cache;
@@ -36,6 +37,7 @@ mod timers;
 mod tty;
 mod waits;
 
+pub use aio::AioContext;
 pub use attributes::SyscallDispatch;
 pub use btf::{BtfError, Field, Kind, PathError};
 pub use error::Error;

@@ -1,6 +1,6 @@
 //! What the kernel keeps with an address space: its layout, dumpability, descriptor table and asynchronous I/O contexts.
 //!
-//! Source: include/linux/mm_types.h, arch/x86/include/asm/mmu_context.h, fs/aio.c, v6.18; prctl(2), modify_ldt(2), io_setup(2).
+//! Source: include/linux/mm_types.h, arch/x86/include/asm/mmu_context.h, v6.18; prctl(2), modify_ldt(2).
 
 use crate::error::Error;
 use crate::feature::Feature;
@@ -12,8 +12,6 @@ use crate::tasks::{Task, word};
 const DUMPABLE_MASK: u64 = 3;
 /// LDT_ENTRIES.
 const MAX_LDT: u32 = 8192;
-/// More contexts than fs.aio-max-nr allows by far.
-const MAX_AIO: u32 = 1 << 20;
 
 /// The heap's bounds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -110,28 +108,5 @@ impl KernelState {
         let mut bytes = vec![0; count as usize * 8];
         view.bytes_at(entries, Path::LdtEntries, &mut bytes)?;
         Ok(bytes.chunks_exact(8).map(|entry| word(entry, 0)).collect())
-    }
-
-    /// Whether the address space has contexts of io_setup(2).
-    ///
-    /// # Errors
-    /// As [`KernelState::brk`]; [`Error::List`] for a table that is longer than any.
-    pub fn has_aio(&self, task: &Task) -> Result<bool, Error> {
-        if self.absent(Feature::Aio) {
-            return Ok(false);
-        }
-        let view = self.view(Feature::Aio, task)?;
-        let table = view.u64(&[Path::TaskMm, Path::AioTable])?;
-        if table == 0 {
-            return Ok(false);
-        }
-        let count = view.u32_from(table, &[Path::AioCount])?;
-        if count > MAX_AIO {
-            return Err(Error::List { tid: task.tid(), list: "ioctx_table" });
-        }
-        // io_destroy(2) leaves the table and clears the entry.
-        let mut contexts = vec![0; count as usize * 8];
-        view.bytes_from(table, &[Path::AioContexts], &mut contexts)?;
-        Ok(contexts.iter().any(|&byte| byte != 0))
     }
 }

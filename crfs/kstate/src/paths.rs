@@ -188,6 +188,13 @@ paths! {
     AioTable: Pointer, "mm_struct.ioctx_table";
     AioCount: Number(4), "kioctx_table.nr";
     AioContexts: Place(0), "kioctx_table.table";
+    AioId: Number(8), "kioctx.user_id";
+    AioPlaces: Number(4), "kioctx.nr_events";
+    AioFree: Number(4), "kioctx.reqs_available";
+    AioCompleted: Number(4), "kioctx.completed_events";
+    AioPerCpu: Pointer, "kioctx.cpu";
+    AioCpuFree: Number(4), "kioctx_cpu.reqs_available";
+    ArrayPerCpu: Place(0), "bpf_array.pptrs";
     StartCode: Number(8), "mm_struct.start_code";
     EndCode: Number(8), "mm_struct.end_code";
     StartData: Number(8), "mm_struct.start_data";
@@ -442,6 +449,21 @@ pub(crate) fn needs(feature: Feature) -> Needs {
         Feature::SemUndo => (&[P::UndoListHead, P::UndoEntry, P::UndoSemid, P::UndoAdjust], &[P::UndoList]),
         Feature::Ldt => (&[P::TaskMm, P::LdtEntries, P::LdtCount], &[P::Ldt]),
         Feature::Aio => (&[P::TaskMm, P::AioCount, P::AioContexts], &[P::AioTable]),
+        Feature::AioRequests => (
+            &[
+                P::TaskMm,
+                P::AioTable,
+                P::AioCount,
+                P::AioContexts,
+                P::TaskFiles,
+                P::FilesFdt,
+                P::FdtMax,
+                P::FdtFd,
+                P::FilePrivate,
+                P::ArrayPerCpu,
+            ],
+            &[P::AioId, P::AioPlaces, P::AioFree, P::AioCompleted, P::AioPerCpu, P::AioCpuFree],
+        ),
         Feature::IoPermission => (&[], &[P::IoBitmap, P::IoLevel]),
         Feature::MemoryLayout => (
             &[P::TaskMm],

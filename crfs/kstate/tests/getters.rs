@@ -150,6 +150,7 @@ fn memory_state_comes_and_goes() {
     child.expect(setup, 0);
     child.expect(ldt, 0);
     assert!(state.has_aio(&task).unwrap());
+    assert_eq!(state.aio_contexts(&task).unwrap().iter().map(|it| it.under_way).collect::<Vec<_>>(), [0]);
     assert!(state.has_ldt(&task).unwrap());
     assert_eq!(state.ldt(&task).unwrap(), [0, 0, 0x0050_f300_1000_00ff]);
     let layout = state.memory_layout(&task).unwrap();
@@ -159,6 +160,7 @@ fn memory_state_comes_and_goes() {
     child.go_on();
     child.expect(destroy, 0);
     assert!(!state.has_aio(&task).unwrap(), "the table is still there, and empty");
+    assert_eq!(state.aio_contexts(&task).unwrap(), []);
     assert_eq!(state.brk(&task).unwrap().brk, start);
 }
 

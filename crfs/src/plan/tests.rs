@@ -89,6 +89,7 @@ fn process(pid: u32, parent: u32, group: u32, session: u32) -> ProcessImage {
             autogroup_nice: None,
         },
         fds: vec![],
+        aio: vec![],
         ldt: vec![],
         segments: vec![],
         actions: vec![],

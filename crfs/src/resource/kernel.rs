@@ -114,7 +114,8 @@ impl Kernel {
 }
 
 /// What is asked only where it matters (a wait with a time limit, a pipe), or not at all; all else is asked of every process or thread.
-const SOMETIMES_NEEDED: [Feature; 16] = [
+const SOMETIMES_NEEDED: [Feature; 17] = [
+    Feature::AioRequests,
     Feature::ThreadRecord,
     Feature::RestartKind,
     Feature::RestartNanosleep,

@@ -3,6 +3,7 @@
 //! A module knows nothing of how records travel. What cannot be carried is collected in [`Findings`], all of it, so that
 //! one attempt tells a user every obstacle.
 
+pub mod aio;
 pub mod autogroup;
 pub mod cgroup;
 pub mod container;

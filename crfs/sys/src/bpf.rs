@@ -7,6 +7,7 @@
 //!
 //! Source: bpf(2), bpf-helpers(7), include/uapi/linux/bpf.h and net/bpf/test_run.c (`bpf_prog_test_run_syscall`), v6.18.
 
+mod per_cpu;
 mod program;
 
 use std::fmt;
@@ -15,7 +16,8 @@ use std::mem::size_of;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
 
-use program::program;
+pub use per_cpu::PerCpu;
+use program::{Insn, program};
 
 /// How many pointers one [`KernelReader::read`] can follow.
 pub const MAX_HOPS: usize = 4;
@@ -169,7 +171,7 @@ const _: () = assert!(size_of::<TestRun>() == 80 && std::mem::offset_of!(TestRun
 pub struct KernelReader {
     program: OwnedFd,
     area: NonNull<u8>,
-    _array: OwnedFd,
+    array: OwnedFd,
 }
 
 // SAFETY: the mapping belongs to this value alone and every access goes through `&self` of a type that is not Sync.
@@ -208,12 +210,12 @@ impl KernelReader {
         }
         let area =
             NonNull::new(area.cast::<u8>()).ok_or_else(|| fail(LoadStep::MapArray)(libc::EFAULT.into_error()))?;
-        let program = load_program(array.as_raw_fd()).map_err(|source| {
+        let program = load_program(&program(array.as_raw_fd())).map_err(|source| {
             // SAFETY: the mapping made above, which nobody else knows.
             unsafe { libc::munmap(area.as_ptr().cast(), MAPPED) };
             fail(LoadStep::LoadProgram)(source)
         })?;
-        Ok(Self { program, area, _array: array })
+        Ok(Self { program, area, array })
     }
 
     /// Copies `buf.len()` bytes of kernel memory and returns the address they were read from.
@@ -248,13 +250,7 @@ impl KernelReader {
             put(&mut header, AT_OFFSETS + 8 * slot, offset);
         }
         put(&mut header, AT_LAST, offsets[hops]);
-        // SAFETY: HEADER < DATA <= MAPPED, so both ranges lie in our mapping; source and destination do not overlap.
-        unsafe { std::ptr::copy_nonoverlapping(header.as_ptr(), self.area.as_ptr(), HEADER) };
-        let mut attr = TestRun { prog_fd: self.program.as_raw_fd().cast_unsigned(), ..TestRun::default() };
-        // SAFETY: the attribute is valid and holds no pointers; the kernel writes `retval` in it, and our mapping.
-        unsafe { bpf(BPF_PROG_TEST_RUN, &mut attr) }.map_err(ReadError::Run)?;
-        // SAFETY: as above, the other way.
-        unsafe { std::ptr::copy_nonoverlapping(self.area.as_ptr(), header.as_mut_ptr(), HEADER) };
+        self.exchange(&self.program, &mut header).map_err(ReadError::Run)?;
         let reached = get(&header, AT_FINAL);
         match get(&header, AT_STATUS).cast_signed() {
             0 => {
@@ -272,6 +268,18 @@ impl KernelReader {
                 Err(ReadError::Fault { address: reached, source: errno.into_error() })
             }
         }
+    }
+
+    /// Hands a program its request, runs it, and takes what it has written there.
+    fn exchange(&self, program: &OwnedFd, header: &mut [u8; HEADER]) -> io::Result<()> {
+        // SAFETY: HEADER < DATA <= MAPPED, so both ranges lie in our mapping; source and destination do not overlap.
+        unsafe { std::ptr::copy_nonoverlapping(header.as_ptr(), self.area.as_ptr(), HEADER) };
+        let mut attr = TestRun { prog_fd: program.as_raw_fd().cast_unsigned(), ..TestRun::default() };
+        // SAFETY: the attribute is valid and holds no pointers; the kernel writes `retval` in it, and our mapping.
+        unsafe { bpf(BPF_PROG_TEST_RUN, &mut attr) }?;
+        // SAFETY: as above, the other way.
+        unsafe { std::ptr::copy_nonoverlapping(self.area.as_ptr(), header.as_mut_ptr(), HEADER) };
+        Ok(())
     }
 }
 
@@ -324,8 +332,7 @@ unsafe fn bpf_fd<T>(command: libc::c_long, attr: *const T) -> io::Result<OwnedFd
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-fn load_program(array: RawFd) -> io::Result<OwnedFd> {
-    let instructions = program(array);
+fn load_program(instructions: &[Insn]) -> io::Result<OwnedFd> {
     let count = u32::try_from(instructions.len()).map_err(io::Error::other)?;
     // bpf_probe_read_kernel is offered only to programs that say they may be used under the GPL.
     let license = c"Dual MIT/GPL";

@@ -3,6 +3,7 @@
 //! What nix already wraps safely is used from there and not wrapped again. Functions here return [`nix::Result`]: an errno with
 //! no story; the crates above say what was being done, and to which object.
 
+pub mod aio;
 pub mod anonymous;
 pub mod bpf;
 pub mod clone;

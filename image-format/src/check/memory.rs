@@ -115,7 +115,8 @@ fn kernel_mapping(segment: &Segment) -> Option<&'static str> {
         | Backing::File(_)
         | Backing::Unnamed(_)
         | Backing::SharedAnonymous(_)
-        | Backing::SysvShm(_) => None,
+        | Backing::SysvShm(_)
+        | Backing::AioRing => None,
     }
 }
 
@@ -142,6 +143,7 @@ fn backing(segment: &Segment, manifest: &Manifest) -> Vec<String> {
                 written.then(|| "protection: PROT_WRITE, and it was attached for reading".to_owned()),
             ]
         }
+        Backing::AioRing => super::aio::ring(segment),
         Backing::Vdso => {
             let expected = manifest.kernel.vdso_size;
             vec![

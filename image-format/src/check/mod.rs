@@ -4,6 +4,7 @@
 //! mistake at once. What the kernel would refuse is refused here with its reason, because a build that fails half-way
 //! can only say EINVAL. What a program may do to itself is not: a handler at a wild address is its own affair.
 
+mod aio;
 mod cgroups;
 mod controls;
 mod descriptors;
@@ -80,6 +81,7 @@ pub fn image(image: &Image, sizes: &dyn Fn(&str) -> Option<u64>) -> Vec<ImageErr
         controls::check(pid, process, &mut findings);
         signals::process(pid, process, &mut findings);
         memory::check(pid, process, &image.manifest, &mut findings);
+        aio::check(pid, process, &mut findings);
         pages::own(pid, process, &mut findings);
         timers::check(pid, process, &mut findings);
         for (&tid, thread) in &process.threads {

@@ -1,5 +1,6 @@
 //! Any value of any record: the numbers at their edges and the strings with everything that needs escaping.
 
+use image_format::aio::*;
 use image_format::cgroups::*;
 use image_format::controls::*;
 use image_format::files::*;
@@ -171,7 +172,7 @@ choices! {
     LockKind [Flock, Posix, Ofd, Lease] []
     PathKind [Directory, Object, Lines, Raw, Zstd] []
     NamespaceKind [Cgroup, Ipc, Mnt, Net, Pid, Uts] []
-    Backing [Anonymous, Vdso, Vvar, VvarVclock, Vsyscall] [HugePages, File, Unnamed, SharedAnonymous, SysvShm]
+    Backing [Anonymous, AioRing, Vdso, Vvar, VvarVclock, Vsyscall] [HugePages, File, Unnamed, SharedAnonymous, SysvShm]
     Origin [] [Memfd, Deleted, Tmpfile, SharedHugePages]
     Source [Zero, File, Guard, Parent] [Own, Process]
     Resume [Again, Ended] [Remaining]
@@ -288,6 +289,8 @@ records! {
     ThreadControls { no_tsc, no_cpuid, memory_errors, io_flusher, syscall_dispatch }
     SyscallDispatch { selector, start, length }
     LdtEntry { entry, base, limit, contents, flags }
+    AioContext { ring, events }
+    AioEvent { data, obj, res, res2 }
     Fd { fd, file, cloexec }
     ThreadEntry { tid }
     Zombie { pid, group, session, name, uid, gid, exit_signal, status }
@@ -316,7 +319,7 @@ records! {
     NotifyThread { signal, thread }
     Tls { fs_base, gs_base }
     ThreadImage { attr, fds, mask, altstack, pending, fpu, frame, timers, tls, zombies }
-    ProcessImage { process, attr, fds, ldt, segments, actions, pending, semadj, threads }
+    ProcessImage { process, attr, fds, aio, ldt, segments, actions, pending, semadj, threads }
     SeccompFilter { filter, after, flags, program }
     Mount { number, path, kind, flags, propagation }
     FileSystem { source, options, read_only }

@@ -3,6 +3,7 @@
 
 mod arbitrary;
 mod check;
+mod check_aio;
 mod check_cgroups;
 mod check_files;
 mod check_memory;

@@ -34,6 +34,7 @@ round_trips! {
     fd: image_format::process::Fd,
     thread_entry: image_format::process::ThreadEntry,
     zombie: image_format::process::Zombie,
+    aio_context: image_format::aio::AioContext,
     ldt_entry: image_format::ldt::LdtEntry,
     seccomp_filter: image_format::seccomp::SeccompFilter,
     signal_mask: image_format::signal::SignalMask,

@@ -9,6 +9,7 @@ use nix::errno::Errno;
 use super::Trouble;
 use super::connections;
 use super::scene::{self, Actor, Roles, Scene};
+use crate::aio::AioContext;
 use crate::error::Error;
 use crate::feature::Feature;
 use crate::files::PipeEnds;
@@ -46,6 +47,7 @@ pub(super) const CHECKS: &[(Feature, Check)] = &[
     (Feature::SemUndo, sem_undo),
     (Feature::Ldt, ldt),
     (Feature::Aio, aio),
+    (Feature::AioRequests, aio_requests),
     (Feature::IoPermission, io_permission),
     (Feature::MemoryLayout, memory_layout),
     (Feature::Dumpable, dumpable),
@@ -332,6 +334,17 @@ fn aio(state: &KernelState, scene: &Scene, roles: &Roles) -> Result<(), Trouble>
     scene.full.outcome("io_setup")?;
     same("a context", state.has_aio(&roles.full)?, true)?;
     same("no context", state.has_aio(&roles.bare)?, false)
+}
+
+fn aio_requests(state: &KernelState, scene: &Scene, roles: &Roles) -> Result<(), Trouble> {
+    scene.full.outcome("io_setup")?;
+    same("requests", scene.full.outcome("io_submit")?, 3)?;
+    let [id] = scene.full.words(scene.at.aio_context)?;
+    // `struct aio_ring` begins with its number and how many events it has places for.
+    let ring = scene.full.word(id).map_err(|error| Trouble::Wrong(format!("reading a child's ring: {error}")))?;
+    let places = u32::try_from(ring >> 32).unwrap_or(0);
+    same("a context", state.aio_contexts(&roles.full)?, vec![AioContext { id, places, under_way: 2 }])?;
+    same("no context", state.aio_contexts(&roles.bare)?, vec![])
 }
 
 fn io_permission(state: &KernelState, scene: &Scene, roles: &Roles) -> Result<(), Trouble> {

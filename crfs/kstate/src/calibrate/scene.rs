@@ -1,6 +1,8 @@
 //! The children that calibration reads, stopped, with what is known of them.
 
+use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 use crfs_sys::puppet::{Arg, Puppet, Stage, Step};
@@ -159,6 +161,13 @@ impl Actor {
         Ok(words)
     }
 
+    /// A word of its own memory.
+    pub(super) fn word(&self, address: u64) -> io::Result<u64> {
+        let mut bytes = [0; 8];
+        File::open(format!("/proc/{}/mem", self.puppet.pid()))?.read_exact_at(&mut bytes, address)?;
+        Ok(u64::from_ne_bytes(bytes))
+    }
+
     /// A file of /proc/PID.
     pub(super) fn proc(&self, file: &str) -> io::Result<String> {
         std::fs::read_to_string(format!("/proc/{}/{file}", self.puppet.pid()))
@@ -227,6 +236,7 @@ pub(super) struct Addresses {
     pub(super) pollfds: u64,
     pub(super) futex: u64,
     pub(super) pty_number: u64,
+    pub(super) aio_context: u64,
 }
 
 /// All children.
@@ -325,6 +335,27 @@ impl Scene {
     }
 }
 
+/// Lets a context have two requests that wait for ever and one that has completed.
+fn requests(s: &mut Script, context: u64) -> Result<(), Error> {
+    const NUMBER: u64 = 100;
+    const IOCB_CMD_POLL: u64 = 5;
+    let [readable, writable] = [libc::POLLIN, libc::POLLOUT].map(|events| u64::from(events.unsigned_abs()));
+    let mut list = Vec::new();
+    for events in [readable, readable, writable] {
+        // struct iocb
+        list.push(s.words(&[0, 0, IOCB_CMD_POLL | NUMBER << 32, events, 0, 0, 0, 0])?);
+    }
+    let count = list.len() as u64;
+    let list = s.words(&list)?;
+    let file = s.call("eventfd2", libc::SYS_eventfd2, [0, 0]);
+    s.step("dup2", Step::call_with(libc::SYS_dup2, [Arg::Result { step: file, plus: 0 }, NUMBER.into()]));
+    s.step("io_submit", Step::call_with(libc::SYS_io_submit, [Arg::Word(context), count.into(), list.into()]));
+    // The requests keep the file.
+    s.call("close", libc::SYS_close, [NUMBER]);
+    s.step("close", Step::call_with(libc::SYS_close, [Arg::Result { step: file, plus: 0 }]));
+    Ok(())
+}
+
 fn full() -> Result<(Actor, Addresses), Error> {
     let mut s = Script::new()?;
     for (signal, action) in ACTIONS {
@@ -354,6 +385,7 @@ fn full() -> Result<(Actor, Addresses), Error> {
     s.call("modify_ldt", libc::SYS_modify_ldt, [0x11, segment, 16]);
     let context = s.words(&[0])?;
     s.call("io_setup", libc::SYS_io_setup, [8, context]);
+    requests(&mut s, context)?;
     posix_timers(&mut s)?;
     s.call("ioperm", libc::SYS_ioperm, [0x80, 1, 1]);
     s.call("iopl", libc::SYS_iopl, [1]);
@@ -391,7 +423,7 @@ fn full() -> Result<(Actor, Addresses), Error> {
     let time = s.words(&[WAIT_SECONDS, 0])?;
     let rmtp = s.words(&[0, 0])?;
     s.call("clock_nanosleep", libc::SYS_clock_nanosleep, [1, 0, time, rmtp]);
-    let at = Addresses { rmtp, selector, itimers_left, pollfds: 0, futex: 0, pty_number: 0 };
+    let at = Addresses { rmtp, selector, itimers_left, pollfds: 0, futex: 0, pty_number: 0, aio_context: context };
     Ok((s.start(libc::SIGCHLD, true)?, at))
 }
 

@@ -35,7 +35,11 @@ enum Known {
         reason: String,
         remedy: String,
     },
+    AioRing,
 }
+
+/// The file system of rings of io_setup(2) (fs/aio.c, v6.18).
+const AIO_RING_MAGIC: i64 = 0xa10a_10a1;
 
 /// Device, inode and name as smaps has them: what two mappings of one file have in common.
 type Key = ((u32, u32), u64, Vec<u8>);
@@ -124,6 +128,7 @@ impl<'a> Backings<'a> {
                 // A private mapping may always be made writable; a shared one only if its file was opened for writing.
                 writable: mapping.shared && mapping.has(b"mw"),
             })),
+            Known::AioRing => Some(Backing::AioRing),
             Known::Segment(segment) => {
                 Some(Backing::SysvShm(SysvShm { segment, offset: mapping.offset, writable: mapping.has(b"mw") }))
             }
@@ -158,9 +163,11 @@ impl<'a> Backings<'a> {
         {
             return Ok(Known::Segment(u32::try_from(metadata.ino()).doing(what)?));
         }
+        if path == b"/[aio] (deleted)" && file_system()? == AIO_RING_MAGIC {
+            return Ok(Known::AioRing);
+        }
         for (prefix, kind) in [
-            (&b"/[aio]"[..], "a ring of asynchronous I/O (io_setup)"),
-            (b"anon_inode:[io_uring]", "an io_uring"),
+            (&b"anon_inode:[io_uring]"[..], "an io_uring"),
             (b"/secretmem", "secret memory (memfd_secret)"),
             (b"anon_inode:[perf_event]", "a perf buffer"),
             (b"socket:", "a ring of a packet socket"),

@@ -43,8 +43,9 @@ pub(super) fn mapping(pid: Pid, mapping: &Mapping, backing: Option<&Backing>, fi
             Some(Backing::Unnamed(_)) => mapping.shared,
             _ => false,
         };
+    let ring = backing == Some(&Backing::AioRing);
     for flag in &mapping.flags {
-        if IMPLIED.contains(&flag) || CARRIED.contains(&flag) || huge && HUGE.contains(&flag) {
+        if IMPLIED.contains(&flag) || CARRIED.contains(&flag) || huge && HUGE.contains(&flag) || ring && flag == b"de" {
             continue;
         }
         let known = REFUSED.iter().find(|(letters, _)| *letters == flag).map(|(_, words)| (*words).to_owned());

@@ -3,6 +3,7 @@
 use super::fill::PageFiles;
 use crate::failure::{Doing, Failure, Kind};
 use crate::plan::{MemoryPlan, Plan};
+use crate::resource::aio;
 use crate::resource::unnamed::Made;
 use crfs_tracee::{Arg, Batch, HostPid};
 use image_format::memory::{Backing, MappedFile, Segment, SegmentFlags, Source, SysvShm};
@@ -208,6 +209,10 @@ pub fn map(
         let fd = source.map(|worker_fd| *pulled.entry(worker_fd).or_insert_with(|| pull(batch, link, worker_fd)));
         match &segment.backing {
             Backing::SysvShm(piece) => attach(batch, segment, piece),
+            Backing::AioRing => {
+                aio::restore::map(batch, segment);
+                advise_early(batch, segment);
+            }
             _ => map_segment(batch, segment, fd, backings.is_huge(segment)),
         }
     }
@@ -273,7 +278,7 @@ fn attach(batch: &mut Batch, segment: &Segment, piece: &SysvShm) {
 fn map_segment(batch: &mut Batch, segment: &Segment, fd: Option<Arg>, huge: bool) {
     let (start, length) = (segment.start.0, segment.end.0 - segment.start.0);
     let offset = match &segment.backing {
-        Backing::Vsyscall | Backing::Vdso | Backing::VvarVclock | Backing::SysvShm(_) => return,
+        Backing::Vsyscall | Backing::Vdso | Backing::VvarVclock | Backing::SysvShm(_) | Backing::AioRing => return,
         Backing::Vvar => {
             // Maps all three parts, the lowest of which is this one.
             let args = [ARCH_MAP_VDSO_64.into(), start.into()];

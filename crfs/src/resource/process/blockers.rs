@@ -1,6 +1,5 @@
 //! What of a process cannot be carried, but for what it shares.
 
-use super::super::kernel::Kernel;
 use super::super::posix_timer;
 use super::super::proc::Proc;
 use super::super::subject::{Process, Subjects};
@@ -32,22 +31,5 @@ pub fn survey(process: &Process, subjects: &Subjects, proc: &mut Proc, findings:
         );
     }
     posix_timer::survey(process, proc, findings)?;
-    Ok(())
-}
-
-/// Obstacles that only kernel memory tells, of a frozen and traced process.
-///
-/// # Errors
-/// When the process is gone.
-pub fn kernel_blockers(process: &Process, kernel: &mut Kernel, findings: &mut Findings) -> Result<(), Failure> {
-    let file = |name| layout::process_file(process.pid, name);
-    let host = process.alive().host;
-    if kernel.ask(host, &file("aio"), |state, task| state.has_aio(task))?.unwrap_or(false) {
-        findings.block(
-            file("aio"),
-            "has contexts of asynchronous I/O (io_setup), which are not carried yet",
-            "Let it use threads in their place",
-        );
-    }
     Ok(())
 }

@@ -8,7 +8,7 @@
 //! - **Made again:** parents before children with the same ids; groups and sessions by setsid and setpgid while their leaders
 //!   live; layout and executable by PR_SET_MM_MAP once memory is in place; limits and dumpable in the tail. A first thread that had
 //!   ended does all that, and ends when only the others' registers are left to set.
-//! - **Refused:** a controlling terminal, an LDT, asynchronous I/O, namespaces of its own, objects shared with
+//! - **Refused:** a controlling terminal, namespaces of its own, objects shared with
 //!   another process that is neither thread nor parent, a parent outside the container, a group or session that others outside are in too; a parent that waits in vfork for a child
 //!   that does not go on; each with its words in `blockers.rs`, `sharing.rs`, `outsiders.rs` and `vfork.rs`.
 
@@ -22,7 +22,7 @@ mod sharing;
 mod tables;
 pub(crate) mod vfork;
 
-pub use blockers::{kernel_blockers, survey};
+pub use blockers::survey;
 pub use capture::capture;
 pub use directories::own as own_directories;
 pub use outsiders::survey as survey_outsiders;

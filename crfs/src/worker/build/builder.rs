@@ -8,7 +8,7 @@ use crate::resource::memory::fill::PageFiles;
 use crate::resource::memory::restore::{self as memory, Backings};
 use crate::resource::process::restore::{self as process, Directories};
 use crate::resource::{
-    autogroup, cgroup, descriptor, epoll, interval_timer, job_control, ldt, lock, memory_policy, mqueue, owner,
+    aio, autogroup, cgroup, descriptor, epoll, interval_timer, job_control, ldt, lock, memory_policy, mqueue, owner,
     pid_namespace, posix_timer, pseudo_file, seccomp, signal, sysv, thread, tty, unnamed, unshared, user_namespace,
 };
 use crate::worker::laps::Laps;
@@ -235,8 +235,10 @@ impl<'a> Builder<'a> {
                 self.inject(pid, &batch)
             }
             Action::Advice => {
+                let (host, link) = (self.host(pid)?, self.link());
                 let mut batch = Batch::new();
                 let image = self.image(pid)?;
+                aio::restore::complete(pid, host, &image.aio, link, |batch| self.inject(pid, batch))?;
                 memory::advise_late(&mut batch, image);
                 ldt::restore::restore(&mut batch, &image.ldt);
                 memory_policy::restore::restore(&mut batch, &image.attr.memory);

@@ -11,8 +11,8 @@ use crate::resource::subject::{Process, Subjects, Thread};
 use crate::resource::sysv::{self, Contents};
 use crate::resource::unnamed::Unnamed;
 use crate::resource::{
-    Findings, cgroup, contents, job_control, ldt, memory, mount, mqueue, pid_namespace, process, registers, security,
-    signal, thread, tty, unshared, user_namespace, zombie,
+    Findings, aio, cgroup, contents, job_control, ldt, memory, mount, mqueue, pid_namespace, process, registers,
+    security, signal, thread, tty, unshared, user_namespace, zombie,
 };
 use crate::worker::laps::Laps;
 use crfs_tracee::{Stopped, Tracee};
@@ -84,6 +84,11 @@ pub(super) fn read(
     for (pid, segments) in segments {
         if let Some(image) = processes.get_mut(&pid) {
             image.segments = segments;
+        }
+    }
+    for process in with_memory {
+        if let Some(image) = processes.get_mut(&process.pid) {
+            image.aio = aio::capture(process, &image.segments, &mut job.kernel, findings)?;
         }
     }
     laps.lap("memory");
@@ -203,7 +208,6 @@ fn process_image(
 ) -> Result<(ProcessImage, Family), Failure> {
     let object = layout::process_dir(subject.pid);
     let (mut record, attr) = process::capture(subject, subjects, place, &mut job.proc, &mut job.kernel, findings)?;
-    process::kernel_blockers(subject, &mut job.kernel, findings)?;
     let ldt = ldt::capture(subject, &mut job.kernel)?;
     let mut threads = BTreeMap::new();
     let mut family = Family::default();
@@ -223,6 +227,7 @@ fn process_image(
         process: record,
         attr,
         fds: Vec::new(),
+        aio: Vec::new(),
         ldt,
         segments: Vec::new(),
         actions,

@@ -1,4 +1,4 @@
-//! The program that copies kernel memory, instruction by instruction.
+//! The programs, instruction by instruction.
 //!
 //! Source: Documentation/bpf/standardization/instruction-set.rst, v6.18.
 
@@ -9,9 +9,11 @@ use super::{
     STATUS_NULL,
 };
 
+const BPF_PSEUDO_MAP_FD: u8 = 1;
 const BPF_PSEUDO_MAP_VALUE: u8 = 2;
 const HELPER_GET_CURRENT_TASK: i32 = 35;
 const HELPER_PROBE_READ_KERNEL: i32 = 113;
+const HELPER_MAP_LOOKUP_PERCPU_ELEM: i32 = 195;
 
 /// One instruction, as the kernel takes it (`struct bpf_insn`).
 #[repr(C)]
@@ -34,6 +36,8 @@ const R6: u8 = 6;
 /// The address reached so far.
 const R7: u8 = 7;
 const R9: u8 = 9;
+/// The end of the stack.
+const R10: u8 = 10;
 
 fn insn(code: u8, dst: u8, src: u8, offset: i16, immediate: i32) -> Insn {
     Insn { code, registers: (src << 4) | dst, offset, immediate }
@@ -93,7 +97,7 @@ fn finish() -> [Insn; 3] {
     [store(R6, AT_STATUS, R0), mov_value(R0, 0), exit()]
 }
 
-/// The program. Straight code, one stretch for each pointer that may have to be followed: no loop for the verifier.
+/// The program that copies kernel memory. Straight code, one stretch for each pointer that may have to be followed: no loop for the verifier.
 pub(super) fn program(array: RawFd) -> Vec<Insn> {
     // A 64-bit immediate takes two instructions; the pseudo source makes it the address of the array's value.
     let mut code = vec![insn(0x18, R6, BPF_PSEUDO_MAP_VALUE, 0, array), insn(0, 0, 0, 0, 0)];
@@ -138,4 +142,24 @@ pub(super) fn program(array: RawFd) -> Vec<Insn> {
     ]);
     code.extend(finish());
     code
+}
+
+/// The program that tells where a processor has its copy of the first element of `map`: 0 where there is no such processor.
+pub(super) fn locate(array: RawFd, map: RawFd) -> Vec<Insn> {
+    const KEY: i16 = -4;
+    vec![
+        insn(0x18, R6, BPF_PSEUDO_MAP_VALUE, 0, array),
+        insn(0, 0, 0, 0, 0),
+        load(R3, R6, AT_ADDRESS),
+        // `*(u32 *)(r10 + KEY) = 0`
+        insn(0x62, R10, 0, KEY, 0),
+        insn(0x18, R1, BPF_PSEUDO_MAP_FD, 0, map),
+        insn(0, 0, 0, 0, 0),
+        mov(R2, R10),
+        add_value(R2, KEY.into()),
+        call(HELPER_MAP_LOOKUP_PERCPU_ELEM),
+        store(R6, AT_FINAL, R0),
+        mov_value(R0, 0),
+        exit(),
+    ]
 }
