@@ -1,5 +1,5 @@
-//! Files without a name: a deleted one through three descriptions, a deleted one that is only mapped (as sem_open(3) leaves it), and one
-//! that never had a name and gets one at last.
+//! Files without a name: a deleted one through three descriptions, a deleted one that is only mapped, and one
+//! that never had a name and gets one at last; and a mapped one that has lost its first name only (as sem_open(3) leaves it).
 
 use anyhow::{Result, ensure};
 use crfs_sys::anonymous::Region;
@@ -34,6 +34,14 @@ fn run(stage: &mut Stage) -> Result<()> {
     fs::remove_file(&path)?;
     drop(file);
 
+    let first = suffixed(stage.path(), "first");
+    let named = suffixed(stage.path(), "second");
+    let file = File::options().read(true).write(true).create_new(true).open(&first)?;
+    file.set_len(4096)?;
+    let semaphore = Region::of_file(file.as_fd(), 4096)?;
+    fs::hard_link(&first, &named)?;
+    fs::remove_file(&first)?;
+
     let directory = stage.path().parent().unwrap_or_else(|| "/".as_ref()).to_owned();
     let tmpfile = File::options().read(true).write(true).custom_flags(libc::O_TMPFILE).mode(0o640).open(directory)?;
     tmpfile.write_all_at(b"at last", 3)?;
@@ -51,6 +59,12 @@ fn run(stage: &mut Stage) -> Result<()> {
             break;
         }
     }
+    let (open, there) = (file.metadata()?, fs::metadata(&named)?);
+    ensure!((open.ino(), open.nlink()) == (there.ino(), 1), "the linked one is another: {open:?} {there:?}");
+    semaphore.set(0, u64::from_ne_bytes(*b"semaphor"));
+    let content = fs::read(&named)?;
+    ensure!(content.starts_with(b"semaphor"), "what is written to the mapping does not arrive in the linked one");
+    fs::remove_file(&named)?;
     let found = both.metadata()?;
     ensure!((found.len(), found.nlink()) == (written * LINE, 0), "{} bytes, {} links", found.len(), found.nlink());
     ensure!(found.mode() & 0o7777 == 0o604, "its mode is {:o}", found.mode());

@@ -24,6 +24,7 @@ pub(super) mod uts;
 pub use manifest::{Environment, manifest};
 pub use moment::Moment;
 pub use place::Place;
+pub(in crate::resource) use place::other_name;
 
 use super::Findings;
 use super::proc::Proc;

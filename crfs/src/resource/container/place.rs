@@ -11,7 +11,7 @@ use image_format::manifest::NamespaceKind;
 use std::ffi::OsStr;
 use std::fs::{self, Metadata};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{DirEntryExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 /// The container's root directory.
@@ -44,6 +44,26 @@ impl Lost {
             Lost::Replaced => "is no longer what stands under that path",
         }
     }
+}
+
+fn is_same(one: &Metadata, other: &Metadata) -> bool {
+    (one.dev(), one.ino()) == (other.dev(), other.ino())
+}
+
+/// The first name that a file has in the directory of this path, which was one of its own. `reach`: where to look into that directory.
+pub(in crate::resource) fn other_name(
+    path: &Bytes,
+    object: &Metadata,
+    reach: impl FnOnce(&Bytes) -> Option<PathBuf>,
+) -> Option<Bytes> {
+    let directory = Bytes(path.0.get(..=path.0.iter().rposition(|&byte| byte == b'/')?)?.to_vec());
+    if !object.is_file() || object.nlink() == 0 {
+        return None;
+    }
+    let alike = fs::read_dir(reach(&directory)?).ok()?.flatten().filter(|entry| entry.ino() == object.ino());
+    let same = alike.filter(|entry| entry.metadata().is_ok_and(|there| is_same(&there, object)));
+    let name = same.map(|entry| entry.file_name()).min()?;
+    Some(Bytes([directory.0.as_slice(), name.as_bytes()].concat()))
 }
 
 impl Place {
@@ -85,7 +105,8 @@ impl Place {
         self.root.join(Path::new(OsStr::from_bytes(relative)))
     }
 
-    /// The path inside the container of an object that the kernel calls `path`, if that path still leads to it.
+    /// The path inside the container of an object that the kernel calls `path`, if that path still leads to it; of a file whose name is
+    /// gone, another one in the same directory. `sem_open(3)` leaves each semaphore so: linked to its name, and then unlinked from the first one.
     ///
     /// # Errors
     /// Why it does not.
@@ -94,11 +115,11 @@ impl Place {
             return Err(Lost::Deleted);
         }
         let inside = self.inside(path).ok_or(Lost::Outside)?;
-        match fs::symlink_metadata(self.reach(&inside)) {
-            Ok(there) if there.ino() == object.ino() && there.dev() == object.dev() => Ok(inside),
-            _ if path.ends_with(b" (deleted)") => Err(Lost::Deleted),
-            _ => Err(Lost::Replaced),
+        if fs::symlink_metadata(self.reach(&inside)).is_ok_and(|there| is_same(&there, object)) {
+            return Ok(inside);
         }
+        let lost = if path.ends_with(b" (deleted)") { Lost::Deleted } else { Lost::Replaced };
+        other_name(&inside, object, |directory| Some(self.reach(directory))).ok_or(lost)
     }
 
     /// The working directory of a task (`PID`, or `PID/task/TID`), and that it was deleted; an obstacle when its path does not lead

@@ -4,9 +4,10 @@ use super::refused::Refusal;
 use super::reopen;
 use super::seen::Seen;
 use crate::failure::{Doing, Failure};
+use crate::resource::container::other_name;
 use image_format::Bytes;
 use std::fs::{self, File};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
@@ -84,6 +85,14 @@ impl Place {
         let there = reopen::look(self.root.as_fd(), &path).and_then(|found| found.metadata());
         if there.as_ref().is_ok_and(|found| seen.is_same(found)) {
             return Ok(path);
+        }
+        let mut directory = None;
+        let reach = |path: &Bytes| {
+            let held = &*directory.insert(self.look_at(path).ok()?);
+            Some(format!("/proc/self/fd/{}", held.as_raw_fd()).into())
+        };
+        if let Some(other) = other_name(&path, &seen.metadata, reach) {
+            return Ok(other);
         }
         let deleted = path.0.strip_suffix(b" (deleted)").map(|path| Bytes(path.to_vec()));
         Err(match (deleted, there) {

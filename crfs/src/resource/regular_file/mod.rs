@@ -15,7 +15,7 @@
 //!
 //! Files that no path leads to are part of the image: [`crate::resource::unnamed`].
 //!
-//! **What is refused.** At capture: files that were deleted and have other names ("was deleted or replaced while it is open"),
+//! **What is refused.** At capture: files that were deleted and have names in other directories only ("was deleted or replaced while it is open"),
 //! namespaces, files of sysfs and its like. At restore: a file that is not there, is shorter than it was, or
 //! was changed although the program reads it; each with what differs, all in one report. A file open for writing only may have
 //! changed, and one open for writing may have grown: that is told in a note. What `if_changed` of the record says instead goes before that:
