@@ -1,16 +1,20 @@
-//! `mounts`: what is mounted inside the container beside what `crctl run` mounts, and the contents of what lies in memory.
+//! `mounts`: what is mounted inside the container beside what `crctl run` mounts, what mount namespaces apart have otherwise, and the contents
+//! of what lies in memory.
 
 use crate::flags;
 use crate::types::{Blob, Bytes, Octal, Timespec};
 use serde::{Deserialize, Serialize};
 
-/// A line of `mounts`: a mount that `crctl run` does not make, or makes otherwise. They are made again in the order of the lines.
+/// A line of `mounts`: a mount that `crctl run` does not make, or makes otherwise; or one in which a mount namespace differs from that which
+/// it began as a copy of. They are made again in the order of the lines.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Mount {
     /// Counted from 1 inside the image.
     pub number: u32,
-    /// Where, inside the container.
+    /// In which mount namespace: 0 for the container's own, or the number of one that `namespaces` lists.
+    pub namespace: u32,
+    /// Where, inside the container, as that namespace shows it.
     pub path: Bytes,
     /// What is mounted.
     pub kind: MountKind,
@@ -28,6 +32,12 @@ pub enum MountKind {
     Tmpfs(FileSystem),
     /// A directory or file of another mount: mount(2) MS_BIND.
     Bind(BindMount),
+    /// In a namespace apart: a directory or file of the namespace that it began as a copy of, as it is there.
+    Taken(BindMount),
+    /// In a namespace apart: a mount that it has from the one it began as a copy of, whose flags or propagation were changed.
+    Inherited,
+    /// In a namespace apart: what the one it began as a copy of has under this path, and it has not.
+    Unmounted,
     /// A mount that a container has from the host, whose flags or propagation were changed inside.
     Host,
     /// A file system that has nothing of its own to carry (proc, sysfs, devpts, mqueue, cgroup2), or has it elsewhere (overlay).
@@ -65,7 +75,7 @@ impl FreshMount {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BindMount {
-    /// Where inside the container it can be seen too. May be edited.
+    /// Where inside the container it can be seen too, in the namespace that it is taken from. May be edited.
     pub source: Bytes,
 }
 

@@ -1,10 +1,12 @@
 //! `namespaces`: those that some processes are in instead of the container's own.
 
 use crate::files::NamespaceType;
+use crate::image::Image;
 use crate::pid_namespaces::PidNamespace;
-use crate::types::{Bytes, Pid};
+use crate::types::{Bytes, FileId, Pid};
 use crate::user_namespaces::UserNamespace;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// A line of `namespaces`: one that was made inside the container (unshare(2)), and who is in it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +26,8 @@ impl UnsharedNamespace {
             NamespaceContent::Pid(pids) => &pids.for_children_of,
             // Joined with the ids of users, last of all.
             NamespaceContent::User(_) => &[],
+            // Joined by its first process before the others are born.
+            NamespaceContent::Mnt(_) => &[],
             _ => &self.processes,
         };
         joined.iter().copied()
@@ -35,10 +39,20 @@ impl UnsharedNamespace {
         match self.content {
             NamespaceContent::Cgroup(_) => NamespaceType::Cgroup,
             NamespaceContent::Ipc => NamespaceType::Ipc,
+            NamespaceContent::Mnt(_) => NamespaceType::Mnt,
             NamespaceContent::Net(_) => NamespaceType::Net,
             NamespaceContent::Pid(_) => NamespaceType::Pid,
             NamespaceContent::User(_) => NamespaceType::User,
             NamespaceContent::Uts(_) => NamespaceType::Uts,
+        }
+    }
+}
+
+impl UnsharedNamespace {
+    /// Notes the open files whose paths are those of a mount namespace, by its number.
+    pub fn add_files(&mut self, files: &BTreeMap<u32, Vec<FileId>>) {
+        if let NamespaceContent::Mnt(content) = &mut self.content {
+            content.files.extend(files.get(&content.number).into_iter().flatten());
         }
     }
 }
@@ -51,6 +65,8 @@ pub enum NamespaceContent {
     Cgroup(CgroupRoot),
     /// No System V object and no POSIX message queue.
     Ipc,
+    /// What the lines of `mounts` say that have its number.
+    Mnt(MountNamespace),
     /// No interface but `lo`, and no socket.
     Net(EmptyNetwork),
     /// Ids of its own, below the container's. Lines of this type stand after those of the namespaces that they lie in.
@@ -75,6 +91,43 @@ pub struct CgroupRoot {
 pub struct EmptyNetwork {
     /// Whether `lo` was brought up.
     pub loopback: bool,
+}
+
+/// A mount namespace: a copy of another one, in which some is otherwise.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MountNamespace {
+    /// Counted from 1 inside the image.
+    pub number: u32,
+    /// Of which namespace it is a copy: 0 for the container's own, or a lower number.
+    pub base: u32,
+    /// All that it has from there exchanges mounts with nobody, as unshare(1) makes it (MS_REC | MS_PRIVATE).
+    pub private: bool,
+    /// The open files whose paths are those of this namespace, in order: another process may hold them too.
+    pub files: Vec<FileId>,
+}
+
+impl Image {
+    /// The mount namespaces that some processes have apart, and who is in each.
+    pub fn mount_namespaces(&self) -> impl Iterator<Item = (&MountNamespace, &[Pid])> {
+        self.namespaces.iter().filter_map(|namespace| match &namespace.content {
+            NamespaceContent::Mnt(content) => Some((content, namespace.processes.as_slice())),
+            _ => None,
+        })
+    }
+
+    /// The number of the mount namespace that a process is in; 0 for the container's own.
+    #[must_use]
+    pub fn mounts_of_process(&self, process: Pid) -> u32 {
+        self.mount_namespaces().find(|(_, members)| members.contains(&process)).map_or(0, |(content, _)| content.number)
+    }
+
+    /// The number of the mount namespace whose paths an open file has; 0 for the container's own.
+    #[must_use]
+    pub fn mounts_of_file(&self, file: FileId) -> u32 {
+        let mut namespaces = self.mount_namespaces().map(|(content, _)| content);
+        namespaces.find(|content| content.files.binary_search(&file).is_ok()).map_or(0, |content| content.number)
+    }
 }
 
 /// What a uts namespace holds: at most 64 bytes each, without NUL.

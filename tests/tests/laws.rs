@@ -13,7 +13,7 @@ const TIME: [&str; 3] = ["manifest:0.clocks.", ".resume.remaining.", "/timers:"]
 
 /// What a program changes that goes on for a moment: registers and the call it is in, pages it touches for the first time, the file it
 /// writes its progress to, signals between one system call and the next.
-const PROGRESS: [&str; 14] = [
+const PROGRESS: [&str; 15] = [
     ".pages",
     "manifest:0.paths",
     "/thread:0.xstate",
@@ -22,6 +22,7 @@ const PROGRESS: [&str; 14] = [
     "/signal.pending",
     "/fds",
     "files/",
+    ".mnt.files",
     "/wait.zombies",
     "/thread.list",
     ".pending",
@@ -176,8 +177,9 @@ macro_rules! going {
 going! {
     aio altstack arguments avx brk cgroup_tops cgroups clones controls credentials data debug_registers
     deleted_directory ended_leader epoll epoll_numbers eventfd expiries family fifo files fork_sharing inet_socket
-    inotify itimer leases limits listing locks mappings masks memfd mounts mqueue namespaces netlink owner packets
-    pending pid_namespaces pidfd pipe places posix_timers proc_files processes protnone pseudo_files rseq seccomp
-    shared signalfd socket_corners sparse stopped sysv_msg sysv_sem sysv_shm terminal thread_descriptors
-    thread_directories threads timerfd tree unix_socket unnamed unshared user_namespaces waiting_clients waits zombie
+    inotify itimer leases limits listing locks mappings masks memfd mounts mounts_apart mqueue namespaces netlink
+    owner packets pending pid_namespaces pidfd pipe places posix_timers proc_files processes protnone pseudo_files
+    rseq seccomp shared signalfd socket_corners sparse stopped sysv_msg sysv_sem sysv_shm terminal
+    thread_descriptors thread_directories threads timerfd tree unix_socket unnamed unshared user_namespaces
+    waiting_clients waits zombie
 }

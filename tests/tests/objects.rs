@@ -48,9 +48,10 @@ survive! { debug_registers ended_leader thread_descriptors thread_directories }
 survive! {
     aio altstack arguments avx brk cgroup_tops cgroups clones controls credentials data deleted_directory epoll
     epoll_numbers eventfd expiries family fifo files fork_sharing inotify itimer leases limits listing locks
-    mappings masks memfd mounts mqueue namespaces owner packets pending pid_namespaces pidfd pipe places
-    posix_timers proc_files processes protnone pseudo_files rseq seccomp shared signalfd sparse stopped storm
-    sysv_msg sysv_sem sysv_shm terminal threads timerfd tree unnamed unshared user_namespaces waiting_clients waits zombie
+    mappings masks memfd mounts mounts_apart mqueue namespaces owner packets pending pid_namespaces pidfd pipe
+    places posix_timers proc_files processes protnone pseudo_files rseq seccomp shared signalfd sparse stopped storm
+    sysv_msg sysv_sem sysv_shm terminal threads timerfd tree unnamed unshared user_namespaces waiting_clients waits
+    zombie
 }
 survive! { inet_socket netlink socket_corners unix_socket }
 

@@ -56,6 +56,11 @@ fn a_script_in_a_tmpfs_of_its_own() {
 }
 
 #[test]
+fn a_sandbox_with_mounts_of_its_own() {
+    three_generations("/bin/bash", "sandbox.sh", [Method::Cp, Method::Tar, Method::Cp]);
+}
+
+#[test]
 fn bash_pipeline_with_a_background_job() {
     three_generations("/bin/bash", "pipeline.sh", PLAIN);
 }

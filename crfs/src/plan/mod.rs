@@ -25,7 +25,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 pub use memory::MemoryPlan;
-pub use order::{Action, Step};
+pub use order::{Action, Joining, Step};
 pub use threads::ThreadStep;
 pub use tree::{Birth, BornInto, Home, OUTSIDE, Role, Terminal};
 
@@ -61,8 +61,7 @@ const LOWEST_LINK: u32 = 200;
 pub fn compute(image: &Image, home: &Home) -> Result<Plan, Failure> {
     let births = tree::births(image, home)?;
     let memory = memory::plan(image, &births);
-    let apart = image.namespaces.iter().flat_map(UnsharedNamespace::joined_by).collect();
-    let steps = order::sort(&births, &apart)?;
+    let steps = order::sort(&births, &joining(image, &births))?;
     let watched = image.files.values().flat_map(|file| match &file.kind {
         FileKind::Epoll(epoll) => epoll.targets.as_slice(),
         _ => &[],
@@ -99,6 +98,21 @@ impl Home {
     #[must_use]
     pub fn of(image: &Image) -> Self {
         if image.manifest.container.shares(NamespaceKind::Pid) { Home::Host(BTreeSet::new()) } else { Home::Own }
+    }
+}
+
+/// Who joins namespaces. A helper stays in those of its maker.
+fn joining(image: &Image, births: &BTreeMap<Pid, Birth>) -> Joining {
+    let in_image = |pid: &Pid| image.processes.contains_key(pid);
+    let maker = |pid: Pid| births.get(&pid).and_then(|birth| birth.creator);
+    let born_into = |pid: Pid| {
+        let mut makers = std::iter::successors(maker(pid), |&pid| maker(pid));
+        makers.find(in_image).map_or(0, |maker| image.mounts_of_process(maker))
+    };
+    let moves = |&&pid: &&Pid| image.mounts_of_process(pid) != born_into(pid);
+    Joining {
+        others: image.namespaces.iter().flat_map(UnsharedNamespace::joined_by).collect(),
+        mounts: image.processes.keys().filter(moves).copied().collect(),
     }
 }
 

@@ -21,6 +21,8 @@ pub struct Step {
 pub enum Action {
     /// clone3 with its pid; the first process starts from the stub.
     Spawn,
+    /// A process joins a mount namespace other than that of its maker.
+    Mounts,
     /// setsid.
     Session,
     /// A session leader takes its controlling terminal.
@@ -115,6 +117,13 @@ pub const AFTER: &[(Action, Of, Action)] = &[
     // Children inherit filled memory.
     (Action::Spawn, Of::Creator, Action::Fill),
     (Action::Spawn, Of::Creator, Action::Spawn),
+    // Children are born into the mount namespace of their maker. Who joins another must not share directories, as threads and some children do.
+    (Action::Mounts, Of::Itself, Action::Spawn),
+    (Action::Spawn, Of::Creator, Action::Mounts),
+    (Action::Threads, Of::Itself, Action::Mounts),
+    (Action::OpenLate, Of::All, Action::Mounts),
+    // It begins in the root directory of the namespace.
+    (Action::Directories, Of::Itself, Action::Mounts),
     (Action::Session, Of::Itself, Action::Spawn),
     (Action::Group, Of::Itself, Action::Session),
     (Action::Group, Of::Itself, Action::Spawn),
@@ -219,6 +228,7 @@ fn actions(role: &Role) -> &'static [Action] {
     match role {
         Role::Live => &[
             Action::Spawn,
+            Action::Mounts,
             Action::Session,
             Action::Group,
             Action::Memory,
@@ -265,11 +275,20 @@ fn terminal_actions(terminal: Terminal) -> &'static [Action] {
     }
 }
 
-/// Every step, sorted so that [`AFTER`] holds. `apart`: who is in namespaces other than the container's own.
+/// Who joins namespaces.
+#[derive(Clone, Debug, Default)]
+pub struct Joining {
+    /// Those in namespaces other than the container's own.
+    pub others: BTreeSet<Pid>,
+    /// Those in another mount namespace than their maker.
+    pub mounts: BTreeSet<Pid>,
+}
+
+/// Every step, sorted so that [`AFTER`] holds.
 ///
 /// # Errors
 /// [`Kind::BadImage`] naming the steps of a circle: a tree that no order of calls can make.
-pub fn sort(births: &BTreeMap<Pid, Birth>, apart: &BTreeSet<Pid>) -> Result<Vec<Step>, Failure> {
+pub fn sort(births: &BTreeMap<Pid, Birth>, joining: &Joining) -> Result<Vec<Step>, Failure> {
     let all: BTreeSet<Step> = births
         .values()
         .flat_map(|birth| {
@@ -277,7 +296,12 @@ pub fn sort(births: &BTreeMap<Pid, Birth>, apart: &BTreeSet<Pid>) -> Result<Vec<
             actions.map(move |action| (birth, action))
         })
         .filter(|(birth, action)| {
-            is_needed(birth, **action) && (**action != Action::Namespaces || apart.contains(&birth.pid))
+            let joins = match action {
+                Action::Namespaces => joining.others.contains(&birth.pid),
+                Action::Mounts => joining.mounts.contains(&birth.pid),
+                _ => true,
+            };
+            is_needed(birth, **action) && joins
         })
         // One step for all of them.
         .filter(|(birth, action)| {

@@ -5,6 +5,7 @@ use super::*;
 use image_format::controls::{MemoryPolicy, ThreadControls};
 use image_format::manifest::{Clocks, Container, Cpu, Kernel, Manifest};
 use image_format::memory::{Backing, PageRange, Protection, Segment, SegmentFlags, Source};
+use image_format::namespaces::{MountNamespace, NamespaceContent, UnsharedNamespace};
 use image_format::pid_namespaces::PidSpaces;
 use image_format::process::{JobControl, MemoryLayout, Process, ProcessAttr, Shares, Zombie};
 use image_format::seccomp::{Seccomp, SeccompFilter, SeccompFlags};
@@ -341,6 +342,21 @@ fn who_shares_is_done_before_whose_it_is() {
     }
     let memory = &plan.memory[&Pid(6)];
     assert_eq!((memory.inherited_from, memory.keep.as_slice(), memory.fill.len()), (Some(Pid(1)), [0].as_slice(), 0));
+}
+
+#[test]
+fn who_is_born_elsewhere_joins_its_mount_namespace_first() {
+    // 5 left, and 6 lives there too; 7 and the orphan 8 went back.
+    let mut tree = image(&[(1, 0, 1, 1), (5, 1, 1, 1), (6, 5, 1, 1), (7, 5, 1, 1), (8, 1, 8, 1)]);
+    let content = NamespaceContent::Mnt(MountNamespace { number: 1, ..MountNamespace::default() });
+    tree.namespaces = vec![UnsharedNamespace { content, processes: vec![Pid(5), Pid(6)] }];
+    let plan = compute(&tree, &Home::Own).expect("a plan");
+    let at = |action, pid| plan.steps.iter().position(|step| *step == Step { action, process: Pid(pid) });
+    let joining = [1, 5, 6, 7, 8].map(|pid| at(Action::Mounts, pid).is_some());
+    assert_eq!(joining, [false, true, false, true, false]);
+    assert!(at(Action::Mounts, 5) < at(Action::Spawn, 6) && at(Action::Mounts, 5) < at(Action::Spawn, 7));
+    assert!(at(Action::Mounts, 7) < at(Action::Directories, 7) && at(Action::Mounts, 7) < at(Action::Threads, 7));
+    assert_eq!(at(Action::Namespaces, 5), None, "it has no other namespace apart");
 }
 
 #[test]

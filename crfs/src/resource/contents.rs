@@ -61,14 +61,24 @@ pub fn elsewhere(image: &Image, host: impl Fn(Pid) -> Option<i32>) -> Result<Vec
             found.push(Elsewhere { path, place: ContentPlace::Link(link), size: segment.content_size() });
         }
     }
-    // All processes see the same mounts.
-    let first = image.processes.keys().find_map(|&pid| host(pid)).map(living_thread);
     for mount in image.mounts.iter().filter(|mount| matches!(mount.kind, MountKind::Tmpfs(_))) {
-        let (Some(host), Some(tree)) = (first, image.trees.get(&mount.number)) else { continue };
+        let (Some(host), Some(tree)) = (viewer(image, mount.namespace, &host), image.trees.get(&mount.number)) else {
+            continue;
+        };
         let place = ContentPlace::Mount(MountPlace { host, path: mount.path.clone() });
         found.push(Elsewhere { path: layout::mount_data(mount.number), place, size: data_size(tree) });
     }
     Ok(found)
+}
+
+/// Who sees the mounts of a namespace: the first process the container's own, one whose root directory is that of the namespace those of
+/// another.
+fn viewer(image: &Image, namespace: u32, host: impl Fn(Pid) -> Option<i32>) -> Option<i32> {
+    let sees = |&(&pid, process): &(&Pid, &ProcessImage)| {
+        let is_there = image.mounts_of_process(pid) == namespace;
+        is_there && (namespace == 0 || process.process.root.0 == b"/")
+    };
+    image.processes.iter().filter(sees).find_map(|(&pid, _)| host(pid)).map(living_thread)
 }
 
 /// The link to a mapping of each System V segment that processes have attached, by its id.

@@ -8,6 +8,7 @@ use crate::failure::Failure;
 use crate::registry::{Record, Registry};
 use crate::resource::container::{self, Place};
 use crate::resource::kernel::Kernel;
+use crate::resource::mount::Views;
 use crate::resource::proc::{Proc, Status};
 use crate::resource::process::Sharing;
 use crate::resource::subject::{self, Subjects};
@@ -66,15 +67,23 @@ fn survey(registry: &Registry, name: &str, findings: &mut Findings) -> Result<()
     }
     Kernel::open(&registry.kstate_file())?.survey(&layout::process_dir(Pid(1)), findings);
     let Ok(place) = Place::of(&record, init, &mut proc) else { return Ok(()) };
-    descriptors(&subjects, place.root(), &container.log_file(), findings)
+    let mut views = Views::default();
+    attempt(init, findings, |found| Views::look(&record, &subjects, &mut proc, found).map(|looked| views = looked))?;
+    descriptors(&subjects, &views, place.root(), &container.log_file(), findings)
 }
 
-fn descriptors(subjects: &Subjects, root: &Path, log: &Path, findings: &mut Findings) -> Result<(), Failure> {
+fn descriptors(
+    subjects: &Subjects,
+    views: &Views,
+    root: &Path,
+    log: &Path,
+    findings: &mut Findings,
+) -> Result<(), Failure> {
     let mut tables = process::tables(subjects);
     let mut found = Findings::default();
     attempt(subjects.init, findings, |found| process::own_tables(subjects, found).map(|own| tables.extend(own)))?;
-    let whose =
-        descriptor::Whose { tables: &tables, processes: &subjects.numbers(), init: subjects.init, external: &[] };
+    let processes = &subjects.numbers();
+    let whose = descriptor::Whose { tables: &tables, processes, init: subjects.init, external: &[], views };
     descriptor::capture(whose, None, root, log, None, &mut Unnamed::new(), &mut found)?;
     merge(findings, found);
     Ok(())

@@ -14,6 +14,7 @@ use nix::errno::Errno;
 const FSOPEN_CLOEXEC: u32 = 1;
 const FSCONFIG_CMD_CREATE: u32 = 6;
 const FSMOUNT_CLOEXEC: u32 = 1;
+const MOVE_MOUNT_F_EMPTY_PATH: u32 = 0x4;
 const MOVE_MOUNT_SET_GROUP: u32 = 0x100;
 const STATX_MNT_ID_UNIQUE: u32 = 0x4000;
 
@@ -59,20 +60,22 @@ fn owned(result: libc::c_long) -> Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Makes the private mount `to` a peer of the mount `from`, and a slave of the same master. `EINVAL`: it shows what `from` does not.
-pub fn join_peers(from: &Path, to: &Path) -> Result<()> {
-    let path = |path: &Path| CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL);
-    let (from, to) = (path(from)?, path(to)?);
+/// Makes the private mount `to` a peer of the mount that `from` lies on, and a slave of the same master. `EINVAL`: it shows what that does
+/// not.
+pub fn join_peers(from: BorrowedFd<'_>, to: &Path) -> Result<()> {
+    move_mount(from, to, MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_SET_GROUP)
+}
+
+/// Attaches a mount that is attached nowhere.
+pub fn attach(mount: BorrowedFd<'_>, to: &Path) -> Result<()> {
+    move_mount(mount, to, MOVE_MOUNT_F_EMPTY_PATH)
+}
+
+fn move_mount(from: BorrowedFd<'_>, to: &Path, flags: u32) -> Result<()> {
+    let to = CString::new(to.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)?;
     // SAFETY: two strings that end in NUL.
     let result = unsafe {
-        libc::syscall(
-            libc::SYS_move_mount,
-            libc::AT_FDCWD,
-            from.as_ptr(),
-            libc::AT_FDCWD,
-            to.as_ptr(),
-            MOVE_MOUNT_SET_GROUP,
-        )
+        libc::syscall(libc::SYS_move_mount, from.as_raw_fd(), c"".as_ptr(), libc::AT_FDCWD, to.as_ptr(), flags)
     };
     Errno::result(result).map(drop)
 }

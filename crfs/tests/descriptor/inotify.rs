@@ -4,6 +4,7 @@ use crate::world::{FIRST, Script, World, holding};
 use crfs::failure::{Failure, Kind};
 use crfs::resource::descriptor::Descriptors;
 use crfs::resource::inotify::watch_all;
+use crfs::resource::mount::Roots;
 use image_format::files::{File, FileKind, Inotify, InotifyWatch, OpenFlags};
 use image_format::{FileId, Hex};
 use std::collections::BTreeMap;
@@ -24,7 +25,7 @@ fn made(world: &World, record: &Inotify, notes: &mut Vec<String>) -> Result<Owne
     let image = world.image(&Descriptors { files: BTreeMap::from([(ID, file)]), ..Descriptors::default() });
     let mut open = world.open_all(&image, notes)?;
     let root = fs::File::open("/").unwrap();
-    watch_all(&image, root.as_fd(), &open, notes)?;
+    watch_all(&image, &Roots::only(root.as_fd()), &open, notes)?;
     Ok(open.remove(&ID).unwrap())
 }
 

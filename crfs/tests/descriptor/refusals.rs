@@ -3,6 +3,7 @@
 use crate::world::World;
 use crfs::failure::{Failure, Kind};
 use crfs::resource::descriptor::Descriptors;
+use crfs::resource::mount::Roots;
 use image_format::files::{
     Device, Directory, Epoll, EpollTarget, Eventfd, Fifo, File, FileKind, IfChanged, Listing, OpenFlags, PathOnly,
     PathType, Pipe, PseudoFile, PseudoFileSystem, RegularFile, Replacement, Stdio, Stream, Timerfd,
@@ -203,7 +204,7 @@ fn files_of_the_kernel_that_are_none_here() {
         let root = std::fs::File::open("/").unwrap();
         let mut open = BTreeMap::new();
         let root = std::os::fd::AsFd::as_fd(&root);
-        let failure = crfs::resource::descriptor::open_pseudo_files(&image, root, &mut open).unwrap_err();
+        let failure = crfs::resource::descriptor::open_pseudo_files(&image, &Roots::only(root), &mut open).unwrap_err();
         assert_eq!(failure.kind, Kind::Incompatible);
         assert!(failure.chain[0].contains(words), "{failure:?}");
     }
@@ -226,7 +227,7 @@ fn no_path_leads_out_of_the_root() {
         let failure = crfs::resource::descriptor::open_all(
             &image,
             world.dir.path(),
-            std::os::fd::AsFd::as_fd(&root),
+            &Roots::only(std::os::fd::AsFd::as_fd(&root)),
             &world.log(),
             &crfs::resource::unnamed::Made::default(),
             &mut Vec::new(),

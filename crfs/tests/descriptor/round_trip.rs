@@ -2,6 +2,7 @@
 
 use crate::world::{FIRST, SECOND, Script, World};
 use crfs::resource::epoll::Registration;
+use crfs::resource::mount::Roots;
 use image_format::files::{File, FileKind, OpenFlags, RegularFile};
 use image_format::{FileId, Hex, Timespec};
 use std::io::{Seek, Write};
@@ -394,7 +395,7 @@ fn a_container_with_a_root_of_its_own() {
     let open = crfs::resource::descriptor::open_all(
         &image,
         world.dir.path(),
-        here.as_fd(),
+        &Roots::only(here.as_fd()),
         &world.log(),
         &Default::default(),
         &mut Vec::new(),

@@ -3,6 +3,7 @@
 use crfs::freezer::Cgroup;
 use crfs::resource::Findings;
 use crfs::resource::descriptor::{self, Descriptors, TableOf, Whose};
+use crfs::resource::mount::{Roots, Views};
 use crfs::resource::unnamed::{Made, Unnamed};
 use crfs_kstate::KernelState;
 use crfs_sys::HostPid;
@@ -154,7 +155,13 @@ impl World {
         let tasks = state.tracees().unwrap_or_default();
         let mut findings = Findings::default();
         let captured = descriptor::capture(
-            Whose { tables: &tables(&processes), processes: &processes, init: processes[0].1, external: &[] },
+            Whose {
+                tables: &tables(&processes),
+                processes: &processes,
+                init: processes[0].1,
+                external: &[],
+                views: &Views::default(),
+            },
             Some((&state, &tasks)),
             &root(puppets),
             &self.log(),
@@ -219,7 +226,7 @@ impl World {
         notes: &mut Vec<String>,
     ) -> Result<BTreeMap<FileId, OwnedFd>, crfs::failure::Failure> {
         let root = fs::File::open("/").unwrap();
-        descriptor::open_all(image, self.dir.path(), root.as_fd(), &self.log(), &Made::default(), notes)
+        descriptor::open_all(image, self.dir.path(), &Roots::only(root.as_fd()), &self.log(), &Made::default(), notes)
             .map(|opened| opened.files)
     }
 
@@ -303,7 +310,8 @@ fn root(puppets: &[&Puppet]) -> PathBuf {
 /// What is told of processes that may run.
 pub(crate) fn look(processes: &[(Pid, i32)], root: &Path, log: &Path) -> (Descriptors, Findings) {
     let mut findings = Findings::default();
-    let whose = Whose { tables: &tables(processes), processes, init: processes[0].1, external: &[] };
+    let whose =
+        Whose { tables: &tables(processes), processes, init: processes[0].1, external: &[], views: &Views::default() };
     let captured = descriptor::capture(whose, None, root, log, None, &mut Unnamed::new(), &mut findings);
     (captured.unwrap(), findings)
 }

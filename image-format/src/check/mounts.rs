@@ -2,7 +2,7 @@
 
 use super::{Findings, absolute, time};
 use crate::image::Image;
-use crate::layout::{MOUNTS, mount_tree};
+use crate::layout::{MOUNTS, NAMESPACES, mount_tree};
 use crate::manifest::NamespaceKind;
 use crate::mounts::{
     BindMount, FileContent, FileSystem, FreshMount, Master, Mount, MountFlags, MountKind, Node, TreeEntry,
@@ -21,6 +21,7 @@ pub(super) fn check(image: &Image, findings: &mut Findings) {
     if !image.mounts.is_empty() && image.manifest.container.shares(NamespaceKind::Mnt) {
         findings.add(MOUNTS, "a container that shares the host's mounts has none of its own");
     }
+    let apart: BTreeSet<u32> = image.mount_namespaces().map(|(content, _)| content.number).collect();
     let groups: BTreeSet<u32> = image.mounts.iter().filter_map(|mount| mount.propagation.peers).collect();
     for (index, mount) in (0..).zip(&image.mounts) {
         if u64::from(mount.number) != index + 1 {
@@ -31,9 +32,10 @@ pub(super) fn check(image: &Image, findings: &mut Findings) {
         let flags = (unknown != 0).then(|| format!("flags: {unknown:#x} is not known here"));
         let propagation = propagation(mount, &groups);
         // What the host mounts on / is the one that nothing can be mounted over.
-        let is_root = mount.kind == MountKind::Host && mount.path.0 == b"/";
+        let is_root = matches!(mount.kind, MountKind::Host | MountKind::Inherited) && mount.path.0 == b"/";
         let path = place("path", &mount.path).filter(|_| !is_root);
-        for problem in [path, self::kind(&mount.kind), flags, propagation].into_iter().flatten() {
+        let namespace = namespace(mount, &apart);
+        for problem in [namespace, path, self::kind(&mount.kind), flags, propagation].into_iter().flatten() {
             findings.line(MOUNTS, index, problem);
         }
     }
@@ -52,6 +54,21 @@ pub(super) fn check(image: &Image, findings: &mut Findings) {
         }
         tree(&mount_tree(number), entries, findings);
     }
+}
+
+/// What is wrong with the namespace of a mount; `apart` are those that there are beside the container's own.
+fn namespace(mount: &Mount, apart: &BTreeSet<u32>) -> Option<String> {
+    let number = mount.namespace;
+    let is_own = match mount.kind {
+        MountKind::Host => Some(true),
+        MountKind::Taken(_) | MountKind::Inherited | MountKind::Unmounted => Some(false),
+        _ => None,
+    };
+    if number != 0 && !apart.contains(&number) {
+        return Some(format!("namespace {number}: no line of {NAMESPACES} has that number"));
+    }
+    let wrong = is_own.is_some_and(|is_own| is_own != (number == 0));
+    wrong.then(|| format!("namespace {number}: there is no mount of this kind in it"))
 }
 
 /// What is wrong with a path that must have no `.` and `..` in it, if anything.
@@ -76,8 +93,10 @@ fn kind(kind: &MountKind) -> Option<String> {
             let unknown = options.map(name).find(|name| !known(name));
             self::system(system).or_else(|| unknown.map(|name| format!("options: {:?} is not known here", Bytes(name))))
         }
-        MountKind::Host => None,
-        MountKind::Bind(BindMount { source }) => absolute(source).map(|problem| format!("source: {problem}")),
+        MountKind::Host | MountKind::Inherited | MountKind::Unmounted => None,
+        MountKind::Bind(BindMount { source }) | MountKind::Taken(BindMount { source }) => {
+            absolute(source).map(|problem| format!("source: {problem}"))
+        }
         MountKind::Fresh(fresh) => {
             let unknown = !FreshMount::TYPES.contains(&fresh.file_system.as_str());
             let unknown = unknown.then(|| format!("file_system: {:?} is none that is mounted here", fresh.file_system));

@@ -4,13 +4,15 @@ use super::Findings;
 use super::manifest::node_name;
 use crate::files::{FileKind, NamespaceType};
 use crate::image::Image;
-use crate::layout::{CGROUPS, NAMESPACES, file_entry};
-use crate::namespaces::{CgroupRoot, NamespaceContent};
-use crate::types::Pid;
+use crate::layout::{CGROUPS, NAMESPACES, file_entry, id_name, process_file};
+use crate::manifest::NamespaceKind;
+use crate::namespaces::{CgroupRoot, MountNamespace, NamespaceContent};
+use crate::types::{FileId, Pid};
 use std::collections::BTreeSet;
 
 pub(super) fn check(image: &Image, findings: &mut Findings) {
     let mut placed: BTreeSet<(NamespaceType, Pid)> = BTreeSet::new();
+    let (mut numbers, mut files) = (0, BTreeSet::new());
     for (index, namespace) in (0..).zip(&image.namespaces) {
         let is_pid = matches!(namespace.content, NamespaceContent::Pid(_));
         if namespace.processes.is_empty() && !is_pid {
@@ -44,6 +46,11 @@ pub(super) fn check(image: &Image, findings: &mut Findings) {
                     findings.line(NAMESPACES, index, reason);
                 }
             }
+            NamespaceContent::Mnt(content) => {
+                for problem in self::mounts(image, content, &mut numbers, &mut files) {
+                    findings.line(NAMESPACES, index, problem);
+                }
+            }
             // Others are looked at elsewhere.
             NamespaceContent::Net(_) | NamespaceContent::Pid(_) | NamespaceContent::User(_) => {}
             NamespaceContent::Uts(names) => {
@@ -53,6 +60,15 @@ pub(super) fn check(image: &Image, findings: &mut Findings) {
                     }
                 }
             }
+        }
+    }
+    for (&pid, process) in &image.processes {
+        // Whoever makes a mount namespace, or joins one, gets directories of its own.
+        if let Some(other) = process.process.shares.directories
+            && image.mounts_of_process(pid) != image.mounts_of_process(other)
+        {
+            let reason = format!("shares: directories: {other} is in another mount namespace");
+            findings.add(&process_file(pid, "process"), reason);
         }
     }
     for (&id, file) in &image.files {
@@ -65,4 +81,30 @@ pub(super) fn check(image: &Image, findings: &mut Findings) {
             findings.add(&file_entry(id), reason);
         }
     }
+}
+
+/// What is wrong with a mount namespace. `numbers` have been given, and `files` are those of earlier lines.
+fn mounts(image: &Image, content: &MountNamespace, numbers: &mut u32, files: &mut BTreeSet<FileId>) -> Vec<String> {
+    let mut problems = Vec::new();
+    *numbers += 1;
+    if content.number != *numbers {
+        problems.push(format!("number {} stands where {numbers} belongs", content.number));
+    }
+    if content.base >= content.number {
+        problems.push(format!("base {}: no line before has that number", content.base));
+    }
+    if image.manifest.container.shares(NamespaceKind::Mnt) {
+        problems.push("a container that shares the host's mounts has no mount namespace apart".to_owned());
+    }
+    if !content.files.is_sorted() {
+        problems.push("files: they are not in order".to_owned());
+    }
+    for &file in &content.files {
+        let unknown = !image.files.contains_key(&file);
+        if unknown || !files.insert(file) {
+            let reason = if unknown { "is no file of the image" } else { "is listed twice" };
+            problems.push(format!("files: {} {reason}", id_name(file.0)));
+        }
+    }
+    problems
 }

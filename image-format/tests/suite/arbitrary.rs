@@ -157,7 +157,7 @@ choices! {
     TtySide [Master, Slave, Controlling] []
     SlaveState [Unopened, Open, Closed] []
     Flow [On, StoppedByKey, StoppedByCall] []
-    NamespaceContent [Ipc] [Cgroup, Net, Pid, User, Uts]
+    NamespaceContent [Ipc] [Cgroup, Mnt, Net, Pid, User, Uts]
     NamespaceType [Cgroup, Ipc, Mnt, Net, Pid, Time, User, Uts] []
     OwnerKind [Thread, Process, Group] []
     NetlinkProtocol [Route, Usersock, SockDiag, Audit, KobjectUevent] []
@@ -166,7 +166,7 @@ choices! {
     UnixLink [Unconnected] [Listening, Connected, Closed, External]
     InetLink [Unconnected, Ended] [Listening, Directed, Connected]
     InetClient [] [Open, Closed]
-    MountKind [Host] [Tmpfs, Bind, Fresh]
+    MountKind [Host, Inherited, Unmounted] [Tmpfs, Bind, Taken, Fresh]
     Master [Host] [Peers]
     Node [Directory, Fifo, Socket] [File, Symlink, Link, CharacterDevice, BlockDevice]
     LockKind [Flock, Posix, Ofd, Lease] []
@@ -321,7 +321,7 @@ records! {
     ThreadImage { attr, fds, mask, altstack, pending, fpu, frame, timers, tls, zombies }
     ProcessImage { process, attr, fds, aio, ldt, segments, actions, pending, semadj, threads }
     SeccompFilter { filter, after, flags, program }
-    Mount { number, path, kind, flags, propagation }
+    Mount { number, namespace, path, kind, flags, propagation }
     FileSystem { source, options, read_only }
     FreshMount { file_system, options }
     BindMount { source }
@@ -338,6 +338,7 @@ records! {
     Maker { uid, gid }
     UnsharedNamespace { content, processes }
     CgroupRoot { root }
+    MountNamespace { number, base, private, files }
     EmptyNetwork { loopback }
     PidNamespace { ids, for_children_of }
     UserNamespace { owner, uid_map, gid_map, setgroups }

@@ -1,9 +1,11 @@
 //! The checks of namespaces that some processes are in, each against the golden image with exactly that wrong.
 
 use crate::check::each_is_told;
+use crate::golden;
 use image_format::cgroups::Cgroup;
 use image_format::files::{FileKind, Namespace, NamespaceType};
-use image_format::namespaces::{CgroupRoot, NamespaceContent, UtsNames};
+use image_format::mounts::{BindMount, Mount, MountKind};
+use image_format::namespaces::{CgroupRoot, MountNamespace, NamespaceContent, UnsharedNamespace, UtsNames};
 use image_format::{Bytes, FileId, Image, Pid};
 
 #[test]
@@ -45,6 +47,67 @@ fn cgroup_roots() {
                 i.cgroups.push(aside);
             },
             "namespaces: line 1: root: no line of cgroups has \"aside\", or it is threaded",
+        ),
+    ]);
+}
+
+/// Gives a process a mount namespace apart, with something of the container's own bound elsewhere, and edits it.
+fn apart(image: &mut Image, edit: impl FnOnce(&mut MountNamespace)) {
+    let mut content = MountNamespace { number: 1, files: vec![FileId(0)], ..MountNamespace::default() };
+    edit(&mut content);
+    let processes = vec![Pid(12290)];
+    image.namespaces.push(UnsharedNamespace { content: NamespaceContent::Mnt(content), processes });
+    let kind = MountKind::Taken(BindMount { source: "/srv".into() });
+    let number = 4;
+    image.mounts.push(Mount { number, namespace: 1, kind, ..image.mounts[0].clone() });
+}
+
+#[test]
+fn mount_namespaces() {
+    let mut sound = golden::image();
+    apart(&mut sound, |_| {});
+    assert_eq!(image_format::check::image(&sound, &golden::sizes(&sound)), []);
+    each_is_told(&[
+        (
+            |i| {
+                apart(i, |content| content.number = 2);
+                i.mounts[3].namespace = 2;
+            },
+            "namespaces: line 2: number 2 stands where 1 belongs",
+        ),
+        (|i| apart(i, |content| content.base = 1), "namespaces: line 2: base 1: no line before has that number"),
+        (
+            |i| apart(i, |content| content.files = vec![FileId(99)]),
+            "namespaces: line 2: files: 0x00000063 is no file of the image",
+        ),
+        (
+            |i| apart(i, |content| content.files = vec![FileId(0), FileId(0)]),
+            "namespaces: line 2: files: 0x00000000 is listed twice",
+        ),
+        (
+            |i| apart(i, |content| content.files = vec![FileId(1), FileId(0)]),
+            "namespaces: line 2: files: they are not in order",
+        ),
+        (
+            |i| {
+                apart(i, |_| {});
+                i.processes.get_mut(&Pid(12290)).unwrap().process.shares.directories = Some(Pid(1));
+            },
+            "0x00003002/process: shares: directories: 1 is in another mount namespace",
+        ),
+        (
+            |i| {
+                apart(i, |_| {});
+                i.mounts[3].namespace = 7;
+            },
+            "mounts: line 4: namespace 7: no line of namespaces has that number",
+        ),
+        (
+            |i| {
+                apart(i, |_| {});
+                i.mounts[3].namespace = 0;
+            },
+            "mounts: line 4: namespace 0: there is no mount of this kind in it",
         ),
     ]);
 }

@@ -78,6 +78,12 @@ impl Place {
         Ok(Place { root: PathBuf::from(format!("/proc/{task}/root")), prefix })
     }
 
+    /// The root directory of a process (host pid), which is that of its mount namespace.
+    #[must_use]
+    pub fn at_root_of(host: i32) -> Self {
+        Place { root: PathBuf::from(format!("/proc/{host}/root")), prefix: b"/".to_vec() }
+    }
+
     /// A link of /proc that leads to the root.
     #[must_use]
     pub fn root(&self) -> &Path {

@@ -3,13 +3,14 @@
 use super::gather::{Description, Table};
 use super::holders::Kernel;
 use super::in_flight::{self, InFlight};
-use super::place::Place;
+use super::place::{Apart, Place};
 use super::refused::{self, Refusal};
 use super::seen::{Holder, Seen};
 use super::{Descriptors, TableOf};
 use crate::console::Pause;
 use crate::external::External;
 use crate::failure::{Failure, Kind};
+use crate::resource::mount::Views;
 use crate::resource::unnamed::Unnamed;
 use crate::resource::{
     Findings, device, directory, epoll, eventfd, inet_socket, inotify, lock, namespace, netlink_socket, owner,
@@ -37,6 +38,8 @@ pub struct Whose<'a> {
     pub init: i32,
     /// What connections may lead to outside of the container.
     pub external: &'a [External],
+    /// The mount namespaces that some processes have apart.
+    pub views: &'a Views,
 }
 
 /// Captures descriptor tables.
@@ -68,6 +71,7 @@ pub fn capture(
         Err(_) if kernel.is_none() => return Ok(Descriptors::default()),
         other => other?,
     };
+    let apart = Apart::open(whose.views, log)?;
     let mut table = Table::gather(&tables, kernel.as_ref())?;
     let in_flight = kernel.as_ref().map(|_| in_flight::gather(&mut table)).transpose()?;
     let mut pass = Pass {
@@ -78,15 +82,16 @@ pub fn capture(
         unnamed,
         drafts: Vec::new(),
         owners: BTreeMap::new(),
+        elsewhere: BTreeMap::new(),
         out: Descriptors::default(),
     };
-    pass.each(whose, &place);
+    pass.each(whose, &place, &apart);
     pass.unnamed();
     pass.owners(whose)?;
     pass.pipes(processes)?;
     pass.queues(whose)?;
     pass.ttys(&place)?;
-    pass.sockets(whose, &place, in_flight.as_ref())?;
+    pass.sockets(whose, &place, &apart, in_flight.as_ref())?;
     pass.epolls()?;
     pass.locks();
     pass.finish(&tables, &place);
@@ -123,12 +128,14 @@ pub(super) struct Pass<'a> {
     /// One for each description of the table.
     pub(super) drafts: Vec<Draft>,
     owners: BTreeMap<usize, Owner>,
+    /// The mount namespaces apart whose paths descriptions have.
+    elsewhere: BTreeMap<usize, u32>,
     pub(super) out: Descriptors,
 }
 
 impl Pass<'_> {
     /// What can be told of each description by itself.
-    fn each(&mut self, whose: Whose<'_>, place: &Place) {
+    fn each(&mut self, whose: Whose<'_>, place: &Place, apart: &Apart<'_>) {
         for (holder, error) in &self.table.unreadable {
             let refusal = Refusal::new(
                 format!("what it names cannot be looked at: {error}"),
@@ -136,11 +143,16 @@ impl Pass<'_> {
             );
             self.refuse(*holder, refusal);
         }
-        for Description { seen, .. } in &self.table.descriptions {
+        for (index, Description { seen, .. }) in self.table.descriptions.iter().enumerate() {
+            let elsewhere = apart.of(seen);
+            let place = elsewhere.map_or(place, |(_, place)| place);
             let draft = draft(seen, whose, place, self.kernel, self.unnamed).unwrap_or_else(|refusal| {
                 self.refuse(seen.holder, refusal);
                 Draft::Refused
             });
+            if matches!(draft, Draft::Done(_) | Draft::Pipe { .. }) {
+                self.elsewhere.extend(elsewhere.map(|(number, _)| (index, number)));
+            }
             self.drafts.push(draft);
         }
     }
@@ -224,7 +236,13 @@ impl Pass<'_> {
     }
 
     /// Captures the sockets of each family together: their records name each other.
-    fn sockets(&mut self, whose: Whose<'_>, place: &Place, in_flight: Option<&InFlight>) -> Result<(), Failure> {
+    fn sockets(
+        &mut self,
+        whose: Whose<'_>,
+        place: &Place,
+        apart: &Apart<'_>,
+        in_flight: Option<&InFlight>,
+    ) -> Result<(), Failure> {
         let mut unix = Vec::new();
         let mut inet = Vec::new();
         let mut netlink = Vec::new();
@@ -249,6 +267,11 @@ impl Pass<'_> {
             pids: whose.processes.iter().map(|&(pid, host)| (host, pid)).collect(),
             init: whose.init,
             root: place.root(),
+            roots_apart: whose
+                .processes
+                .iter()
+                .filter_map(|&(pid, _)| Some((pid, apart.of_process(pid)?.1.root())))
+                .collect(),
             external: whose.external,
             queues: in_flight.map(|in_flight| &in_flight.queues),
             kernel: self.kernel,
@@ -392,6 +415,9 @@ impl Pass<'_> {
                 self.out.stdios.push(Stdio { file: id(index), stream: Stream::Console });
             }
             let owner = self.owners.remove(&index);
+            if let Some(&number) = self.elsewhere.get(&index) {
+                self.out.elsewhere.entry(number).or_default().push(id(index));
+            }
             self.out.files.insert(id(index), File { flags: flags(seen), position, owner, kind });
         }
         self.out.fds = tables.iter().map(|table| (table.owner, Vec::new())).collect();

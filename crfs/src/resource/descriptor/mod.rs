@@ -83,6 +83,8 @@ pub struct Descriptors {
     pub queued: BTreeMap<u32, Vec<u8>>,
     /// `files/tty.N`.
     pub ttys: BTreeMap<u32, Pty>,
+    /// The files whose paths are those of a mount namespace apart, in order, by its number.
+    pub elsewhere: BTreeMap<u32, Vec<FileId>>,
     /// `files/ID.queue`: the bytes queued in each socket that has any.
     pub sockets: BTreeMap<FileId, Vec<u8>>,
 }

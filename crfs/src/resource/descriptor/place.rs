@@ -5,7 +5,8 @@ use super::reopen;
 use super::seen::Seen;
 use crate::failure::{Doing, Failure};
 use crate::resource::container::other_name;
-use image_format::Bytes;
+use crate::resource::mount::{View, Views};
+use image_format::{Bytes, Pid};
 use std::fs::{self, File};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStringExt;
@@ -109,5 +110,39 @@ impl Place {
                 "Close it, or put the file back under its path.",
             ),
         })
+    }
+}
+
+/// The root directories of mount namespaces apart, in the order of their numbers.
+#[derive(Debug)]
+pub(crate) struct Apart<'a> {
+    views: &'a Views,
+    places: Vec<Place>,
+}
+
+impl<'a> Apart<'a> {
+    /// Opens them.
+    pub(crate) fn open(views: &'a Views, log: &Path) -> Result<Self, Failure> {
+        let places = views.all().iter().map(|view| Place::open(view.place.root(), log));
+        Ok(Apart { views, places: places.collect::<Result<_, _>>()? })
+    }
+
+    /// The number and the root of the namespace that the path of what is open is one of. What an inotify instance watches are paths of its
+    /// holder. None: it is the container's own, or no path.
+    pub(crate) fn of(&self, seen: &Seen) -> Option<(u32, &Place)> {
+        if seen.link == b"anon_inode:inotify" {
+            return self.of_process(seen.holder.pid);
+        }
+        self.place(self.views.of_mount(seen.info.mount)?)
+    }
+
+    /// Those of the namespace that a process is in.
+    pub(crate) fn of_process(&self, process: Pid) -> Option<(u32, &Place)> {
+        self.place(self.views.of_process(process)?)
+    }
+
+    fn place(&self, (number, _): (u32, &View)) -> Option<(u32, &Place)> {
+        let index = usize::try_from(number).ok()?.checked_sub(1)?;
+        Some((number, self.places.get(index)?))
     }
 }

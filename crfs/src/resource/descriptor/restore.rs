@@ -1,6 +1,7 @@
 //! Opening everything an image has open.
 
 use crate::failure::{Doing, Failure, Kind};
+use crate::resource::mount::Roots;
 use crate::resource::unnamed::Made;
 use crate::resource::{
     device, directory, epoll, eventfd, inotify, lock, path_only, pipe, pseudo_file, regular_file, signalfd, timerfd,
@@ -27,8 +28,8 @@ pub struct Opened {
 /// stand in a namespace of their own ([`crate::resource::mqueue::restore::make`]), the others come when the processes are there:
 /// [`crate::resource::socket::restore_all`], [`open_pseudo_files`].
 ///
-/// `staging` is a plain directory with the image's files, of which `files/pipe.N` are read. `root` is an O_PATH descriptor of the
-/// container's root directory in its mount namespace; no path leads out of it. `log` is the log of the container that is being
+/// `staging` is a plain directory with the image's files, of which `files/pipe.N` are read. `roots` are O_PATH descriptors of the
+/// root directories of the container's mount namespaces; no path leads out of them. `log` is the log of the container that is being
 /// made. `unnamed` has the files that the image holds. `notes` gets what a user should know although it works: files that have grown.
 ///
 /// The soft limit of open files is raised to the hard one. What epoll and inotify instances watch is not added here:
@@ -40,7 +41,7 @@ pub struct Opened {
 pub fn open_all(
     image: &Image,
     staging: &Path,
-    root: BorrowedFd<'_>,
+    roots: &Roots<'_>,
     log: &Path,
     unnamed: &Made,
     notes: &mut Vec<String>,
@@ -53,7 +54,7 @@ pub fn open_all(
     let mut ttys = Vec::new();
     // Before any is opened: several may be open on one file.
     for (&id, file) in image.files.iter().filter(|(id, _)| !logs.contains(id)) {
-        refused.keep(regular_file::replace(id, file, root, notes))?;
+        refused.keep(regular_file::replace(id, file, roots.of_file(id), notes))?;
     }
     let mut alone = Vec::new();
     for (&id, file) in &image.files {
@@ -82,8 +83,8 @@ pub fn open_all(
         };
         open.extend(refused.keep(opened)?.map(|fd| (id, fd)));
     }
-    make_room(root, alone.len());
-    let opened = image_format::parallel::map(&alone, |&(id, file)| open_one(image, id, file, root));
+    make_room(roots.own(), alone.len());
+    let opened = image_format::parallel::map(&alone, |&(id, file)| open_one(image, id, file, roots.of_file(id)));
     for (&(id, _), opened) in alone.iter().zip(opened) {
         let Some((fd, note)) = refused.keep(opened)? else { continue };
         open.insert(id, fd);
@@ -91,12 +92,12 @@ pub fn open_all(
     }
     for ends in pipes.values() {
         let restored = match ends[0].file.kind {
-            FileKind::Fifo(_) => pipe::restore_fifo(ends, staging, root),
+            FileKind::Fifo(_) => pipe::restore_fifo(ends, staging, roots.of_file(ends[0].id)),
             _ => pipe::restore(ends, staging, owner(image, ends)),
         };
         open.extend(refused.keep(restored)?.into_iter().flatten());
     }
-    let terminals = refused.keep(tty::restore(&ttys, &image.ttys, root))?;
+    let terminals = refused.keep(tty::restore(&ttys, &image.ttys, roots.own()))?;
     refused.finish()?;
     let (ends, terminals) = terminals.unwrap_or_default();
     open.extend(ends);
@@ -136,16 +137,16 @@ fn open_one(
     Ok((opened?, None))
 }
 
-/// Opens the files of /proc of an image below `root`, when its processes are there.
+/// Opens the files of /proc of an image below their roots, when its processes are there.
 ///
 /// # Errors
 /// [`Kind::Incompatible`] when one is not there.
 pub fn open_pseudo_files(
     image: &Image,
-    root: BorrowedFd<'_>,
+    roots: &Roots<'_>,
     open: &mut BTreeMap<FileId, OwnedFd>,
 ) -> Result<(), Failure> {
-    pseudo_file::restore_all(image, root, open)
+    pseudo_file::restore_all(image, roots, open)
 }
 
 /// The descriptions that are the container's log.

@@ -2,6 +2,7 @@
 
 use crate::failure::{Doing, Failure, Kind};
 use crate::resource::descriptor::reopen::{look, set_status};
+use crate::resource::mount::Roots;
 use crfs_sys::inotify::{self, EVENT_SIZE};
 use image_format::files::{File, FileKind, Inotify, InotifyWatch};
 use image_format::layout::file_entry;
@@ -29,14 +30,14 @@ pub(in crate::resource) fn restore(id: FileId, file: &File) -> Result<OwnedFd, F
     Ok(instance)
 }
 
-/// Adds what each instance of an image watches, below `root`. `open` has the instances. Whatever is done to a watched file from then
+/// Adds what each instance of an image watches, below their roots. `open` has the instances. Whatever is done to a watched file from then
 /// on is reported, so everything else must be in its place. `notes` gets what a user should know.
 ///
 /// # Errors
 /// [`Kind::Incompatible`] for what is not there.
 pub fn watch_all(
     image: &Image,
-    root: BorrowedFd<'_>,
+    roots: &Roots<'_>,
     open: &BTreeMap<FileId, OwnedFd>,
     notes: &mut Vec<String>,
 ) -> Result<(), Failure> {
@@ -49,7 +50,7 @@ pub fn watch_all(
                 "{object}: events that waited in an inotify instance are lost; it reports that some were (IN_Q_OVERFLOW)"
             ));
         }
-        watch(instance.as_fd(), record, root, &object)?;
+        watch(instance.as_fd(), record, roots.of_file(id), &object)?;
     }
     Ok(())
 }

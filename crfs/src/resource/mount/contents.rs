@@ -33,24 +33,28 @@ impl MountPlace {
         let open = |name: &str, flags: i32| {
             File::options().read(true).custom_flags(flags).open(format!("/proc/{}/{name}", self.host))
         };
-        let (root, namespace) = (open("root", libc::O_PATH)?, open("ns/mnt", 0)?);
-        let path = Path::new(OsStr::from_bytes(&self.path.0));
-        let below = path.strip_prefix("/").unwrap_or(path);
-        // The kernel copies only from the caller's own namespace. A thread that has left the others' root and working directory
-        // may join another.
-        let visit = || {
-            unshare(CloneFlags::CLONE_FS)?;
-            setns(namespace.as_fd(), CloneFlags::CLONE_NEWNS)?;
-            crfs_sys::mount::detached_copy(root.as_fd(), below)
-        };
-        match std::thread::scope(|scope| scope.spawn(visit).join()).unwrap_or(Err(Errno::EIO)) {
-            Err(Errno::EINVAL) => {
-                let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-                let how = OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_IN_ROOT);
-                Ok(openat2(&root, path, how)?)
-            }
-            other => Ok(other?),
+        detached(&open("root", libc::O_PATH)?, &open("ns/mnt", 0)?, &self.path)
+    }
+}
+
+/// A copy of the mount at a path below a root directory of a namespace, as [`MountPlace::copy`] makes it.
+pub(super) fn detached(root: &File, namespace: &File, path: &Bytes) -> io::Result<OwnedFd> {
+    let path = Path::new(OsStr::from_bytes(&path.0));
+    let below = path.strip_prefix("/").unwrap_or(path);
+    // The kernel copies only from the caller's own namespace. A thread that has left the others' root and working directory
+    // may join another.
+    let visit = || {
+        unshare(CloneFlags::CLONE_FS)?;
+        setns(namespace.as_fd(), CloneFlags::CLONE_NEWNS)?;
+        crfs_sys::mount::detached_copy(root.as_fd(), below)
+    };
+    match std::thread::scope(|scope| scope.spawn(visit).join()).unwrap_or(Err(Errno::EIO)) {
+        Err(Errno::EINVAL) => {
+            let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+            let how = OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_IN_ROOT);
+            Ok(openat2(root, path, how)?)
         }
+        other => Ok(other?),
     }
 }
 

@@ -14,16 +14,25 @@
 //! namespace that a file system shows is the container's, and the memory of a tmpfs is charged to it. All are made private and get
 //! their peers when the last one stands, since a mount under a shared one would appear among all its peers.
 //!
+//! **Namespaces apart.** One that some processes made by unshare(2) began as a copy of another, and is recorded as what differs from that: lines
+//! of what was unmounted, changed and added. It is made again by a child of the worker, in a copy of its own, before any process is there but
+//! the first.
+//!
 //! **What is refused.** File systems that are neither in memory nor made by options alone; mounts that are hidden by others; bind
 //! mounts of what no path leads to any more.
 
+pub mod apart;
 mod capture;
 mod contents;
+mod difference;
 mod fill;
 mod own;
 pub mod restore;
 mod tree;
+mod views;
 
+pub use apart::{Made, Roots};
 pub use capture::{Mounts, capture};
 pub use contents::{Contents, MountPlace};
 pub(super) use own::survey;
+pub use views::{View, Views};

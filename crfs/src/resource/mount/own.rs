@@ -101,7 +101,7 @@ pub(super) fn find(record: &Record, init: i32, proc: &mut Proc, findings: &mut F
     let mut foreign = foreign(&host, &inside, record.root.as_deref(), &fresh);
     foreign.retain(|mount| !birth.is_left_over(mount, &host, &place));
     let mut found = changed(&host, &inside, &foreign, &place);
-    let cgroups = (!record.shares(NamespaceKind::Cgroup)).then(|| cgroup_root(&host, &record.cgroup)).flatten();
+    let cgroups = of_cgroups(record, proc)?;
     let mut placed: Vec<&Mount> =
         inside.iter().filter(|mount| !mount.is_crfs() && !foreign.iter().any(|own| own.id == mount.id)).collect();
     let mut left: Vec<&Mount> = foreign;
@@ -204,7 +204,17 @@ fn changed(host: &[Mount], inside: &[Mount], foreign: &[&Mount], place: &Place) 
     changed.collect()
 }
 
-/// Where the container's cgroup is in its hierarchy.
+/// Where the container's cgroup is in its hierarchy, if it has a namespace that ends there.
+///
+/// # Errors
+/// When /proc cannot be read.
+pub(super) fn of_cgroups(record: &Record, proc: &mut Proc) -> Result<Option<PathBuf>, Failure> {
+    if record.shares(NamespaceKind::Cgroup) {
+        return Ok(None);
+    }
+    Ok(cgroup_root(&mounts(proc.bytes(format_args!("self/mountinfo"))?), &record.cgroup))
+}
+
 fn cgroup_root(host: &[Mount], cgroup: &Path) -> Option<PathBuf> {
     host.iter().filter(|mount| mount.kind == "cgroup2").find_map(|mount| {
         let below = cgroup.strip_prefix(&mount.path).ok()?;
@@ -214,23 +224,26 @@ fn cgroup_root(host: &[Mount], cgroup: &Path) -> Option<PathBuf> {
 
 /// How a mount of the container's own cgroup, or of one inside it, is made again: not by the host's mount, since a container of another
 /// name has another cgroup. `own` is where it is in the hierarchy.
-fn cgroups(mount: &Mount, placed: &[&Mount], place: &Place, own: &Path) -> Option<MountKind> {
+pub(super) fn cgroups(mount: &Mount, placed: &[&Mount], place: &Place, own: &Path) -> Option<MountKind> {
     if mount.root == own {
         // Its options are those of the one hierarchy, and nobody inside a cgroup namespace can change them.
         let options = FileSystem { source: Bytes(mount.source.clone()), options: "".into(), read_only: false };
         return Some(MountKind::Fresh(FreshMount { file_system: mount.kind.clone(), options }));
     }
-    let source = placed.iter().filter(|from| from.root.starts_with(own)).find_map(|from| source(mount, from, place));
+    let source = placed
+        .iter()
+        .filter(|from| from.root.starts_with(own))
+        .find_map(|from| self::source((mount, place), (from, place)));
     source.map(|source| MountKind::Bind(BindMount { source }))
 }
 
 /// How a mount can be made again when those in `placed` stand; None where it cannot. `own` is where the container's cgroup is in its
 /// hierarchy, if it has a namespace that ends there.
-fn kind(mount: &Mount, placed: &[&Mount], place: &Place, own: Option<&Path>) -> Option<MountKind> {
+pub(super) fn kind(mount: &Mount, placed: &[&Mount], place: &Place, own: Option<&Path>) -> Option<MountKind> {
     if let Some(own) = own.filter(|own| mount.kind == "cgroup2" && mount.root.starts_with(own)) {
         return cgroups(mount, placed, place, own);
     }
-    if let Some(source) = placed.iter().find_map(|from| source(mount, from, place)) {
+    if let Some(source) = placed.iter().find_map(|from| source((mount, place), (from, place))) {
         return Some(MountKind::Bind(BindMount { source }));
     }
     if mount.root != Path::new("/") {
@@ -246,8 +259,8 @@ fn kind(mount: &Mount, placed: &[&Mount], place: &Place, own: Option<&Path>) -> 
     Some(MountKind::Fresh(FreshMount { file_system: mount.kind.clone(), options: file_system(mount, options)? }))
 }
 
-/// The path at which `from` shows what is mounted, if it does.
-fn source(mount: &Mount, from: &Mount, place: &Place) -> Option<Bytes> {
+/// The path at which `from` shows what is mounted, if it does; each with the place that shows it.
+pub(super) fn source((mount, place): (&Mount, &Place), (from, there): (&Mount, &Place)) -> Option<Bytes> {
     if from.device != mount.device {
         return None;
     }
@@ -256,9 +269,9 @@ fn source(mount: &Mount, from: &Mount, place: &Place) -> Option<Bytes> {
     let path = if below.as_os_str().is_empty() { from.path.clone() } else { from.path.join(below) };
     let source = Bytes(path.as_os_str().as_bytes().to_vec());
     let target = Bytes(mount.path.as_os_str().as_bytes().to_vec());
-    let look = |path: &Bytes| fs::symlink_metadata(place.reach(path)).ok();
+    let look = |place: &Place, path: &Bytes| fs::symlink_metadata(place.reach(path)).ok();
     let same = |a: &Metadata, b: &Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
-    look(&source).zip(look(&target)).is_some_and(|(a, b)| same(&a, &b)).then_some(source)
+    look(there, &source).zip(look(place, &target)).is_some_and(|(a, b)| same(&a, &b)).then_some(source)
 }
 
 /// What mount(2) gets; None where it has an option that is not among these.
@@ -285,7 +298,7 @@ fn file_system(mount: &Mount, known: &[&str]) -> Option<FileSystem> {
 }
 
 /// The attributes of a mount; None where it has one that is not known here.
-fn flags(mount: &Mount) -> Option<MountFlags> {
+pub(super) fn flags(mount: &Mount) -> Option<MountFlags> {
     let bit = |word: &String| match word.as_str() {
         "rw" => Some(0),
         word => ATTRIBUTES.iter().find(|(known, _)| *known == word).map(|(_, flag)| flag.0),
@@ -294,7 +307,7 @@ fn flags(mount: &Mount) -> Option<MountFlags> {
 }
 
 /// The number of the mount that a path leads to, which is the uppermost there.
-fn mount_at(place: &Place, path: &Path) -> Option<u32> {
+pub(super) fn mount_at(place: &Place, path: &Path) -> Option<u32> {
     mount_of(&look(place, path)?)
 }
 

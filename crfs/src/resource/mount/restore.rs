@@ -1,6 +1,6 @@
 //! From the records to mounts, in the first process of a new container.
 
-use super::contents::MountPlace;
+use super::apart::Made;
 use super::fill::{fill, set_time};
 use crate::failure::{Doing, Failure, Kind};
 use image_format::layout::{self, MOUNTS};
@@ -8,7 +8,7 @@ use image_format::mounts::{FileSystem, Master, Mount, MountFlags, MountKind, Nod
 use image_format::{Bytes, Image};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::Mode;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -24,7 +24,7 @@ const NONE: Option<&str> = None;
 /// What is to be mounted, with the directory that has the contents: opened while its path still leads there.
 #[derive(Debug)]
 pub struct Furniture<'a> {
-    image: &'a Image,
+    pub(super) image: &'a Image,
     staging: File,
 }
 
@@ -45,21 +45,42 @@ impl<'a> Furniture<'a> {
     /// # Errors
     /// [`Kind::Incompatible`] with the line of `mounts` or `mounts.N` at which this host refuses.
     pub fn mount_all(&self, alive: &mut dyn FnMut()) -> Result<(), Failure> {
-        let mut made = Vec::new();
-        for record in &self.image.mounts {
-            // This host need not have what another had.
-            if record.kind != MountKind::Host || is_mounted(record) {
-                self.make(record, alive).map_err(|failure| incompatible(failure, record))?;
-                made.push(record);
-            }
-        }
-        relate(made)
+        let own = self.image.mounts.iter().filter(|record| record.namespace == 0);
+        self.mount_lines(own, &mut BTreeMap::new(), BTreeMap::new(), alive)
     }
 
-    fn make(&self, record: &Mount, alive: &mut dyn FnMut()) -> Result<(), Failure> {
+    /// Carries out lines of `mounts`. `taken` has what is taken from another namespace, `groups` a mount of each group of peers that is there.
+    pub(super) fn mount_lines<'r>(
+        &self,
+        records: impl Iterator<Item = &'r Mount>,
+        taken: &mut BTreeMap<u32, OwnedFd>,
+        groups: BTreeMap<u32, File>,
+        alive: &mut dyn FnMut(),
+    ) -> Result<(), Failure> {
+        let mut made = Vec::new();
+        for record in records {
+            let done = match record.kind {
+                MountKind::Unmounted => unmount(record),
+                // This host need not have what another had.
+                MountKind::Host | MountKind::Inherited if !is_mounted(record) => Ok(()),
+                _ => {
+                    made.push(record);
+                    self.make(record, taken.remove(&record.number), alive)
+                }
+            };
+            done.map_err(|failure| incompatible(failure, record))?;
+        }
+        relate(made, groups)
+    }
+
+    fn make(&self, record: &Mount, taken: Option<OwnedFd>, alive: &mut dyn FnMut()) -> Result<(), Failure> {
         let path = path(&record.path);
         match &record.kind {
-            MountKind::Host => {}
+            MountKind::Host | MountKind::Inherited | MountKind::Unmounted => {}
+            MountKind::Taken(_) => {
+                let taken = taken.ok_or(Errno::EBADF).doing(|| "taking it")?;
+                crfs_sys::mount::attach(taken.as_fd(), path).doing(|| "attaching it")?;
+            }
             MountKind::Bind(bind) => {
                 let source = self::path(&bind.source);
                 mount(Some(source), path, NONE, MsFlags::MS_BIND, NONE)
@@ -76,7 +97,7 @@ impl<'a> Furniture<'a> {
             }
         }
         // What is bound from a mount of the host's goes on to receive from there.
-        if record.kind != MountKind::Host && record.propagation.master != Some(Master::Host) {
+        if !is_given(record) && record.propagation.master != Some(Master::Host) {
             mount(NONE, path, NONE, MsFlags::MS_PRIVATE, NONE).doing(|| "making it private")?;
         }
         let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | attributes(record.flags);
@@ -102,18 +123,17 @@ impl<'a> Furniture<'a> {
     }
 }
 
-/// Sets the times of directories and sockets again, which change while sockets are bound and files without a name are made. `host` is a
-/// process that sees the mounts.
+/// Sets the times of directories, FIFOs and sockets again, which change while sockets are bound, FIFOs filled and files without a name made.
 ///
 /// # Errors
-/// When the process is gone, or a time cannot be set.
-pub fn settle_times(image: &Image, host: i32) -> Result<(), Failure> {
+/// When a mount is gone, or a time cannot be set.
+pub fn settle_times(image: &Image, namespaces: &Made) -> Result<(), Failure> {
     for record in image.mounts.iter().filter(|record| matches!(record.kind, MountKind::Tmpfs(_))) {
         let tree = image.trees.get(&record.number).map_or(&[][..], Vec::as_slice);
         let object = || layout::mount_tree(record.number);
-        let top = MountPlace { host, path: record.path.clone() }.copy().doing(object)?;
+        let top = namespaces.copy(record.namespace, &record.path).doing(object)?;
         let base = PathBuf::from(format!("/proc/self/fd/{}", top.as_raw_fd()));
-        for entry in tree.iter().filter(|entry| matches!(entry.node, Node::Directory | Node::Socket)) {
+        for entry in tree.iter().filter(|entry| matches!(entry.node, Node::Directory | Node::Fifo | Node::Socket)) {
             match set_time(&base.join(self::path(&entry.path)), entry.modified) {
                 // Nothing has been made in what is read-only.
                 Err(error) if error.kind() == ErrorKind::ReadOnlyFilesystem => break,
@@ -124,17 +144,36 @@ pub fn settle_times(image: &Image, host: i32) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Whether a mount is there before it is looked for, and only changed.
+fn is_given(record: &Mount) -> bool {
+    matches!(record.kind, MountKind::Host | MountKind::Inherited)
+}
+
+/// Unmounts what a copy has, if this host has it.
+fn unmount(record: &Mount) -> Result<(), Failure> {
+    match umount2(path(&record.path), MntFlags::UMOUNT_NOFOLLOW) {
+        Err(Errno::EINVAL | Errno::ENOENT | Errno::ENOTDIR) => Ok(()),
+        done => done.doing(|| "unmounting it"),
+    }
+}
+
+/// The mount at the path of a record.
+pub(super) fn place(record: &Mount) -> Result<File, Failure> {
+    let opened = File::options().read(true).custom_flags(libc::O_PATH).open(path(&record.path));
+    opened.doing(|| "opening it").map_err(|failure| incompatible(failure, record))
+}
+
 /// Whether something is mounted on the path of a record: MS_BIND changes what is, and knows no other path.
 fn is_mounted(record: &Mount) -> bool {
     let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | attributes(record.flags);
     !matches!(mount(NONE, path(&record.path), NONE, flags, NONE), Err(Errno::EINVAL | Errno::ENOENT | Errno::ENOTDIR))
 }
 
-fn path(path: &Bytes) -> &Path {
+pub(super) fn path(path: &Bytes) -> &Path {
     Path::new(OsStr::from_bytes(&path.0))
 }
 
-fn incompatible(failure: Failure, record: &Mount) -> Failure {
+pub(super) fn incompatible(failure: Failure, record: &Mount) -> Failure {
     let failure = failure.within(format!("{MOUNTS}: line {}: {}", record.number, record.path));
     Failure { kind: Kind::Incompatible, ..failure }
 }
@@ -159,9 +198,9 @@ fn attributes(flags: MountFlags) -> MsFlags {
     if bits.intersects(MsFlags::MS_NOATIME | MsFlags::MS_RELATIME) { bits } else { bits | MsFlags::MS_STRICTATIME }
 }
 
-/// Gives every mount its peers and its master. A group begins with the first of its mounts; one that is a slave comes after its master.
-fn relate(mut left: Vec<&Mount>) -> Result<(), Failure> {
-    let mut groups: BTreeMap<u32, &Path> = BTreeMap::new();
+/// Gives every mount its peers and its master. A group begins with the first of its mounts, if it is not there yet; one that is a slave comes
+/// after its master.
+fn relate(mut left: Vec<&Mount>, mut groups: BTreeMap<u32, File>) -> Result<(), Failure> {
     while !left.is_empty() {
         let before = left.len();
         let mut waiting = Vec::new();
@@ -172,15 +211,15 @@ fn relate(mut left: Vec<&Mount>) -> Result<(), Failure> {
                         waiting.push(record);
                         continue;
                     }
-                    found => found.copied(),
+                    found => found,
                 },
                 _ => None,
             };
             let peers = record.propagation.peers;
-            let first = peers.and_then(|group| groups.get(&group)).copied();
+            let first = peers.and_then(|group| groups.get(&group));
             share(record, first, master).map_err(|failure| incompatible(failure, record))?;
-            if let Some(group) = peers {
-                groups.entry(group).or_insert(path(&record.path));
+            if let Some(group) = peers.filter(|group| !groups.contains_key(group)) {
+                groups.insert(group, place(record)?);
             }
         }
         left = waiting;
@@ -193,14 +232,12 @@ fn relate(mut left: Vec<&Mount>) -> Result<(), Failure> {
 }
 
 /// `first` is a mount of its group that stands, `master` one of the group that it receives from.
-fn share(record: &Mount, first: Option<&Path>, master: Option<&Path>) -> Result<(), Failure> {
+fn share(record: &Mount, first: Option<&File>, master: Option<&File>) -> Result<(), Failure> {
     let path = path(&record.path);
     let change = |flags: MsFlags| mount(NONE, path, NONE, flags, NONE).doing(|| "setting its propagation");
-    let join = |from: &Path| {
-        crfs_sys::mount::join_peers(from, path).doing(|| format!("making it a peer of {}", from.display()))
-    };
+    let join = |from: &File| crfs_sys::mount::join_peers(from.as_fd(), path).doing(|| "making it a peer of another");
     let propagation = record.propagation;
-    let cut_off = record.kind == MountKind::Host && propagation.master != Some(Master::Host);
+    let cut_off = is_given(record) && propagation.master != Some(Master::Host);
     if cut_off || first.is_some() || master.is_some() {
         change(MsFlags::MS_PRIVATE)?;
     }

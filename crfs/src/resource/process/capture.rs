@@ -11,6 +11,15 @@ use image_format::layout;
 use image_format::process::{EndedThread, JobControl, MemoryLayout, Process, ProcessAttr, Shares};
 use image_format::types::{Address, Blob, Bytes, Hex, Octal, Pid};
 
+/// Where the paths of a process are looked up.
+#[derive(Clone, Copy, Debug)]
+pub struct Places<'a> {
+    /// Its executable, and what it maps: in the container's own mount namespace, whatever it is in itself.
+    pub executable: &'a Place,
+    /// Its directories.
+    pub directories: &'a Place,
+}
+
 /// Reads both records.
 ///
 /// # Errors
@@ -18,7 +27,7 @@ use image_format::types::{Address, Blob, Bytes, Hex, Octal, Pid};
 pub fn capture(
     process: &subject::Process,
     subjects: &Subjects,
-    place: &Place,
+    places: Places<'_>,
     proc: &mut Proc,
     kernel: &mut Kernel,
     findings: &mut Findings,
@@ -27,9 +36,9 @@ pub fn capture(
     let leader = process.leader();
     let object = layout::process_file(process.pid, "process");
     let id = |ids: &[u32]| Pid(ids.last().copied().unwrap_or(0));
-    let exe = place.path(proc, &format!("{host}/exe"), &object, "the executable", findings)?;
-    let (cwd, cwd_deleted) = place.working_directory(proc, &host.to_string(), &object, findings)?;
-    let root = place.path(proc, &format!("{host}/root"), &object, "the root directory", findings)?;
+    let exe = places.executable.path(proc, &format!("{host}/exe"), &object, "the executable", findings)?;
+    let (cwd, cwd_deleted) = places.directories.working_directory(proc, &host.to_string(), &object, findings)?;
+    let root = places.directories.path(proc, &format!("{host}/root"), &object, "the root directory", findings)?;
     let limits = super::limits::parse(proc.text(format_args!("{host}/limits"))?);
     let unreadable = || Failure::new(Kind::Unsupported, format!("{object}: /proc/{host}/limits is malformed"));
     let record = Process {

@@ -23,7 +23,7 @@ mod tables;
 pub(crate) mod vfork;
 
 pub use blockers::survey;
-pub use capture::capture;
+pub use capture::{Places, capture};
 pub use directories::own as own_directories;
 pub use outsiders::survey as survey_outsiders;
 pub use sharing::{Sharing, sharing};

@@ -2,11 +2,12 @@
 
 use crate::failure::{Doing, Failure, Kind};
 use crate::resource::directory;
+use crate::resource::mount::Roots;
 use crfs_tracee::{Arg, Batch, HostPid};
 use image_format::files::DeletedDirectory;
 use image_format::process::{Limit, ProcessAttr, Shares};
 use image_format::thread::Directories as OwnDirectories;
-use image_format::{Bytes, Image, Octal, ProcessImage, layout};
+use image_format::{Bytes, Image, Octal, Pid, ProcessImage, layout};
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
@@ -23,31 +24,37 @@ fn open(root: BorrowedFd<'_>, path: &Bytes, deleted: Option<&DeletedDirectory>) 
 
 /// The directories that processes stand in, opened once by the worker.
 #[derive(Debug, Default)]
-pub struct Directories(BTreeMap<Place, OwnedFd>);
+pub struct Directories {
+    open: BTreeMap<Place, OwnedFd>,
+    /// The number of the mount namespace that each process is in.
+    namespaces: BTreeMap<Pid, u32>,
+}
 
-/// A directory by its path, and whether it was deleted: then it is not what stands there.
-type Place = (Bytes, bool);
+/// A directory by the mount namespace that it is seen in, its path, and whether it was deleted: then it is not what stands there.
+type Place = (u32, Bytes, bool);
 
 impl Directories {
-    /// Opens every working and root directory below the container's root.
+    /// Opens every working and root directory below the root of the mount namespace that its process is in.
     ///
     /// # Errors
     /// [`Kind::Incompatible`], naming every one that is not there.
-    pub fn open(image: &Image, root: BorrowedFd<'_>) -> Result<Self, Failure> {
+    pub fn open(image: &Image, roots: &Roots<'_>) -> Result<Self, Failure> {
         let mut directories = Directories::default();
         let mut missing = Vec::new();
         for (&pid, process) in &image.processes {
             let record = &process.process;
+            let (namespace, above) = (image.mounts_of_process(pid), roots.of_process(pid));
+            directories.namespaces.insert(pid, namespace);
             let own = process.threads.values().filter_map(|thread| thread.attr.directories.as_ref());
             let places = own.flat_map(|own| [(&own.cwd, &own.cwd_deleted), (&own.root, &None)]);
             for (path, deleted) in places.chain([(&record.cwd, &record.cwd_deleted), (&record.root, &None)]) {
-                let place = (path.clone(), deleted.is_some());
-                if directories.0.contains_key(&place) {
+                let place = (namespace, path.clone(), deleted.is_some());
+                if directories.open.contains_key(&place) {
                     continue;
                 }
-                match open(root, path, deleted.as_ref()) {
+                match open(above, path, deleted.as_ref()) {
                     Ok(fd) => {
-                        directories.0.insert(place, fd);
+                        directories.open.insert(place, fd);
                     }
                     Err(error) => {
                         missing.push(format!("{}: directory {path}: {error}", layout::process_file(pid, "process")));
@@ -61,14 +68,18 @@ impl Directories {
         Err(Failure::new(Kind::Incompatible, missing.join("; ")))
     }
 
-    fn pull(&self, batch: &mut Batch, link: u32, path: &Bytes, deleted: bool) -> Result<Arg, Failure> {
-        let fd = self.0.get(&(path.clone(), deleted)).and_then(|fd| u64::try_from(fd.as_raw_fd()).ok());
-        let fd = fd.ok_or_else(|| Failure::new(Kind::System, format!("{path}: was not opened")))?;
+    fn pull(&self, batch: &mut Batch, link: u32, place: &Place) -> Result<Arg, Failure> {
+        let fd = self.open.get(place).and_then(|fd| u64::try_from(fd.as_raw_fd()).ok());
+        let fd = fd.ok_or_else(|| Failure::new(Kind::System, format!("{}: was not opened", place.1)))?;
         Ok(Arg::Result(batch.call(
             libc::SYS_pidfd_getfd,
             &[u64::from(link).into(), fd.into(), 0u64.into()],
             "pidfd_getfd",
         )))
+    }
+
+    fn place(&self, pid: Pid, path: &Bytes, deleted: bool) -> Place {
+        (self.namespaces.get(&pid).copied().unwrap_or(0), path.clone(), deleted)
     }
 
     /// The calls that put a process into its root and working directory and set its umask.
@@ -77,30 +88,26 @@ impl Directories {
     /// When a directory was not opened, which is a mistake of the caller.
     pub fn enter(&self, batch: &mut Batch, process: &ProcessImage, link: u32) -> Result<(), Failure> {
         let record = &process.process;
-        self.go(batch, link, (&record.cwd, record.cwd_deleted.is_some()), &record.root, record.umask)
+        let place = |path, deleted| self.place(record.pid, path, deleted);
+        let (cwd, root) = (place(&record.cwd, record.cwd_deleted.is_some()), place(&record.root, false));
+        self.go(batch, link, &cwd, &root, record.umask)
     }
 
     /// The same for a thread that leaves those of its process.
     ///
     /// # Errors
     /// As [`Directories::enter`].
-    pub fn leave(&self, batch: &mut Batch, own: &OwnDirectories, link: u32) -> Result<(), Failure> {
+    pub fn leave(&self, batch: &mut Batch, pid: Pid, own: &OwnDirectories, link: u32) -> Result<(), Failure> {
         let alone = u64::from(libc::CLONE_FS.cast_unsigned());
         batch.call(libc::SYS_unshare, &[alone.into()], "unshare(CLONE_FS)");
-        self.go(batch, link, (&own.cwd, own.cwd_deleted.is_some()), &own.root, own.umask)
+        let place = |path, deleted| self.place(pid, path, deleted);
+        self.go(batch, link, &place(&own.cwd, own.cwd_deleted.is_some()), &place(&own.root, false), own.umask)
     }
 
-    fn go(
-        &self,
-        batch: &mut Batch,
-        link: u32,
-        (cwd, deleted): (&Bytes, bool),
-        root: &Bytes,
-        umask: Octal,
-    ) -> Result<(), Failure> {
-        let cwd = self.pull(batch, link, cwd, deleted)?;
-        if root.0 != b"/" {
-            let root = self.pull(batch, link, root, false)?;
+    fn go(&self, batch: &mut Batch, link: u32, cwd: &Place, root: &Place, umask: Octal) -> Result<(), Failure> {
+        let cwd = self.pull(batch, link, cwd)?;
+        if root.1.0 != b"/" {
+            let root = self.pull(batch, link, root)?;
             let here = batch.data(b".\0");
             batch.call(libc::SYS_fchdir, &[root], "fchdir");
             batch.call(libc::SYS_chroot, &[here.into()], "chroot");

@@ -4,6 +4,7 @@ use super::capture::is_sysctl;
 use super::{file_system, name};
 use crate::failure::{Doing, Failure, Kind};
 use crate::resource::descriptor::reopen::{self, set_status};
+use crate::resource::mount::Roots;
 use crate::resource::socket::Processes;
 use crfs_sys::pidfd;
 use crfs_tracee::Batch;
@@ -15,21 +16,21 @@ use nix::sys::statfs::fstatfs;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
-/// Opens every file and directory of an image that the kernel makes up, below `root`, once the processes are there.
+/// Opens every file and directory of an image that the kernel makes up, below their roots, once the processes are there.
 ///
 /// # Errors
 /// [`Kind::Incompatible`] when one is not there, or something else stands under its path.
 pub(in crate::resource) fn restore_all(
     image: &Image,
-    root: BorrowedFd<'_>,
+    roots: &Roots<'_>,
     open: &mut BTreeMap<FileId, OwnedFd>,
 ) -> Result<(), Failure> {
     for (&id, file) in &image.files {
         let FileKind::Pseudo(record) = &file.kind else { continue };
         let object = file_entry(id);
-        let path = &record.path;
+        let (path, root) = (&record.path, roots.of_file(id));
         let there = reopen::look(root, path).and_then(|found| found.metadata());
         let expected = match there.is_ok_and(|found| found.is_dir()) {
             true => (libc::S_IFDIR, "directory"),

@@ -17,7 +17,8 @@ use image_format::socket::{
     UnixSocket,
 };
 use image_format::{Bytes, FileId, Octal, Pid};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::fs::Metadata;
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
@@ -30,6 +31,8 @@ pub(in crate::resource) struct Context<'a> {
     pub(in crate::resource) init: i32,
     /// Its root directory.
     pub(in crate::resource) root: BorrowedFd<'a>,
+    /// Those of processes that have a mount namespace apart.
+    pub(in crate::resource) roots_apart: BTreeMap<Pid, BorrowedFd<'a>>,
     /// What connections may lead to outside of the container.
     pub(in crate::resource) external: &'a [External],
     /// What waits in each socket; None where tasks run, and no queue is looked at.
@@ -252,11 +255,25 @@ impl All<'_> {
             Some(directory) => [directory.0.as_slice(), b"/", path].concat(),
             None => path.to_vec(),
         };
-        let there = reopen::look(self.context.root, &Bytes(place)).and_then(|found| found.metadata()).ok();
-        let there = there.filter(|found| {
-            found.mode() & libc::S_IFMT == libc::S_IFSOCK
-                && file.is_some_and(|file| found.ino() & 0xffff_ffff == u64::from(file))
-        });
+        let place = Bytes(place);
+        let look = |root: BorrowedFd<'_>| {
+            let found = reopen::look(root, &place).and_then(|found| found.metadata()).ok();
+            found.filter(|found| {
+                found.mode() & libc::S_IFMT == libc::S_IFSOCK
+                    && file.is_some_and(|file| found.ino() & 0xffff_ffff == u64::from(file))
+            })
+        };
+        let there = look(self.context.root);
+        let identity = |found: &Metadata| (found.dev(), found.ino());
+        let apart = self.context.roots_apart.get(&socket.seen.holder.pid).copied().and_then(look);
+        if apart.as_ref().is_some_and(|apart| there.as_ref().map(identity) != Some(identity(apart))) {
+            return Err(Refusal::new(
+                format!(
+                    "a Unix socket is bound to {place}, which only a mount namespace apart shows, and cannot be carried"
+                ),
+                "Have the program bind it where all of the container finds it.",
+            ));
+        }
         match there {
             Some(found) => {
                 let file = UnixFile { mode: Octal(found.mode() & 0o7777), uid: found.uid(), gid: found.gid() };

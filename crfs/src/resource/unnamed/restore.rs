@@ -2,10 +2,11 @@
 
 use crate::failure::{Doing, Failure, Kind};
 use crate::resource::huge_pages;
-use image_format::Timespec;
+use crate::resource::mount::Roots;
 use image_format::layout::{UNNAMED, unnamed_data};
 use image_format::memory::HugeMapping;
 use image_format::unnamed::{Memfd, Origin, Place, UnnamedFile};
+use image_format::{Image, Timespec};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, OpenHow, ResolveFlag, SealFlag, fcntl, openat2};
 use nix::sys::memfd::memfd_create;
@@ -34,13 +35,14 @@ pub struct Made {
 }
 
 impl Made {
-    /// Makes and fills them. `root` is the container's root directory, `staging` holds their contents.
+    /// Makes and fills those of an image, below their roots. `staging` holds their contents.
     ///
     /// # Errors
     /// [`Kind::Incompatible`] where the file system does not take one.
-    pub fn make(records: &[UnnamedFile], root: BorrowedFd<'_>, staging: &Path) -> Result<Self, Failure> {
+    pub fn make(image: &Image, roots: &Roots<'_>, staging: &Path) -> Result<Self, Failure> {
         let mut made = Made::default();
-        for record in records {
+        for record in &image.unnamed {
+            let root = roots.of_unnamed(image, record.number);
             let object = || unnamed_data(record.number);
             let file = match &record.origin {
                 Origin::Memfd(memfd) => {

@@ -30,36 +30,16 @@ pub fn capture(
     proc: &mut Proc,
     findings: &mut Findings,
 ) -> Result<Vec<UnsharedNamespace>, Failure> {
-    let init = subjects.of_init();
-    let apart = subjects.processes.iter().filter(|process| !process.alive().has_namespaces_of(init));
-    let apart: Vec<(Pid, i32)> = apart.map(|process| (process.pid, process.alive().host)).collect();
     let mut records = Vec::new();
     for kind in CARRIED {
-        let name = kind.name();
-        let of_init = proc.link(format_args!("{}/ns/{name}", subjects.init))?;
-        let mut others: BTreeMap<Vec<u8>, (Vec<Pid>, i32)> = BTreeMap::new();
-        for &(pid, host) in &apart {
-            let its = proc.link(format_args!("{host}/ns/{name}"))?;
-            if its != of_init {
-                // After a restore it would be the first, whose namespaces are the container's own.
-                if subjects.processes.first().is_some_and(|lowest| lowest.pid == pid) {
-                    findings.block(
-                        thread_file(pid, pid, "attr"),
-                        format!("is in another namespace of kind {name} than the container's first process, and has a lower id"),
-                        "Start all of it anew, by `crctl run`",
-                    );
-                }
-                others.entry(its).or_insert_with(|| (Vec::new(), host)).0.push(pid);
-            }
-        }
-        let mut others: Vec<(Vec<Pid>, i32)> = others.into_values().collect();
-        others.sort_unstable();
-        for (processes, host) in others {
+        for members in apart(kind, subjects, proc, findings)? {
+            let (first, host) = members[0];
+            let processes: Vec<Pid> = members.into_iter().map(|(pid, _)| pid).collect();
             if matches!(kind, NamespaceType::Ipc | NamespaceType::Net) {
-                empty::survey(kind, (processes[0], host), subjects.init, proc, findings)?;
+                empty::survey(kind, (first, host), subjects.init, proc, findings)?;
             }
             let content = match kind {
-                NamespaceType::Cgroup => match cgroup::root((processes[0], host), own, cgroups, findings)? {
+                NamespaceType::Cgroup => match cgroup::root((first, host), own, cgroups, findings)? {
                     Some(root) => NamespaceContent::Cgroup(root),
                     None => continue,
                 },
@@ -75,6 +55,44 @@ pub fn capture(
         }
     }
     Ok(records)
+}
+
+/// The processes that are in another namespace of a type than the container's first process, as the container and the host number them: a list
+/// a namespace, ordered by the first in each.
+///
+/// # Errors
+/// When a process is gone.
+pub(in crate::resource) fn apart(
+    kind: NamespaceType,
+    subjects: &Subjects,
+    proc: &mut Proc,
+    findings: &mut Findings,
+) -> Result<Vec<Vec<(Pid, i32)>>, Failure> {
+    let name = kind.name();
+    let own = proc.link(format_args!("{}/ns/{name}", subjects.init))?;
+    let mut others: BTreeMap<Vec<u8>, Vec<(Pid, i32)>> = BTreeMap::new();
+    let init = subjects.of_init();
+    for process in subjects.processes.iter().filter(|process| !process.alive().has_namespaces_of(init)) {
+        let (pid, host) = (process.pid, process.alive().host);
+        let its = proc.link(format_args!("{host}/ns/{name}"))?;
+        if its == own {
+            continue;
+        }
+        // After a restore it would be the first, whose namespaces are the container's own.
+        if subjects.processes.first().is_some_and(|lowest| lowest.pid == pid) {
+            findings.block(
+                thread_file(pid, pid, "attr"),
+                format!(
+                    "is in another namespace of kind {name} than the container's first process, and has a lower id"
+                ),
+                "Start all of it anew, by `crctl run`",
+            );
+        }
+        others.entry(its).or_default().push((pid, host));
+    }
+    let mut others: Vec<Vec<(Pid, i32)>> = others.into_values().collect();
+    others.sort_unstable();
+    Ok(others)
 }
 
 /// Obstacles of other records, once all are known.

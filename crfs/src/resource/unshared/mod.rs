@@ -20,18 +20,19 @@
 mod capture;
 mod cgroup;
 mod empty;
-mod maker;
+pub(super) mod maker;
 mod restore;
 
+pub(super) use capture::apart;
 pub use capture::{capture, report};
 pub use restore::Made;
 
 use image_format::files::NamespaceType;
 
-/// The types of which processes may be in different ones.
+/// The types of which processes may be in different ones, but for mount namespaces, which have a module of their own ([`super::mount`]).
 const CARRIED: [NamespaceType; 4] = [NamespaceType::Cgroup, NamespaceType::Ipc, NamespaceType::Net, NamespaceType::Uts];
 
 /// Whether processes may be in different ones of this type: a link's name in /proc/PID/ns.
 pub(super) fn is_carried(name: &str) -> bool {
-    CARRIED.iter().any(|kind| kind.name() == name)
+    CARRIED.iter().chain(&[NamespaceType::Mnt]).any(|kind| kind.name() == name)
 }

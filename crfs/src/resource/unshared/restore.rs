@@ -30,7 +30,7 @@ struct One {
 }
 
 impl Made {
-    /// Makes them from the calling process, which is back in its own afterwards and must have one thread. No cgroup offers controllers
+    /// Makes them, but for mount namespaces, from the calling process, which is back in its own afterwards and must have one thread. No cgroup offers controllers
     /// yet.
     ///
     /// # Errors
@@ -42,6 +42,8 @@ impl Made {
                     let made = cgroups.open(root).and_then(|directory| cgroup::make(directory.as_fd(), root));
                     (CloneFlags::CLONE_NEWCGROUP, made)
                 }
+                // Made with what is mounted there.
+                NamespaceContent::Mnt(_) => return None,
                 NamespaceContent::Ipc => here(record, CloneFlags::CLONE_NEWIPC, || Ok(())),
                 NamespaceContent::Net(network) => here(record, CloneFlags::CLONE_NEWNET, || match network.loopback {
                     true => bring_loopback_up().doing(|| "bringing up lo"),

@@ -6,6 +6,7 @@ use crate::plan::{Action, Birth, BornInto, Plan, Role, SCRATCH_SIZE, Step, Termi
 use crate::registry::Container;
 use crate::resource::memory::fill::PageFiles;
 use crate::resource::memory::restore::{self as memory, Backings};
+use crate::resource::mount::{Made, Roots};
 use crate::resource::process::restore::{self as process, Directories};
 use crate::resource::{
     aio, autogroup, cgroup, descriptor, epoll, interval_timer, job_control, ldt, lock, memory_policy, mqueue, owner,
@@ -20,8 +21,7 @@ use image_format::signal::PendingSignal;
 use image_format::{Pid, ProcessImage, layout};
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -39,7 +39,9 @@ pub(super) struct Ground<'a> {
     pub(super) first: HostPid,
     /// Where processes are placed.
     pub(super) cgroups: &'a cgroup::restore::Tree<'a>,
-    /// What processes join.
+    /// The mount namespaces.
+    pub(super) mounts: &'a Made,
+    /// Namespaces of other types that processes join.
     pub(super) namespaces: unshared::Made,
 }
 
@@ -66,7 +68,8 @@ pub(super) struct Builder<'a> {
     _segments: Vec<Attachment>,
     /// A plain directory with the image's files: what was staged, or a checkpoint that stays where it is.
     pub(super) from: &'a Path,
-    pub(super) root: File,
+    mounts: &'a Made,
+    pub(super) roots: Roots<'a>,
 }
 
 /// A process being built: its threads, the leader among them, while calls are injected; then as they stand.
@@ -129,26 +132,21 @@ impl<'a> Builder<'a> {
         from: &'a Path,
         copy: &'a Copy,
         plan: &'a Plan,
-        Ground { first, cgroups, namespaces }: Ground<'a>,
+        Ground { first, cgroups, mounts, namespaces }: Ground<'a>,
         notes: &mut Vec<String>,
     ) -> Result<Self, Failure> {
         let image = &copy.image;
-        let root = format!("/proc/{}/root", first.raw());
-        let root = File::options()
-            .read(true)
-            .custom_flags(libc::O_PATH)
-            .open(&root)
-            .doing(|| "opening the container's root")?;
-        let unnamed = unnamed::Made::make(&image.unnamed, root.as_fd(), from)?;
-        let backings = Backings::open(image, plan, root.as_fd(), &unnamed)?;
+        let roots = mounts.roots(image);
+        let unnamed = unnamed::Made::make(image, &roots, from)?;
+        let backings = Backings::open(image, plan, roots.own(), &unnamed)?;
         let mut pages = PageFiles::new(from, copy);
         backings.fill_objects(plan, &mut pages)?;
         let mut builder = Builder {
             copy,
             plan,
             backings,
-            directories: Directories::open(image, root.as_fd())?,
-            opened: descriptor::open_all(image, from, root.as_fd(), &container.log_file(), &unnamed, notes)?,
+            directories: Directories::open(image, &roots)?,
+            opened: descriptor::open_all(image, from, &roots, &container.log_file(), &unnamed, notes)?,
             unnamed,
             cgroups,
             namespaces,
@@ -162,7 +160,8 @@ impl<'a> Builder<'a> {
             tasks: BTreeMap::new(),
             _segments: sysv::restore::make(first.raw(), &image.sysv, from)?,
             from,
-            root,
+            mounts,
+            roots,
             // After what several CPUs share.
             cpu: OneCpu::stay().doing(|| "keeping the worker on one CPU")?,
         };
@@ -208,6 +207,11 @@ impl<'a> Builder<'a> {
         let pid = step.process;
         match step.action {
             Action::Spawn => self.spawn(pid),
+            Action::Mounts => {
+                let mut batch = Batch::new();
+                self.mounts.join(&mut batch, self.copy.image.mounts_of_process(pid), self.plan.link_fd);
+                self.inject(pid, &batch)
+            }
             Action::Session => self.session(pid),
             Action::Terminal => self.terminal(pid),
             Action::Group => self.group(pid),

@@ -23,7 +23,7 @@ use crate::operation::start_time;
 use crate::plan::{self, Home};
 use crate::registry::{Container, Init, Registry};
 use crate::resource::container::{home as container_home, restore as container_restore};
-use crate::resource::mount::restore as mount;
+use crate::resource::mount::{Made, restore as mount};
 use crate::resource::{cgroup, unshared};
 use builder::{Builder, Ground};
 use crfs_sys::HostPid;
@@ -74,17 +74,19 @@ fn build(
     cgroup.create()?;
     let (live, console) = made_or_gone(&cgroup, || {
         let link = link_to_worker(&plan)?;
+        let furniture = mount::Furniture::open(image, from)?;
         let cgroups = cgroup::restore::Tree::make(image, &cgroup)?;
-        let init = first_process(image, from, &home, &cgroup, &link)?;
+        let init = first_process(image, &furniture, &home, &cgroup, &link)?;
         note_stub_init(&container, &home, init)?;
         laps.lap("surroundings");
         let namespaces = unshared::Made::make(&image.namespaces, &cgroups)?;
+        let mounts = Made::make(image, &furniture, init, &cgroup)?;
         cgroups.begin(plan.first()?, init.raw(), notes)?;
-        let ground = Ground { first: init, cgroups: &cgroups, namespaces };
+        let ground = Ground { first: init, cgroups: &cgroups, mounts: &mounts, namespaces };
         let builder = Builder::new(&container, from, &copy, &plan, ground, notes)?;
         laps.lap("open");
         let mut built = builder.run(notes, laps)?;
-        mount::settle_times(image, init.raw())?;
+        mount::settle_times(image, &mounts)?;
         cgroups.finish(notes)?;
         cgroup.freeze(FREEZE_DEADLINE)?;
         let console = built.take_console();
@@ -168,7 +170,13 @@ struct Link {
 }
 
 /// The container's first process, or the stub that clones it, in its new surroundings, at the stub's first instructions.
-fn first_process(image: &Image, from: &Path, home: &Home, cgroup: &Cgroup, link: &Link) -> Result<HostPid, Failure> {
+fn first_process(
+    image: &Image,
+    furniture: &mount::Furniture<'_>,
+    home: &Home,
+    cgroup: &Cgroup,
+    link: &Link,
+) -> Result<HostPid, Failure> {
     let manifest = &image.manifest;
     let mut host_namespaces = manifest.container.host_namespaces.clone();
     if *home == Home::Stub {
@@ -189,7 +197,6 @@ fn first_process(image: &Image, from: &Path, home: &Home, cgroup: &Cgroup, link:
     };
     let program = stub::memfd().doing(|| "making the stub")?;
     let directory = cgroup.open()?;
-    let furniture = mount::Furniture::open(image, from)?;
     let newborn = clone_init(
         &surroundings,
         std::os::fd::AsFd::as_fd(&directory),

@@ -12,14 +12,13 @@ use crate::resource::socket::{self, Processes};
 use crfs_tracee::Batch;
 use image_format::files::{FileKind, NamespaceType};
 use image_format::{Pid, layout};
-use std::os::fd::AsFd;
 
 impl Builder<'_> {
     /// Makes every socket and pidfd, and opens every namespace and file of /proc; `first` is a process that lives, whose namespaces are the container's.
     pub(super) fn open_late(&mut self, first: Pid) -> Result<(), Failure> {
         let mut open = std::mem::take(&mut self.opened.files);
         let (image, from) = (&self.copy.image, self.from);
-        let root = self.root.try_clone().doing(|| "duplicating the container's root")?;
+        let roots = self.roots.clone();
         let host = Builder::host(self, first)?.raw();
         // Messages may carry them.
         for (&id, file) in &self.copy.image.files {
@@ -30,11 +29,15 @@ impl Builder<'_> {
                     pidfd::restore(id, file, record, named, host)?
                 }
                 FileKind::Namespace(record) => {
-                    let apart = record.process.and_then(|process| match record.kind {
-                        NamespaceType::Pid => self.pid_namespaces.path(process),
-                        NamespaceType::User => self.user_namespaces.path(process),
-                        kind => self.namespaces.path(kind, process),
-                    });
+                    let apart = match (record.kind, record.process) {
+                        // Who is in one of this type has joined it.
+                        (NamespaceType::Mnt, Some(process)) => {
+                            Some(format!("/proc/{}/ns/mnt", Builder::host(self, process)?.raw()))
+                        }
+                        (NamespaceType::Pid, Some(process)) => self.pid_namespaces.path(process),
+                        (NamespaceType::User, Some(process)) => self.user_namespaces.path(process),
+                        (kind, process) => process.and_then(|process| self.namespaces.path(kind, process)),
+                    };
                     let path = apart.unwrap_or_else(|| format!("/proc/{host}/ns/{}", record.kind.name()));
                     namespace::restore(id, file, &path)?
                 }
@@ -42,10 +45,10 @@ impl Builder<'_> {
             };
             open.insert(id, opened);
         }
-        let opened = descriptor::open_pseudo_files(image, root.as_fd(), &mut open);
+        let opened = descriptor::open_pseudo_files(image, &roots, &mut open);
         let opened = opened.and_then(|()| pseudo_file::restore_inside(image, first, self, &mut open));
-        let made = opened.and_then(|()| socket::restore_all(image, from, root.as_fd(), host, self, &mut open));
-        let watched = made.and_then(|()| inotify::watch_all(image, root.as_fd(), &open, &mut self.notes));
+        let made = opened.and_then(|()| socket::restore_all(image, from, roots.own(), host, self, &mut open));
+        let watched = made.and_then(|()| inotify::watch_all(image, &roots, &open, &mut self.notes));
         self.opened.files = open;
         self.notes.extend(socket::notes(image));
         watched

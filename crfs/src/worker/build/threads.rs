@@ -109,7 +109,7 @@ impl<'a> Builder<'a> {
             let mut batch = Batch::new();
             thread::restore::registrations(&mut batch, thread);
             if let Some(own) = &thread.attr.directories {
-                builder.directories.leave(&mut batch, own, builder.plan.link_fd)?;
+                builder.directories.leave(&mut batch, pid, own, builder.plan.link_fd)?;
             }
             let user = builder.user_namespaces.of(pid).map(|open| (open, builder.plan.link_fd));
             let own = if user.is_some() { thread::restore::all_capabilities()? } else { builder.own_capabilities };

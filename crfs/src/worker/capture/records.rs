@@ -6,6 +6,7 @@ use crate::failure::Doing;
 use crate::failure::{Failure, Kind};
 use crate::resource::container::{Environment, Moment, Place, manifest};
 use crate::resource::descriptor::{self, Descriptors};
+use crate::resource::mount::Views;
 use crate::resource::process::Sharing;
 use crate::resource::subject::{Process, Subjects, Thread};
 use crate::resource::sysv::{self, Contents};
@@ -41,13 +42,14 @@ pub(super) fn read(
     laps: &mut Laps,
 ) -> Result<Records, Failure> {
     let place = Place::of(&job.record, subjects.init, &mut job.proc)?;
+    let views = Views::look(&job.record, subjects, &mut job.proc, findings)?;
     let environment = Environment::read(subjects.init, moment, &mut job.proc)?;
     laps.lap("surroundings");
     let mut processes = BTreeMap::new();
     let mut made_by: BTreeMap<i32, Pid> = BTreeMap::new();
     let mut dead_inside = Vec::new();
     for process in &subjects.processes {
-        let (mut image, family) = process_image(job, subjects, process, tracees, moment, &place, findings)?;
+        let (mut image, family) = process_image(job, subjects, process, tracees, moment, (&place, &views), findings)?;
         made_by.extend(family.made_by);
         dead_inside.extend(family.dead_inside);
         image.process.shares = sharing.get(&process.pid).copied().unwrap_or_default();
@@ -98,21 +100,32 @@ pub(super) fn read(
     tables.extend(process::own_tables(subjects, findings)?);
     // What it shows must not be read meanwhile.
     let console = Pause::begin(&job.container)?;
-    let Descriptors { mut files, stdios, locks, mut fds, pipes, sockets, queues: message_queues, queued, mut ttys } =
-        descriptor::capture(
-            descriptor::Whose {
-                tables: &tables,
-                processes: &subjects.numbers(),
-                init: subjects.init,
-                external: &job.external,
-            },
-            Some(job.kernel.parts()),
-            place.root(),
-            &job.container.log_file(),
-            console.as_ref(),
-            &mut unnamed,
-            findings,
-        )?;
+    let Descriptors {
+        mut files,
+        stdios,
+        locks,
+        mut fds,
+        pipes,
+        sockets,
+        queues: message_queues,
+        queued,
+        mut ttys,
+        elsewhere,
+    } = descriptor::capture(
+        descriptor::Whose {
+            tables: &tables,
+            processes: &subjects.numbers(),
+            init: subjects.init,
+            external: &job.external,
+            views: &views,
+        },
+        Some(job.kernel.parts()),
+        place.root(),
+        &job.container.log_file(),
+        console.as_ref(),
+        &mut unnamed,
+        findings,
+    )?;
     drop(console);
     // Timers ran on while this read: they are told as of the moment whose clocks the manifest has.
     let now = crfs_sys::time::clock_ns(libc::CLOCK_MONOTONIC).doing(|| "reading CLOCK_MONOTONIC")?;
@@ -146,8 +159,8 @@ pub(super) fn read(
     contents.extend(queued.into_iter().map(|(queue, bytes)| (layout::posix_queue_data(queue), bytes)));
     laps.lap("ipc");
     let own_mounts = !job.record.shares(NamespaceKind::Mnt);
-    let mount::Mounts { mounts, trees } = if own_mounts {
-        mount::capture(&job.record, subjects.init, &mut job.proc, findings)?
+    let mount::Mounts { mounts, trees, namespaces: with_mounts } = if own_mounts {
+        mount::capture(&job.record, subjects.init, &views, &mut job.proc, findings)?
     } else {
         Default::default()
     };
@@ -157,6 +170,10 @@ pub(super) fn read(
     let mut namespaces = unshared::capture(subjects, &job.cgroup, &cgroups, &mut job.proc, findings)?;
     namespaces.extend(pid_namespace::capture(subjects, &dead_inside, &mut job.proc, findings)?);
     namespaces.extend(user_namespace::capture(subjects, &mut job.proc, findings)?);
+    namespaces.extend(with_mounts);
+    for namespace in &mut namespaces {
+        namespace.add_files(&elsewhere);
+    }
     laps.lap("namespaces");
     let manifest = manifest(&job.record, environment, &processes, host)?;
     let seccomp = std::mem::take(&mut job.filters).into_lines();
@@ -203,11 +220,13 @@ fn process_image(
     subject: &Process,
     tracees: &Tracees,
     moment: &Moment,
-    place: &Place,
+    (place, views): (&Place, &Views),
     findings: &mut Findings,
 ) -> Result<(ProcessImage, Family), Failure> {
     let object = layout::process_dir(subject.pid);
-    let (mut record, attr) = process::capture(subject, subjects, place, &mut job.proc, &mut job.kernel, findings)?;
+    let directories = views.of_process(subject.pid).map_or(place, |(_, view)| &view.place);
+    let places = process::Places { executable: place, directories };
+    let (mut record, attr) = process::capture(subject, subjects, places, &mut job.proc, &mut job.kernel, findings)?;
     let ldt = ldt::capture(subject, &mut job.kernel)?;
     let mut threads = BTreeMap::new();
     let mut family = Family::default();
@@ -216,7 +235,7 @@ fn process_image(
         family.made_by.extend(found.living.into_iter().map(|child| (child, thread.tid)));
         family.dead_inside.extend(found.inside);
         let mut image = thread_image(job, subject, thread, tracees, moment, findings)?;
-        image.attr.directories = process::own_directories(subject, thread, place, &mut job.proc, findings)?;
+        image.attr.directories = process::own_directories(subject, thread, directories, &mut job.proc, findings)?;
         threads.insert(thread.tid, ThreadImage { zombies: found.zombies, ..image });
     }
     let first = subject.alive();

@@ -1,0 +1,180 @@
+//! From the records to mount namespaces apart, before there are processes that join them.
+
+use super::contents::detached;
+use super::restore::{Furniture, path};
+use crate::failure::{Doing, Failure};
+use crate::freezer;
+use crate::resource::unshared::maker::Maker;
+use crfs_sys::HostPid;
+use crfs_tracee::Batch;
+use image_format::files::FileKind;
+use image_format::layout::NAMESPACES;
+use image_format::mounts::MountKind;
+use image_format::namespaces::MountNamespace;
+use image_format::{Bytes, FileId, Image, Pid};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, setns, unshare};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+
+/// The mount namespaces of a container, held open by the worker: its own, and those apart by their numbers.
+#[derive(Debug)]
+pub struct Made(Vec<One>);
+
+#[derive(Debug)]
+struct One {
+    namespace: File,
+    root: File,
+}
+
+impl Made {
+    /// Makes those apart, for a container whose first process has its own.
+    ///
+    /// The caller must have one thread, and no cgroup offers controllers yet.
+    ///
+    /// # Errors
+    /// With the line of `mounts` that this host refuses.
+    pub fn make(
+        image: &Image,
+        furniture: &Furniture<'_>,
+        first: HostPid,
+        cgroup: &freezer::Cgroup,
+    ) -> Result<Self, Failure> {
+        let open = |name: &str, flags: i32| {
+            let path = format!("/proc/{}/{name}", first.raw());
+            File::options().read(true).custom_flags(flags).open(&path).doing(|| format!("{path}: opening"))
+        };
+        let mut made = Made(vec![One { namespace: open("ns/mnt", 0)?, root: open("root", libc::O_PATH)? }]);
+        for (content, _) in image.mount_namespaces() {
+            let directory = cgroup.open()?;
+            let one = Maker::born(directory.as_fd(), |alive| {
+                let pidfd =
+                    crfs_sys::pidfd::open(first.pid(), false).doing(|| "opening a pidfd of the first process")?;
+                furniture.mount_apart(content, pidfd.as_fd(), made.one(content.base).namespace.as_fd(), alive)
+            });
+            let one = one.and_then(|maker| Ok(One { namespace: maker.open("ns/mnt")?, root: maker.open("root")? }));
+            made.0.push(one.map_err(|failure| failure.within(format!("{NAMESPACES}: mnt {}", content.number)))?);
+        }
+        Ok(made)
+    }
+
+    /// By its number; the check of an image found that there is one.
+    fn one(&self, number: u32) -> &One {
+        usize::try_from(number).ok().and_then(|number| self.0.get(number)).unwrap_or(&self.0[0])
+    }
+
+    /// The calls by which a process joins a namespace, whose root directory becomes its own. No other task shares its directories. `link`
+    /// is its pidfd of the caller.
+    pub fn join(&self, batch: &mut Batch, number: u32, link: u32) {
+        let source = self.one(number).namespace.as_raw_fd();
+        let pulled = batch.call(libc::SYS_pidfd_getfd, &[link.into(), source.into(), 0u32.into()], "pidfd_getfd");
+        batch.call(libc::SYS_setns, &[pulled.into(), CloneFlags::CLONE_NEWNS.bits().into()], "setns");
+        batch.call(libc::SYS_close, &[pulled.into()], "close");
+    }
+
+    /// A copy of a mount that is attached nowhere.
+    pub(super) fn copy(&self, number: u32, path: &Bytes) -> std::io::Result<OwnedFd> {
+        let One { namespace, root } = self.one(number);
+        detached(root, namespace, path)
+    }
+
+    /// Where the paths of an image are looked up.
+    #[must_use]
+    pub fn roots(&self, image: &Image) -> Roots<'_> {
+        let mut roots = Roots::only(self.0[0].root.as_fd());
+        for (content, processes) in image.mount_namespaces() {
+            let root = self.one(content.number).root.as_fd();
+            roots.processes.extend(processes.iter().map(|&pid| (pid, root)));
+            roots.files.extend(content.files.iter().map(|&file| (file, root)));
+        }
+        roots
+    }
+}
+
+/// The root directories below which the paths of an image are looked up.
+#[derive(Clone, Debug)]
+pub struct Roots<'a> {
+    own: BorrowedFd<'a>,
+    /// Where it is another.
+    processes: BTreeMap<Pid, BorrowedFd<'a>>,
+    files: BTreeMap<FileId, BorrowedFd<'a>>,
+}
+
+impl<'a> Roots<'a> {
+    /// Of a container without mount namespaces apart.
+    #[must_use]
+    pub fn only(own: BorrowedFd<'a>) -> Self {
+        Roots { own, processes: BTreeMap::new(), files: BTreeMap::new() }
+    }
+
+    /// That of the container's own mount namespace.
+    #[must_use]
+    pub fn own(&self) -> BorrowedFd<'a> {
+        self.own
+    }
+
+    /// For the directories of a process.
+    #[must_use]
+    pub fn of_process(&self, process: Pid) -> BorrowedFd<'a> {
+        self.processes.get(&process).copied().unwrap_or(self.own)
+    }
+
+    /// For an open file.
+    #[must_use]
+    pub fn of_file(&self, file: FileId) -> BorrowedFd<'a> {
+        self.files.get(&file).copied().unwrap_or(self.own)
+    }
+
+    /// For a file without a name: that of the open files that are it.
+    #[must_use]
+    pub fn of_unnamed(&self, image: &Image, number: u32) -> BorrowedFd<'a> {
+        let is_it = |file: &&FileId| {
+            let file = image.files.get(file).map(|file| &file.kind);
+            matches!(file, Some(FileKind::Unnamed(record)) if record.file == number)
+        };
+        self.files.keys().find(is_it).map_or(self.own, |&file| self.of_file(file))
+    }
+}
+
+impl Furniture<'_> {
+    /// Makes a namespace that begins as a copy of `base`, in the calling process, which is in it afterwards. What a file system shows is
+    /// that of the namespaces of the process of which `first` is a pidfd.
+    fn mount_apart(
+        &self,
+        content: &MountNamespace,
+        first: BorrowedFd<'_>,
+        base: BorrowedFd<'_>,
+        alive: &mut dyn FnMut(),
+    ) -> Result<(), Failure> {
+        let others = CloneFlags::CLONE_NEWPID
+            | CloneFlags::CLONE_NEWIPC
+            | CloneFlags::CLONE_NEWNET
+            | CloneFlags::CLONE_NEWCGROUP;
+        setns(first, others).doing(|| "joining the container's namespaces")?;
+        setns(base, CloneFlags::CLONE_NEWNS).doing(|| "joining the namespace that it is a copy of")?;
+        let mounts = |number: u32| self.image.mounts.iter().filter(move |record| record.namespace == number);
+        let mut taken = BTreeMap::new();
+        for record in mounts(content.number) {
+            if let MountKind::Taken(bind) = &record.kind {
+                // From the top, since the path begins with a slash.
+                let copy = crfs_sys::mount::detached_copy(base, path(&bind.source));
+                let copy = copy.doing(|| format!("taking {}", bind.source));
+                taken.insert(record.number, copy.map_err(|failure| super::restore::incompatible(failure, record))?);
+            }
+        }
+        let mut groups = BTreeMap::new();
+        for record in mounts(content.base) {
+            if let Some(group) = record.propagation.peers.filter(|group| !groups.contains_key(group)) {
+                groups.insert(group, super::restore::place(record)?);
+            }
+        }
+        unshare(CloneFlags::CLONE_NEWNS).doing(|| "unshare(2)")?;
+        if content.private {
+            let flags = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+            mount(None::<&str>, "/", None::<&str>, flags, None::<&str>).doing(|| "making all of it private")?;
+        }
+        self.mount_lines(mounts(content.number), &mut taken, groups, alive)
+    }
+}
