@@ -33,6 +33,7 @@ pub(super) mod reopen;
 mod restore;
 pub(super) mod seen;
 mod socket;
+mod watched;
 
 pub use capture::{Whose, capture};
 pub use restore::{Opened, open_all, open_pseudo_files};

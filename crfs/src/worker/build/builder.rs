@@ -2,7 +2,7 @@
 
 use crate::copy::Copy;
 use crate::failure::{Doing, Failure, Kind};
-use crate::plan::{Action, Birth, BornInto, Plan, Role, SCRATCH_SIZE, Step, Terminal};
+use crate::plan::{Action, Birth, Plan, Role, SCRATCH_SIZE, Step};
 use crate::registry::Container;
 use crate::resource::memory::fill::PageFiles;
 use crate::resource::memory::restore::{self as memory, Backings};
@@ -10,17 +10,16 @@ use crate::resource::mount::{Made, Roots};
 use crate::resource::process::restore::{self as process, Directories};
 use crate::resource::{
     aio, autogroup, cgroup, descriptor, epoll, interval_timer, job_control, ldt, lock, memory_policy, mqueue, owner,
-    pid_namespace, posix_timer, pseudo_file, seccomp, signal, sysv, thread, tty, unnamed, unshared, user_namespace,
+    pid_namespace, posix_timer, pseudo_file, seccomp, signal, sysv, thread, unnamed, unshared, user_namespace,
 };
 use crate::worker::laps::Laps;
 use crfs_sys::HostPid;
 use crfs_sys::sysv::Attachment;
-use crfs_tracee::{Batch, Injector, OneCpu, RemoteAddress, SeizeOptions, Spawn, Stopped, Tracee, Waited, stub};
+use crfs_tracee::{Batch, Injector, OneCpu, RemoteAddress, SeizeOptions, Stopped, Tracee, Waited, stub};
 use image_format::process::{Fd, Zombie};
 use image_format::signal::PendingSignal;
 use image_format::{Pid, ProcessImage, layout};
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -28,7 +27,6 @@ use std::time::{Duration, Instant};
 /// A stop that was asked for comes within microseconds.
 pub(super) const STOP_PATIENCE: Duration = Duration::from_secs(10);
 pub(super) const PR_SET_PDEATHSIG: u64 = 1;
-const PR_SET_CHILD_SUBREAPER: u64 = 36;
 
 /// Of each a file is open while it is filled.
 const MOST_FILLED: usize = 256;
@@ -90,7 +88,7 @@ pub(super) struct Built {
 }
 
 impl Task {
-    fn new(pid: Pid, leader: Injector) -> Self {
+    pub(super) fn new(pid: Pid, leader: Injector) -> Self {
         Task { host: leader.tid(), injected: BTreeMap::from([(pid, leader)]), finished: Vec::new(), deaths: 0 }
     }
 }
@@ -289,66 +287,6 @@ impl<'a> Builder<'a> {
         self.leader(pid)?.run(batch).map(drop).doing(|| layout::process_dir(pid))
     }
 
-    fn spawn(&mut self, pid: Pid) -> Result<(), Failure> {
-        let birth = self.plan.births.get(&pid).ok_or_else(|| Failure::new(Kind::System, "no birth is planned"))?;
-        if let Some(creator) = birth.creator {
-            let exit_signal = match (&birth.role, self.copy.image.processes.get(&pid)) {
-                (Role::Live, Some(process)) => process.process.exit_signal.map_or(0, |signal| i32::from(signal.0)),
-                (Role::Zombie(_), _) => {
-                    self.zombie(pid).and_then(|(_, z)| z.exit_signal).map_or(0, |signal| i32::from(signal.0))
-                }
-                _ => libc::SIGCHLD,
-            };
-            let set_tid = pid_namespace::numbers(&birth.ids)?;
-            let flags = process::clone_flags(birth.shares, birth.clone_parent);
-            let flags = flags | if let BornInto::New(_) = birth.born_into { pid_namespace::NEW } else { 0 };
-            // A sibling has its maker's exit signal, and clone3 takes no other.
-            let exit_signal = if birth.clone_parent { 0 } else { exit_signal };
-            let spawn = Spawn { flags, exit_signal, set_tid, ..Spawn::default() };
-            let (own, link) = (self.aim(creator, birth)?, self.plan.link_fd);
-            let creator = self.thread(creator, birth.creator_thread.unwrap_or(creator))?;
-            let child = creator.spawn(&spawn, format!("clone3 process {pid}"));
-            let injector = child.and_then(|child| Injector::of_child(child, creator));
-            let injector = injector.doing(|| layout::process_dir(pid))?;
-            if let Some(own) = own {
-                let mut batch = Batch::new();
-                pid_namespace::join(&mut batch, &own, link);
-                creator.run(&batch).doing(|| layout::process_dir(pid))?;
-            }
-            self.pid_namespaces.keep(pid, injector.tid())?;
-            if self.copy.image.processes.contains_key(&pid) {
-                let maker = birth.creator.filter(|maker| self.copy.image.processes.contains_key(maker));
-                self.cgroups.place(pid, injector.tid().raw(), maker.filter(|_| birth.creator_thread.is_none()))?;
-            }
-            self.tasks.insert(pid, Task::new(pid, injector));
-        }
-        let wanted = self.copy.image.processes.get(&pid).and_then(|process| process.process.parent_thread);
-        if let Some(thread) = wanted.filter(|_| birth.creator_thread.is_none()) {
-            let path = layout::process_file(pid, "process");
-            self.notes.push(format!(
-                "{path}: is a child of its parent's first thread now, not of thread {thread}, which has system call filters or did not make it"
-            ));
-        }
-        // Before any orphan looks for a reaper.
-        if self.copy.image.processes.get(&pid).is_some_and(|process| process.attr.child_subreaper) {
-            self.leader(pid)?
-                .call(libc::SYS_prctl, &[PR_SET_CHILD_SUBREAPER, 1], "prctl(PR_SET_CHILD_SUBREAPER)")
-                .doing(|| layout::process_dir(pid))?;
-        }
-        Ok(())
-    }
-
-    /// Has the next child of a creator born into a namespace below its own, if it is to be. Returns the creator's own then.
-    fn aim(&mut self, creator: Pid, birth: &Birth) -> Result<Option<File>, Failure> {
-        let BornInto::Inner(space) = birth.born_into else { return Ok(None) };
-        let mut batch = Batch::new();
-        self.pid_namespaces.aim(&mut batch, space, self.plan.link_fd)?;
-        let creator = self.thread(creator, birth.creator_thread.unwrap_or(creator))?;
-        let own = pid_namespace::open(creator.tid())?;
-        creator.run(&batch).doing(|| layout::process_dir(birth.pid))?;
-        Ok(Some(own))
-    }
-
     /// What a task is called by another. A helper that the image does not know has one id everywhere.
     pub(super) fn seen_by(&self, viewer: Pid, id: Pid) -> Result<Pid, Failure> {
         match self.plan.births.get(&id) {
@@ -384,53 +322,6 @@ impl<'a> Builder<'a> {
     /// Gives a process that dies out of the hand: what is left of it is the injector of its first thread.
     pub(super) fn forget(&mut self, pid: Pid) -> Option<Injector> {
         self.tasks.remove(&pid)?.injected.remove(&pid)
-    }
-
-    fn session(&mut self, pid: Pid) -> Result<(), Failure> {
-        let birth = self.plan.births.get(&pid);
-        // The first process was made a leader with its surroundings.
-        if birth.is_some_and(|birth| birth.own_session && birth.creator.is_some()) {
-            self.leader(pid)?.call(libc::SYS_setsid, &[], "setsid").doing(|| layout::process_dir(pid))?;
-        }
-        Ok(())
-    }
-
-    fn group(&mut self, pid: Pid) -> Result<(), Failure> {
-        let Some(birth) = self.plan.births.get(&pid) else { return Ok(()) };
-        let Some(group) = birth.group else { return Ok(()) };
-        let by = birth.creator.filter(|_| birth.group_by_creator).unwrap_or(pid);
-        let (member, group) = (self.seen_by(by, pid)?, self.seen_by(by, group)?);
-        self.leader(by)?
-            .call(libc::SYS_setpgid, &[member.0.into(), group.0.into()], "setpgid")
-            .map(drop)
-            .doing(|| layout::process_dir(pid))
-    }
-
-    fn terminal(&mut self, pid: Pid) -> Result<(), Failure> {
-        let Some(Terminal::Taken(number)) = self.plan.births.get(&pid).map(|birth| birth.terminal) else {
-            return Ok(());
-        };
-        let mut batch = Batch::new();
-        tty::inject::take(&mut batch, self.opened.terminals.slave(number)?, self.plan.link_fd);
-        self.inject(pid, &batch)
-    }
-
-    fn foreground(&mut self, pid: Pid) -> Result<(), Failure> {
-        let mut batch = Batch::new();
-        match self.plan.births.get(&pid).map(|birth| birth.terminal) {
-            Some(Terminal::Taken(number)) => {
-                let Some(group) = self.copy.image.ttys.get(&number).and_then(|pty| pty.foreground) else {
-                    return Ok(());
-                };
-                let group = self.seen_by(pid, group)?;
-                tty::inject::foreground(&mut batch, self.opened.terminals.slave(number)?, self.plan.link_fd, group);
-            }
-            Some(Terminal::GivenUp(number)) => {
-                tty::inject::give_up(&mut batch, self.opened.terminals.slave(number)?, self.plan.link_fd);
-            }
-            Some(Terminal::Inherited) | None => return Ok(()),
-        }
-        self.inject(pid, &batch)
     }
 
     fn descriptors(&mut self, pid: Pid) -> Result<(), Failure> {

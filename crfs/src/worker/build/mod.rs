@@ -3,6 +3,7 @@
 //! Every task is made by this worker and dies with it: they are traced with PTRACE_O_EXITKILL until the cgroup is frozen, the
 //! option is cleared and the worker lets go.
 
+mod births;
 mod builder;
 mod deaths;
 mod memory;
