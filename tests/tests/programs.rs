@@ -131,6 +131,12 @@ fn a_pool_of_processes_with_queues_and_shared_memory() {
     three_generations(python(), "pool.py", PLAIN);
 }
 
+/// Semaphores that keep a name of theirs in /dev/shm, as sem_open(3) leaves them.
+#[test]
+fn a_pool_of_processes_that_were_spawned() {
+    three_generations(python(), "spawned_pool.py", PLAIN);
+}
+
 #[test]
 fn ten_thousand_descriptors() {
     three_generations(python(), "descriptors.py", [Method::Cp, Method::Tar, Method::Cp]);
