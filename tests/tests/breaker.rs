@@ -1,6 +1,6 @@
 //! What clumsy users met: every test here was a failure once.
 
-use crfs_tests::world::{Method, PATIENCE, Program, World, binary, python, run, wait_for};
+use crfs_tests::world::{Method, PATIENCE, Program, World, binary, copy_program, python, run, wait_for};
 use nix::sys::signal::Signal;
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
@@ -17,7 +17,7 @@ fn small_root(world: &World) -> std::path::PathBuf {
     let put = |path: &str| {
         let to = root.join(path.trim_start_matches('/'));
         fs::create_dir_all(to.parent().expect("a parent")).expect("a directory of the root");
-        fs::copy(path, &to).unwrap_or_else(|error| panic!("copying {path}: {error}"));
+        copy_program(Path::new(path), &to);
     };
     put("/bin/dash");
     let linked = run(Command::new("ldd").arg("/bin/dash"), PATIENCE).expect_success().stdout;

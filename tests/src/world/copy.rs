@@ -21,6 +21,15 @@ pub enum Method {
     Rsync,
 }
 
+/// Copies a program, by another process: what this one has open for writing a child has as well that another test starts at that moment,
+/// and a program that somebody may write is not executed (ETXTBSY).
+///
+/// # Panics
+/// When it cannot be copied.
+pub fn copy_program(from: &Path, to: &Path) {
+    run(Command::new("cp").arg(from).arg(to), PATIENCE).expect_success();
+}
+
 /// Copies the directory `from` so that it is `to`, which must not exist (its parent must).
 pub fn copy_tree(from: &Path, to: &Path, method: Method) -> Outcome {
     let mut command = match method {

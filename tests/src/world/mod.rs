@@ -12,7 +12,7 @@ mod small_disk;
 mod steps;
 
 pub use command::{Outcome, run, wait_for};
-pub use copy::{Method, copy_tree, edit_line, edit_object, files_of, read_tree};
+pub use copy::{Method, copy_program, copy_tree, edit_line, edit_object, files_of, read_tree};
 pub use huge_pool::HugePool;
 pub use leftovers::Leftovers;
 pub use program::{Program, python};

@@ -1,6 +1,6 @@
 //! A program that runs in a container and is watched through its files.
 
-use super::{World, binary, wait_for};
+use super::{World, binary, copy_program, wait_for};
 use crate::victim::suffixed;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -26,7 +26,7 @@ impl Program {
     #[must_use]
     pub fn victim(world: &World, kind: &str, arguments: &[&str]) -> Self {
         let own = world.dir().join("bin").join(kind);
-        fs::copy(binary(&format!("victim_{kind}")), &own).unwrap_or_else(|error| panic!("copying {kind}: {error}"));
+        copy_program(&binary(&format!("victim_{kind}")), &own);
         Program::new(world, kind, vec![text(&own)], arguments)
     }
 
@@ -38,7 +38,7 @@ impl Program {
     pub fn script(world: &World, interpreter: &str, script: &str, arguments: &[&str]) -> Self {
         let own = world.dir().join("bin").join(script);
         let source = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/victims")).join(script);
-        fs::copy(&source, &own).unwrap_or_else(|error| panic!("copying {}: {error}", source.display()));
+        copy_program(&source, &own);
         Program::new(world, script, vec![interpreter.to_owned(), text(&own)], arguments)
     }
 

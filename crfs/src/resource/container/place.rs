@@ -203,13 +203,18 @@ mod tests {
         let name = path.as_os_str().as_bytes();
         let find = || place("/").find(name, &file.metadata().expect("open file"));
         assert_eq!(find(), Ok(Bytes(name.to_vec())));
-        let other = dir.path().join("other");
-        fs::hard_link(&path, &other).expect("linked");
+        let (elsewhere, beside) = (dir.path().join("elsewhere"), dir.path().join("beside"));
+        fs::create_dir(&elsewhere).expect("made");
+        let elsewhere = elsewhere.join("other");
+        fs::hard_link(&path, &elsewhere).expect("linked");
         fs::remove_file(&path).expect("removed");
-        assert_eq!(find(), Err(Lost::Replaced));
+        assert_eq!(find(), Err(Lost::Replaced), "its other name is in another directory");
         fs::write(&path, "two").expect("written");
         assert_eq!(find(), Err(Lost::Replaced));
-        fs::remove_file(&other).expect("removed");
+        fs::hard_link(&elsewhere, &beside).expect("linked");
+        assert_eq!(find(), Ok(Bytes(beside.as_os_str().as_bytes().to_vec())));
+        fs::remove_file(&beside).expect("removed");
+        fs::remove_file(&elsewhere).expect("removed");
         assert_eq!(find(), Err(Lost::Deleted));
     }
 }
