@@ -4,8 +4,11 @@
 //! state and writes the number of rounds so far to PATH. When PATH.check appears (or after VICTIM_ROUNDS rounds) it makes one round
 //! more and its final check, and writes `ok`, or what is wrong, to PATH.result. A check that fails in between ends it at once.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use crfs_sys::anonymous::Region;
+use crfs_sys::clone::{CloneArgs, Forked, exit_now, fork_into};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::Pid;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -143,5 +146,32 @@ pub fn wait_until(what: &str, mut so: impl FnMut() -> bool) -> Result<()> {
         anyhow::ensure!(Instant::now() < end, "waited 30 s for: {what}");
         std::thread::sleep(Duration::from_millis(1));
     }
+    Ok(())
+}
+
+/// A child that does this and ends: with 0, or with 1 and the error on its standard error.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn child(body: impl FnOnce() -> Result<()>) -> Result<Pid> {
+    match fork_into(&CloneArgs { exit_signal: libc::SIGCHLD, ..CloneArgs::default() })? {
+        Forked::Child => match body() {
+            Ok(()) => exit_now(0),
+            Err(error) => {
+                eprintln!("{error:#}");
+                exit_now(1)
+            }
+        },
+        Forked::Parent { child, .. } => Ok(child),
+    }
+}
+
+/// Waits for such a child.
+///
+/// # Errors
+/// With how it ended, unless with 0.
+pub fn expect_success(child: Pid) -> Result<()> {
+    let ended = waitpid(child, None)?;
+    ensure!(ended == WaitStatus::Exited(child, 0), "child {child}: {ended:?}");
     Ok(())
 }

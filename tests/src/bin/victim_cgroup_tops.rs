@@ -3,12 +3,9 @@
 
 use anyhow::{Context, Result, ensure};
 use crfs_sys::anonymous::{Kind, Region};
-use crfs_sys::clone::{CloneArgs, Forked, exit_now, fork_into};
-use crfs_tests::victim::{self, Stage, suffixed};
+use crfs_tests::victim::{self, Stage, child, expect_success, suffixed};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
-use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::Pid;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -48,19 +45,6 @@ struct Set {
 
 fn write(top: &Path, file: &str, text: &str) -> Result<()> {
     fs::write(top.join(file), text).with_context(|| format!("writing {text} to {file}"))
-}
-
-fn child(body: impl FnOnce() -> Result<()>) -> Result<Pid> {
-    match fork_into(&CloneArgs { exit_signal: libc::SIGCHLD, ..CloneArgs::default() })? {
-        Forked::Child => match body() {
-            Ok(()) => exit_now(0),
-            Err(error) => {
-                eprintln!("{error:#}");
-                exit_now(1)
-            }
-        },
-        Forked::Parent { child, .. } => Ok(child),
-    }
 }
 
 fn expect_in(task: &str, expected: &str) -> Result<()> {
@@ -104,12 +88,6 @@ fn maker(set: &Set) -> Result<()> {
         ensure!(top_of(&set.top)? == "/..", "the top of the other mount is {}", top_of(&set.top)?);
         Ok(())
     })
-}
-
-fn expect_success(child: Pid) -> Result<()> {
-    let ended = waitpid(child, None)?;
-    ensure!(ended == WaitStatus::Exited(child, 0), "child {child}: {ended:?}");
-    Ok(())
 }
 
 fn run(stage: &mut Stage) -> Result<()> {

@@ -4,13 +4,11 @@
 
 use anyhow::{Context, Result, ensure};
 use crfs_sys::anonymous::{Kind, Region};
-use crfs_sys::clone::{CloneArgs, Forked, exit_now, fork_into};
 use crfs_sys::inotify;
-use crfs_tests::victim::{self, Stage, suffixed};
+use crfs_tests::victim::{self, Stage, child, expect_success, suffixed};
 use nix::mount::{MsFlags, mount, umount};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::Mode;
-use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Pid, mkfifo};
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
@@ -59,25 +57,6 @@ fn bind(from: &Path, at: &Path) -> Result<()> {
 
 fn change(at: &Path, flags: MsFlags) -> Result<()> {
     mount(NONE, at, NONE, flags, NONE).with_context(|| format!("changing {}", at.display()))
-}
-
-fn child(body: impl FnOnce() -> Result<()>) -> Result<Pid> {
-    match fork_into(&CloneArgs { exit_signal: libc::SIGCHLD, ..CloneArgs::default() })? {
-        Forked::Child => match body() {
-            Ok(()) => exit_now(0),
-            Err(error) => {
-                eprintln!("{error:#}");
-                exit_now(1)
-            }
-        },
-        Forked::Parent { child, .. } => Ok(child),
-    }
-}
-
-fn expect_success(child: Pid) -> Result<()> {
-    let ended = waitpid(child, None)?;
-    ensure!(ended == WaitStatus::Exited(child, 0), "child {child}: {ended:?}");
-    Ok(())
 }
 
 /// What is mounted below a directory, without numbers.

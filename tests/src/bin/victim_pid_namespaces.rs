@@ -3,12 +3,12 @@
 
 use anyhow::{Context, Result, ensure};
 use crfs_sys::anonymous::{Kind, Region};
-use crfs_sys::clone::{CloneArgs, Forked, exit_now, fork_into};
+use crfs_sys::clone::exit_now;
 use crfs_sys::owner::{self, F_OWNER_PID};
 use crfs_sys::posix_timer::{self, Notify};
 use crfs_sys::signal;
 use crfs_sys::sigqueue::{self, Taken};
-use crfs_tests::victim::{self, Stage};
+use crfs_tests::victim::{self, Stage, child, expect_success};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::stat;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
@@ -40,25 +40,6 @@ const BORN: usize = 50;
 const REAL_TIME: i32 = 37;
 const VALUE: usize = 77;
 const ZOMBIE: i32 = 7;
-
-fn child(body: impl FnOnce() -> Result<()>) -> Result<Pid> {
-    match fork_into(&CloneArgs { exit_signal: libc::SIGCHLD, ..CloneArgs::default() })? {
-        Forked::Child => match body() {
-            Ok(()) => exit_now(0),
-            Err(error) => {
-                eprintln!("{error:#}");
-                exit_now(1)
-            }
-        },
-        Forked::Parent { child, .. } => Ok(child),
-    }
-}
-
-fn expect_success(child: Pid) -> Result<()> {
-    let ended = waitpid(child, None)?;
-    ensure!(ended == WaitStatus::Exited(child, 0), "child {child}: {ended:?}");
-    Ok(())
-}
 
 /// Begins a pid namespace, for children.
 fn begin() -> Result<()> {

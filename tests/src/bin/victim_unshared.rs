@@ -3,16 +3,14 @@
 
 use anyhow::{Context, Result, ensure};
 use crfs_sys::anonymous::{Kind, Region};
-use crfs_sys::clone::{CloneArgs, Forked, exit_now, fork_into};
 use crfs_sys::sockets::{bring_loopback_up, loopback_is_up};
 use crfs_sys::sysv::{make_semaphores, remove_semaphores, semaphore_values};
-use crfs_tests::victim::{self, Stage};
+use crfs_tests::victim::{self, Stage, child, expect_success};
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::stat;
 use nix::sys::utsname::uname;
-use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{Pid, gethostname, getpid, sethostname};
+use nix::unistd::{gethostname, getpid, sethostname};
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::process::ExitCode;
@@ -43,19 +41,6 @@ const ANOTHER_SET: u64 = 16;
 /// How many semaphores the sets have.
 const FIRST_COUNT: usize = 2;
 const LATE_COUNT: usize = 3;
-
-fn child(body: impl FnOnce() -> Result<()>) -> Result<Pid> {
-    match fork_into(&CloneArgs { exit_signal: libc::SIGCHLD, ..CloneArgs::default() })? {
-        Forked::Child => match body() {
-            Ok(()) => exit_now(0),
-            Err(error) => {
-                eprintln!("{error:#}");
-                exit_now(1)
-            }
-        },
-        Forked::Parent { child, .. } => Ok(child),
-    }
-}
 
 fn names() -> Result<(OsString, OsString)> {
     let found = uname()?;
@@ -119,12 +104,6 @@ fn maker(shared: &Region, beginning: &[File; 3], first: i32) -> Result<()> {
         thread.join().ok().context("the thread panicked")?
     })?;
     children.into_iter().try_for_each(expect_success)
-}
-
-fn expect_success(child: Pid) -> Result<()> {
-    let ended = waitpid(child, None)?;
-    ensure!(ended == WaitStatus::Exited(child, 0), "child {child}: {ended:?}");
-    Ok(())
 }
 
 fn run(stage: &mut Stage) -> Result<()> {

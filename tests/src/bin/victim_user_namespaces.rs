@@ -3,12 +3,11 @@
 
 use anyhow::{Context, Result, ensure};
 use crfs_sys::anonymous::{Kind, Region};
-use crfs_sys::clone::{CloneArgs, Forked, exit_now, fork_into};
-use crfs_tests::victim::{self, Stage};
+use crfs_tests::victim::{self, Stage, child, expect_success};
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::stat;
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{Gid, Pid, Uid, getresgid, getresuid, sethostname, setresgid, setresuid};
 use std::fs;
 use std::process::ExitCode;
@@ -32,25 +31,6 @@ const PIDS: usize = 50;
 const SOMEBODY: u32 = 1000;
 /// What an id is that has no other (/proc/sys/kernel/overflowuid).
 const NOBODY: u32 = 65534;
-
-fn child(body: impl FnOnce() -> Result<()>) -> Result<Pid> {
-    match fork_into(&CloneArgs { exit_signal: libc::SIGCHLD, ..CloneArgs::default() })? {
-        Forked::Child => match body() {
-            Ok(()) => exit_now(0),
-            Err(error) => {
-                eprintln!("{error:#}");
-                exit_now(1)
-            }
-        },
-        Forked::Parent { child, .. } => Ok(child),
-    }
-}
-
-fn expect_success(child: Pid) -> Result<()> {
-    let ended = waitpid(child, None)?;
-    ensure!(ended == WaitStatus::Exited(child, 0), "child {child}: {ended:?}");
-    Ok(())
-}
 
 /// Becomes a user for good.
 fn become_user(uid: u32) -> Result<()> {
