@@ -25,6 +25,7 @@ pub mod pid_namespaces;
 pub mod process;
 pub mod seccomp;
 pub mod seekable;
+pub mod sharing;
 pub mod signal;
 pub mod socket;
 pub mod sysv;

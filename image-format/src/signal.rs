@@ -9,6 +9,11 @@ use std::fmt;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Signal(pub u8);
 
+impl Signal {
+    /// What a process usually sends its parent when it ends.
+    pub const SIGCHLD: Signal = Signal(17);
+}
+
 const NAMES: [&str; 31] = [
     "SIGHUP",
     "SIGINT",

@@ -192,6 +192,8 @@ fn simulate_in(image: &Image, home: &Home) {
         parent: Pid,
         group: Pid,
         session: Pid,
+        /// Who began its descriptor table.
+        table: Pid,
         dead: bool,
     }
     let plan = compute(image, home).expect("a plan");
@@ -203,12 +205,16 @@ fn simulate_in(image: &Image, home: &Home) {
         match step.action {
             Action::Spawn => {
                 let task = match birth.creator {
-                    None => Task { parent: Pid(0), group: birth.pid, session: birth.pid, dead: false },
+                    None => {
+                        let pid = birth.pid;
+                        Task { parent: Pid(0), group: pid, session: pid, table: pid, dead: false }
+                    }
                     Some(creator) => {
                         let creator_task = &tasks[&creator];
                         assert!(!creator_task.dead, "{creator} clones {} after its death", birth.pid);
                         let parent = if birth.clone_parent { creator_task.parent } else { creator };
-                        Task { parent, ..creator_task.clone() }
+                        let table = birth.shares.descriptors.map_or(birth.pid, |_| creator_task.table);
+                        Task { parent, table, ..creator_task.clone() }
                     }
                 };
                 assert!(tasks.insert(birth.pid, task).is_none(), "{} is born twice", birth.pid);
@@ -241,9 +247,10 @@ fn simulate_in(image: &Image, home: &Home) {
     let mut expected = BTreeMap::new();
     for (&pid, p) in &image.processes {
         let p = &p.process;
-        expected.insert(pid, Task { parent: p.parent, group: p.group, session: p.session, dead: false });
+        let table = p.shares.descriptors.unwrap_or(pid);
+        expected.insert(pid, Task { parent: p.parent, group: p.group, session: p.session, table, dead: false });
         for z in &image.processes[&pid].threads[&pid].zombies {
-            expected.insert(z.pid, Task { parent: pid, group: z.group, session: z.session, dead: true });
+            expected.insert(z.pid, Task { parent: pid, group: z.group, session: z.session, table: z.pid, dead: true });
         }
     }
     assert_eq!(tasks.remove(&OUTSIDE).is_some(), *home == Home::Stub, "who stays as pid 1");
@@ -315,6 +322,28 @@ fn siblings_made_by_clone_parent() {
     // By a session leader that lives, and by one that is dead.
     simulate(&image(&[(1, 0, 1, 1), (5, 1, 5, 5), (6, 5, 6, 6), (7, 5, 6, 6), (8, 5, 8, 6)]));
     simulate(&image(&[(1, 0, 1, 1), (5, 1, 5, 5), (7, 5, 6, 6), (8, 5, 8, 6)]));
+}
+
+#[test]
+fn who_shares_with_others_than_its_parent() {
+    // 6 and 7 are siblings of 5, 8 is in a session of its own, and 9 was adopted; 10 has it from its parent.
+    let mut tree = image(&[
+        (1, 0, 1, 1),
+        (2, 1, 1, 1),
+        (5, 2, 1, 1),
+        (6, 2, 1, 1),
+        (7, 2, 1, 1),
+        (8, 2, 8, 8),
+        (9, 1, 1, 1),
+        (10, 9, 1, 1),
+    ]);
+    for pid in [6, 7, 8, 9, 10] {
+        tree.processes.get_mut(&Pid(pid)).expect("one of them").process.shares.descriptors = Some(Pid(5));
+    }
+    simulate(&tree);
+    // Its parent adopts nobody, and it has another exit signal than the others.
+    tree.processes.get_mut(&Pid(6)).expect("6").process.exit_signal = None;
+    assert!(compute(&tree, &Home::Own).is_err());
 }
 
 #[test]

@@ -3,7 +3,8 @@
 //! A process cannot be put into a session from outside: it is born into its creator's, or starts its own. So a process
 //! whose session is not its parent's was adopted after its real parent died, and a helper takes that dead parent's place:
 //! it is born into the session, clones the process, and exits, whereupon the kernel gives the process to its reaper. Or it was
-//! cloned by a sibling (CLONE_PARENT), and is again.
+//! cloned by a sibling (CLONE_PARENT), and is again. So is one that has what it shares from somebody else than its parent
+//! ([`image_format::sharing`]).
 //!
 //! A tree that lived in the host's pid namespace has its parents outside and may have several roots. A stub clones them. In place it
 //! exits then, so that they go to the host's reaper; in a pid namespace made for them it stays as pid 1.
@@ -12,6 +13,7 @@ use crate::failure::{Failure, Kind};
 use image_format::pid_namespaces::{PidSpace, PidSpaces};
 use image_format::process::{JobControl, Shares};
 use image_format::seccomp::Seccomp;
+use image_format::sharing::{Family, Maker};
 use image_format::signal::Signal;
 use image_format::{Image, Pid, ThreadImage, layout};
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,8 +32,6 @@ pub enum Home {
     /// A new one under a stub init: the tree lived in the host's, where ids of it are taken.
     Stub,
 }
-
-const SIGCHLD: Signal = Signal(17);
 
 /// How a process of the restore comes to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -183,6 +183,7 @@ pub fn births(image: &Image, home: &Home) -> Result<BTreeMap<Pid, Birth>, Failur
     let threads = image.processes.values().flat_map(|process| process.threads.keys().copied());
     let mut planner = Planner {
         image,
+        family: Family::of(&image.processes, |pid| PidSpaces::of(&image.namespaces).is_first(pid)),
         spaces: PidSpaces::of(&image.namespaces),
         used: nodes.keys().copied().chain(threads).collect(),
         adopters: BTreeMap::new(),
@@ -281,6 +282,7 @@ fn helper(pid: Pid, creator: Pid, session: Pid) -> Birth {
 struct Planner<'a> {
     image: &'a Image,
     spaces: PidSpaces<'a>,
+    family: Family,
     /// Every id of the image: helpers take others.
     used: BTreeSet<Pid>,
     /// Helpers that took such an id, which is the same in all of their pid namespaces, with who adopts what they leave.
@@ -316,7 +318,15 @@ impl Planner<'_> {
             terminal: self.terminal(pid, node.session),
             role: node.role.clone(),
         };
-        if !own_session && parent.session != node.session {
+        // Zombies share nothing, and are not in the family.
+        let is_family = node.role == Role::Live && node.shares != Shares::default();
+        let maker = if is_family { self.family.maker(pid) } else { Some(Maker::Parent) };
+        if let Some(Maker::Sibling(maker)) = maker {
+            (birth.creator, birth.creator_thread, birth.clone_parent) = (Some(maker), None, true);
+        } else if let Some(Maker::Adopted(maker)) = maker {
+            let helper = self.sharing_parent(nodes, node, maker);
+            (birth.creator, birth.creator_thread) = (Some(helper), None);
+        } else if !own_session && parent.session != node.session {
             let born_into = nodes.get(&parent.parent).map(|grandparent| grandparent.session);
             if parent.session == node.parent && born_into == Some(node.session) {
                 birth.before_creators_session = true;
@@ -327,9 +337,13 @@ impl Planner<'_> {
                 birth.creator = Some(creator);
             }
         }
-        if birth.shares != Shares::default() && birth.creator != Some(node.parent) {
+        let has_shares = match maker {
+            Some(Maker::Parent) => node.shares == Shares::default() || birth.creator == Some(node.parent),
+            other => other.is_some(),
+        };
+        if !has_shares {
             let path = layout::process_file(pid, "process");
-            let why = "shares: it cannot have these from its parent, into whose session it was not born";
+            let why = "shares: neither its parent, nor who has all of it, can have made the process";
             return Err(Failure::new(Kind::BadImage, format!("{path}: {why}")));
         }
         self.births.insert(pid, birth);
@@ -348,7 +362,7 @@ impl Planner<'_> {
             let may = !self.spaces.is_first(node.session);
             return may && leader.parent == node.parent && leader.exit_signal == node.exit_signal;
         }
-        if self.is_reaper(node.parent) || node.exit_signal != Some(SIGCHLD) {
+        if self.is_reaper(node.parent) || node.exit_signal != Some(Signal::SIGCHLD) {
             return false;
         }
         let helper = self
@@ -375,6 +389,15 @@ impl Planner<'_> {
         let birth = Birth { own_session: !leader_lives, ..self::helper(helper, creator, node.session) };
         self.births.entry(helper).or_insert(birth);
         Ok(helper)
+    }
+
+    /// The helper that stands for the dead parent of an adopted process, which has what it shares from that.
+    fn sharing_parent(&mut self, nodes: &BTreeMap<Pid, Node>, node: &Node, maker: Pid) -> Pid {
+        let pid = self.free_pid(node.parent);
+        // That of the process, unless it begins one of its own.
+        let session = nodes.get(&maker).map_or(node.session, |maker| maker.session);
+        self.births.insert(pid, Birth { shares: node.shares, ..helper(pid, maker, session) });
+        pid
     }
 
     /// A group whose leader is dead: a helper of its number founds it.

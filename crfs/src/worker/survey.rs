@@ -10,7 +10,7 @@ use crate::resource::container::{self, Place};
 use crate::resource::kernel::Kernel;
 use crate::resource::mount::Views;
 use crate::resource::proc::{Proc, Status};
-use crate::resource::process::Sharing;
+use crate::resource::process::Sharers;
 use crate::resource::subject::{self, Subjects};
 use crate::resource::unnamed::Unnamed;
 use crate::resource::{Findings, descriptor, memory, process, security, thread, zombie};
@@ -44,7 +44,6 @@ fn survey(registry: &Registry, name: &str, findings: &mut Findings) -> Result<()
     let found = attempt(init, findings, |found| container::survey(&record, &subjects, &mut proc, found));
     let ours = Status::read(&mut proc, "self/status")?;
     found?;
-    attempt(init, findings, |found| process::sharing(&subjects, found).map(drop))?;
     process::survey_outsiders(&record, &subjects, &mut proc, findings)?;
     for subject in &subjects.processes {
         attempt(subject.alive().host, findings, |found| process::survey(subject, &subjects, &mut proc, found))?;
@@ -98,9 +97,9 @@ pub(super) fn look(
     subjects: &Subjects,
     proc: &mut Proc,
     findings: &mut Findings,
-) -> Result<Sharing, Failure> {
+) -> Result<Vec<Sharers>, Failure> {
     container::survey(record, subjects, proc, findings)?;
-    let sharing = process::sharing(subjects, findings)?;
+    let sharing = process::sharing(subjects)?;
     process::survey_outsiders(record, subjects, proc, findings)?;
     let ours = Status::read(proc, "self/status")?;
     for subject in &subjects.processes {

@@ -59,7 +59,7 @@ pub fn image(image: &Image, sizes: &dyn Fn(&str) -> Option<u64>) -> Vec<ImageErr
     paths::check(image, sizes, &mut findings);
     let has_init = !image.manifest.container.shares(NamespaceKind::Pid);
     tree::check(&image.processes, has_init, &mut findings);
-    sharing::check(&image.processes, &mut findings);
+    sharing::check(&image.processes, &image.namespaces, &mut findings);
     descriptors::check(image, &mut findings);
     owners::check(image, &mut findings);
     seccomp::check(image, &mut findings);

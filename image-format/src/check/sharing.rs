@@ -1,23 +1,32 @@
-//! What processes share without being threads: given by a parent to a child, and told by one of them.
+//! What processes share without being threads: given by one of them to another, and told by one.
 
 use super::Findings;
 use crate::image::{ProcessImage, ThreadImage};
 use crate::layout::{FDS, process_file, thread_file};
-use crate::process::Shares;
+use crate::namespaces::UnsharedNamespace;
+use crate::pid_namespaces::PidSpaces;
+use crate::sharing::{Family, PARTS, Part};
 use crate::types::Pid;
 use std::collections::BTreeMap;
 
 type Processes = BTreeMap<Pid, ProcessImage>;
 
-pub(super) fn check(processes: &Processes, findings: &mut Findings) {
+pub(super) fn check(processes: &Processes, namespaces: &[UnsharedNamespace], findings: &mut Findings) {
+    let spaces = PidSpaces::of(namespaces);
+    let family = Family::of(processes, |pid| spaces.is_first(pid));
     for (&pid, process) in processes {
         let shares = &process.process.shares;
         let path = process_file(pid, "process");
-        for (name, of) in KINDS {
-            let Some(owner) = of(shares) else { continue };
-            if let Some(problem) = impossible(processes, process, owner, of) {
-                findings.add(&path, format!("shares.{name}: {problem}"));
+        let mut is_sound = true;
+        for part in PARTS {
+            let Some(owner) = (part.of)(shares) else { continue };
+            if let Some(problem) = impossible(processes, owner, part) {
+                is_sound = false;
+                findings.add(&path, format!("shares.{}: {problem}", part.name));
             }
+        }
+        if is_sound && family.maker(pid).is_none() {
+            findings.add(&path, "shares: neither its parent, nor who has all of it, can have made the process");
         }
         if shares.signal_actions.is_some() && shares.memory.is_none() {
             // clone(2): CLONE_SIGHAND takes CLONE_VM.
@@ -39,24 +48,10 @@ pub(super) fn check(processes: &Processes, findings: &mut Findings) {
     }
 }
 
-type Kind = fn(&Shares) -> Option<Pid>;
-
-const KINDS: [(&str, Kind); 4] = [
-    ("memory", |shares| shares.memory),
-    ("descriptors", |shares| shares.descriptors),
-    ("directories", |shares| shares.directories),
-    ("signal_actions", |shares| shares.signal_actions),
-];
-
-fn impossible(processes: &Processes, process: &ProcessImage, owner: Pid, of: Kind) -> Option<String> {
+fn impossible(processes: &Processes, owner: Pid, part: Part) -> Option<String> {
     let Some(other) = processes.get(&owner) else { return Some(format!("there is no process {owner}")) };
-    if of(&other.process.shares).is_some() {
-        return Some(format!("process {owner} says itself that it is another's"));
-    }
-    let parent = process.process.parent;
-    let theirs = processes.get(&parent).and_then(|parent| of(&parent.process.shares));
-    let given = parent == owner || theirs == Some(owner);
-    (!given).then(|| format!("that of process {owner}, which its parent {parent} has not and so cannot have given it"))
+    let is_anothers = (part.of)(&other.process.shares).is_some();
+    is_anothers.then(|| format!("process {owner} says itself that it is another's"))
 }
 
 /// What belongs to shared memory and stands in other files of both.

@@ -324,6 +324,12 @@ fn sharing() {
     assert_eq!(told(|i| sharer(i).process.shares.memory = Some(CHILD)), [own]);
     let without = "0x00003002/process: shares.signal_actions: only processes with the same memory share them";
     assert_eq!(told(|i| sharer(i).process.shares.memory = None), [without]);
+    let made = "0x00003002/process: shares: neither its parent, nor who has all of it, can have made the process";
+    let unmakeable = |image: &mut Image| {
+        let child = sharer(image);
+        (child.process.exit_signal, child.process.session) = (None, Pid(77));
+    };
+    assert!(told(unmakeable).contains(&made.to_owned()));
     let policy = "0x00003002/attr: memory: process 1 has another, and they share memory";
     assert_eq!(told(|i| sharer(i).attr.memory.merge ^= true), [policy]);
     let lines = "0x00003002/fds: has lines, which stand with process 1";

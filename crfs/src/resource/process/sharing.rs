@@ -1,66 +1,87 @@
 //! Objects that processes share without being threads of each other: made by clone(2) with single flags.
 //!
-//! A child has them from its parent, so one that shares with somebody else (its parent died, or called unshare or exec) cannot be
-//! made again.
+//! A child has them from who cloned it, which is not always its parent: see [`image_format::sharing`].
 
 use super::super::Findings;
-use super::super::subject::{self, Process, Subjects};
+use super::super::subject::{self, Subjects};
 use crate::failure::{Doing, Failure};
 use crfs_sys::kcmp::{self, Comparison, Object};
-use image_format::process::Shares;
-use image_format::{Pid, layout};
+use image_format::sharing::{Family, PARTS, Part};
+use image_format::{Pid, ProcessImage, layout};
 use nix::errno::Errno;
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-/// A kind of object, how it is called, and where it stands in the record.
-type Part = (Object, &'static str, fn(&mut Shares) -> &mut Option<Pid>);
-
-const PARTS: [Part; 4] = [
-    (Object::Vm, "its memory", |shares| &mut shares.memory),
-    (Object::Files, "its descriptor table", |shares| &mut shares.descriptors),
-    (Object::Fs, "its working directory, root and umask", |shares| &mut shares.directories),
-    (Object::Sighand, "its signal actions", |shares| &mut shares.signal_actions),
+/// The kernel's objects, each with the part of a record that tells of it, and how people call it.
+const OBJECTS: [(Object, &str, &str); 4] = [
+    (Object::Vm, "memory", "its memory"),
+    (Object::Files, "descriptors", "its descriptor table"),
+    (Object::Fs, "directories", "its working directory, root and umask"),
+    (Object::Sighand, "signal_actions", "its signal actions"),
 ];
 
-/// What each process has from another; those that have nothing are left out.
-pub type Sharing = BTreeMap<Pid, Shares>;
+/// Processes that have one object in common.
+#[derive(Clone, Debug)]
+pub struct Sharers {
+    part: Part,
+    words: &'static str,
+    /// Ascending.
+    members: Vec<Pid>,
+}
 
 /// Finds them by sorting the processes by the kernel's order of each object, where equals come to stand side by side.
 ///
 /// # Errors
 /// When the kernel refuses to compare; a process that is gone compares as different.
-pub fn sharing(subjects: &Subjects, findings: &mut Findings) -> Result<Sharing, Failure> {
-    let mut sharing = Sharing::new();
-    for (part, words, field) in PARTS {
-        let processes = subjects.processes.iter().map(|process| (process, process.alive().host)).collect();
-        for mut members in groups(part, processes)? {
-            members.sort_by_key(|process| process.pid);
-            let is_root = |process: &&Process| !given_by_parent(process, &members, subjects);
-            let roots: Vec<Pid> = members.iter().copied().filter(is_root).map(|process| process.pid).collect();
-            let Some((&owner, others)) = roots.split_first() else { continue };
-            for &other in others {
-                findings.block(
-                    layout::process_file(other, "process"),
-                    format!("shares {words} with process {owner} without being a thread or a child of it (clone)"),
-                    "Use fork or threads",
-                );
-            }
-            for member in members.iter().filter(|member| !roots.contains(&member.pid)) {
-                *field(sharing.entry(member.pid).or_default()) = Some(owner);
-            }
+pub fn sharing(subjects: &Subjects) -> Result<Vec<Sharers>, Failure> {
+    let mut sharing = Vec::new();
+    for (object, name, words) in OBJECTS {
+        let Some(part) = PARTS.into_iter().find(|part| part.name == name) else { continue };
+        let processes = subjects.processes.iter().map(|process| (process.pid, process.alive().host)).collect();
+        for mut members in groups(object, processes)? {
+            members.sort();
+            sharing.push(Sharers { part, words, members });
         }
     }
     Ok(sharing)
 }
 
-/// Whether a process can have come to share with these by its birth: its parent is among them, and it was born into its session or
-/// began one.
-fn given_by_parent(process: &Process, members: &[&Process], subjects: &Subjects) -> bool {
-    let parent = subjects.ids.get(&process.leader().stat.ppid);
-    let session = |process: &Process| process.leader().status.ns_sid.last().copied();
-    let parent = parent.and_then(|parent| members.iter().find(|member| member.pid == *parent));
-    parent.is_some_and(|parent| session(process) == session(parent) || session(process) == Some(process.pid.0))
+/// Says in the records whose each shared object is: that of a process which the others can have it from.
+pub fn share(
+    sharing: &[Sharers],
+    subjects: &Subjects,
+    processes: &mut BTreeMap<Pid, ProcessImage>,
+    findings: &mut Findings,
+) {
+    let first: BTreeSet<Pid> = subjects
+        .processes
+        .iter()
+        .filter(|process| process.leader().own_id() == Pid(1))
+        .map(|process| process.pid)
+        .collect();
+    let mut family = Family::of(processes, |pid| first.contains(&pid));
+    for Sharers { part, members, .. } in sharing {
+        let with_owner = |&owner: &Pid| family.with_owner(*part, owner, members);
+        let all_made = |family: &Family| members.iter().all(|&member| family.maker(member).is_some());
+        let Some(lowest) = members.first() else { continue };
+        family = members.iter().map(with_owner).find(all_made).unwrap_or_else(|| with_owner(lowest));
+    }
+    for Sharers { part, words, members } in sharing {
+        for &member in members.iter().filter(|&&member| family.maker(member).is_none()) {
+            let Some(owner) = (part.of)(&family.shares(member)) else { continue };
+            findings.block(
+                layout::process_file(member, "process"),
+                format!("shares {words} with process {owner}; neither its parent nor that one can have cloned it"),
+                "Use fork or threads",
+            );
+        }
+    }
+    for (&pid, image) in processes {
+        image.process.shares = family.shares(pid);
+        if image.process.shares.signal_actions.is_some() {
+            image.actions.clear();
+        }
+    }
 }
 
 /// Those of `tasks`, each with its id on the host, that have the same object, two or more.

@@ -7,7 +7,7 @@ use crate::failure::{Failure, Kind};
 use crate::resource::container::{Environment, Moment, Place, manifest};
 use crate::resource::descriptor::{self, Descriptors};
 use crate::resource::mount::Views;
-use crate::resource::process::Sharing;
+use crate::resource::process::Sharers;
 use crate::resource::subject::{Process, Subjects, Thread};
 use crate::resource::sysv::{self, Contents};
 use crate::resource::unnamed::Unnamed;
@@ -19,6 +19,7 @@ use crate::worker::laps::Laps;
 use crfs_tracee::{Stopped, Tracee};
 use image_format::manifest::NamespaceKind;
 use image_format::memory::Segment;
+use image_format::process::Shares;
 use image_format::{Image, Pid, ProcessImage, ThreadImage, layout};
 use std::collections::BTreeMap;
 
@@ -35,7 +36,7 @@ pub(super) type Tracees = BTreeMap<i32, Tracee<Stopped>>;
 pub(super) fn read(
     job: &mut Job,
     subjects: &Subjects,
-    sharing: &Sharing,
+    sharing: &[Sharers],
     moment: &Moment,
     tracees: &Tracees,
     findings: &mut Findings,
@@ -49,13 +50,9 @@ pub(super) fn read(
     let mut made_by: BTreeMap<i32, Pid> = BTreeMap::new();
     let mut dead_inside = Vec::new();
     for process in &subjects.processes {
-        let (mut image, family) = process_image(job, subjects, process, tracees, moment, (&place, &views), findings)?;
+        let (image, family) = process_image(job, subjects, process, tracees, moment, (&place, &views), findings)?;
         made_by.extend(family.made_by);
         dead_inside.extend(family.dead_inside);
-        image.process.shares = sharing.get(&process.pid).copied().unwrap_or_default();
-        if image.process.shares.signal_actions.is_some() {
-            image.actions.clear();
-        }
         if processes.insert(process.pid, image).is_some() {
             return Err(Failure::new(
                 Kind::Unsupported,
@@ -72,8 +69,10 @@ pub(super) fn read(
             record.parent_thread = thread.filter(|&thread| thread != record.parent);
         }
     }
+    process::share(sharing, subjects, &mut processes, findings);
     laps.lap("threads");
-    let shares = |pid: Pid| sharing.get(&pid).copied().unwrap_or_default();
+    let shared: BTreeMap<Pid, Shares> = processes.iter().map(|(&pid, image)| (pid, image.process.shares)).collect();
+    let shares = |pid: Pid| shared.get(&pid).copied().unwrap_or_default();
     let parents = processes.iter().map(|(&pid, image): (_, &ProcessImage)| {
         let parent = image.process.parent;
         (pid, shares(parent).memory.unwrap_or(parent))

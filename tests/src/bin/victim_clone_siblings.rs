@@ -1,0 +1,127 @@
+//! Processes that share descriptors and directories with one who is not their parent: its sibling by CLONE_PARENT, and the child
+//! of a child that has ended.
+
+use anyhow::{Result, ensure};
+use crfs_sys::anonymous::{Kind, Region};
+use crfs_sys::clone::{CloneArgs, Forked, exit_now, fork_into};
+use crfs_sys::fds::is_open;
+use crfs_tests::victim::{self, Stage};
+use nix::errno::Errno;
+use nix::sys::stat::stat;
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{Pid, chdir, getppid};
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// Words of the shared region: a question, the one that the opener is ready for, what it opened, the end, and the answers of each.
+const QUESTION: usize = 0;
+const READY: usize = 1;
+const DESCRIPTOR: usize = 2;
+const END: usize = 3;
+const ANSWERS: usize = 8;
+
+/// Who answers: the opener, who shares with the others, and is no parent of theirs.
+const OPENER: usize = 0;
+const SIBLING: usize = 1;
+const ORPHAN: usize = 2;
+
+/// What the opener does about a question: it opens a file and changes the directory for odd ones, and undoes it for even ones.
+fn make_ready(region: &Region, question: u64, opened: &mut Option<File>) -> Result<()> {
+    if question % 2 == 1 {
+        chdir("/dev")?;
+        let descriptor = opened.insert(File::open("/dev/null")?).as_raw_fd();
+        region.set(DESCRIPTOR, descriptor.unsigned_abs().into());
+    } else {
+        chdir("/")?;
+        *opened = None;
+    }
+    region.set(READY, question);
+    Ok(())
+}
+
+/// Answers questions until the end: whether the opener's descriptor is open, and which directory is the working directory.
+fn answer(region: &Region, who: usize) -> Result<()> {
+    let word = |index| ANSWERS + who * 4 + index;
+    let (mut seen, mut opened) = (0, None);
+    while region.get(END) == 0 {
+        let question = region.get(QUESTION);
+        if who == OPENER && question != seen {
+            make_ready(region, question, &mut opened)?;
+        }
+        if question != seen && region.get(READY) == question {
+            seen = question;
+            let descriptor = i32::try_from(region.get(DESCRIPTOR))?;
+            region.set(word(1), is_open(descriptor).into());
+            region.set(word(2), stat(".")?.st_ino);
+            region.set(word(0), question);
+        }
+        ensure!(getppid() == Pid::from_raw(1), "another parent");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    Ok(())
+}
+
+fn clone(flags: i32, exit_signal: i32, body: impl FnOnce() -> Result<()>) -> Result<Pid> {
+    match fork_into(&CloneArgs { flags: u64::from(flags.cast_unsigned()), exit_signal, ..CloneArgs::default() })? {
+        Forked::Parent { child, .. } => Ok(child),
+        Forked::Child => exit_now(match body() {
+            Ok(()) => 7,
+            Err(error) => {
+                eprintln!("{error:#}");
+                1
+            }
+        }),
+    }
+}
+
+/// Makes the others, and answers.
+fn opener(region: &Region) -> Result<()> {
+    let both = libc::CLONE_FILES | libc::CLONE_FS;
+    clone(libc::CLONE_PARENT | libc::CLONE_FILES, 0, || answer(region, SIBLING))?;
+    let dying = clone(both, libc::SIGCHLD, || {
+        clone(both, libc::SIGCHLD, || {
+            victim::wait_until("the parent's end", || getppid() == Pid::from_raw(1))?;
+            answer(region, ORPHAN)
+        })
+        .map(drop)
+    })?;
+    ensure!(waitpid(dying, None)? == WaitStatus::Exited(dying, 7), "the child between");
+    answer(region, OPENER)
+}
+
+fn run(stage: &mut Stage) -> Result<()> {
+    let region = Region::new(4096, Kind { shared: true, noreserve: false })?;
+    chdir("/")?;
+    clone(0, libc::SIGCHLD, || opener(&region))?;
+    let (root, dev) = (stat("/")?.st_ino, stat("/dev")?.st_ino);
+    loop {
+        for _ in 0..2 {
+            let question = region.word(QUESTION).fetch_add(1, std::sync::atomic::Ordering::SeqCst) + 1;
+            let odd = question % 2 == 1;
+            for (who, shares_directories) in [(OPENER, true), (SIBLING, false), (ORPHAN, true)] {
+                let word = |index| region.get(ANSWERS + who * 4 + index);
+                victim::wait_until("an answer", || word(0) == question)?;
+                ensure!((word(1) == 1) == odd, "{who}: the descriptor is open: {}", word(1));
+                let directory = if odd && shares_directories { dev } else { root };
+                ensure!(word(2) == directory, "{who} is in another directory");
+            }
+            ensure!(stat(".")?.st_ino == root, "this one's directory was changed");
+        }
+        if !stage.end_round_and_rest()? {
+            break;
+        }
+    }
+    region.set(END, 1);
+    for _ in 0..3 {
+        let ended = waitpid(None::<Pid>, None)?;
+        ensure!(matches!(ended, WaitStatus::Exited(_, 7)), "a child ended with {ended:?}");
+    }
+    ensure!(waitpid(None::<Pid>, None) == Err(Errno::ECHILD), "another child");
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    victim::main(run)
+}
