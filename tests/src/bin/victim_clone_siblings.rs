@@ -44,7 +44,7 @@ fn make_ready(region: &Region, question: u64, opened: &mut Option<File>) -> Resu
 /// Answers questions until the end: whether the opener's descriptor is open, and which directory is the working directory.
 fn answer(region: &Region, who: usize) -> Result<()> {
     let word = |index| ANSWERS + who * 4 + index;
-    let (mut seen, mut opened) = (0, None);
+    let (parent, mut seen, mut opened) = (getppid(), 0, None);
     while region.get(END) == 0 {
         let question = region.get(QUESTION);
         if who == OPENER && question != seen {
@@ -57,7 +57,7 @@ fn answer(region: &Region, who: usize) -> Result<()> {
             region.set(word(2), stat(".")?.st_ino);
             region.set(word(0), question);
         }
-        ensure!(getppid() == Pid::from_raw(1), "another parent");
+        ensure!(getppid() == parent, "another parent");
         std::thread::sleep(Duration::from_millis(2));
     }
     Ok(())
@@ -91,10 +91,22 @@ fn opener(region: &Region) -> Result<()> {
     answer(region, OPENER)
 }
 
+/// The parent of the opener and its sibling, so that the orphan, whom the first process has adopted, is no sibling of theirs.
+fn parent(region: &Region) -> Result<()> {
+    clone(0, libc::SIGCHLD, || opener(region))?;
+    (0..2).try_for_each(|_| expect_success())
+}
+
+fn expect_success() -> Result<()> {
+    let ended = waitpid(None::<Pid>, None)?;
+    ensure!(matches!(ended, WaitStatus::Exited(_, 7)), "a child ended with {ended:?}");
+    Ok(())
+}
+
 fn run(stage: &mut Stage) -> Result<()> {
     let region = Region::new(4096, Kind { shared: true, noreserve: false })?;
     chdir("/")?;
-    clone(0, libc::SIGCHLD, || opener(&region))?;
+    clone(0, libc::SIGCHLD, || parent(&region))?;
     let (root, dev) = (stat("/")?.st_ino, stat("/dev")?.st_ino);
     loop {
         for _ in 0..2 {
@@ -114,10 +126,7 @@ fn run(stage: &mut Stage) -> Result<()> {
         }
     }
     region.set(END, 1);
-    for _ in 0..3 {
-        let ended = waitpid(None::<Pid>, None)?;
-        ensure!(matches!(ended, WaitStatus::Exited(_, 7)), "a child ended with {ended:?}");
-    }
+    (0..2).try_for_each(|_| expect_success())?;
     ensure!(waitpid(None::<Pid>, None) == Err(Errno::ECHILD), "another child");
     Ok(())
 }
