@@ -3,7 +3,7 @@
 //! The bytes that are queued in a socket lie beside its entry, in `files/ID.queue` (raw), in the order of the record's messages; there is
 //! no such file where nothing is queued.
 
-use crate::types::{Bytes, FileId, Octal, Pid};
+use crate::types::{Blob, Bytes, FileId, Octal, Pid};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 
@@ -342,6 +342,8 @@ pub struct SocketOptions {
     pub send_timeout_us: u64,
     /// SO_LINGER, seconds.
     pub linger: Option<u32>,
+    /// SO_ATTACH_FILTER: a classic BPF program, `struct sock_filter` of 8 bytes each.
+    pub filter: Option<Blob>,
 }
 
 /// An option that is a number.
@@ -382,7 +384,7 @@ macro_rules! options {
 pub const OPTIONS: &[KnownOption] = options! {
     1: SO_REUSEADDR 2 first, SO_DONTROUTE 5, SO_BROADCAST 6, SO_SNDBUF 7 first, SO_RCVBUF 8 first, SO_KEEPALIVE 9, SO_OOBINLINE 10,
         SO_NO_CHECK 11, SO_PRIORITY 12, SO_REUSEPORT 15 first, SO_PASSCRED 16, SO_RCVLOWAT 18, SO_TIMESTAMP 29, SO_PASSSEC 34,
-        SO_TIMESTAMPNS 35, SO_MARK 36 first, SO_RXQ_OVFL 40, SO_PEEK_OFF 42, SO_ZEROCOPY 60, SO_BUF_LOCK 72, SO_PASSPIDFD 76,
+        SO_TIMESTAMPNS 35, SO_MARK 36 first, SO_RXQ_OVFL 40, SO_PEEK_OFF 42, SO_LOCK_FILTER 44, SO_ZEROCOPY 60, SO_BUF_LOCK 72, SO_PASSPIDFD 76,
         SO_PASSRIGHTS 83;
     0: IP_TOS 1, IP_TTL 2, IP_PKTINFO 8, IP_MTU_DISCOVER 10, IP_RECVERR 11, IP_RECVTTL 12, IP_RECVTOS 13, IP_FREEBIND 15 first,
         IP_TRANSPARENT 19 first, IP_RECVORIGDSTADDR 20, IP_MINTTL 21, IP_BIND_ADDRESS_NO_PORT 24 first, IP_MULTICAST_TTL 33,

@@ -26,15 +26,52 @@ pub fn get(socket: BorrowedFd<'_>, level: i32, option: i32, value: &mut [u8]) ->
     Ok(value.len().min(size as usize))
 }
 
-/// How many instructions the filter of a socket has (SO_GET_FILTER), which alone counts in those and not in bytes. 0 without a filter.
-pub fn filter_length(socket: BorrowedFd<'_>) -> Result<usize> {
-    let mut count: libc::socklen_t = 0;
-    // SAFETY: asked with a length of 0 the kernel writes nothing but the count (`sk_get_filter`, net/core/filter.c).
-    let result = unsafe {
-        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_GET_FILTER, null_mut(), &raw mut count)
+/// The classic BPF program that filters what reaches a socket (SO_GET_FILTER): `struct sock_filter`, 8 bytes each. Empty without one;
+/// `EACCES`: it was made from a BPF program (SO_ATTACH_BPF), or by the kernel.
+pub fn filter(socket: BorrowedFd<'_>) -> Result<Vec<u8>> {
+    let ask = |program: *mut libc::c_void, mut count: libc::socklen_t| {
+        // SAFETY: the kernel writes as many instructions as `count` says that there is room for; asked with 0 it writes nothing but the
+        // count, which alone among options is in instructions and not in bytes (`sk_get_filter`, net/core/filter.c, v6.18).
+        let result = unsafe {
+            libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_GET_FILTER, program, &raw mut count)
+        };
+        Errno::result(result).map(|_| count)
     };
-    Errno::result(result)?;
-    Ok(count as usize)
+    let count = ask(null_mut(), 0)?;
+    let mut program = vec![0; count as usize * size_of::<libc::sock_filter>()];
+    if count > 0 {
+        ask(program.as_mut_ptr().cast(), count)?;
+    }
+    Ok(program)
+}
+
+/// Lets a classic BPF program, as [`filter`] gives it, filter what reaches a socket (SO_ATTACH_FILTER).
+pub fn attach_filter(socket: BorrowedFd<'_>, program: &[u8]) -> Result<()> {
+    // sock_fprog wants them aligned.
+    let mut instructions: Vec<libc::sock_filter> = program
+        .as_chunks::<8>()
+        .0
+        .iter()
+        .map(|&[c0, c1, jt, jf, k0, k1, k2, k3]| libc::sock_filter {
+            code: u16::from_ne_bytes([c0, c1]),
+            jt,
+            jf,
+            k: u32::from_ne_bytes([k0, k1, k2, k3]),
+        })
+        .collect();
+    let len = u16::try_from(instructions.len()).map_err(|_| Errno::EINVAL)?;
+    let program = libc::sock_fprog { len, filter: instructions.as_mut_ptr() };
+    // SAFETY: a `sock_fprog` whose `len` instructions the kernel reads.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            (&raw const program).cast(),
+            length(size_of::<libc::sock_fprog>()),
+        )
+    };
+    Errno::result(result).map(drop)
 }
 
 /// Sets an option.

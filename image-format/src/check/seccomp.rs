@@ -6,7 +6,7 @@ use crate::layout::{SECCOMP, thread_file};
 use crate::seccomp::{Seccomp, SeccompFilter, SeccompFlags};
 
 /// BPF_MAXINSNS.
-const INSTRUCTIONS_LIMIT: usize = 4096;
+pub(super) const INSTRUCTIONS_LIMIT: usize = 4096;
 /// No thread can have more: each counts as five instructions at least of the 32768 that MAX_INSNS_PER_PATH allows
 /// (kernel/seccomp.c, v6.18).
 const DEPTH_LIMIT: u32 = 6553;

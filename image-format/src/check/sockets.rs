@@ -1,6 +1,7 @@
 //! Sockets among `files/`: names and options that the kernel takes, and ends of connections that say the same.
 
 use super::Findings;
+use super::seccomp::INSTRUCTIONS_LIMIT;
 use crate::files::FileKind;
 use crate::image::Image;
 use crate::layout::file_entry;
@@ -8,7 +9,7 @@ use crate::socket::{
     InetLink, InetSocket, NetlinkSocket, SocketOptions, SocketStyle, TcpConnection, UnixLink, UnixName, UnixPath,
     UnixSocket, known_option,
 };
-use crate::types::{Bytes, FileId};
+use crate::types::{Blob, Bytes, FileId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
@@ -293,5 +294,12 @@ fn options(options: &SocketOptions, tell: &mut dyn FnMut(String)) {
     }
     if options.linger.is_some_and(|seconds| i32::try_from(seconds).is_err()) {
         tell("options: linger: it is below 2^31 seconds".to_owned());
+    }
+    // What else is wrong with a program the kernel tells, before any process is made.
+    if let Some(Blob(program)) = &options.filter
+        && (program.is_empty() || program.len() % 8 != 0 || program.len() / 8 > INSTRUCTIONS_LIMIT)
+    {
+        let bytes = program.len();
+        tell(format!("options: filter: {bytes} bytes are not 1 to {INSTRUCTIONS_LIMIT} instructions of 8"));
     }
 }

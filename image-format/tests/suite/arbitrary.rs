@@ -250,7 +250,7 @@ records! {
     ClosedClient { from, to }
     TcpConnection { remote, peer, send_shut, receive_shut, advertised_mss, window_scale, sack, timestamps }
     Datagram { length, from }
-    SocketOptions { numbers, receive_timeout_us, send_timeout_us, linger }
+    SocketOptions { numbers, receive_timeout_us, send_timeout_us, linger, filter }
     SocketOption { name, value }
     Manifest {
         format, generator, name, architecture, page_size, kernel, cpu, clocks, container, parent, paths,

@@ -5,7 +5,7 @@ use crate::golden;
 use image_format::files::{File, FileKind, OpenFlags};
 use image_format::process::Fd;
 use image_format::socket::*;
-use image_format::{FileId, Image, Octal, Pid, check};
+use image_format::{Blob, FileId, Image, Octal, Pid, check};
 
 const PAIR: [FileId; 2] = [FileId(0x20), FileId(0x21)];
 const LISTENER: FileId = FileId(0x22);
@@ -323,6 +323,14 @@ fn netlink_sockets() {
         (
             |i| socket!(i, NETLINK[1], NetlinkSocket).options.linger = Some(u32::MAX),
             "files/0x00000029: options: linger: it is below 2^31 seconds",
+        ),
+        (
+            |i| socket!(i, NETLINK[1], NetlinkSocket).options.filter = Some(Blob(vec![6; 15])),
+            "files/0x00000029: options: filter: 15 bytes are not 1 to 4096 instructions of 8",
+        ),
+        (
+            |i| socket!(i, NETLINK[1], NetlinkSocket).options.filter = Some(Blob(vec![])),
+            "files/0x00000029: options: filter: 0 bytes are not 1 to 4096 instructions of 8",
         ),
     ]);
 }

@@ -3,7 +3,7 @@
 //! With the argument `unread` the answer to a question waits in one all the time.
 
 use anyhow::{Context, Result, ensure};
-use crfs_sys::socket_options::{get, get_number, set_number};
+use crfs_sys::socket_options::{attach_filter, filter, get, get_number, set_number};
 use crfs_tests::victim::{self, Stage};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, connect, getpeername, getsockname,
@@ -20,6 +20,9 @@ const UDEV: u32 = 2;
 /// `struct nlmsghdr` that asks for nothing (NLMSG_NOOP), and one that asks for an acknowledgement of it (NLM_F_REQUEST | NLM_F_ACK).
 const NOTHING: [u8; 16] = [16, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 const QUESTION: [u8; 16] = [16, 0, 0, 0, 1, 0, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
+/// BPF_RET | BPF_K, 0: nothing passes.
+const DROP_ALL: [u8; 8] = [6, 0, 0, 0, 0, 0, 0, 0];
 
 fn open(protocol: SockProtocol, kind: SockType) -> Result<OwnedFd> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
@@ -44,7 +47,8 @@ struct Told {
     name: (u32, u32),
     destination: (u32, u32),
     memberships: Vec<u8>,
-    options: [i32; 4],
+    options: [i32; 5],
+    filter: Vec<u8>,
 }
 
 impl Told {
@@ -70,7 +74,9 @@ impl Told {
                 netlink(libc::NETLINK_EXT_ACK)?,
                 netlink(libc::NETLINK_NO_ENOBUFS)?,
                 number(libc::SOL_SOCKET, libc::SO_RCVBUF)?,
+                number(libc::SOL_SOCKET, libc::SO_LOCK_FILTER)?,
             ],
+            filter: filter(socket.as_fd())?,
         })
     }
 }
@@ -90,6 +96,9 @@ fn run(stage: &mut Stage) -> Result<()> {
     let diag = bound(SockProtocol::NetlinkSockDiag, 0)?;
     let audit = open(SockProtocol::NetlinkAudit, SockType::Raw)?;
     let devices = bound(SockProtocol::NetlinkKObjectUEvent, UDEV)?;
+    // As udev's library does: the kernel's own messages are not for programs.
+    attach_filter(devices.as_fd(), &DROP_ALL)?;
+    set_number(devices.as_fd(), libc::SOL_SOCKET, libc::SO_LOCK_FILTER, 1)?;
     let ask = || sendto(diag.as_raw_fd(), &QUESTION, &NetlinkAddr::new(0, 0), MsgFlags::empty());
     let unread = stage.arguments().contains(&"unread".to_owned());
     if unread {

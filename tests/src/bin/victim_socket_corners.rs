@@ -1,7 +1,8 @@
-//! Corners of sockets: looks that go on from an offset, names whose file is gone, sockets that hold each other in messages.
+//! Corners of sockets: looks that go on from an offset, names whose file is gone, sockets that hold each other in messages,
+//! filters.
 
 use anyhow::{Context, Result, ensure};
-use crfs_sys::socket_options::{get_number, set_number};
+use crfs_sys::socket_options::{attach_filter, filter, get_number, set_number};
 use crfs_sys::socket_queue::{peek, send};
 use crfs_tests::victim::{self, Stage};
 use nix::sys::socket::{MsgFlags, recv};
@@ -26,6 +27,48 @@ fn look(socket: &impl AsFd) -> Result<()> {
     ensure!(option(socket)? == OFFSET + 2, "the look went on to {}", option(socket)?);
     set_number(socket.as_fd(), libc::SOL_SOCKET, libc::SO_PEEK_OFF, OFFSET)?;
     Ok(())
+}
+
+/// A filter that lets datagrams of up to 4 bytes pass: BPF_LD | BPF_W | BPF_LEN; BPF_JMP | BPF_JGT | BPF_K, 4; BPF_RET | BPF_K.
+const SHORT_ONES: [[u8; 8]; 4] =
+    [[0x80, 0, 0, 0, 0, 0, 0, 0], [0x25, 0, 1, 0, 4, 0, 0, 0], [6, 0, 0, 0, 0xff, 0, 0, 0], [6, 0, 0, 0, 0, 0, 0, 0]];
+
+/// A datagram socket with a filter, and in its queue what came before the filter did.
+struct Filtered {
+    sender: UnixDatagram,
+    receiver: UnixDatagram,
+}
+
+impl Filtered {
+    fn new() -> Result<Self> {
+        let (sender, receiver) = UnixDatagram::pair()?;
+        receiver.set_nonblocking(true)?;
+        sender.send(DIGITS)?;
+        attach_filter(receiver.as_fd(), SHORT_ONES.as_flattened())?;
+        Ok(Filtered { sender, receiver })
+    }
+
+    fn receive(&self) -> Result<Vec<u8>> {
+        let mut word = [0; 16];
+        let length = self.receiver.recv(&mut word)?;
+        Ok(word[..length].to_vec())
+    }
+
+    fn check(&self) -> Result<()> {
+        ensure!(filter(self.receiver.as_fd())? == SHORT_ONES.as_flattened(), "another filter");
+        self.sender.send(DIGITS)?;
+        Ok(())
+    }
+
+    fn last(&self) -> Result<()> {
+        self.sender.send(b"0123")?;
+        for expected in [DIGITS, b"0123"] {
+            let came = self.receive()?;
+            ensure!(came == expected, "{came:?} passed the filter");
+        }
+        ensure!(self.receive().is_err(), "something else passed the filter");
+        Ok(())
+    }
 }
 
 /// A datagram socket and a connection, both to names whose files were removed.
@@ -115,16 +158,18 @@ fn run(stage: &mut Stage) -> Result<()> {
     for socket in [far.as_fd(), served.as_fd()] {
         set_number(socket, libc::SOL_SOCKET, libc::SO_PEEK_OFF, OFFSET)?;
     }
-    let (nowhere, circle) = (Nowhere::new(stage)?, Circle::new()?);
+    let (nowhere, circle, filtered) = (Nowhere::new(stage)?, Circle::new()?, Filtered::new()?);
     loop {
         look(&far)?;
         look(&served)?;
         nowhere.check()?;
         circle.check()?;
+        filtered.check()?;
         if !stage.end_round_and_rest()? {
             break;
         }
     }
+    filtered.last()?;
     for socket in [far.as_raw_fd(), served.as_raw_fd()] {
         let mut digits = [0; 16];
         let length = recv(socket, &mut digits, MsgFlags::MSG_DONTWAIT)?;

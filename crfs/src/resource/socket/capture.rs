@@ -75,14 +75,9 @@ pub(crate) fn unix_style(seen: &Seen) -> nix::Result<Option<(BorrowedFd<'_>, Soc
 /// What no socket can have, whatever its family. None: nothing stands in the way.
 pub(crate) fn refused(socket: &Socket<'_>, what: &str) -> nix::Result<Option<Refusal>> {
     let fd = socket.ask();
-    // One that was made from a BPF program tells no instructions, but EACCES.
-    let filtered = match crfs_sys::socket_options::filter_length(fd) {
-        Err(Errno::EACCES) => true,
-        other => other? > 0,
-    };
-    if filtered {
+    if crfs_sys::socket_options::filter(fd) == Err(Errno::EACCES) {
         return Ok(Some(Refusal::new(
-            format!("{what} has a filter (SO_ATTACH_FILTER) and cannot be carried"),
+            format!("{what} has a filter that is a BPF program (SO_ATTACH_BPF) and cannot be carried"),
             "Have the program close it before the freeze.",
         )));
     }

@@ -3,7 +3,8 @@
 //! Source: socket(7), `sk_getsockopt` and `sk_setsockopt` in `net/core/sock.c`, v6.18.
 
 use crate::failure::{Doing, Failure, Kind};
-use crfs_sys::socket_options::{get, get_number, set, set_number};
+use crfs_sys::socket_options::{attach_filter, filter, get, get_number, set, set_number};
+use image_format::Blob;
 use image_format::socket::{KnownOption, OPTIONS, SocketOption, SocketOptions, SocketStyle, known_option};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
@@ -76,6 +77,13 @@ pub(crate) fn capture(socket: BorrowedFd<'_>, usual: &Usual) -> nix::Result<Sock
         receive_timeout_us: timeout(socket, libc::SO_RCVTIMEO)?,
         send_timeout_us: timeout(socket, libc::SO_SNDTIMEO)?,
         linger: (on != 0).then_some(seconds),
+        filter: match filter(socket) {
+            Ok(program) if program.is_empty() => None,
+            Ok(program) => Some(Blob(program)),
+            // Refused already, see `capture::refused`.
+            Err(Errno::EACCES) => None,
+            Err(errno) => return Err(errno),
+        },
     })
 }
 
@@ -108,6 +116,13 @@ pub(crate) fn restore_last(
     owner: (u32, u32),
     object: &str,
 ) -> Result<(), Failure> {
+    // Before it may be locked.
+    if let Some(Blob(program)) = &options.filter {
+        attach_filter(socket, program).map_err(|errno| {
+            let reason = format!("{object}: options: filter: it cannot be attached: {}", errno.desc());
+            Failure::new(Kind::Incompatible, reason)
+        })?;
+    }
     // Once more those that came first: filling may have changed the buffers, and repair has changed SO_REUSEADDR.
     each(socket, options, object, |_| true)?;
     let locks = options.number("SO_BUF_LOCK").unwrap_or(0);
