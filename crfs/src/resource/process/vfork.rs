@@ -11,8 +11,12 @@ use crfs_sys::kcmp::{self, Comparison, Object};
 use image_format::layout;
 use nix::unistd::Pid;
 
-/// How often a child that is let run is met at one place before it is taken to stay: twenty times in 0.4 s.
+/// How often a child that is let run is met in one wait before it is taken to stay: twenty times in 0.4 s.
 const PATIENCE: u32 = 20;
+/// The same of one that would run: ten times as long, since it may be others that have the processors.
+const RUNNING_PATIENCE: u32 = 200;
+/// What /proc/PID/syscall says of a task that runs, or is ready to (proc_pid_syscall(5)).
+const RUNNING: &str = "running";
 const CALLS: [i64; 3] = [libc::SYS_vfork, libc::SYS_clone, libc::SYS_clone3];
 
 /// A thread that cannot be stopped, and where its child was met so many times in a row, if it waits for one.
@@ -39,7 +43,7 @@ impl Vfork {
             (self.child, self.place, self.times) = (child, place.to_owned(), 0);
         }
         self.times += 1;
-        self.times >= PATIENCE
+        self.times >= if self.place.trim_end() == RUNNING { RUNNING_PATIENCE } else { PATIENCE }
     }
 }
 
