@@ -31,19 +31,17 @@ const REFUSED: [(&[u8; 2], &str); 8] = [
     (b"mm", "maps pages of a driver"),
 ];
 
-/// Adds an obstacle for every flag in the way.
+/// Adds an obstacle for every flag in the way. What has no `backing` was refused for what it maps, and one obstacle is enough.
 pub(super) fn mapping(pid: Pid, mapping: &Mapping, backing: Option<&Backing>, findings: &mut Findings) {
-    if mapping.is_kernel_made() {
-        return;
-    }
+    let Some(backing) = backing.filter(|_| !mapping.is_kernel_made()) else { return };
     let huge = mapping.has(b"ht")
         && match backing {
-            Some(Backing::HugePages(_) | Backing::SysvShm(_)) => true,
+            Backing::HugePages(_) | Backing::SysvShm(_) => true,
             // A private one has pages of its own beside the file's.
-            Some(Backing::Unnamed(_)) => mapping.shared,
+            Backing::Unnamed(_) => mapping.shared,
             _ => false,
         };
-    let ring = backing == Some(&Backing::AioRing);
+    let ring = *backing == Backing::AioRing;
     for flag in &mapping.flags {
         if IMPLIED.contains(&flag) || CARRIED.contains(&flag) || huge && HUGE.contains(&flag) || ring && flag == b"de" {
             continue;
@@ -79,7 +77,7 @@ mod tests {
             ..Mapping::default()
         };
         let mut findings = Findings::default();
-        mapping(Pid(7), &subject, None, &mut findings);
+        mapping(Pid(7), &subject, Some(&Backing::Anonymous), &mut findings);
         findings.blockers.into_iter().map(|blocker| format!("{}: {}", blocker.object, blocker.reason)).collect()
     }
 
