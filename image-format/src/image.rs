@@ -244,8 +244,10 @@ impl Image {
         for (&number, tree) in &self.trees {
             out(layout::mount_tree(number), render_lines(tree));
         }
-        for (&id, file) in &self.files {
-            out(layout::file_entry(id), render_object(file));
+        let files: Vec<_> = self.files.iter().collect();
+        for group in files.chunks(RENDERED_AT_ONCE) {
+            let texts = parallel::map(group, |&(&id, file)| (layout::file_entry(id), render_object(file)));
+            texts.into_iter().for_each(|(path, bytes)| out(path, bytes));
         }
         for (&number, pty) in &self.ttys {
             out(layout::tty_file(number), render_object(pty));
