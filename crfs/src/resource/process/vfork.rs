@@ -78,7 +78,8 @@ impl Stuck {
     }
 }
 
-/// The child that a thread waits for in vfork: one that it made and that has its memory.
+/// The child that a thread waits for in vfork: one that it made and that has its memory; without such a one the youngest, as
+/// CLONE_VFORK does not take CLONE_VM.
 fn child(parent: i32, proc: &mut Proc) -> Option<i32> {
     let call = proc.text(format_args!("{parent}/syscall")).ok()?.split(' ').next()?.parse().ok()?;
     if !CALLS.contains(&call) {
@@ -87,5 +88,7 @@ fn child(parent: i32, proc: &mut Proc) -> Option<i32> {
     let children = proc.text(format_args!("{parent}/task/{parent}/children")).ok()?.to_owned();
     let shares =
         |child: &i32| kcmp::compare(Object::Vm, Pid::from_raw(parent), Pid::from_raw(*child)) == Ok(Comparison::Equal);
-    children.split_ascii_whitespace().filter_map(|child| child.parse().ok()).find(shares)
+    let mut children = children.split_ascii_whitespace().filter_map(|child| child.parse().ok());
+    let youngest = children.clone().next_back();
+    children.find(shares).or(youngest)
 }
