@@ -1,9 +1,11 @@
 //! Pid namespaces below a container's own: who is in which, and under which ids.
 
+use crate::image::Image;
+use crate::mounts::{Mount, MountKind};
 use crate::namespaces::{NamespaceContent, UnsharedNamespace};
-use crate::types::Pid;
+use crate::types::{Bytes, Pid};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What a pid namespace below the container's own holds. Everywhere else in an image its members have the ids that the container's own
 /// knows them by.
@@ -15,6 +17,8 @@ pub struct PidNamespace {
     pub ids: BTreeMap<Pid, Pid>,
     /// Processes of a namespace above it whose children will be born into it.
     pub for_children_of: Vec<Pid>,
+    /// The lines of `mounts`, in order, that are a new file system of /proc and show it; all others show the container's own.
+    pub shown_by: Vec<u32>,
 }
 
 /// The place of a pid namespace among those of an image, outer ones first.
@@ -104,6 +108,31 @@ impl<'a> PidSpaces<'a> {
     }
 }
 
+impl Image {
+    /// Lines of `mounts` of the container's own mount namespace that are made once pid namespaces are there: those that show one, and what
+    /// hangs on them or is bound from them.
+    #[must_use]
+    pub fn late_mounts(&self) -> BTreeSet<u32> {
+        let spaces = PidSpaces::of(&self.namespaces);
+        let shown: BTreeSet<u32> = spaces.all().flat_map(|(_, pids)| pids.shown_by.iter().copied()).collect();
+        let mut late: Vec<&Mount> = Vec::new();
+        for mount in self.mounts.iter().filter(|mount| mount.namespace == 0) {
+            let is_below = |path: &Bytes, top: &Mount| {
+                let rest = path.0.strip_prefix(top.path.0.as_slice());
+                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+            };
+            let hangs = late.iter().any(|top| match &mount.kind {
+                MountKind::Bind(bind) => is_below(&mount.path, top) || is_below(&bind.source, top),
+                _ => is_below(&mount.path, top),
+            });
+            if hangs || shown.contains(&mount.number) {
+                late.push(mount);
+            }
+        }
+        late.into_iter().map(|mount| mount.number).collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -114,6 +143,7 @@ mod tests {
             content: NamespaceContent::Pid(PidNamespace {
                 ids: ids.iter().map(|&(id, inner)| (Pid(id), Pid(inner))).collect(),
                 for_children_of: for_children_of.iter().copied().map(Pid).collect(),
+                shown_by: Vec::new(),
             }),
             processes: processes.iter().copied().map(Pid).collect(),
         };

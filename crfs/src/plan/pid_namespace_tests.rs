@@ -10,6 +10,7 @@ fn namespace(ids: &[(u32, u32)], processes: &[u32], for_children_of: &[u32]) -> 
         content: NamespaceContent::Pid(PidNamespace {
             ids: ids.iter().map(|&(id, inner)| (Pid(id), Pid(inner))).collect(),
             for_children_of: for_children_of.iter().copied().map(Pid).collect(),
+            shown_by: Vec::new(),
         }),
         processes: processes.iter().copied().map(Pid).collect(),
     }

@@ -12,6 +12,9 @@ use nix::Result;
 use nix::errno::Errno;
 
 const FSOPEN_CLOEXEC: u32 = 1;
+const FSCONFIG_SET_FLAG: u32 = 0;
+const FSCONFIG_SET_STRING: u32 = 1;
+const FSCONFIG_SET_FD: u32 = 5;
 const FSCONFIG_CMD_CREATE: u32 = 6;
 const FSMOUNT_CLOEXEC: u32 = 1;
 const MOVE_MOUNT_F_EMPTY_PATH: u32 = 0x4;
@@ -43,8 +46,42 @@ pub fn detached_copy(directory: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd> 
 /// Mounts a file system of a type without options, attached nowhere: the one that the caller's namespaces have, where it belongs to them.
 /// It is gone with its last descriptor. `ENODEV`: the kernel has no such type.
 pub fn detached(kind: &CStr) -> Result<OwnedFd> {
+    let context = context(kind)?;
+    create(&context)
+}
+
+/// Mounts a new file system of /proc that shows a pid namespace, attached nowhere. `options` are as mount(2) takes them.
+///
+/// # Errors
+/// `EINVAL` before Linux 6.17, and for options that it does not know.
+pub fn proc_of(namespace: BorrowedFd<'_>, source: &[u8], options: &[u8]) -> Result<OwnedFd> {
+    let context = context(c"proc")?;
+    configure(&context, FSCONFIG_SET_FD, b"pidns", None, namespace.as_raw_fd())?;
+    configure(&context, FSCONFIG_SET_STRING, b"source", Some(source), 0)?;
+    for option in options.split(|&byte| byte == b',').filter(|option| !option.is_empty()) {
+        match option.iter().position(|&byte| byte == b'=') {
+            Some(at) => configure(&context, FSCONFIG_SET_STRING, &option[..at], Some(&option[at + 1..]), 0)?,
+            None => configure(&context, FSCONFIG_SET_FLAG, option, None, 0)?,
+        }
+    }
+    create(&context)
+}
+
+fn context(kind: &CStr) -> Result<OwnedFd> {
     // SAFETY: a string that ends in NUL, and a number.
-    let context = owned(unsafe { libc::syscall(libc::SYS_fsopen, kind.as_ptr(), FSOPEN_CLOEXEC) })?;
+    owned(unsafe { libc::syscall(libc::SYS_fsopen, kind.as_ptr(), FSOPEN_CLOEXEC) })
+}
+
+fn configure(context: &OwnedFd, command: u32, key: &[u8], value: Option<&[u8]>, number: RawFd) -> Result<()> {
+    let key = CString::new(key).map_err(|_| Errno::EINVAL)?;
+    let value = value.map(CString::new).transpose().map_err(|_| Errno::EINVAL)?;
+    let value = value.as_ref().map_or(null(), |value| value.as_ptr());
+    // SAFETY: strings that end in NUL, or none where the command takes none, and numbers.
+    let done = unsafe { libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), command, key.as_ptr(), value, number) };
+    Errno::result(done).map(drop)
+}
+
+fn create(context: &OwnedFd) -> Result<OwnedFd> {
     // SAFETY: this command takes neither key nor value.
     let created = unsafe {
         libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), FSCONFIG_CMD_CREATE, null::<u8>(), null::<u8>(), 0)

@@ -1,7 +1,7 @@
 //! Namespace flags that nix does not name, and what an open namespace tells of itself; setns(2) and unshare(2) themselves are in
 //! [`nix::sched`].
 //!
-//! Source: ioctl_nsfs(2); `include/uapi/linux/nsfs.h`, v6.18.
+//! Source: ioctl_nsfs(2); `include/uapi/linux/nsfs.h`, `include/uapi/linux/pidfd.h`, v6.18.
 
 use nix::Result;
 use nix::sched::CloneFlags;
@@ -17,6 +17,10 @@ mod ioctl {
     nix::ioctl_none!(ns_get_parent, NSIO, 2);
     // Older than the scheme that puts direction and size into an ioctl's number.
     nix::ioctl_read_bad!(ns_get_owner_uid, nix::request_code_none!(NSIO, 4), libc::uid_t);
+
+    const PIDFS: u8 = 0xff;
+    // The kernel looks whether the argument is 0.
+    nix::ioctl_write_int_bad!(pidfd_get_pid_for_children_namespace, nix::request_code_none!(PIDFS, 6));
 }
 
 /// The user namespace that owns a namespace: NS_GET_USERNS.
@@ -46,4 +50,14 @@ pub fn owner_uid(namespace: BorrowedFd<'_>) -> Result<u32> {
 pub fn parent(namespace: BorrowedFd<'_>) -> Result<OwnedFd> {
     // SAFETY: takes no argument; the kernel answers with a new descriptor that nobody else owns.
     unsafe { ioctl::ns_get_parent(namespace.as_raw_fd()).map(|fd| OwnedFd::from_raw_fd(fd)) }
+}
+
+/// The pid namespace that the children of a process are born into, also before the first of them, when no file of /proc leads to it:
+/// PIDFD_GET_PID_FOR_CHILDREN_NAMESPACE.
+///
+/// # Errors
+/// `ENOTTY` or `EINVAL` before Linux 6.11, `ESRCH` when the process is gone.
+pub fn of_children(pidfd: BorrowedFd<'_>) -> Result<OwnedFd> {
+    // SAFETY: takes no argument; the kernel answers with a new descriptor that nobody else owns.
+    unsafe { ioctl::pidfd_get_pid_for_children_namespace(pidfd.as_raw_fd(), 0).map(|fd| OwnedFd::from_raw_fd(fd)) }
 }

@@ -3,7 +3,8 @@
 use super::Findings;
 use super::tree::PID_LIMIT;
 use crate::image::Image;
-use crate::layout::{NAMESPACES, process_file};
+use crate::layout::{MOUNTS, NAMESPACES, process_file};
+use crate::mounts::MountKind;
 use crate::namespaces::{NamespaceContent, UnsharedNamespace};
 use crate::pid_namespaces::{PidNamespace, PidSpace, PidSpaces};
 use crate::process::JobControl;
@@ -38,6 +39,9 @@ pub(super) fn check(image: &Image, findings: &mut Findings) {
         }
         for problem in for_children_of(&spaces, space, pids, image) {
             findings.line(NAMESPACES, line, format!("for_children_of: {problem}"));
+        }
+        for problem in shown_by(&spaces, space, pids, image) {
+            findings.line(NAMESPACES, line, format!("shown_by: {problem}"));
         }
         if let Some(problem) = first(&spaces, space, pids, &tasks) {
             findings.line(NAMESPACES, line, format!("ids: {problem}"));
@@ -137,6 +141,28 @@ fn for_children_of(spaces: &PidSpaces<'_>, space: PidSpace, pids: &PidNamespace,
     }
     if pids.ids.is_empty() && pids.for_children_of.len() != 1 {
         problems.push("nobody has an id in it, so it is that of the children of one process".to_owned());
+    }
+    problems
+}
+
+/// File systems of /proc that can be made before anybody is in it.
+fn shown_by(spaces: &PidSpaces<'_>, space: PidSpace, pids: &PidNamespace, image: &Image) -> Vec<String> {
+    let mut problems = Vec::new();
+    if !pids.shown_by.is_empty() && (pids.ids.is_empty() || spaces.above(space).is_some()) {
+        problems.push("nobody has an id in it, or it lies in another pid namespace below the container's".to_owned());
+    }
+    let is_proc = |kind: &MountKind| matches!(kind, MountKind::Fresh(fresh) if fresh.file_system == "proc");
+    let known = image.mounts.iter().filter(|mount| is_proc(&mount.kind)).map(|mount| mount.number);
+    let known: BTreeSet<u32> = known.collect();
+    for number in &pids.shown_by {
+        if !known.contains(number) {
+            problems.push(format!("line {number} of {MOUNTS} is no new /proc"));
+        }
+        let times: usize =
+            spaces.all().map(|(_, pids)| pids.shown_by.iter().filter(|other| *other == number).count()).sum();
+        if times > 1 {
+            problems.push(format!("line {number} of {MOUNTS} is listed twice"));
+        }
     }
     problems
 }

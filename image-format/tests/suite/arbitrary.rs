@@ -340,7 +340,7 @@ records! {
     CgroupRoot { root }
     MountNamespace { number, base, private, files }
     EmptyNetwork { loopback }
-    PidNamespace { ids, for_children_of }
+    PidNamespace { ids, for_children_of, shown_by }
     UserNamespace { owner, uid_map, gid_map, setgroups }
     IdRange { inside, outside, count }
     UtsNames { hostname, domainname }

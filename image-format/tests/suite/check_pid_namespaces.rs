@@ -15,6 +15,7 @@ fn line(ids: &[(u32, u32)], processes: &[u32], for_children_of: &[u32]) -> Unsha
         content: NamespaceContent::Pid(PidNamespace {
             ids: ids.iter().map(|&(id, inner)| (Pid(id), Pid(inner))).collect(),
             for_children_of: for_children_of.iter().copied().map(Pid).collect(),
+            shown_by: Vec::new(),
         }),
         processes: processes.iter().copied().map(Pid).collect(),
     }
@@ -146,6 +147,33 @@ fn first_processes() {
                 i.processes.get_mut(&Pid(12290)).expect("12290").process.job_control = JobControl::Stopped(stopped);
             },
             "0x00003002/process: job_control: SIGTSTP does not stop the first process of a pid namespace",
+        ),
+    ]);
+}
+
+/// The sound line, shown by some lines of `mounts`.
+fn shown(ids: &[(u32, u32)], processes: &[u32], shown_by: &[u32]) -> UnsharedNamespace {
+    let mut line = line(ids, processes, if ids.is_empty() { &[1] } else { &[] });
+    if let NamespaceContent::Pid(pids) = &mut line.content {
+        pids.shown_by = shown_by.to_vec();
+    }
+    line
+}
+
+#[test]
+fn what_shows_one_is_a_new_proc() {
+    each_is_told(&[
+        (
+            |i| with(i, &[shown(SOUND, &[12290], &[77])]),
+            "namespaces: line 2: shown_by: line 77 of mounts is no new /proc",
+        ),
+        (
+            |i| with(i, &[shown(&[], &[], &[77])]),
+            "namespaces: line 2: shown_by: nobody has an id in it, or it lies in another pid namespace below the container's",
+        ),
+        (
+            |i| with(i, &[shown(SOUND, &[12290], &[77, 77])]),
+            "namespaces: line 2: shown_by: line 77 of mounts is listed twice",
         ),
     ]);
 }

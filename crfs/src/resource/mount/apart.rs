@@ -4,17 +4,18 @@ use super::contents::detached;
 use super::restore::{Furniture, path};
 use crate::failure::{Doing, Failure};
 use crate::freezer;
+use crate::resource::pid_namespace::PidNamespaces;
 use crate::resource::unshared::maker::Maker;
 use crfs_sys::HostPid;
 use crfs_tracee::Batch;
 use image_format::files::FileKind;
 use image_format::layout::NAMESPACES;
-use image_format::mounts::MountKind;
+use image_format::mounts::{FileSystem, FreshMount, Mount, MountKind};
 use image_format::namespaces::MountNamespace;
 use image_format::{Bytes, FileId, Image, Pid};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
@@ -41,18 +42,26 @@ impl Made {
         furniture: &Furniture<'_>,
         first: HostPid,
         cgroup: &freezer::Cgroup,
+        pids: &PidNamespaces<'_>,
     ) -> Result<Self, Failure> {
         let open = |name: &str, flags: i32| {
             let path = format!("/proc/{}/{name}", first.raw());
             File::options().read(true).custom_flags(flags).open(&path).doing(|| format!("{path}: opening"))
         };
         let mut made = Made(vec![One { namespace: open("ns/mnt", 0)?, root: open("root", libc::O_PATH)? }]);
+        let late = image.late_mounts();
+        if !late.is_empty() {
+            let directory = cgroup.open()?;
+            Maker::born(directory.as_fd(), |alive| {
+                furniture.mount_late(&late, made.0[0].namespace.as_fd(), pids, alive)
+            })?;
+        }
         for (content, _) in image.mount_namespaces() {
             let directory = cgroup.open()?;
             let one = Maker::born(directory.as_fd(), |alive| {
                 let pidfd =
                     crfs_sys::pidfd::open(first.pid(), false).doing(|| "opening a pidfd of the first process")?;
-                furniture.mount_apart(content, pidfd.as_fd(), made.one(content.base).namespace.as_fd(), alive)
+                furniture.mount_apart(content, pidfd.as_fd(), made.one(content.base).namespace.as_fd(), pids, alive)
             });
             let one = one.and_then(|maker| Ok(One { namespace: maker.open("ns/mnt")?, root: maker.open("root")? }));
             made.0.push(one.map_err(|failure| failure.within(format!("{NAMESPACES}: mnt {}", content.number)))?);
@@ -146,6 +155,7 @@ impl Furniture<'_> {
         content: &MountNamespace,
         first: BorrowedFd<'_>,
         base: BorrowedFd<'_>,
+        pids: &PidNamespaces<'_>,
         alive: &mut dyn FnMut(),
     ) -> Result<(), Failure> {
         let others = CloneFlags::CLONE_NEWPID
@@ -155,21 +165,8 @@ impl Furniture<'_> {
         setns(first, others).doing(|| "joining the container's namespaces")?;
         setns(base, CloneFlags::CLONE_NEWNS).doing(|| "joining the namespace that it is a copy of")?;
         let mounts = |number: u32| self.image.mounts.iter().filter(move |record| record.namespace == number);
-        let mut taken = BTreeMap::new();
-        for record in mounts(content.number) {
-            if let MountKind::Taken(bind) = &record.kind {
-                // From the top, since the path begins with a slash.
-                let copy = crfs_sys::mount::detached_copy(base, path(&bind.source));
-                let copy = copy.doing(|| format!("taking {}", bind.source));
-                taken.insert(record.number, copy.map_err(|failure| super::restore::incompatible(failure, record))?);
-            }
-        }
-        let mut groups = BTreeMap::new();
-        for record in mounts(content.base) {
-            if let Some(group) = record.propagation.peers.filter(|group| !groups.contains_key(group)) {
-                groups.insert(group, super::restore::place(record)?);
-            }
-        }
+        let mut taken = self.made_before(mounts(content.number), base, pids)?;
+        let groups = groups(mounts(content.base))?;
         unshare(CloneFlags::CLONE_NEWNS).doing(|| "unshare(2)")?;
         if content.private {
             let flags = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
@@ -177,4 +174,59 @@ impl Furniture<'_> {
         }
         self.mount_lines(mounts(content.number), &mut taken, groups, alive)
     }
+
+    /// Makes those mounts of the container's own namespace that show a pid namespace below its own, and what hangs on them, in the calling
+    /// process, which is in it afterwards.
+    fn mount_late(
+        &self,
+        late: &BTreeSet<u32>,
+        own: BorrowedFd<'_>,
+        pids: &PidNamespaces<'_>,
+        alive: &mut dyn FnMut(),
+    ) -> Result<(), Failure> {
+        setns(own, CloneFlags::CLONE_NEWNS).doing(|| "joining the container's mount namespace")?;
+        let mounts = self.image.mounts.iter().filter(|record| record.namespace == 0);
+        let (late, early): (Vec<_>, Vec<_>) = mounts.partition(|record| late.contains(&record.number));
+        let mut taken = self.made_before(late.iter().copied(), own, pids)?;
+        let groups = groups(early.into_iter())?;
+        self.mount_lines(late.into_iter(), &mut taken, groups, alive)
+    }
+
+    /// What some lines are of before they are attached: what is taken from the namespace `base`, which the caller is in, and what shows
+    /// other namespaces than the caller's.
+    fn made_before<'r>(
+        &self,
+        records: impl Iterator<Item = &'r Mount>,
+        base: BorrowedFd<'_>,
+        pids: &PidNamespaces<'_>,
+    ) -> Result<BTreeMap<u32, OwnedFd>, Failure> {
+        let mut taken = BTreeMap::new();
+        for record in records {
+            let made = match &record.kind {
+                // From the top, since the path begins with a slash.
+                MountKind::Taken(bind) => {
+                    crfs_sys::mount::detached_copy(base, path(&bind.source)).doing(|| format!("taking {}", bind.source))
+                }
+                MountKind::Fresh(FreshMount { options: FileSystem { source, options, .. }, .. }) => {
+                    let Some(shown) = pids.shown_by(record.number) else { continue };
+                    crfs_sys::mount::proc_of(shown.as_fd(), &source.0, &options.0)
+                        .doing(|| "mounting a /proc that shows another pid namespace, which Linux 6.17 or later can")
+                }
+                _ => continue,
+            };
+            taken.insert(record.number, made.map_err(|failure| super::restore::incompatible(failure, record))?);
+        }
+        Ok(taken)
+    }
+}
+
+/// A mount of each group of peers that lines have.
+fn groups<'r>(records: impl Iterator<Item = &'r Mount>) -> Result<BTreeMap<u32, File>, Failure> {
+    let mut groups = BTreeMap::new();
+    for record in records {
+        if let Some(group) = record.propagation.peers.filter(|group| !groups.contains_key(group)) {
+            groups.insert(group, super::restore::place(record)?);
+        }
+    }
+    Ok(groups)
 }

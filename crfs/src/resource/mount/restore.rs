@@ -45,11 +45,12 @@ impl<'a> Furniture<'a> {
     /// # Errors
     /// [`Kind::Incompatible`] with the line of `mounts` or `mounts.N` at which this host refuses.
     pub fn mount_all(&self, alive: &mut dyn FnMut()) -> Result<(), Failure> {
-        let own = self.image.mounts.iter().filter(|record| record.namespace == 0);
+        let late = self.image.late_mounts();
+        let own = self.image.mounts.iter().filter(|record| record.namespace == 0 && !late.contains(&record.number));
         self.mount_lines(own, &mut BTreeMap::new(), BTreeMap::new(), alive)
     }
 
-    /// Carries out lines of `mounts`. `taken` has what is taken from another namespace, `groups` a mount of each group of peers that is there.
+    /// Carries out lines of `mounts`. `taken` has what is made already, or taken from another namespace, `groups` a mount of each group of peers that is there.
     pub(super) fn mount_lines<'r>(
         &self,
         records: impl Iterator<Item = &'r Mount>,
@@ -92,12 +93,15 @@ impl<'a> Furniture<'a> {
                 protect(system, path)?;
             }
             MountKind::Fresh(fresh) => {
-                new_file_system(&fresh.file_system, &fresh.options, path)?;
+                match taken {
+                    Some(made) => crfs_sys::mount::attach(made.as_fd(), path).doing(|| "attaching it")?,
+                    None => new_file_system(&fresh.file_system, &fresh.options, path)?,
+                }
                 protect(&fresh.options, path)?;
             }
         }
-        // What is bound from a mount of the host's goes on to receive from there.
-        if !is_given(record) && record.propagation.master != Some(Master::Host) {
+        // What is bound from a mount of the host's goes on to receive from there. A later one may hide it.
+        if record.propagation.master != Some(Master::Host) {
             mount(NONE, path, NONE, MsFlags::MS_PRIVATE, NONE).doing(|| "making it private")?;
         }
         let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | attributes(record.flags);
@@ -142,11 +146,6 @@ pub fn settle_times(image: &Image, namespaces: &Made) -> Result<(), Failure> {
         }
     }
     Ok(())
-}
-
-/// Whether a mount is there before it is looked for, and only changed.
-fn is_given(record: &Mount) -> bool {
-    matches!(record.kind, MountKind::Host | MountKind::Inherited)
 }
 
 /// Unmounts what a copy has, if this host has it.
@@ -237,8 +236,7 @@ fn share(record: &Mount, first: Option<&File>, master: Option<&File>) -> Result<
     let change = |flags: MsFlags| mount(NONE, path, NONE, flags, NONE).doing(|| "setting its propagation");
     let join = |from: &File| crfs_sys::mount::join_peers(from.as_fd(), path).doing(|| "making it a peer of another");
     let propagation = record.propagation;
-    let cut_off = is_given(record) && propagation.master != Some(Master::Host);
-    if cut_off || first.is_some() || master.is_some() {
+    if first.is_some() || master.is_some() {
         change(MsFlags::MS_PRIVATE)?;
     }
     if let Some(first) = first {

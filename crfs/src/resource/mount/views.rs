@@ -12,8 +12,8 @@ use image_format::files::NamespaceType;
 use image_format::layout::thread_file;
 use image_format::manifest::NamespaceKind;
 
-/// The links of /proc/PID/ns of what file systems show.
-const SHOWN: [(&str, &str); 4] = [("pid", "proc"), ("pid_for_children", "proc"), ("ipc", "mqueue"), ("net", "sysfs")];
+/// The links of /proc/PID/ns of what file systems show; which pid namespace a /proc shows is told by its process 1.
+const SHOWN: [(&str, &str); 2] = [("ipc", "mqueue"), ("net", "sysfs")];
 
 /// A mount namespace of a container, as it is seen from outside.
 #[derive(Debug)]
@@ -74,8 +74,7 @@ impl Views {
             let has_users = others("user")?;
             let mut ambiguous = Vec::new();
             for (link, file_system) in SHOWN {
-                // That of children leads nowhere until one is born there.
-                if others(link).unwrap_or(true) {
+                if others(link)? {
                     ambiguous.push(file_system);
                 }
             }
@@ -107,6 +106,11 @@ impl Views {
     /// All of them, in the order of their numbers.
     pub(in crate::resource) fn all(&self) -> &[View] {
         &self.0
+    }
+
+    /// Where that of a number is looked into.
+    pub(in crate::resource) fn place(&self, number: u32) -> Option<&Place> {
+        (1..).zip(&self.0).find(|(known, _)| *known == number).map(|(_, view)| &view.place)
     }
 
     /// The place in which a process finds its paths; None: in the container's own.

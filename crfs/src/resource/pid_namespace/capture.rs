@@ -1,21 +1,23 @@
 //! From the ids and links of processes to the records.
 
 use crate::failure::{Doing, Failure};
-use crate::mountinfo::mounts;
 use crate::resource::Findings;
+use crate::resource::container::Place;
+use crate::resource::mount::Views;
 use crate::resource::proc::Proc;
 use crate::resource::subject::{InnerIds, Process, Subjects};
 use crate::resource::zombie::Inside;
 use crfs_sys::namespaces::{owner, parent};
 use image_format::files::NamespaceType;
 use image_format::layout::{file_entry, process_file, thread_file};
+use image_format::mounts::{Mount, MountKind};
 use image_format::namespaces::{NamespaceContent, UnsharedNamespace};
 use image_format::pid_namespaces::{PidNamespace, PidSpaces};
 use image_format::process::Zombie;
-use image_format::{Image, Pid};
+use image_format::{Bytes, Image, Pid};
 use nix::sys::stat::fstat;
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
+use std::collections::BTreeMap;
+use std::fs::{self, File};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 
@@ -38,13 +40,15 @@ struct Search {
     unborn: Vec<Pid>,
 }
 
-/// The records, outer namespaces first. `dead` are the zombies in them.
+/// The records, outer namespaces first. `dead` are the zombies in them; `lines` are those of `mounts`, below the container's root and those of
+/// mount namespaces apart.
 ///
 /// # Errors
 /// When a process is gone.
 pub fn capture(
     subjects: &Subjects,
     dead: &[Inside],
+    (lines, place, views): (&[Mount], &Place, &Views),
     proc: &mut Proc,
     findings: &mut Findings,
 ) -> Result<Vec<UnsharedNamespace>, Failure> {
@@ -76,14 +80,12 @@ pub fn capture(
     for process in subjects.processes.iter().filter(|process| !has_all_of_init(process)) {
         search.for_children(process, proc, findings)?;
     }
-    if !search.found.is_empty() {
-        search.shown(subjects, proc, findings)?;
-    }
+    search.shown(lines, place, views, findings);
     let mut found: Vec<Found> = search.found.into_values().collect();
     found.sort_by_key(|found| (found.depth, found.pids.ids.keys().next().copied()));
     let record = |pids, processes| UnsharedNamespace { content: NamespaceContent::Pid(pids), processes };
     let unborn = search.unborn.into_iter();
-    let unborn = unborn.map(|pid| PidNamespace { ids: BTreeMap::new(), for_children_of: vec![pid] });
+    let unborn = unborn.map(|pid| PidNamespace { for_children_of: vec![pid], ..PidNamespace::default() });
     let born = found.into_iter().map(|found| record(found.pids, found.processes));
     Ok(born.chain(unborn.map(|pids| record(pids, Vec::new()))).collect())
 }
@@ -184,32 +186,32 @@ impl Search {
         Ok(())
     }
 
-    /// A restore would mount the container's own in the place of one that is found in any mount namespace.
-    fn shown(&self, subjects: &Subjects, proc: &mut Proc, findings: &mut Findings) -> Result<(), Failure> {
-        let of_init = subjects.of_init();
-        let mut looked = BTreeSet::new();
-        for process in &subjects.processes {
-            let host = process.alive().host;
-            if process.alive().has_namespaces_of(of_init) && host != subjects.init
-                || !looked.insert(proc.link(format_args!("{host}/ns/mnt"))?)
-            {
+    /// Which of them the file systems of /proc show that programs mounted.
+    fn shown(&mut self, lines: &[Mount], own: &Place, views: &Views, findings: &mut Findings) {
+        let is_proc = |mount: &&Mount| matches!(&mount.kind, MountKind::Fresh(fresh) if fresh.file_system == "proc");
+        for mount in lines.iter().filter(is_proc) {
+            let place = views.place(mount.namespace).unwrap_or(own);
+            // The one that begins with this process 1.
+            let first = Bytes([&mount.path.0[..], b"/1/ns/pid"].concat());
+            let shown = fs::metadata(place.reach(&first)).map(|shown| shown.ino()).ok();
+            if shown == Some(self.own) {
                 continue;
             }
-            let mounts = mounts(proc.bytes(format_args!("{host}/mountinfo"))?);
-            for mount in mounts.iter().filter(|mount| mount.kind == "proc") {
-                let path = mount.path.display();
-                // The one that begins with this process 1; none where something else is mounted on top.
-                let shown = std::fs::metadata(format!("/proc/{host}/root{path}/1/ns/pid"));
-                if shown.is_ok_and(|shown| self.found.contains_key(&shown.ino())) {
-                    findings.block(
-                        "mounts",
-                        format!("{path} shows a pid namespace below the container's, and is not carried"),
-                        "Unmount it before the freeze",
-                    );
+            let found = shown.and_then(|shown| self.found.get_mut(&shown));
+            let refused = match found {
+                None => "whose processes have all ended",
+                Some(found) if found.depth > 0 => "inside of another below the container's",
+                Some(found) => {
+                    found.pids.shown_by.push(mount.number);
+                    continue;
                 }
-            }
+            };
+            findings.block(
+                "mounts",
+                format!("{} shows a pid namespace {refused}, which is not carried", mount.path),
+                "Unmount it before the freeze",
+            );
         }
-        Ok(())
     }
 }
 

@@ -1,13 +1,17 @@
 //! From the records to namespaces that processes are born into.
 
 use crate::failure::{Doing, Failure, Kind};
+use crate::freezer;
+use crate::resource::unshared::maker::Maker;
 use crfs_tracee::{Batch, HostPid};
 use image_format::layout::{NAMESPACES, process_dir};
 use image_format::pid_namespaces::{PidSpace, PidSpaces};
 use image_format::{Image, Pid};
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::unistd::getpid;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 
 /// CLONE_NEWPID, as clone3(2) takes it.
 pub const NEW: u64 = 0x2000_0000;
@@ -20,10 +24,36 @@ pub struct PidNamespaces<'a> {
 }
 
 impl<'a> PidNamespaces<'a> {
-    /// Those of an image, none of which is there.
+    /// Those of an image, below that of its first process. Those that a /proc shows are made, before anybody is in them.
+    ///
+    /// The caller must have one thread.
+    ///
+    /// # Errors
+    /// When one cannot be made, with its line.
+    pub fn make(image: &'a Image, first: HostPid, cgroup: &freezer::Cgroup) -> Result<Self, Failure> {
+        let spaces = PidSpaces::of(&image.namespaces);
+        let mut open_now = BTreeMap::new();
+        for (space, _) in spaces.all().filter(|(_, pids)| !pids.shown_by.is_empty()) {
+            let made = in_advance(first, cgroup);
+            open_now.insert(
+                space,
+                made.map_err(|failure| failure.within(format!("{NAMESPACES}: making a pid namespace")))?,
+            );
+        }
+        Ok(PidNamespaces { spaces, open: open_now })
+    }
+
+    /// The one that a line of `mounts` shows, if not the container's own.
     #[must_use]
-    pub fn of(image: &'a Image) -> Self {
-        PidNamespaces { spaces: PidSpaces::of(&image.namespaces), open: BTreeMap::new() }
+    pub fn shown_by(&self, mount: u32) -> Option<&File> {
+        let (space, _) = self.spaces.all().find(|(_, pids)| pids.shown_by.contains(&mount))?;
+        self.open.get(&space)
+    }
+
+    /// Whether one is there.
+    #[must_use]
+    pub fn is_there(&self, space: PidSpace) -> bool {
+        self.open.contains_key(&space)
     }
 
     /// What a task is called by another.
@@ -50,7 +80,8 @@ impl<'a> PidNamespaces<'a> {
     /// # Errors
     /// When the process is gone.
     pub fn keep(&mut self, pid: Pid, host: HostPid) -> Result<(), Failure> {
-        if let Some(space) = self.spaces.space(pid).filter(|_| self.spaces.is_first(pid)) {
+        let begun = self.spaces.space(pid).filter(|_| self.spaces.is_first(pid));
+        if let Some(space) = begun.filter(|&space| !self.is_there(space)) {
             self.open.insert(space, open(host)?);
         }
         Ok(())
@@ -87,6 +118,20 @@ impl<'a> PidNamespaces<'a> {
         let open = self.open.get(&self.spaces.space(pid)?)?;
         Some(format!("/proc/self/fd/{}", open.as_raw_fd()))
     }
+}
+
+/// Makes one below that of a process, which nobody is in. A child of the caller begins it, born beside that process, since only who is in a
+/// pid namespace can begin one in it.
+fn in_advance(first: HostPid, cgroup: &freezer::Cgroup) -> Result<File, Failure> {
+    let (own, around) = (open(HostPid::new(getpid().as_raw()))?, open(first)?);
+    let directory = cgroup.open()?;
+    setns(&around, CloneFlags::CLONE_NEWPID).doing(|| "setns(2)")?;
+    let begun = Maker::born(directory.as_fd(), |_| unshare(CloneFlags::CLONE_NEWPID).doing(|| "unshare(2)"));
+    setns(&own, CloneFlags::CLONE_NEWPID).doing(|| "going back to the own pid namespace")?;
+    let begun = begun?;
+    let pidfd = crfs_sys::pidfd::open(begun.pid(), false).doing(|| "opening a pidfd of who made it")?;
+    let made = crfs_sys::namespaces::of_children(pidfd.as_fd());
+    made.map(File::from).doing(|| "opening it, which Linux 6.11 or later can")
 }
 
 /// The namespace that a process is in.

@@ -55,6 +55,11 @@ impl Maker {
         done.map(|()| maker)
     }
 
+    /// The child.
+    pub(in crate::resource) fn pid(&self) -> Pid {
+        self.child
+    }
+
     /// Opens a file of the child in /proc.
     ///
     /// # Errors

@@ -24,7 +24,8 @@ impl Builder<'_> {
             };
             let set_tid = pid_namespace::numbers(&birth.ids)?;
             let flags = process::clone_flags(birth.shares, birth.clone_parent);
-            let flags = flags | if let BornInto::New(_) = birth.born_into { pid_namespace::NEW } else { 0 };
+            let begins = matches!(birth.born_into, BornInto::New(space) if !self.pid_namespaces.is_there(space));
+            let flags = flags | if begins { pid_namespace::NEW } else { 0 };
             // A sibling has its maker's exit signal, and clone3 takes no other.
             let exit_signal = if birth.clone_parent { 0 } else { exit_signal };
             let spawn = Spawn { flags, exit_signal, set_tid, ..Spawn::default() };
@@ -63,7 +64,12 @@ impl Builder<'_> {
 
     /// Has the next child of a creator born into a namespace below its own, if it is to be. Returns the creator's own then.
     fn aim(&mut self, creator: Pid, birth: &Birth) -> Result<Option<File>, Failure> {
-        let BornInto::Inner(space) = birth.born_into else { return Ok(None) };
+        let space = match birth.born_into {
+            BornInto::Inner(space) => space,
+            // It was made before anybody was in it.
+            BornInto::New(space) if self.pid_namespaces.is_there(space) => space,
+            BornInto::New(_) | BornInto::Creators => return Ok(None),
+        };
         let mut batch = Batch::new();
         self.pid_namespaces.aim(&mut batch, space, self.plan.link_fd)?;
         let creator = self.thread(creator, birth.creator_thread.unwrap_or(creator))?;

@@ -41,6 +41,8 @@ pub(super) struct Ground<'a> {
     pub(super) mounts: &'a Made,
     /// Namespaces of other types that processes join.
     pub(super) namespaces: unshared::Made,
+    /// Those of pids below the container's own.
+    pub(super) pid_namespaces: pid_namespace::PidNamespaces<'a>,
 }
 
 /// The container while it is being built.
@@ -130,7 +132,7 @@ impl<'a> Builder<'a> {
         from: &'a Path,
         copy: &'a Copy,
         plan: &'a Plan,
-        Ground { first, cgroups, mounts, namespaces }: Ground<'a>,
+        Ground { first, cgroups, mounts, namespaces, pid_namespaces }: Ground<'a>,
         notes: &mut Vec<String>,
     ) -> Result<Self, Failure> {
         let image = &copy.image;
@@ -148,7 +150,7 @@ impl<'a> Builder<'a> {
             unnamed,
             cgroups,
             namespaces,
-            pid_namespaces: pid_namespace::PidNamespaces::of(image),
+            pid_namespaces,
             user_namespaces: user_namespace::UserNamespaces::make(&image.namespaces)?,
             registrations: epoll::registrations(image)?,
             pages,

@@ -167,7 +167,13 @@ pub(super) fn read(
     let cgroups = cgroup::capture(&job.cgroup, subjects)?;
     laps.lap("cgroups");
     let mut namespaces = unshared::capture(subjects, &job.cgroup, &cgroups, &mut job.proc, findings)?;
-    namespaces.extend(pid_namespace::capture(subjects, &dead_inside, &mut job.proc, findings)?);
+    namespaces.extend(pid_namespace::capture(
+        subjects,
+        &dead_inside,
+        (&mounts, &place, &views),
+        &mut job.proc,
+        findings,
+    )?);
     namespaces.extend(user_namespace::capture(subjects, &mut job.proc, findings)?);
     namespaces.extend(with_mounts);
     for namespace in &mut namespaces {
