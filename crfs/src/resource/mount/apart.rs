@@ -52,15 +52,14 @@ impl Made {
         let late = image.late_mounts();
         if !late.is_empty() {
             let directory = cgroup.open()?;
-            Maker::born(directory.as_fd(), |alive| {
+            Maker::born_beside(first, directory.as_fd(), |alive| {
                 furniture.mount_late(&late, made.0[0].namespace.as_fd(), pids, alive)
             })?;
         }
         for (content, _) in image.mount_namespaces() {
             let directory = cgroup.open()?;
-            let one = Maker::born(directory.as_fd(), |alive| {
-                let pidfd =
-                    crfs_sys::pidfd::open(first.pid(), false).doing(|| "opening a pidfd of the first process")?;
+            let pidfd = crfs_sys::pidfd::open(first.pid(), false).doing(|| "opening a pidfd of the first process")?;
+            let one = Maker::born_beside(first, directory.as_fd(), |alive| {
                 furniture.mount_apart(content, pidfd.as_fd(), made.one(content.base).namespace.as_fd(), pids, alive)
             });
             let one = one.and_then(|maker| Ok(One { namespace: maker.open("ns/mnt")?, root: maker.open("root")? }));

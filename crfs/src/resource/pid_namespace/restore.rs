@@ -7,8 +7,7 @@ use crfs_tracee::{Batch, HostPid};
 use image_format::layout::{NAMESPACES, process_dir};
 use image_format::pid_namespaces::{PidSpace, PidSpaces};
 use image_format::{Image, Pid};
-use nix::sched::{CloneFlags, setns, unshare};
-use nix::unistd::getpid;
+use nix::sched::{CloneFlags, unshare};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd};
@@ -34,11 +33,8 @@ impl<'a> PidNamespaces<'a> {
         let spaces = PidSpaces::of(&image.namespaces);
         let mut open_now = BTreeMap::new();
         for (space, _) in spaces.all().filter(|(_, pids)| !pids.shown_by.is_empty()) {
-            let made = in_advance(first, cgroup);
-            open_now.insert(
-                space,
-                made.map_err(|failure| failure.within(format!("{NAMESPACES}: making a pid namespace")))?,
-            );
+            let made = in_advance(first, cgroup).map_err(|failure| failure.within(NAMESPACES));
+            open_now.insert(space, made?);
         }
         Ok(PidNamespaces { spaces, open: open_now })
     }
@@ -123,12 +119,9 @@ impl<'a> PidNamespaces<'a> {
 /// Makes one below that of a process, which nobody is in. A child of the caller begins it, born beside that process, since only who is in a
 /// pid namespace can begin one in it.
 fn in_advance(first: HostPid, cgroup: &freezer::Cgroup) -> Result<File, Failure> {
-    let (own, around) = (open(HostPid::new(getpid().as_raw()))?, open(first)?);
     let directory = cgroup.open()?;
-    setns(&around, CloneFlags::CLONE_NEWPID).doing(|| "setns(2)")?;
-    let begun = Maker::born(directory.as_fd(), |_| unshare(CloneFlags::CLONE_NEWPID).doing(|| "unshare(2)"));
-    setns(&own, CloneFlags::CLONE_NEWPID).doing(|| "going back to the own pid namespace")?;
-    let begun = begun?;
+    let begun =
+        Maker::born_beside(first, directory.as_fd(), |_| unshare(CloneFlags::CLONE_NEWPID).doing(|| "unshare(2)"))?;
     let pidfd = crfs_sys::pidfd::open(begun.pid(), false).doing(|| "opening a pidfd of who made it")?;
     let made = crfs_sys::namespaces::of_children(pidfd.as_fd());
     made.map(File::from).doing(|| "opening it, which Linux 6.11 or later can")

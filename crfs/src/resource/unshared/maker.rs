@@ -2,7 +2,9 @@
 //! takes directories that no thread shares.
 
 use crate::failure::{Doing, Failure};
+use crfs_sys::HostPid;
 use crfs_sys::clone::{CloneArgs, Forked, exit_now, fork_into};
+use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
@@ -53,6 +55,27 @@ impl Maker {
         let done: Result<(), Failure> =
             serde_json::from_slice(&said).doing(|| "the process that makes it has ended")?;
         done.map(|()| maker)
+    }
+
+    /// As [`Maker::born`], in the pid namespace of a process, which is what a new file system of /proc shows and what a new pid namespace lies
+    /// in. The child's work finds no process under the number that it has for the caller.
+    ///
+    /// # Errors
+    /// As [`Maker::born`].
+    pub(in crate::resource) fn born_beside(
+        first: HostPid,
+        cgroup: BorrowedFd<'_>,
+        work: impl FnOnce(&mut dyn FnMut()) -> Result<(), Failure>,
+    ) -> Result<Self, Failure> {
+        let open = |process: String| {
+            let path = format!("/proc/{process}/ns/pid");
+            File::open(&path).doing(|| format!("{path}: opening"))
+        };
+        let (own, theirs) = (open("self".to_owned())?, open(first.raw().to_string())?);
+        setns(&theirs, CloneFlags::CLONE_NEWPID).doing(|| "setns(2)")?;
+        let born = Self::born(cgroup, work);
+        setns(&own, CloneFlags::CLONE_NEWPID).doing(|| "going back to the own pid namespace")?;
+        born
     }
 
     /// The child.
