@@ -10,7 +10,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{chdir, getpid};
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -62,10 +62,10 @@ fn proc(at: &Path, options: &str) -> Result<()> {
 
 /// Looks at both from inside, as the process of this id there.
 fn looks(hiding: &Path) -> Result<()> {
-    let own = std::process::id();
-    ensure!(fs::read_link("/proc/self")? == PathBuf::from(own.to_string()), "/proc shows another pid namespace");
+    let own = std::process::id().to_string();
+    ensure!(fs::read_link("/proc/self")?.as_os_str() == own.as_str(), "/proc shows another pid namespace");
     ensure!(listed(Path::new("/proc"))? == [1, 2], "/proc lists {:?}", listed(Path::new("/proc"))?);
-    ensure!(fs::read_link(hiding.join("self"))? == PathBuf::from(own.to_string()), "the other shows another");
+    ensure!(fs::read_link(hiding.join("self"))?.as_os_str() == own.as_str(), "the other shows another");
     ensure!(!hiding.join("sys").exists(), "the other shows more than processes");
     ensure!(fs::write("/proc/sys/kernel/printk", "").is_err(), "parameters can be written");
     Ok(())
@@ -122,8 +122,8 @@ fn run(stage: &mut Stage) -> Result<()> {
             then.iter().zip(0..).all(|(then, member)| shared.get(member) > *then)
         })?;
         says(&mut theirs, 1)?;
-        let own = PathBuf::from(std::process::id().to_string());
-        ensure!(fs::read_link("/proc/self")? == own, "the container's /proc is another");
+        let own = std::process::id().to_string();
+        ensure!(fs::read_link("/proc/self")?.as_os_str() == own.as_str(), "the container's /proc is another");
         if !stage.end_round_and_rest()? {
             break;
         }
