@@ -16,6 +16,8 @@ pub struct UnsharedNamespace {
     pub content: NamespaceContent,
     /// The processes that are in it, with all their threads. Those that no line of a type lists are in the container's own.
     pub processes: Vec<Pid>,
+    /// The user namespace that it belongs to, or, being one itself, lies in: counted from 1 among the lines of that type. None: the container's own.
+    pub user: Option<u32>,
 }
 
 impl UnsharedNamespace {
@@ -108,6 +110,22 @@ pub struct MountNamespace {
 }
 
 impl Image {
+    /// The user namespaces below the container's own, as others name them: counted from 1.
+    pub fn user_namespaces(&self) -> impl Iterator<Item = (u32, &UserNamespace)> {
+        let users = self.namespaces.iter().filter_map(|namespace| match &namespace.content {
+            NamespaceContent::User(user) => Some(user),
+            _ => None,
+        });
+        (1..).zip(users)
+    }
+
+    /// The user namespace that a mount namespace apart belongs to; None: the container's own.
+    #[must_use]
+    pub fn user_of_mounts(&self, number: u32) -> Option<u32> {
+        let is_it = |namespace: &&UnsharedNamespace| matches!(&namespace.content, NamespaceContent::Mnt(content) if content.number == number);
+        self.namespaces.iter().find(is_it)?.user
+    }
+
     /// The mount namespaces that some processes have apart, and who is in each.
     pub fn mount_namespaces(&self) -> impl Iterator<Item = (&MountNamespace, &[Pid])> {
         self.namespaces.iter().filter_map(|namespace| match &namespace.content {

@@ -146,6 +146,7 @@ mod tests {
                 shown_by: Vec::new(),
             }),
             processes: processes.iter().copied().map(Pid).collect(),
+            user: None,
         };
         let lines = [
             line(&[(12, 1), (13, 2), (14, 3), (15, 4)], &[12, 13], &[11]),

@@ -61,6 +61,11 @@ fn a_sandbox_with_mounts_of_its_own() {
 }
 
 #[test]
+fn a_sandbox_with_everything_of_its_own() {
+    three_generations("/bin/bash", "sealed.sh", [Method::Cp, Method::Tar, Method::Cp]);
+}
+
+#[test]
 fn bash_pipeline_with_a_background_job() {
     three_generations("/bin/bash", "pipeline.sh", PLAIN);
 }

@@ -13,6 +13,7 @@ fn namespace(ids: &[(u32, u32)], processes: &[u32], for_children_of: &[u32]) -> 
             shown_by: Vec::new(),
         }),
         processes: processes.iter().copied().map(Pid).collect(),
+        user: None,
     }
 }
 

@@ -378,7 +378,7 @@ fn who_is_born_elsewhere_joins_its_mount_namespace_first() {
     // 5 left, and 6 lives there too; 7 and the orphan 8 went back.
     let mut tree = image(&[(1, 0, 1, 1), (5, 1, 1, 1), (6, 5, 1, 1), (7, 5, 1, 1), (8, 1, 8, 1)]);
     let content = NamespaceContent::Mnt(MountNamespace { number: 1, ..MountNamespace::default() });
-    tree.namespaces = vec![UnsharedNamespace { content, processes: vec![Pid(5), Pid(6)] }];
+    tree.namespaces = vec![UnsharedNamespace { content, processes: vec![Pid(5), Pid(6)], user: None }];
     let plan = compute(&tree, &Home::Own).expect("a plan");
     let at = |action, pid| plan.steps.iter().position(|step| *step == Step { action, process: Pid(pid) });
     let joining = [1, 5, 6, 7, 8].map(|pid| at(Action::Mounts, pid).is_some());

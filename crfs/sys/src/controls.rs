@@ -22,6 +22,11 @@ fn numbers(option: i32, first: c_ulong, second: c_ulong) -> Result<i32> {
     Errno::result(unsafe { libc::prctl(option, first, second, none, none) })
 }
 
+/// Has the calling thread keep its capabilities whatever becomes of its ids: SECBIT_NO_SETUID_FIXUP.
+pub fn keep_capabilities() -> Result<()> {
+    numbers(libc::PR_SET_SECUREBITS, 1 << 2, 0).map(drop)
+}
+
 /// Refuses memory that becomes executable: bit 0 (PR_MDWE_REFUSE_EXEC_GAIN), and bit 1 for children not to inherit it.
 pub fn set_mdwe(bits: u32) -> Result<()> {
     numbers(PR_SET_MDWE, bits.into(), 0).map(drop)

@@ -50,13 +50,16 @@ pub fn detached(kind: &CStr) -> Result<OwnedFd> {
     create(&context)
 }
 
-/// Mounts a new file system of /proc that shows a pid namespace, attached nowhere. `options` are as mount(2) takes them.
+/// Mounts a new file system of a type, attached nowhere, with options as mount(2) takes them. One of /proc shows the pid namespace `pids`, if
+/// that is given.
 ///
 /// # Errors
-/// `EINVAL` before Linux 6.17, and for options that it does not know.
-pub fn proc_of(namespace: BorrowedFd<'_>, source: &[u8], options: &[u8]) -> Result<OwnedFd> {
-    let context = context(c"proc")?;
-    configure(&context, FSCONFIG_SET_FD, b"pidns", None, namespace.as_raw_fd())?;
+/// `EINVAL` for options that it does not know, and with `pids` before Linux 6.17.
+pub fn new(kind: &CStr, source: &[u8], options: &[u8], pids: Option<BorrowedFd<'_>>) -> Result<OwnedFd> {
+    let context = context(kind)?;
+    if let Some(pids) = pids {
+        configure(&context, FSCONFIG_SET_FD, b"pidns", None, pids.as_raw_fd())?;
+    }
     configure(&context, FSCONFIG_SET_STRING, b"source", Some(source), 0)?;
     for option in options.split(|&byte| byte == b',').filter(|option| !option.is_empty()) {
         match option.iter().position(|&byte| byte == b'=') {

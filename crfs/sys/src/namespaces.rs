@@ -20,6 +20,7 @@ mod ioctl {
 
     const PIDFS: u8 = 0xff;
     // The kernel looks whether the argument is 0.
+    nix::ioctl_write_int_bad!(pidfd_get_user_namespace, nix::request_code_none!(PIDFS, 9));
     nix::ioctl_write_int_bad!(pidfd_get_pid_for_children_namespace, nix::request_code_none!(PIDFS, 6));
 }
 
@@ -60,4 +61,13 @@ pub fn parent(namespace: BorrowedFd<'_>) -> Result<OwnedFd> {
 pub fn of_children(pidfd: BorrowedFd<'_>) -> Result<OwnedFd> {
     // SAFETY: takes no argument; the kernel answers with a new descriptor that nobody else owns.
     unsafe { ioctl::pidfd_get_pid_for_children_namespace(pidfd.as_raw_fd(), 0).map(|fd| OwnedFd::from_raw_fd(fd)) }
+}
+
+/// The user namespace that a process is in: PIDFD_GET_USER_NAMESPACE.
+///
+/// # Errors
+/// `ENOTTY` or `EINVAL` before Linux 6.11, `ESRCH` when the process is gone.
+pub fn user_of(pidfd: BorrowedFd<'_>) -> Result<OwnedFd> {
+    // SAFETY: takes no argument; the kernel answers with a new descriptor that nobody else owns.
+    unsafe { ioctl::pidfd_get_user_namespace(pidfd.as_raw_fd(), 0).map(|fd| OwnedFd::from_raw_fd(fd)) }
 }

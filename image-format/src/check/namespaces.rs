@@ -12,10 +12,17 @@ use std::collections::BTreeSet;
 
 pub(super) fn check(image: &Image, findings: &mut Findings) {
     let mut placed: BTreeSet<(NamespaceType, Pid)> = BTreeSet::new();
-    let (mut numbers, mut files) = (0, BTreeSet::new());
+    let (mut numbers, mut files, mut users) = (0, BTreeSet::new(), 0);
     for (index, namespace) in (0..).zip(&image.namespaces) {
-        let is_pid = matches!(namespace.content, NamespaceContent::Pid(_));
-        if namespace.processes.is_empty() && !is_pid {
+        let may_be_empty = match namespace.content {
+            NamespaceContent::Pid(_) => true,
+            NamespaceContent::User(_) => {
+                users += 1;
+                image.namespaces.iter().any(|other| other.user == Some(users))
+            }
+            _ => false,
+        };
+        if namespace.processes.is_empty() && !may_be_empty {
             findings.line(NAMESPACES, index, "processes: nobody is in it");
         }
         if let Some((&first, _)) = image.processes.first_key_value()

@@ -43,6 +43,10 @@ pub(super) fn check(image: &Image, findings: &mut Findings) {
         for problem in shown_by(&spaces, space, pids, image) {
             findings.line(NAMESPACES, line, format!("shown_by: {problem}"));
         }
+        if spaces.above(space).is_some() && namespace.user.is_some() {
+            let reason = "user: one that lies in another below the container's own belongs to no user namespace inside";
+            findings.line(NAMESPACES, line, reason);
+        }
         if let Some(problem) = first(&spaces, space, pids, &tasks) {
             findings.line(NAMESPACES, line, format!("ids: {problem}"));
         }

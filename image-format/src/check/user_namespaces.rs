@@ -4,15 +4,42 @@ use super::Findings;
 use crate::image::Image;
 use crate::layout::{NAMESPACES, process_file};
 use crate::namespaces::NamespaceContent;
-use crate::user_namespaces::{IdRange, UserNamespace};
+use crate::user_namespaces::{IdRange, UserNamespace, inside};
 use std::collections::BTreeSet;
 
 /// UID_GID_MAP_MAX_EXTENTS (include/linux/user_namespace.h, v6.18).
 const MOST_RANGES: usize = 340;
 
 pub(super) fn check(image: &Image, findings: &mut Findings) {
+    let users: Vec<&UserNamespace> = image.user_namespaces().map(|(_, user)| user).collect();
+    let mut before = 0;
     for (line, namespace) in (0..).zip(&image.namespaces) {
-        let NamespaceContent::User(UserNamespace { uid_map, gid_map, .. }) = &namespace.content else { continue };
+        let is_user = matches!(namespace.content, NamespaceContent::User(_));
+        // One lies in an earlier one.
+        let known = if is_user { &users[..before] } else { &users[..] };
+        before += usize::from(is_user);
+        let above =
+            namespace.user.map(|number| usize::try_from(number).ok()?.checked_sub(1).and_then(|at| known.get(at)));
+        if above == Some(None) {
+            let earlier = if is_user { "earlier " } else { "" };
+            findings.line(NAMESPACES, line, format!("user: there is no such {earlier}line of type user"));
+        }
+        let NamespaceContent::User(UserNamespace { owner, uid_map, gid_map, .. }) = &namespace.content else {
+            continue;
+        };
+        if let Some(Some(above)) = above {
+            for (name, map, around) in [("uid_map", uid_map, &above.uid_map), ("gid_map", gid_map, &above.gid_map)] {
+                for range in map.iter().filter(|range| !around.iter().any(|other| range.is_within(other))) {
+                    let IdRange { inside, outside, count } = range;
+                    let reason =
+                        format!("{name}: {inside} {outside} {count} is in no range of the one that it lies in");
+                    findings.line(NAMESPACES, line, reason);
+                }
+            }
+            if inside(&above.uid_map, *owner).is_none() || above.gid_map.is_empty() {
+                findings.line(NAMESPACES, line, format!("owner: {owner} is nobody in the one that it lies in"));
+            }
+        }
         for (name, map) in [("uid_map", uid_map), ("gid_map", gid_map)] {
             if let Some(problem) = problem(map) {
                 findings.line(NAMESPACES, line, format!("{name}: {problem}"));

@@ -336,7 +336,7 @@ records! {
         path, threaded, frozen, mode, uid, gid, maker, delegated, controllers, settings, processes, threads,
     }
     Maker { uid, gid }
-    UnsharedNamespace { content, processes }
+    UnsharedNamespace { content, processes, user }
     CgroupRoot { root }
     MountNamespace { number, base, private, files }
     EmptyNetwork { loopback }

@@ -56,7 +56,7 @@ fn apart(image: &mut Image, edit: impl FnOnce(&mut MountNamespace)) {
     let mut content = MountNamespace { number: 1, files: vec![FileId(0)], ..MountNamespace::default() };
     edit(&mut content);
     let processes = vec![Pid(12290)];
-    image.namespaces.push(UnsharedNamespace { content: NamespaceContent::Mnt(content), processes });
+    image.namespaces.push(UnsharedNamespace { content: NamespaceContent::Mnt(content), processes, user: None });
     let kind = MountKind::Taken(BindMount { source: "/srv".into() });
     let number = 4;
     image.mounts.push(Mount { number, namespace: 1, kind, ..image.mounts[0].clone() });

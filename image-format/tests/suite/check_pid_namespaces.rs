@@ -18,6 +18,7 @@ fn line(ids: &[(u32, u32)], processes: &[u32], for_children_of: &[u32]) -> Unsha
             shown_by: Vec::new(),
         }),
         processes: processes.iter().copied().map(Pid).collect(),
+        user: None,
     }
 }
 
@@ -176,4 +177,15 @@ fn what_shows_one_is_a_new_proc() {
             "namespaces: line 2: shown_by: line 77 of mounts is listed twice",
         ),
     ]);
+}
+
+#[test]
+fn one_in_another_belongs_to_the_container() {
+    each_is_told(&[(
+        |i| {
+            with(i, &[line(SOUND, &[], &[]), line(SOUND, &[12290], &[])]);
+            i.namespaces[2].user = Some(1);
+        },
+        "namespaces: line 3: user: one that lies in another below the container's own belongs to no user namespace inside",
+    )]);
 }

@@ -20,7 +20,7 @@ fn told(uid_map: &[IdRange], edit: fn(&mut Image)) -> Vec<String> {
     let user =
         UserNamespace { owner: 0, uid_map: uid_map.to_vec(), gid_map: vec![range(0, 1000, 1)], setgroups: false };
     let content = NamespaceContent::User(user);
-    image.namespaces.push(UnsharedNamespace { content, processes: vec![Pid(12290)] });
+    image.namespaces.push(UnsharedNamespace { content, processes: vec![Pid(12290)], user: None });
     edit(&mut image);
     image.manifest.paths = image.paths();
     check::image(&image, &golden::sizes(&image)).iter().map(ToString::to_string).collect()
@@ -63,4 +63,39 @@ fn who_can_join() {
         |image| member(image).process.shares.directories = Some(Pid(1)),
         "0x00003002/process: shares.directories: one that is in a user namespace (namespaces) shares none",
     );
+}
+
+/// Adds one that lies in another, and that nobody is in.
+fn nest(image: &mut Image, owner: u32, uid_map: &[IdRange]) {
+    let user =
+        UserNamespace { owner, uid_map: uid_map.to_vec(), gid_map: vec![range(1000, 1000, 1)], setgroups: false };
+    let content = NamespaceContent::User(user);
+    image.namespaces.push(UnsharedNamespace { content, processes: Vec::new(), user: Some(1) });
+}
+
+#[test]
+fn one_in_another() {
+    let map = [range(0, 1000, 1)];
+    let sound = |image: &mut Image| {
+        nest(image, 1000, &[range(1000, 1000, 1)]);
+        image.namespaces[0].user = Some(2);
+    };
+    let refused = told(&map, sound).into_iter().filter(|problem| problem.starts_with("namespaces"));
+    assert_eq!(refused.count(), 0, "a sound one is refused");
+    let empty = "namespaces: line 3: processes: nobody is in it";
+    is_told(&map, |image| nest(image, 1000, &[]), empty);
+    let nobody = "namespaces: line 3: owner: 0 is nobody in the one that it lies in";
+    is_told(&map, |image| nest(image, 0, &[]), nobody);
+    let elsewhere = "namespaces: line 3: uid_map: 1000 5 1 is in no range of the one that it lies in";
+    is_told(&map, |image| nest(image, 1000, &[range(1000, 5, 1)]), elsewhere);
+}
+
+#[test]
+fn whose_namespaces_are() {
+    let map = [range(0, 1000, 1)];
+    let unknown = "namespaces: line 1: user: there is no such line of type user";
+    is_told(&map, |image| image.namespaces[0].user = Some(2), unknown);
+    let later = "namespaces: line 2: user: there is no such earlier line of type user";
+    is_told(&map, |image| image.namespaces[1].user = Some(1), later);
+    is_told(&map, |image| image.namespaces[1].user = Some(0), later);
 }

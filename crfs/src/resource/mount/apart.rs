@@ -1,11 +1,13 @@
 //! From the records to mount namespaces apart, before there are processes that join them.
 
 use super::contents::detached;
+use super::lowered::{self, Owner};
 use super::restore::{Furniture, path};
 use crate::failure::{Doing, Failure};
 use crate::freezer;
 use crate::resource::pid_namespace::PidNamespaces;
 use crate::resource::unshared::maker::Maker;
+use crate::resource::user_namespace::UserNamespaces;
 use crfs_sys::HostPid;
 use crfs_tracee::Batch;
 use image_format::files::FileKind;
@@ -43,6 +45,7 @@ impl Made {
         first: HostPid,
         cgroup: &freezer::Cgroup,
         pids: &PidNamespaces<'_>,
+        users: &UserNamespaces<'_>,
     ) -> Result<Self, Failure> {
         let open = |name: &str, flags: i32| {
             let path = format!("/proc/{}/{name}", first.raw());
@@ -53,14 +56,16 @@ impl Made {
         if !late.is_empty() {
             let directory = cgroup.open()?;
             Maker::born_beside(first, directory.as_fd(), |alive| {
-                furniture.mount_late(&late, made.0[0].namespace.as_fd(), pids, alive)
+                furniture.mount_late(&late, made.0[0].namespace.as_fd(), pids, alive).map(|()| Vec::new())
             })?;
         }
         for (content, _) in image.mount_namespaces() {
             let directory = cgroup.open()?;
             let pidfd = crfs_sys::pidfd::open(first.pid(), false).doing(|| "opening a pidfd of the first process")?;
+            let base = made.one(content.base).namespace.as_fd();
+            let owner = users.owner(image.user_of_mounts(content.number));
             let one = Maker::born_beside(first, directory.as_fd(), |alive| {
-                furniture.mount_apart(content, pidfd.as_fd(), made.one(content.base).namespace.as_fd(), pids, alive)
+                furniture.mount_apart(content, (pidfd.as_fd(), base), pids, owner, alive).map(|()| Vec::new())
             });
             let one = one.and_then(|maker| Ok(One { namespace: maker.open("ns/mnt")?, root: maker.open("root")? }));
             made.0.push(one.map_err(|failure| failure.within(format!("{NAMESPACES}: mnt {}", content.number)))?);
@@ -152,9 +157,9 @@ impl Furniture<'_> {
     fn mount_apart(
         &self,
         content: &MountNamespace,
-        first: BorrowedFd<'_>,
-        base: BorrowedFd<'_>,
+        (first, base): (BorrowedFd<'_>, BorrowedFd<'_>),
         pids: &PidNamespaces<'_>,
+        owner: Option<Owner<'_>>,
         alive: &mut dyn FnMut(),
     ) -> Result<(), Failure> {
         let others = CloneFlags::CLONE_NEWPID
@@ -171,7 +176,13 @@ impl Furniture<'_> {
             let flags = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
             mount(None::<&str>, "/", None::<&str>, flags, None::<&str>).doing(|| "making all of it private")?;
         }
-        self.mount_lines(mounts(content.number), &mut taken, groups, alive)
+        let Some(owner) = owner else { return self.mount_lines(mounts(content.number), &mut taken, groups, alive) };
+        // What belongs to another user namespace than what it is a copy of cannot be unmounted any more.
+        let is_gone = |record: &&Mount| matches!(record.kind, MountKind::Unmounted);
+        let (gone, left): (Vec<_>, Vec<_>) = mounts(content.number).partition(is_gone);
+        self.mount_lines(gone.into_iter(), &mut taken, BTreeMap::new(), alive)?;
+        taken.extend(lowered::enter(&left, owner)?);
+        self.mount_lines(left.into_iter(), &mut taken, groups, alive)
     }
 
     /// Makes those mounts of the container's own namespace that show a pid namespace below its own, and what hangs on them, in the calling
@@ -208,7 +219,7 @@ impl Furniture<'_> {
                 }
                 MountKind::Fresh(FreshMount { options: FileSystem { source, options, .. }, .. }) => {
                     let Some(shown) = pids.shown_by(record.number) else { continue };
-                    crfs_sys::mount::proc_of(shown.as_fd(), &source.0, &options.0)
+                    crfs_sys::mount::new(c"proc", &source.0, &options.0, Some(shown.as_fd()))
                         .doing(|| "mounting a /proc that shows another pid namespace, which Linux 6.17 or later can")
                 }
                 _ => continue,

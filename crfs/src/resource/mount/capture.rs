@@ -120,8 +120,11 @@ fn apart(
         let new = difference.lines.into_iter().map(|own| Line { namespace: number, host: view.host, own });
         lines.extend(new);
         let content = MountNamespace { number, base, private, files: Vec::new() };
-        namespaces
-            .push(UnsharedNamespace { content: NamespaceContent::Mnt(content), processes: view.processes.clone() });
+        namespaces.push(UnsharedNamespace {
+            content: NamespaceContent::Mnt(content),
+            processes: view.processes.clone(),
+            user: None,
+        });
     }
     namespaces
 }

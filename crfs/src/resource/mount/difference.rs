@@ -21,6 +21,7 @@ pub(super) struct Difference {
 const NOT_AGAIN: &str = "which a restore would not do";
 const HIDDEN: &str = "hidden by another mount";
 const SHARED: &str = "below a mount that is shared with another namespace";
+const OWNED: &str = "whose file system belongs to a user namespace inside";
 const MASTER: &str = "and receives mounts from where a restore would not have it";
 
 /// What else is known when namespaces are compared.
@@ -78,7 +79,12 @@ impl Difference {
     /// What has other flags or exchanges mounts with others than the copy does. What is hidden in the copy is passed over.
     fn changed(&mut self, base: &View, view: &View, pairs: &[(&Mount, &Mount)]) {
         for &(before, now) in pairs {
-            let expected = if self.private { (None, None, false) } else { relations(before) };
+            let expected = match relations(before) {
+                _ if self.private => (None, None, false),
+                // Who makes a copy for another user namespace only receives from what was shared (CL_SHARED_TO_SLAVE).
+                (peers, master, unbindable) if is_lowered(base, view) => (None, peers.or(master), unbindable),
+                same => same,
+            };
             let same = before.attributes == now.attributes && relations(now) == expected;
             if same || own::mount_at(&base.place, &before.path) != Some(before.id) {
                 continue;
@@ -144,7 +150,10 @@ impl Difference {
         };
         let shared = view.mounts.iter().any(|below| below.id == mount.parent && below.peers.is_some());
         let covered = mount.unbindable && view.mounts.iter().any(|other| other.parent == mount.id);
-        if shared {
+        let is_overlay = matches!(&kind, MountKind::Fresh(fresh) if fresh.file_system == "overlay");
+        if is_overlay && is_lowered(base, view) {
+            self.refuse(mount, OWNED);
+        } else if shared {
             self.refuse(mount, SHARED);
         } else if covered && matches!(kind, MountKind::Tmpfs(_)) {
             self.refuse(mount, HIDDEN);
@@ -206,6 +215,11 @@ fn pairs<'a>(base: &'a [Mount], view: &'a [Mount]) -> Vec<(&'a Mount, &'a Mount)
             return pairs;
         }
     }
+}
+
+/// Whether a copy belongs to another user namespace.
+fn is_lowered(base: &View, copy: &View) -> bool {
+    base.owner != copy.owner
 }
 
 /// Peers, master, and whether it cannot be bound elsewhere.

@@ -16,7 +16,8 @@
 //!
 //! **Namespaces apart.** One that some processes made by unshare(2) began as a copy of another, and is recorded as what differs from that: lines
 //! of what was unmounted, changed and added. It is made again by a child of the worker, in a copy of its own, before any process is there but
-//! the first.
+//! the first. One that belongs to a user namespace inside is a copy of that copy, made by who joined that; what it has from outside
+//! cannot be unmounted there any more, so that is done before.
 //!
 //! **What is refused.** File systems that are neither in memory nor made by options alone; mounts that are hidden by others; bind
 //! mounts of what no path leads to any more.
@@ -26,6 +27,7 @@ mod capture;
 mod contents;
 mod difference;
 mod fill;
+mod lowered;
 mod own;
 pub mod restore;
 mod tree;

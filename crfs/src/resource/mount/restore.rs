@@ -88,7 +88,10 @@ impl<'a> Furniture<'a> {
                     .doing(|| format!("binding {}", source.display()))?;
             }
             MountKind::Tmpfs(system) => {
-                new_file_system("tmpfs", system, path)?;
+                match taken {
+                    Some(made) => crfs_sys::mount::attach(made.as_fd(), path).doing(|| "attaching it")?,
+                    None => new_file_system("tmpfs", system, path)?,
+                }
                 self.fill(record, alive)?;
                 protect(system, path)?;
             }

@@ -4,13 +4,16 @@ use super::super::container::Place;
 use super::super::proc::Proc;
 use super::super::subject::Subjects;
 use super::super::{Findings, unshared};
-use crate::failure::Failure;
+use crate::failure::{Doing, Failure};
 use crate::mountinfo::{Mount, mounts};
 use crate::registry::Record;
 use image_format::Pid;
 use image_format::files::NamespaceType;
 use image_format::layout::thread_file;
 use image_format::manifest::NamespaceKind;
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 
 /// The links of /proc/PID/ns of what file systems show; which pid namespace a /proc shows is told by its process 1.
 const SHOWN: [(&str, &str); 2] = [("ipc", "mqueue"), ("net", "sysfs")];
@@ -26,6 +29,8 @@ pub struct View {
     pub place: Place,
     /// The types of file systems that show a namespace which some process here has apart: which of them is not told.
     pub(super) ambiguous: Vec<&'static str>,
+    /// The user namespace that it belongs to, by its inode.
+    pub(super) owner: u64,
     /// What is mounted, but for crfs, which is in a container only until its restore.
     pub(super) mounts: Vec<Mount>,
 }
@@ -38,7 +43,11 @@ impl View {
     pub(super) fn of(host: i32, place: Place, proc: &mut Proc) -> Result<Self, Failure> {
         let mut mounts = mounts(proc.bytes(format_args!("{host}/mountinfo"))?);
         mounts.retain(|mount| !mount.is_crfs());
-        Ok(View { processes: Vec::new(), host, place, ambiguous: Vec::new(), mounts })
+        let path = format!("/proc/{host}/ns/mnt");
+        let namespace = File::open(&path).doing(|| format!("{path}: opening"))?;
+        let owner = crfs_sys::namespaces::owner(namespace.as_fd()).map(File::from);
+        let owner = owner.doing(|| "asking whose a mount namespace is")?.metadata().doing(|| "looking at it")?.ino();
+        Ok(View { processes: Vec::new(), host, place, ambiguous: Vec::new(), owner, mounts })
     }
 }
 
@@ -71,7 +80,6 @@ impl Views {
                     Ok(found || proc.link(format_args!("{host}/ns/{link}"))? != own)
                 })
             };
-            let has_users = others("user")?;
             let mut ambiguous = Vec::new();
             for (link, file_system) in SHOWN {
                 if others(link)? {
@@ -86,9 +94,6 @@ impl Views {
             match from_the_top {
                 _ if record.shares(NamespaceKind::Mnt) => {
                     refuse("which has the host's", "Start all of it by `crctl run`")
-                }
-                _ if has_users => {
-                    refuse("where processes of another user namespace are", "Run it without user namespaces of its own")
                 }
                 None => refuse(
                     "and all there have another root directory (chroot)",

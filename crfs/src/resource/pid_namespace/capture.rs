@@ -7,7 +7,7 @@ use crate::resource::mount::Views;
 use crate::resource::proc::Proc;
 use crate::resource::subject::{InnerIds, Process, Subjects};
 use crate::resource::zombie::Inside;
-use crfs_sys::namespaces::{owner, parent};
+use crfs_sys::namespaces::parent;
 use image_format::files::NamespaceType;
 use image_format::layout::{file_entry, process_file, thread_file};
 use image_format::mounts::{Mount, MountKind};
@@ -35,7 +35,6 @@ struct Found {
 #[derive(Default)]
 struct Search {
     own: Number,
-    owner: Number,
     found: BTreeMap<Number, Found>,
     unborn: Vec<Pid>,
 }
@@ -55,7 +54,7 @@ pub fn capture(
     let own = open(subjects.init)?;
     let [pid, for_children] = links(subjects.init, proc)?;
     let plain = pid == for_children;
-    let mut search = Search { own: number(own.as_fd())?, owner: owner_of(own.as_fd())?, ..Search::default() };
+    let mut search = Search { own: number(own.as_fd())?, ..Search::default() };
     for process in subjects.processes.iter().filter(|process| !process.leader().inner.task.is_empty()) {
         search.process(process, findings)?;
     }
@@ -83,7 +82,7 @@ pub fn capture(
     search.shown(lines, place, views, findings);
     let mut found: Vec<Found> = search.found.into_values().collect();
     found.sort_by_key(|found| (found.depth, found.pids.ids.keys().next().copied()));
-    let record = |pids, processes| UnsharedNamespace { content: NamespaceContent::Pid(pids), processes };
+    let record = |pids, processes| UnsharedNamespace { content: NamespaceContent::Pid(pids), processes, user: None };
     let unborn = search.unborn.into_iter();
     let unborn = unborn.map(|pid| PidNamespace { for_children_of: vec![pid], ..PidNamespace::default() });
     let born = found.into_iter().map(|found| record(found.pids, found.processes));
@@ -106,10 +105,6 @@ fn number(namespace: BorrowedFd<'_>) -> Result<Number, Failure> {
     Ok(fstat(namespace).doing(|| "looking at a pid namespace")?.st_ino)
 }
 
-fn owner_of(namespace: BorrowedFd<'_>) -> Result<Number, Failure> {
-    number(owner(namespace).doing(|| "asking whose a pid namespace is")?.as_fd())
-}
-
 impl Search {
     fn process(&mut self, process: &Process, findings: &mut Findings) -> Result<(), Failure> {
         let leader = process.leader();
@@ -117,8 +112,8 @@ impl Search {
         let Some(chain) = self.chain(process.alive().host, &leader.inner)? else {
             findings.block(
                 object(),
-                "is in a pid namespace that does not lie below the container's, or belongs to another user namespace",
-                "Start it from inside the container, by root",
+                "is in a pid namespace that does not lie below the container's",
+                "Start it from inside the container",
             );
             return Ok(());
         };
@@ -140,9 +135,6 @@ impl Search {
         let mut chain = Vec::new();
         let mut at: OwnedFd = open(host)?.into();
         for _ in &inner.task {
-            if owner_of(at.as_fd())? != self.owner {
-                return Ok(None);
-            }
             chain.push(number(at.as_fd())?);
             at = parent(at.as_fd()).doing(|| "asking what a pid namespace lies in")?;
         }

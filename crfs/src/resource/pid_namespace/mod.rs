@@ -12,10 +12,10 @@
 //! **How it is made again.** With its first process, by clone3(2) with CLONE_NEWPID; each task is made with all of its ids. Who is born
 //! into one that its parent is not in has a parent that joins it by setns(2) for that moment. Calls that name a task name it as whoever
 //! makes them sees it. Who began a namespace for children that are not born yet does so again, last of all. One that a
-//! file system of /proc shows is made before anybody is in it, by a child of the worker that is gone at once, and the mount by the option
+//! file system of /proc shows, or that belongs to a user namespace inside, is made before anybody is in it, by a child of the worker that is gone at once, and the mount by the option
 //! `pidns`, so that paths lead there from the beginning.
 //!
-//! **What is refused.** One that is not below the container's, or belongs to another user namespace; children that would be born into
+//! **What is refused.** One that is not below the container's; children that would be born into
 //! one whose processes have all ended; a process group or session of processes outside that was not inherited; a file system of /proc
 //! that shows one which lies in another; descriptions that signal a process which nobody who has them knows.
 

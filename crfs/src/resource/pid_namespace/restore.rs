@@ -3,8 +3,10 @@
 use crate::failure::{Doing, Failure, Kind};
 use crate::freezer;
 use crate::resource::unshared::maker::Maker;
+use crate::resource::user_namespace::{self, UserNamespaces};
 use crfs_tracee::{Batch, HostPid};
 use image_format::layout::{NAMESPACES, process_dir};
+use image_format::namespaces::NamespaceContent;
 use image_format::pid_namespaces::{PidSpace, PidSpaces};
 use image_format::{Image, Pid};
 use nix::sched::{CloneFlags, unshare};
@@ -23,18 +25,28 @@ pub struct PidNamespaces<'a> {
 }
 
 impl<'a> PidNamespaces<'a> {
-    /// Those of an image, below that of its first process. Those that a /proc shows are made, before anybody is in them.
+    /// Those of an image, below that of its first process. Those that a /proc shows, or that belong to a
+    /// user namespace inside, are made, before anybody is in them.
     ///
     /// The caller must have one thread.
     ///
     /// # Errors
     /// When one cannot be made, with its line.
-    pub fn make(image: &'a Image, first: HostPid, cgroup: &freezer::Cgroup) -> Result<Self, Failure> {
+    pub fn make(
+        image: &'a Image,
+        first: HostPid,
+        cgroup: &freezer::Cgroup,
+        users: &UserNamespaces<'_>,
+    ) -> Result<Self, Failure> {
         let spaces = PidSpaces::of(&image.namespaces);
         let mut open_now = BTreeMap::new();
-        for (space, _) in spaces.all().filter(|(_, pids)| !pids.shown_by.is_empty()) {
-            let made = in_advance(first, cgroup).map_err(|failure| failure.within(NAMESPACES));
-            open_now.insert(space, made?);
+        let lines = image.namespaces.iter().filter(|line| matches!(line.content, NamespaceContent::Pid(_)));
+        for ((space, pids), line) in spaces.all().zip(lines) {
+            let user = users.owner(line.user).map(|(open, _)| open);
+            if !pids.shown_by.is_empty() || user.is_some() {
+                let made = in_advance(first, cgroup, user).map_err(|failure| failure.within(NAMESPACES));
+                open_now.insert(space, made?);
+            }
         }
         Ok(PidNamespaces { spaces, open: open_now })
     }
@@ -99,7 +111,7 @@ impl<'a> PidNamespaces<'a> {
     /// As [`PidNamespaces::aim`].
     pub fn aim_later(&self, batch: &mut Batch, pid: Pid, link: u32) -> Result<(), Failure> {
         match self.spaces.of_children(pid) {
-            Some(space) if self.spaces.first(space).is_some() => self.aim(batch, space, link),
+            Some(space) if self.spaces.first(space).is_some() || self.is_there(space) => self.aim(batch, space, link),
             Some(_) => {
                 batch.call(libc::SYS_unshare, &[NEW.into()], "unshare(CLONE_NEWPID)");
                 Ok(())
@@ -118,11 +130,13 @@ impl<'a> PidNamespaces<'a> {
 
 /// Makes one below that of a process, which nobody is in. A child of the caller begins it, born beside that process, since only who is in a
 /// pid namespace can begin one in it.
-fn in_advance(first: HostPid, cgroup: &freezer::Cgroup) -> Result<File, Failure> {
+fn in_advance(first: HostPid, cgroup: &freezer::Cgroup, user: Option<&File>) -> Result<File, Failure> {
     let directory = cgroup.open()?;
-    let begun =
-        Maker::born_beside(first, directory.as_fd(), |_| unshare(CloneFlags::CLONE_NEWPID).doing(|| "unshare(2)"))?;
-    let pidfd = crfs_sys::pidfd::open(begun.pid(), false).doing(|| "opening a pidfd of who made it")?;
+    let begun = Maker::born_beside(first, directory.as_fd(), |_| {
+        user_namespace::enter(user)?;
+        unshare(CloneFlags::CLONE_NEWPID).doing(|| "unshare(2)").map(|()| Vec::new())
+    })?;
+    let pidfd = begun.pidfd().doing(|| "opening a pidfd of who made it")?;
     let made = crfs_sys::namespaces::of_children(pidfd.as_fd());
     made.map(File::from).doing(|| "opening it, which Linux 6.11 or later can")
 }

@@ -51,7 +51,7 @@ pub fn capture(
                 NamespaceType::Uts => NamespaceContent::Uts(uts::names(host)?),
                 _ => continue,
             };
-            records.push(UnsharedNamespace { content, processes });
+            records.push(UnsharedNamespace { content, processes, user: None });
         }
     }
     Ok(records)

@@ -5,6 +5,7 @@ use crate::failure::{Doing, Failure};
 use crate::freezer;
 use crate::resource::Findings;
 use crate::resource::container::inside::{CGROUP, inside};
+use crate::resource::user_namespace;
 use image_format::cgroups::Cgroup;
 use image_format::namespaces::CgroupRoot;
 use image_format::{Bytes, Pid, layout};
@@ -59,11 +60,14 @@ pub(super) fn root(
     }
 }
 
-/// A namespace whose top is the cgroup that a directory is: that in which lies who makes it.
+/// A namespace whose top is the cgroup that a directory is: that in which lies who makes it. It belongs to `user`, if not to the container's own.
 ///
 /// # Errors
 /// When no process can be born there, or the system refuses.
-pub(super) fn make(directory: BorrowedFd<'_>, path: &Bytes) -> Result<File, Failure> {
-    let maker = Maker::born(directory, |_| unshare(CloneFlags::CLONE_NEWCGROUP).doing(|| "unshare(2)"));
+pub(super) fn make(directory: BorrowedFd<'_>, path: &Bytes, user: Option<&File>) -> Result<File, Failure> {
+    let maker = Maker::born(Some(directory), |_| {
+        user_namespace::enter(user)?;
+        unshare(CloneFlags::CLONE_NEWCGROUP).doing(|| "unshare(2)").map(|()| Vec::new())
+    });
     maker.and_then(|maker| maker.open("ns/cgroup")).map_err(|failure| failure.within(format!("root: {path}")))
 }

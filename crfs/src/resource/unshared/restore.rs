@@ -1,9 +1,11 @@
 //! From the records to namespaces that processes join.
 
 use super::cgroup;
+use super::maker::Maker;
 use crate::failure::{Doing, Failure};
 use crate::launch::set_names;
 use crate::resource::cgroup::restore::Tree;
+use crate::resource::user_namespace::{self, UserNamespaces};
 use crfs_sys::sockets::bring_loopback_up;
 use crfs_tracee::Batch;
 use image_format::Pid;
@@ -35,21 +37,28 @@ impl Made {
     ///
     /// # Errors
     /// When one cannot be made, with its line.
-    pub fn make(records: &[UnsharedNamespace], cgroups: &Tree<'_>) -> Result<Self, Failure> {
+    pub fn make(
+        records: &[UnsharedNamespace],
+        cgroups: &Tree<'_>,
+        users: &UserNamespaces<'_>,
+    ) -> Result<Self, Failure> {
         let make = |(index, record): (usize, &UnsharedNamespace)| {
+            let user = users.owner(record.user).map(|(open, _)| open);
             let (flag, open) = match &record.content {
                 NamespaceContent::Cgroup(CgroupRoot { root }) => {
-                    let made = cgroups.open(root).and_then(|directory| cgroup::make(directory.as_fd(), root));
+                    let made = cgroups.open(root).and_then(|directory| cgroup::make(directory.as_fd(), root, user));
                     (CloneFlags::CLONE_NEWCGROUP, made)
                 }
                 // Made with what is mounted there.
                 NamespaceContent::Mnt(_) => return None,
-                NamespaceContent::Ipc => here(record, CloneFlags::CLONE_NEWIPC, || Ok(())),
-                NamespaceContent::Net(network) => here(record, CloneFlags::CLONE_NEWNET, || match network.loopback {
-                    true => bring_loopback_up().doing(|| "bringing up lo"),
-                    false => Ok(()),
-                }),
-                NamespaceContent::Uts(names) => here(record, CloneFlags::CLONE_NEWUTS, || {
+                NamespaceContent::Ipc => make(record, user, CloneFlags::CLONE_NEWIPC, || Ok(())),
+                NamespaceContent::Net(network) => {
+                    make(record, user, CloneFlags::CLONE_NEWNET, || match network.loopback {
+                        true => bring_loopback_up().doing(|| "bringing up lo"),
+                        false => Ok(()),
+                    })
+                }
+                NamespaceContent::Uts(names) => make(record, user, CloneFlags::CLONE_NEWUTS, || {
                     set_names(OsStr::from_bytes(&names.hostname.0), OsStr::from_bytes(&names.domainname.0))
                 }),
                 // Made with its first process, or by a process of its own.
@@ -85,19 +94,31 @@ fn current(kind: NamespaceType) -> Result<File, Failure> {
     File::open(&path).doing(|| format!("{path}: opening"))
 }
 
-/// Makes and fills a namespace in the calling process, which goes back to its own.
-fn here(
+/// Makes and fills a namespace: in a child that is in the user namespace that it belongs to, or in the calling process, which goes back
+/// to its own.
+fn make(
     record: &UnsharedNamespace,
+    user: Option<&File>,
     flag: CloneFlags,
     fill: impl FnOnce() -> Result<(), Failure>,
 ) -> (CloneFlags, Result<File, Failure>) {
-    let made = || {
-        let kind = record.kind();
-        let back = current(kind)?;
-        unshare(flag).doing(|| "unshare(2)")?;
-        let made = fill().and_then(|()| current(kind));
-        setns(back.as_fd(), flag).doing(|| "going back to the own namespace")?;
-        made
+    let kind = record.kind();
+    let made = match user {
+        None => here(kind, flag, fill),
+        Some(_) => Maker::born(None, |_| {
+            user_namespace::enter(user)?;
+            unshare(flag).doing(|| "unshare(2)")?;
+            fill().map(|()| Vec::new())
+        })
+        .and_then(|maker| maker.open(&format!("ns/{}", kind.name()))),
     };
-    (flag, made())
+    (flag, made)
+}
+
+fn here(kind: NamespaceType, flag: CloneFlags, fill: impl FnOnce() -> Result<(), Failure>) -> Result<File, Failure> {
+    let back = current(kind)?;
+    unshare(flag).doing(|| "unshare(2)")?;
+    let made = fill().and_then(|()| current(kind));
+    setns(back.as_fd(), flag).doing(|| "going back to the own namespace")?;
+    made
 }

@@ -4,80 +4,99 @@ use crate::failure::{Doing, Failure, Kind};
 use crate::resource::Findings;
 use crate::resource::proc::Proc;
 use crate::resource::subject::Subjects;
-use crfs_sys::namespaces::{owner, owner_uid, parent};
+use crate::resource::unshared::maker::Maker;
+use crfs_sys::namespaces::{of_children, owner, owner_uid, parent};
 use image_format::files::NamespaceType;
 use image_format::layout::{process_file, thread_file};
 use image_format::namespaces::{NamespaceContent, UnsharedNamespace};
+use image_format::pid_namespaces::PidSpaces;
 use image_format::user_namespaces::{IdRange, UserNamespace};
 use image_format::{Image, Pid};
+use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::fstat;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 
-/// Types that belong to a user namespace, by their links' names; those of pid namespaces are looked at with these.
-const OWNED: [&str; 6] = ["cgroup", "ipc", "mnt", "net", "time", "uts"];
+/// A namespace by the number of its inode.
+type Number = u64;
 
-/// The records, by the first process that is in each.
+/// A user namespace, as far as it was met.
+struct Found {
+    open: File,
+    above: Number,
+    /// Who is in it, as the container and the host number them.
+    members: Vec<(Pid, i32)>,
+    /// The lowest process that is in it, or in a namespace that belongs to it.
+    lowest: Pid,
+}
+
+struct Search {
+    own: Number,
+    found: BTreeMap<Number, Found>,
+}
+
+/// Adds the records, outer ones first, and tells of the `namespaces` of other types which they belong to.
+///
+/// The caller must have one thread.
 ///
 /// # Errors
 /// When a process is gone.
 pub fn capture(
     subjects: &Subjects,
+    namespaces: &mut Vec<UnsharedNamespace>,
     proc: &mut Proc,
     findings: &mut Findings,
-) -> Result<Vec<UnsharedNamespace>, Failure> {
-    let own = proc.link(format_args!("{}/ns/user", subjects.init))?;
-    let mut others: BTreeMap<Vec<u8>, (Vec<Pid>, i32)> = BTreeMap::new();
+) -> Result<(), Failure> {
+    let own = number(open(subjects.init, "user")?.as_fd())?;
+    let mut search = Search { own, found: BTreeMap::new() };
+    let link = proc.link(format_args!("{}/ns/user", subjects.init))?;
     for process in &subjects.processes {
         let host = process.alive().host;
-        let its = proc.link(format_args!("{host}/ns/user"))?;
-        if its != own {
-            others.entry(its).or_insert_with(|| (Vec::new(), host)).0.push(process.pid);
-        }
-    }
-    owned(subjects, proc, findings)?;
-    let mut others: Vec<(Vec<Pid>, i32)> = others.into_values().collect();
-    others.sort_unstable();
-    let container = open(subjects.init, "user")?;
-    let mut records = Vec::new();
-    for (processes, host) in others {
-        let object = || thread_file(processes[0], processes[0], "attr");
-        let namespace = open(host, "user")?;
-        // That of the host's first one may not be asked for.
-        let above = parent(namespace.as_fd()).and_then(|above| Ok(fstat(above)?.st_ino));
-        if above != Ok(number(container.as_fd())?) {
-            findings.block(
-                object(),
-                "is in a user namespace that does not lie directly below the container's",
-                "Do not nest user namespaces; that is not carried yet",
-            );
+        if proc.link(format_args!("{host}/ns/user"))? == link {
             continue;
         }
-        if subjects.processes.first().is_some_and(|lowest| processes.contains(&lowest.pid)) {
+        let user = search.note(open(host, "user")?, process.pid, findings)?;
+        if let Some(found) = search.found.get_mut(&user) {
+            found.members.push((process.pid, host));
+        }
+        // After a restore it would be the first, whose namespaces are the container's own.
+        if subjects.processes.first().is_some_and(|lowest| lowest.pid == process.pid) {
             let kind = NamespaceType::User.name();
             findings.block(
-                object(),
+                thread_file(process.pid, process.pid, "attr"),
                 format!(
                     "is in another namespace of kind {kind} than the container's first process, and has a lower id"
                 ),
                 "Start all of it anew, by `crctl run`",
             );
         }
-        let map = |proc: &mut Proc, name: &str| {
-            let text = proc.text(format_args!("{host}/{name}"))?;
-            let malformed = || Failure::new(Kind::Unsupported, format!("/proc/{host}/{name} is malformed"));
-            ranges(text).ok_or_else(malformed)
-        };
-        let content = NamespaceContent::User(UserNamespace {
-            owner: owner_uid(namespace.as_fd()).doing(|| "asking who made a user namespace")?,
-            uid_map: map(proc, "uid_map")?,
-            gid_map: map(proc, "gid_map")?,
-            setgroups: proc.text(format_args!("{host}/setgroups"))?.trim() == "allow",
-        });
-        records.push(UnsharedNamespace { content, processes });
     }
-    Ok(records)
+    let hosts: BTreeMap<Pid, i32> =
+        subjects.processes.iter().map(|process| (process.pid, process.alive().host)).collect();
+    let mut owners = Vec::new();
+    for namespace in namespaces.iter() {
+        owners.push(match opened(namespace, &hosts)? {
+            Some((pid, opened)) => {
+                let owner = owner(opened.as_fd()).doing(|| "asking whose a namespace is")?;
+                Some(search.note(File::from(owner), pid, findings)?)
+            }
+            None => None,
+        });
+    }
+    let order = search.order();
+    let place = |user: &Number| order.iter().position(|known| known == user).and_then(|at| u32::try_from(at + 1).ok());
+    for (namespace, owner) in namespaces.iter_mut().zip(owners) {
+        namespace.user = owner.as_ref().and_then(place);
+    }
+    for user in &order {
+        if let Some(found) = search.found.get(user) {
+            let content = NamespaceContent::User(content(found, proc)?);
+            let processes = found.members.iter().map(|(pid, _)| *pid).collect();
+            namespaces.push(UnsharedNamespace { content, processes, user: place(&found.above) });
+        }
+    }
+    Ok(())
 }
 
 fn open(host: i32, name: &str) -> Result<File, Failure> {
@@ -85,8 +104,90 @@ fn open(host: i32, name: &str) -> Result<File, Failure> {
     File::open(&path).doing(|| format!("{path}: opening"))
 }
 
-fn number(namespace: BorrowedFd<'_>) -> Result<u64, Failure> {
+fn number(namespace: BorrowedFd<'_>) -> Result<Number, Failure> {
     Ok(fstat(namespace).doing(|| "looking at a namespace")?.st_ino)
+}
+
+/// A namespace, and a process that has to do with it. None: nobody is left but zombies.
+fn opened(namespace: &UnsharedNamespace, hosts: &BTreeMap<Pid, i32>) -> Result<Option<(Pid, File)>, Failure> {
+    if let Some((pid, host)) = namespace.processes.first().and_then(|pid| Some((*pid, *hosts.get(pid)?))) {
+        return Ok(Some((pid, open(host, namespace.kind().name())?)));
+    }
+    let NamespaceContent::Pid(pids) = &namespace.content else { return Ok(None) };
+    let maker = pids.for_children_of.first().and_then(|pid| Some((*pid, *hosts.get(pid)?)));
+    let Some((pid, host)) = maker else { return Ok(None) };
+    let pidfd = crfs_sys::pidfd::open(nix::unistd::Pid::from_raw(host), false);
+    let pidfd = pidfd.doing(|| format!("/proc/{host}: opening a pidfd"))?;
+    let begun = of_children(pidfd.as_fd()).doing(|| "opening a pid namespace that nobody is in")?;
+    Ok(Some((pid, begun.into())))
+}
+
+impl Search {
+    /// Notes one and all that it lies in, if they are below the container's. Returns its number.
+    fn note(&mut self, open: File, pid: Pid, findings: &mut Findings) -> Result<Number, Failure> {
+        let user = number(open.as_fd())?;
+        let mut at = (user, open);
+        while at.0 != self.own {
+            let (number_at, open) = at;
+            if let Some(found) = self.found.get_mut(&number_at) {
+                found.lowest = found.lowest.min(pid);
+                let above = parent(found.open.as_fd()).doing(|| "asking what a user namespace lies in")?;
+                at = (found.above, above.into());
+                continue;
+            }
+            // That of the host's first one may not be asked for.
+            let Ok(above) = parent(open.as_fd()).map(File::from) else {
+                findings.block(
+                    thread_file(pid, pid, "attr"),
+                    "is in a user namespace that does not lie below the container's, or in one of another type that belongs to such a one",
+                    "Start it from inside the container",
+                );
+                break;
+            };
+            let above_at = number(above.as_fd())?;
+            self.found.insert(number_at, Found { open, above: above_at, members: Vec::new(), lowest: pid });
+            at = (above_at, above);
+        }
+        Ok(user)
+    }
+
+    /// All of them, those before others that lie in them.
+    fn order(&self) -> Vec<Number> {
+        let depth = |user: &Number| {
+            let above = |user: &Number| self.found.get(user).map(|found| found.above);
+            std::iter::successors(above(user), |user| above(user)).take(self.found.len() + 1).count()
+        };
+        let mut order: Vec<Number> = self.found.keys().copied().collect();
+        order.sort_by_key(|user| {
+            (depth(user), self.found.get(user).map(|found| (found.members.first().copied(), found.lowest)))
+        });
+        order
+    }
+}
+
+fn content(found: &Found, proc: &mut Proc) -> Result<UserNamespace, Failure> {
+    // Only who is in it shows what it is; a child of this one where nobody is.
+    let visitor = match found.members.first() {
+        Some(_) => None,
+        None => Some(Maker::born(None, |_| {
+            setns(&found.open, CloneFlags::CLONE_NEWUSER).doing(|| "joining a user namespace").map(|()| Vec::new())
+        })?),
+    };
+    let host = match (&visitor, found.members.first()) {
+        (Some(visitor), _) => visitor.pid().as_raw(),
+        (None, first) => first.map_or(0, |(_, host)| *host),
+    };
+    let map = |proc: &mut Proc, name: &str| {
+        let text = proc.text(format_args!("{host}/{name}"))?;
+        let malformed = || Failure::new(Kind::Unsupported, format!("/proc/{host}/{name} is malformed"));
+        ranges(text).ok_or_else(malformed)
+    };
+    Ok(UserNamespace {
+        owner: owner_uid(found.open.as_fd()).doing(|| "asking who made a user namespace")?,
+        uid_map: map(proc, "uid_map")?,
+        gid_map: map(proc, "gid_map")?,
+        setgroups: proc.text(format_args!("{host}/setgroups"))?.trim() == "allow",
+    })
 }
 
 /// Lines of "inside outside count".
@@ -96,32 +197,6 @@ fn ranges(text: &str) -> Option<Vec<IdRange>> {
         Some(IdRange { inside: words.next()??, outside: words.next()??, count: words.next()?? })
     };
     text.lines().map(line).collect()
-}
-
-/// Namespaces apart that belong to another user namespace than the container's first process is in: a restore would make them in that.
-fn owned(subjects: &Subjects, proc: &mut Proc, findings: &mut Findings) -> Result<(), Failure> {
-    let of_init = subjects.of_init();
-    let expected = proc.links(format_args!("{}/ns", subjects.init), &OWNED)?;
-    let user = number(open(subjects.init, "user")?.as_fd())?;
-    let mut looked = BTreeSet::new();
-    for process in subjects.processes.iter().filter(|process| !process.alive().has_namespaces_of(of_init)) {
-        let host = process.alive().host;
-        let links = proc.links(format_args!("{host}/ns"), &OWNED)?;
-        for ((name, link), expected) in OWNED.iter().zip(links).zip(&expected) {
-            if link == *expected || !looked.insert(link) {
-                continue;
-            }
-            let owner = owner(open(host, name)?.as_fd()).doing(|| "asking whose a namespace is")?;
-            if number(owner.as_fd())? != user {
-                findings.block(
-                    thread_file(process.pid, process.pid, "attr"),
-                    format!("is in another {name} namespace than the container's first process, which belongs to a user namespace inside"),
-                    "Unshare it before the user namespace, as root; this is not carried yet",
-                );
-            }
-        }
-    }
-    Ok(())
 }
 
 /// Obstacles of other records, once all are known.
@@ -148,14 +223,16 @@ pub fn report(image: &Image, findings: &mut Findings) {
                 "Use fork or threads",
             );
         }
-        let is_unborn = |namespace: &UnsharedNamespace| match &namespace.content {
-            NamespaceContent::Pid(pids) => pids.ids.is_empty() && pids.for_children_of.contains(&pid),
-            _ => false,
-        };
-        if image.namespaces.iter().any(is_unborn) {
-            block(
-                "is in a user namespace of its own and began a pid namespace that nobody was born into yet",
-                "Have it make a child first, or unshare it before the user namespace, as root",
+    }
+    let spaces = PidSpaces::of(&image.namespaces);
+    let pids = image.namespaces.iter().filter(|namespace| matches!(namespace.content, NamespaceContent::Pid(_)));
+    for (namespace, (space, content)) in pids.zip(spaces.all()) {
+        let first = namespace.processes.first().or(content.for_children_of.first());
+        if let (Some(&first), Some(_), Some(_)) = (first, namespace.user, spaces.above(space)) {
+            findings.block(
+                thread_file(first, first, "attr"),
+                "has a pid namespace that belongs to a user namespace inside and lies in another pid namespace below the container's",
+                "Do not begin such a sandbox in another; that is not carried yet",
             );
         }
     }

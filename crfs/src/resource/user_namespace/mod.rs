@@ -7,17 +7,18 @@
 //! <https://elixir.bootlin.com/linux/v6.18/source/include/linux/user_namespace.h>.
 //!
 //! **How it is read.** The links in /proc/PID/ns tell who is in which; uid_map, gid_map and setgroups beside them, and ioctl_nsfs(2), what
-//! it is. The ids that /proc tells of a process are the container's.
+//! it is and which namespaces belong to it. Of one that nobody is in a child of the worker that joins it reads the maps. The ids that /proc tells of a process are the container's.
 //!
 //! **How it is made again.** By a child of the worker, as the user who made it; the worker writes the maps. A process takes its ids first,
 //! joins by setns(2), which gives it every capability there and takes all others, and gives up those that it had not. What it needs
-//! the container's capabilities for is done before, so it comes last of all.
+//! the container's capabilities for is done before, so it comes last of all. One in another
+//! is made and mapped by a child that joined that one. Namespaces of other types that belong to one are made by children that joined it.
 //!
-//! **What is refused.** One inside of another; namespaces of other types that belong to one; processes in it with several threads, which
-//! cannot join, or that share directories with others.
+//! **What is refused.** A pid namespace that belongs to one and lies in another pid namespace below the container's; processes in it with several
+//! threads, which cannot join, or that share directories with others.
 
 mod capture;
 mod restore;
 
 pub use capture::{capture, report};
-pub use restore::{UserNamespaces, join, pull};
+pub use restore::{UserNamespaces, enter, join, pull};

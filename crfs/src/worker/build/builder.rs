@@ -43,6 +43,8 @@ pub(super) struct Ground<'a> {
     pub(super) namespaces: unshared::Made,
     /// Those of pids below the container's own.
     pub(super) pid_namespaces: pid_namespace::PidNamespaces<'a>,
+    /// Those of users.
+    pub(super) user_namespaces: user_namespace::UserNamespaces<'a>,
 }
 
 /// The container while it is being built.
@@ -63,7 +65,7 @@ pub(super) struct Builder<'a> {
     pub(super) cgroups: &'a cgroup::restore::Tree<'a>,
     pub(super) namespaces: unshared::Made,
     pub(super) pid_namespaces: pid_namespace::PidNamespaces<'a>,
-    pub(super) user_namespaces: user_namespace::UserNamespaces,
+    pub(super) user_namespaces: user_namespace::UserNamespaces<'a>,
     /// Kept until every process has attached its own.
     _segments: Vec<Attachment>,
     /// A plain directory with the image's files: what was staged, or a checkpoint that stays where it is.
@@ -132,7 +134,7 @@ impl<'a> Builder<'a> {
         from: &'a Path,
         copy: &'a Copy,
         plan: &'a Plan,
-        Ground { first, cgroups, mounts, namespaces, pid_namespaces }: Ground<'a>,
+        Ground { first, cgroups, mounts, namespaces, pid_namespaces, user_namespaces }: Ground<'a>,
         notes: &mut Vec<String>,
     ) -> Result<Self, Failure> {
         let image = &copy.image;
@@ -151,7 +153,7 @@ impl<'a> Builder<'a> {
             cgroups,
             namespaces,
             pid_namespaces,
-            user_namespaces: user_namespace::UserNamespaces::make(&image.namespaces)?,
+            user_namespaces,
             registrations: epoll::registrations(image)?,
             pages,
             notes: Vec::new(),

@@ -25,7 +25,7 @@ use crate::plan::{self, Home};
 use crate::registry::{Container, Init, Registry};
 use crate::resource::container::{home as container_home, restore as container_restore};
 use crate::resource::mount::{Made, restore as mount};
-use crate::resource::{cgroup, pid_namespace, unshared};
+use crate::resource::{cgroup, pid_namespace, unshared, user_namespace};
 use builder::{Builder, Ground};
 use crfs_sys::HostPid;
 use crfs_tracee::stub;
@@ -80,11 +80,13 @@ fn build(
         let init = first_process(image, &furniture, &home, &cgroup, &link)?;
         note_stub_init(&container, &home, init)?;
         laps.lap("surroundings");
-        let namespaces = unshared::Made::make(&image.namespaces, &cgroups)?;
-        let pid_namespaces = pid_namespace::PidNamespaces::make(image, init, &cgroup)?;
-        let mounts = Made::make(image, &furniture, init, &cgroup, &pid_namespaces)?;
+        let user_namespaces = user_namespace::UserNamespaces::make(&image.namespaces)?;
+        let namespaces = unshared::Made::make(&image.namespaces, &cgroups, &user_namespaces)?;
+        let pid_namespaces = pid_namespace::PidNamespaces::make(image, init, &cgroup, &user_namespaces)?;
+        let mounts = Made::make(image, &furniture, init, &cgroup, &pid_namespaces, &user_namespaces)?;
         cgroups.begin(plan.first()?, init.raw(), notes)?;
-        let ground = Ground { first: init, cgroups: &cgroups, mounts: &mounts, namespaces, pid_namespaces };
+        let ground =
+            Ground { first: init, cgroups: &cgroups, mounts: &mounts, namespaces, pid_namespaces, user_namespaces };
         let builder = Builder::new(&container, from, &copy, &plan, ground, notes)?;
         laps.lap("open");
         let mut built = builder.run(notes, laps)?;

@@ -174,8 +174,8 @@ pub(super) fn read(
         &mut job.proc,
         findings,
     )?);
-    namespaces.extend(user_namespace::capture(subjects, &mut job.proc, findings)?);
     namespaces.extend(with_mounts);
+    user_namespace::capture(subjects, &mut namespaces, &mut job.proc, findings)?;
     for namespace in &mut namespaces {
         namespace.add_files(&elsewhere);
     }
