@@ -11,6 +11,7 @@ use crate::memory::{Backing, ChunkSum, Segment};
 use crate::mounts::{Mount, TreeEntry, data_size};
 use crate::mqueue::PosixQueue;
 use crate::namespaces::UnsharedNamespace;
+use crate::numa::NumaPolicy;
 use crate::parallel;
 use crate::process::{Absent, Fd, Process, ProcessAttr, ThreadEntry, Zombie};
 use crate::seccomp::SeccompFilter;
@@ -74,6 +75,8 @@ pub struct ProcessImage {
     pub aio: Vec<AioContext>,
     /// `ldt`.
     pub ldt: Vec<LdtEntry>,
+    /// `numa`.
+    pub numa: Vec<NumaPolicy>,
     /// `mem.segments`.
     pub segments: Vec<Segment>,
     /// `signal.action`.
@@ -324,7 +327,7 @@ impl Image {
         names.extend(self.ttys.keys().map(|&number| layout::tty_file(number)));
         for (&pid, process) in &self.processes {
             let own = layout::PROCESS_FILES.iter().map(|(name, _)| *name).filter(|&name| name != layout::MEM_SUMS);
-            names.extend(own.chain(layout::PROCESS_ABSENT).map(|name| layout::process_file(pid, name)));
+            names.extend(own.map(|name| layout::process_file(pid, name)));
             for (&tid, thread) in &process.threads {
                 names.extend(layout::THREAD_FILES.iter().map(|(name, _)| layout::thread_file(pid, tid, name)));
                 names.extend(thread.fds.as_ref().map(|_| layout::thread_file(pid, tid, layout::FDS)));
@@ -403,13 +406,13 @@ impl ProcessImage {
 
     /// Its own files, without those of its threads.
     fn render(&self) -> Vec<(String, Vec<u8>)> {
-        let absent = layout::PROCESS_ABSENT.iter().map(|&name| (name, render_lines::<Absent>(&[])));
         let own = [
             ("process", render_object(&self.process)),
             ("attr", render_object(&self.attr)),
             ("fds", render_lines(&self.fds)),
             ("aio", render_lines(&self.aio)),
             ("ldt", render_lines(&self.ldt)),
+            ("numa", render_lines(&self.numa)),
             ("mem.segments", render_lines(&self.segments)),
             ("signal.action", render_lines(&self.actions)),
             ("signal.pending", render_lines(&self.pending)),
@@ -417,7 +420,7 @@ impl ProcessImage {
             ("sysv.shmcount", render_lines(&self.attached())),
             ("thread.list", render_lines(&self.thread_list())),
         ];
-        absent.chain(own).map(|(name, bytes)| (layout::process_file(self.process.pid, name), bytes)).collect()
+        own.into_iter().map(|(name, bytes)| (layout::process_file(self.process.pid, name), bytes)).collect()
     }
 
     /// Its first thread that lives: the group leader, or the one with the lowest id where that has ended.
@@ -505,9 +508,6 @@ pub fn read_sums(source: &dyn TextSource, pid: Pid) -> Result<Vec<ChunkSum>, Ima
 
 fn process_image(source: &dyn TextSource, pid: Pid) -> Result<ProcessImage, ImageError> {
     let path = |name: &str| layout::process_file(pid, name);
-    for name in layout::PROCESS_ABSENT {
-        lines::<Absent>(source, &path(name))?;
-    }
     let list: Vec<ThreadEntry> = lines(source, &path("thread.list"))?;
     let mut listed = BTreeSet::new();
     let leader_lives = list.iter().any(|entry| entry.tid == pid);
@@ -531,6 +531,7 @@ fn process_image(source: &dyn TextSource, pid: Pid) -> Result<ProcessImage, Imag
         fds: lines(source, &path("fds"))?,
         aio: lines(source, &path("aio"))?,
         ldt: lines(source, &path("ldt"))?,
+        numa: lines(source, &path("numa"))?,
         segments: lines(source, &path("mem.segments"))?,
         actions: lines(source, &path("signal.action"))?,
         pending: lines(source, &path("signal.pending"))?,
@@ -582,6 +583,7 @@ pub fn parse_file(path: &str, bytes: &[u8]) -> Result<(), ImageError> {
         [_, "fds"] => lines::<Fd>,
         [_, "aio"] => lines::<AioContext>,
         [_, "ldt"] => lines::<LdtEntry>,
+        [_, "numa"] => lines::<NumaPolicy>,
         [_, "mem.segments"] => lines::<Segment>,
         [_, layout::MEM_SUMS] => lines::<ChunkSum>,
         [_, "process"] => object::<Process>,

@@ -48,17 +48,15 @@ pub const POSIX_MQ: &str = "posix.mq";
 /// Files at the top, beside the manifest, that hold content.
 pub const CONTAINER_FILES: [&str; 7] = [CGROUPS, MOUNTS, NAMESPACES, POSIX_MQ, SYSV_MSG, SYSV_SEM, SYSV_SHM];
 
-/// Files of a process that are always empty so far.
-pub const PROCESS_ABSENT: [&str; 1] = ["numa"];
-
 /// Files of a process that hold content, but for the page contents.
-pub const PROCESS_FILES: [(&str, PathKind); 12] = [
+pub const PROCESS_FILES: [(&str, PathKind); 13] = [
     ("aio", PathKind::Lines),
     ("attr", PathKind::Object),
     (FDS, PathKind::Lines),
     ("ldt", PathKind::Lines),
     ("mem.segments", PathKind::Lines),
     (MEM_SUMS, PathKind::Lines),
+    ("numa", PathKind::Lines),
     ("process", PathKind::Object),
     ("signal.action", PathKind::Lines),
     ("signal.pending", PathKind::Lines),
@@ -224,9 +222,6 @@ pub fn kind(path: &str) -> Option<PathKind> {
             parse_id(process)?;
             if name == MEM_PAGES {
                 return Some(PathKind::Raw);
-            }
-            if PROCESS_ABSENT.contains(&name) {
-                return Some(PathKind::Lines);
             }
             find(&PROCESS_FILES, name).or_else(|| parse_id(name).map(|_| PathKind::Directory))
         }

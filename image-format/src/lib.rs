@@ -20,6 +20,7 @@ pub mod memory;
 pub mod mounts;
 pub mod mqueue;
 pub mod namespaces;
+pub mod numa;
 pub mod parallel;
 pub mod pid_namespaces;
 pub mod process;

@@ -116,6 +116,28 @@ fn what_cannot_be_set_is_told() {
     victim.passes();
 }
 
+/// Policies of nodes that this machine lacks: what is left of them holds.
+#[test]
+fn nodes_that_a_host_lacks_are_told() {
+    let world = World::new();
+    let victim = Program::victim(&world, "data", &["1"]);
+    world.start("vs1", &victim);
+    world.freeze("vs1");
+    let copy = world.copy_out("vs1", Method::Cp);
+    world.kill("vs1");
+    let lines = r#"{"of":{"thread":1},"mode":"bind","flags":[],"nodes":[0,1023],"home_node":null}"#;
+    fs::write(copy.join(PROCESS).join("numa"), format!("{lines}\n{{\"end\":true}}\n")).expect("writing policies");
+    world.restore(&copy, "vs1", Method::Cp);
+    world.status_says("vs1", &["numa: line 1: names nodes that this host does not have; the others are kept"]);
+    world.thaw("vs1");
+    victim.goes_on(2);
+    world.freeze("vs1");
+    let policies = read_tree(&world.tree("vs1")).remove(&Path::new(PROCESS).join("numa")).expect("numa");
+    assert_eq!(String::from_utf8_lossy(&policies), lines.replace(",1023", "") + "\n{\"end\":true}\n");
+    world.thaw("vs1");
+    victim.passes();
+}
+
 /// A file that changed is refused, unless its record is edited to say what takes its place.
 #[test]
 fn a_file_that_changed_is_replaced_by_what_was_saved() {
@@ -233,6 +255,15 @@ fn broken_edits() -> Vec<Broken> {
         broken("environment", process("process"), object(|p| p["environment"] = json!(["A=B"])), &["environment"]),
         broken("cwd", process("process"), object(|p| p["cwd"] = json!("/nonexistent/place")), &["/nonexistent/place"]),
         broken("fds", process("fds"), |path| edit_line(path, 2, "{\"fd\":1,"), &["0x00000001/fds", "line 2"]),
+        broken(
+            "a policy without nodes",
+            process("numa"),
+            |path| {
+                let line = r#"{"of":{"thread":1},"mode":"bind","flags":[],"nodes":[],"home_node":null}"#;
+                fs::write(path, format!("{line}\n{{\"end\":true}}\n")).expect("writing it");
+            },
+            &["0x00000001/numa", "line 1: nodes: none is left"],
+        ),
         broken("cut fds", process("fds"), cut_last_line, &["0x00000001/fds", "line"]),
         broken("cut segments", process("mem.segments"), cut_last_line, &["0x00000001/mem.segments", "line"]),
         broken("pages", process("mem.pages"), flip_a_byte, &["0x00000001/mem.pages"]),

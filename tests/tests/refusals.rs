@@ -110,6 +110,16 @@ fn rings_of_another_process_are_named() {
     victim.passes();
 }
 
+/// Set through a mapping that is gone.
+#[test]
+fn policies_of_shared_memory_that_no_mapping_tells_are_named() {
+    let (world, victim) = running("numa", &["hidden"]);
+    let told = ["0x00000001/numa", "has NUMA policies that its mappings do not tell", "Have the program set them"];
+    world.crctl(["freeze", "vs1"]).expect_refusal(&told);
+    victim.goes_on(1);
+    victim.passes();
+}
+
 #[test]
 fn nothing_in_the_way_of_a_plain_program() {
     let (world, victim) = running("data", &["1"]);

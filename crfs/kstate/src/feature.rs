@@ -103,6 +103,8 @@ features! {
     Terminals = "terminals";
     /// Messages and notification of a POSIX message queue.
     MessageQueues = "message_queues";
+    /// NUMA policies of threads and mappings.
+    Numa = "numa";
     /// The number an inotify instance gives to its next watch.
     Inotify = "inotify";
     /// What was sent over Unix connections that wait to be accepted.

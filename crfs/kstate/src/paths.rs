@@ -289,6 +289,32 @@ paths! {
     MessagePart: Place(8), "msg_msgseg";
     TaskExec: Number(8), "task_struct.self_exec_id";
 
+    // NUMA policies, and the tree of mappings. 6.1 - 6.18; a kernel without CONFIG_NUMA has none.
+    TaskMempolicy: Pointer, "task_struct.mempolicy";
+    MappingTree: Pointer, "mm_struct.mm_mt.ma_root";
+    RangePivots: Place(8), "maple_range_64.pivot";
+    RangeSlots: Place(8), "maple_range_64.slot";
+    AllocationPivots: Place(8), "maple_arange_64.pivot";
+    AllocationSlots: Place(8), "maple_arange_64.slot";
+    MappingStart: Number(8), "vm_area_struct.vm_start";
+    MappingEnd: Number(8), "vm_area_struct.vm_end";
+    MappingPage: Number(8), "vm_area_struct.vm_pgoff";
+    MappingFile: Pointer, "vm_area_struct.vm_file";
+    MappingPolicy: Pointer, "vm_area_struct.vm_policy";
+    PolicyMode: Number(2), "mempolicy.mode";
+    PolicyFlags: Number(2), "mempolicy.flags";
+    PolicyNodes: Place(8), "mempolicy.nodes";
+    PolicyHome: Number(4), "mempolicy.home_node";
+    PolicyNamedNodes: Place(8), "mempolicy.w.user_nodemask";
+    InodeSuper: Pointer, "inode.i_sb";
+    SuperMagic: Number(8), "super_block.s_magic";
+    ShmemInode: Place(8), "shmem_inode_info.vfs_inode";
+    SharedPolicies: Pointer, "shmem_inode_info.policy.root.rb_node";
+    SharedPolicyLinks: Place(24), "sp_node.nd";
+    SharedPolicyFirst: Number(8), "sp_node.start";
+    SharedPolicyEnd: Number(8), "sp_node.end";
+    SharedPolicy: Pointer, "sp_node.policy";
+
     // inotify. 5.14 - 6.18.
     WatchNext: Number(4), "fsnotify_group.inotify_data.idr.idr_next";
 
@@ -551,6 +577,33 @@ pub(crate) fn needs(feature: Feature) -> Needs {
                 P::NodePriority,
                 P::NodeMessages,
                 P::MessageSize,
+            ],
+        ),
+        Feature::Numa => (
+            &[P::TaskMm, P::FileInode, P::InodeSuper, P::SuperMagic, P::NodeLeft, P::NodeRight],
+            &[
+                P::TaskMempolicy,
+                P::MappingTree,
+                P::RangePivots,
+                P::RangeSlots,
+                P::AllocationPivots,
+                P::AllocationSlots,
+                P::MappingStart,
+                P::MappingEnd,
+                P::MappingPage,
+                P::MappingFile,
+                P::MappingPolicy,
+                P::PolicyMode,
+                P::PolicyFlags,
+                P::PolicyNodes,
+                P::PolicyHome,
+                P::PolicyNamedNodes,
+                P::ShmemInode,
+                P::SharedPolicies,
+                P::SharedPolicyLinks,
+                P::SharedPolicyFirst,
+                P::SharedPolicyEnd,
+                P::SharedPolicy,
             ],
         ),
         Feature::Inotify => (&[P::TaskFiles, P::FilesFdt, P::FdtMax, P::FdtFd, P::FilePrivate], &[P::WatchNext]),

@@ -92,6 +92,7 @@ fn process(pid: u32, parent: u32, group: u32, session: u32) -> ProcessImage {
         fds: vec![],
         aio: vec![],
         ldt: vec![],
+        numa: vec![],
         segments: vec![],
         actions: vec![],
         pending: vec![],

@@ -29,6 +29,7 @@ pub mod mount;
 pub mod mqueue;
 pub mod namespace;
 mod netlink_socket;
+pub mod numa;
 pub mod owner;
 mod path_only;
 pub mod pid_namespace;

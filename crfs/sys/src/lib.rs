@@ -25,6 +25,7 @@ pub mod memory;
 pub mod mount;
 pub mod mqueue;
 pub mod namespaces;
+pub mod numa;
 pub mod owner;
 pub mod personality;
 pub mod pid;

@@ -14,6 +14,7 @@ mod memory;
 mod mounts;
 mod mqueue;
 mod namespaces;
+mod numa;
 mod owners;
 mod pages;
 mod paths;
@@ -82,6 +83,7 @@ pub fn image(image: &Image, sizes: &dyn Fn(&str) -> Option<u64>) -> Vec<ImageErr
         signals::process(pid, process, &mut findings);
         memory::check(pid, process, &image.manifest, &mut findings);
         aio::check(pid, process, &mut findings);
+        numa::check(pid, process, &mut findings);
         pages::own(pid, process, &mut findings);
         timers::check(pid, process, &mut findings);
         for (&tid, thread) in &process.threads {

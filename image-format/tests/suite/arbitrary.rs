@@ -12,6 +12,7 @@ use image_format::memory::*;
 use image_format::mounts::*;
 use image_format::mqueue::*;
 use image_format::namespaces::*;
+use image_format::numa::*;
 use image_format::pid_namespaces::PidNamespace;
 use image_format::process::*;
 use image_format::seccomp::*;
@@ -145,6 +146,7 @@ impl<T: Arbitrary + Ord> Arbitrary for BTreeSet<T> {
 wrappers! {
     Pid, FileId, Address, Hex, Octal, Blob, Fixed, SignalSet,
     OpenFlags, Seals, Protection, SegmentFlags, AltStackFlags, ActionFlags, SecureBits, SeccompFlags, Mdwe, LockFuture, LdtFlags,
+    NumaFlags,
     MountFlags,
 }
 
@@ -179,6 +181,8 @@ choices! {
     JobControl [Running, Continued] [Stopped]
     Seccomp [None, Strict] [Filter]
     HugePages [Default, Advised, Never] []
+    NumaOwner [] [Thread, Mapping]
+    NumaMode [Preferred, Bind, Interleave, Local, PreferredMany, WeightedInterleave] []
     MemoryErrors [Default, Early, Late] []
     IntervalTimerKind [ITIMER_REAL, ITIMER_VIRTUAL, ITIMER_PROF] []
     Timer [] [Interval, Posix]
@@ -289,6 +293,7 @@ records! {
     ThreadControls { no_tsc, no_cpuid, memory_errors, io_flusher, syscall_dispatch }
     SyscallDispatch { selector, start, length }
     LdtEntry { entry, base, limit, contents, flags }
+    NumaPolicy { of, mode, flags, nodes, home_node }
     AioContext { ring, events }
     AioEvent { data, obj, res, res2 }
     Fd { fd, file, cloexec }
@@ -319,7 +324,7 @@ records! {
     NotifyThread { signal, thread }
     Tls { fs_base, gs_base }
     ThreadImage { attr, fds, mask, altstack, pending, fpu, frame, timers, tls, zombies }
-    ProcessImage { process, attr, fds, aio, ldt, segments, actions, pending, semadj, threads }
+    ProcessImage { process, attr, fds, aio, ldt, numa, segments, actions, pending, semadj, threads }
     SeccompFilter { filter, after, flags, program }
     Mount { number, namespace, path, kind, flags, propagation }
     FileSystem { source, options, read_only }

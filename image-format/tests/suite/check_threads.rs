@@ -4,6 +4,7 @@ use crate::check::{CHILD, FIRST, THREAD, attr, each_is_told, process, registers,
 use crate::golden;
 use image_format::controls::{LockFuture, Mdwe, MemoryPolicy, SyscallDispatch};
 use image_format::ldt::{LdtEntry, LdtFlags};
+use image_format::numa::{NumaFlags, NumaMode, NumaOwner, NumaPolicy};
 use image_format::seccomp::{Seccomp, SeccompFilter, SeccompFlags};
 use image_format::signal::{AltStackFlags, Signal, SignalSet};
 use image_format::thread::{InterruptedSyscall, Resume};
@@ -435,6 +436,50 @@ fn controls_and_segments() {
         (|i| segment(i).contents = 4, "0x00003002/ldt: line 1: contents 4: it is 0 to 3"),
         (|i| segment(i).contents = 3, "0x00003002/ldt: line 1: contents 3: conforming code must be seg_not_present"),
         (|i| segment(i).flags = LdtFlags(0x80), "0x00003002/ldt: line 1: flags: 0x80 is not known here"),
+    ]);
+}
+
+#[test]
+fn numa_policies_that_the_kernel_would_refuse_are_told() {
+    fn line(i: &mut image_format::Image, line: usize) -> &mut NumaPolicy {
+        &mut process(i, FIRST).numa[line]
+    }
+    fn of_thread(i: &mut image_format::Image) -> &mut NumaPolicy {
+        line(i, 0)
+    }
+    fn of_mapping(i: &mut image_format::Image) -> &mut NumaPolicy {
+        line(i, 1)
+    }
+    each_is_told(&[
+        (
+            |i| of_thread(i).of = NumaOwner::Thread(image_format::Pid(9)),
+            "0x00000001/numa: line 1: of: the process has no thread 9",
+        ),
+        (
+            |i| of_mapping(i).of = NumaOwner::Mapping(Address(0x60_3000)),
+            "0x00000001/numa: line 2: of: no line of mem.segments begins at 0x603000",
+        ),
+        (
+            |i| process(i, FIRST).numa.swap(0, 1),
+            "0x00000001/numa: line 2: of: not in ascending order: threads, then mappings",
+        ),
+        (|i| of_thread(i).flags = NumaFlags(1), "0x00000001/numa: line 1: flags: 0x1 is not known here"),
+        (
+            |i| of_mapping(i).flags = NumaFlags(0xc000),
+            "0x00000001/numa: line 2: flags: nodes cannot be both static and relative",
+        ),
+        (
+            |i| of_thread(i).flags = NumaFlags::MPOL_F_NUMA_BALANCING,
+            "0x00000001/numa: line 1: flags: MPOL_F_NUMA_BALANCING goes with the modes bind and preferred_many",
+        ),
+        (|i| of_thread(i).mode = NumaMode::Local, "0x00000001/numa: line 1: mode: local goes without nodes"),
+        (|i| of_thread(i).nodes.clear(), "0x00000001/numa: line 1: nodes: none is left"),
+        (|i| of_thread(i).nodes = vec![1, 1], "0x00000001/numa: line 1: nodes: not in ascending order"),
+        (|i| of_mapping(i).nodes = vec![1024], "0x00000001/numa: line 2: nodes: no machine has a node 1024"),
+        (
+            |i| of_thread(i).home_node = Some(0),
+            "0x00000001/numa: line 1: home_node: only mappings with the modes bind and preferred_many have one",
+        ),
     ]);
 }
 

@@ -36,6 +36,7 @@ round_trips! {
     zombie: image_format::process::Zombie,
     aio_context: image_format::aio::AioContext,
     ldt_entry: image_format::ldt::LdtEntry,
+    numa_policy: image_format::numa::NumaPolicy,
     seccomp_filter: image_format::seccomp::SeccompFilter,
     signal_mask: image_format::signal::SignalMask,
     altstack: image_format::signal::AltStack,

@@ -8,6 +8,7 @@ use nix::errno::Errno;
 
 use super::Trouble;
 use super::connections;
+use super::numa;
 use super::scene::{self, Actor, Roles, Scene};
 use crate::aio::AioContext;
 use crate::error::Error;
@@ -65,6 +66,7 @@ pub(super) const CHECKS: &[(Feature, Check)] = &[
     (Feature::PipeEnds, pipe_ends),
     (Feature::Terminals, terminals),
     (Feature::MessageQueues, message_queues),
+    (Feature::Numa, numa::check),
     (Feature::Inotify, inotify),
     (Feature::PendingUnix, connections::check_unix),
     (Feature::PendingTcp, connections::check_tcp),

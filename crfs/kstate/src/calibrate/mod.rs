@@ -6,6 +6,7 @@
 mod checks;
 mod connections;
 mod learn;
+mod numa;
 mod scene;
 
 use crate::error::Error;
@@ -13,6 +14,7 @@ use crate::feature::{Feature, Status};
 use crate::restart::RestartFunctions;
 use crate::state::KernelState;
 use scene::{Roles, Scene};
+use std::path::Path as FilePath;
 
 /// Why a feature was not proven.
 enum Trouble {
@@ -66,6 +68,10 @@ impl KernelState {
                 }
             }
             Err(why) => self.set_all_off(&format!("the list of traced tasks does not read back right: {why}")),
+        }
+        if !FilePath::new("/proc/self/numa_maps").exists() {
+            let why = "this kernel was built without NUMA policies (CONFIG_NUMA)".to_owned();
+            self.set_status(Feature::Numa, Status::Absent { why });
         }
         self.known.calibrated = true;
         Ok(())

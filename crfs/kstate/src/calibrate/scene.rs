@@ -13,7 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use super::{Trouble, connections};
+use super::{Trouble, connections, numa};
 use crate::error::Error;
 use crate::state::KernelState;
 use crate::tasks::Task;
@@ -387,6 +387,7 @@ fn full() -> Result<(Actor, Addresses), Error> {
     s.call("io_setup", libc::SYS_io_setup, [8, context]);
     requests(&mut s, context)?;
     posix_timers(&mut s)?;
+    numa::set(&mut s)?;
     s.call("ioperm", libc::SYS_ioperm, [0x80, 1, 1]);
     s.call("iopl", libc::SYS_iopl, [1]);
     let brk = s.call("brk", libc::SYS_brk, [0]);

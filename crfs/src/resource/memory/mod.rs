@@ -8,7 +8,7 @@
 //! - **Made again:** mapped at the same addresses, filled, protected; children inherit what they still shared. Guards, locks and at
 //!   last seals come once they are there.
 //! - **Refused:** replaced files, huge pages of hugetlbfs, devices, userfaultfd,
-//!   protection keys, NUMA policies and whatever this module has no name for; with the words of `refuse.rs`.
+//!   protection keys and whatever this module has no name for; with the words of `refuse.rs`.
 //!
 //! Which pages are recorded: of private anonymous memory those that are present or swapped and not the page of zeros; of private
 //! file mappings those that were written (they are anonymous then); of shared file mappings none, the file holds them. A
@@ -20,7 +20,6 @@ pub mod aside;
 mod backing;
 pub mod fill;
 mod fork;
-mod numa;
 mod objects;
 mod pages;
 mod refuse;
@@ -54,7 +53,6 @@ pub fn survey(process: &Process, place: &Place, proc: &mut Proc, findings: &mut 
     let mut backings = Backings::new(place, &mut unnamed);
     let mappings = smaps::read(process.alive().host, proc)?;
     segments(process, mappings, &mut backings, findings)?;
-    findings.blockers.extend(numa::survey(process, proc)?);
     Ok(())
 }
 
@@ -76,11 +74,10 @@ pub fn capture(
     let looks = image_format::parallel::map(processes, |process| {
         let mut proc = Proc::open()?;
         let mappings = smaps::read(process.alive().host, &mut proc)?;
-        Ok((mappings, numa::survey(process, &mut proc)?, pages::scan(process, &mut proc)?))
+        Ok((mappings, pages::scan(process, &mut proc)?))
     });
     for (&process, look) in processes.iter().zip(looks) {
-        let (mappings, policies, regions) = look?;
-        findings.blockers.extend(policies);
+        let (mappings, regions) = look?;
         let segments = segments(process, mappings, &mut backings, findings)?;
         let present = pages::present(regions, &segments);
         spaces.insert(process.pid, Space { segments, present });

@@ -9,8 +9,8 @@ use crate::resource::memory::restore::{self as memory, Backings};
 use crate::resource::mount::{Made, Roots};
 use crate::resource::process::restore::{self as process, Directories};
 use crate::resource::{
-    aio, autogroup, cgroup, descriptor, epoll, interval_timer, job_control, ldt, lock, memory_policy, mqueue, owner,
-    pid_namespace, posix_timer, pseudo_file, seccomp, signal, sysv, thread, unnamed, unshared, user_namespace,
+    aio, autogroup, cgroup, descriptor, epoll, interval_timer, job_control, ldt, lock, memory_policy, mqueue, numa,
+    owner, pid_namespace, posix_timer, pseudo_file, seccomp, signal, sysv, thread, unnamed, unshared, user_namespace,
 };
 use crate::worker::laps::Laps;
 use crfs_sys::HostPid;
@@ -57,6 +57,7 @@ pub(super) struct Builder<'a> {
     pub(super) opened: descriptor::Opened,
     pub(super) registrations: epoll::Registrations,
     pub(super) pages: PageFiles<'a>,
+    pub(super) policies: numa::restore::Policies,
     pub(super) notes: Vec<String>,
     cores: PathBuf,
     pub(super) own_capabilities: u64,
@@ -156,6 +157,7 @@ impl<'a> Builder<'a> {
             user_namespaces,
             registrations: epoll::registrations(image)?,
             pages,
+            policies: numa::restore::Policies::of(image, notes),
             notes: Vec::new(),
             cores: container.dir().join("cores"),
             own_capabilities: thread::restore::own_capabilities()?,

@@ -18,6 +18,7 @@ impl<'a> Builder<'a> {
             memory::empty(&mut batch, self.scratch());
         }
         memory::map(&mut batch, image, planned, self.plan.link_fd, &self.backings)?;
+        self.policies.of_mappings(&mut batch, image, planned);
         self.inject(pid, &batch)
     }
 

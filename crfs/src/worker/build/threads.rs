@@ -108,6 +108,7 @@ impl<'a> Builder<'a> {
             let path = thread::restore::path(pid, tid);
             let mut batch = Batch::new();
             thread::restore::registrations(&mut batch, thread);
+            builder.policies.of_thread(&mut batch, pid, tid);
             if let Some(own) = &thread.attr.directories {
                 builder.directories.leave(&mut batch, pid, own, builder.plan.link_fd)?;
             }

@@ -12,7 +12,7 @@ use crate::resource::subject::{Process, Subjects, Thread};
 use crate::resource::sysv::{self, Contents};
 use crate::resource::unnamed::Unnamed;
 use crate::resource::{
-    Findings, aio, cgroup, contents, job_control, ldt, memory, mount, mqueue, pid_namespace, process, registers,
+    Findings, aio, cgroup, contents, job_control, ldt, memory, mount, mqueue, numa, pid_namespace, process, registers,
     security, signal, thread, tty, unshared, user_namespace, zombie,
 };
 use crate::worker::laps::Laps;
@@ -93,6 +93,8 @@ pub(super) fn read(
         }
     }
     laps.lap("memory");
+    numa::capture(&subjects.processes, &mut processes, &mut job.kernel, findings)?;
+    laps.lap("numa");
     let ids: Vec<(Pid, i32)> = subjects.processes.iter().map(|process| (process.pid, process.alive().host)).collect();
     let mut tables = process::tables(subjects);
     tables.retain(|table| shares(table.process).descriptors.is_none());
@@ -253,6 +255,7 @@ fn process_image(
         fds: Vec::new(),
         aio: Vec::new(),
         ldt,
+        numa: Vec::new(),
         segments: Vec::new(),
         actions,
         pending: Vec::new(),
