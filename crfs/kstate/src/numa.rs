@@ -23,7 +23,7 @@ const KEEPS_NODES: u32 = 0xc000;
 const TMPFS: u64 = 0x0102_1994;
 /// More nodes of a tree than an address space can have.
 const MAX_NODES: usize = 16 << 20;
-const PAGE: u64 = 4096;
+const PAGE: usize = 4096;
 /// How many pages are kept before all are forgotten.
 const KEPT_PAGES: usize = 1024;
 
@@ -230,7 +230,8 @@ impl<'a> Tree<'a> {
 
     /// Eight aligned bytes of kernel memory.
     fn word(&self, address: u64) -> Result<u64, Error> {
-        let (page, within) = (address & !(PAGE - 1), (address % PAGE) as usize);
+        let within = usize::try_from(address).unwrap_or(0) % PAGE;
+        let page = address - within as u64;
         let mut pages = self.pages.borrow_mut();
         if let Some(bytes) = pages.get(&page) {
             return Ok(word(bytes, within));
@@ -238,7 +239,7 @@ impl<'a> Tree<'a> {
         if pages.len() >= KEPT_PAGES {
             pages.clear();
         }
-        let mut bytes = vec![0; PAGE as usize].into_boxed_slice();
+        let mut bytes = vec![0; PAGE].into_boxed_slice();
         self.view.bytes_at(page, Path::MappingTree, &mut bytes)?;
         let value = word(&bytes, within);
         pages.insert(page, bytes);
