@@ -1,5 +1,6 @@
 //! `files/`: open file descriptions, and which of them are the standard streams.
 
+use crate::ended::EndedTask;
 use crate::flags;
 use crate::signal::{Signal, SignalSet};
 use crate::socket::{InetSocket, NetlinkSocket, UnixSocket};
@@ -87,6 +88,8 @@ pub enum FileKind {
     Signalfd(Signalfd),
     /// A file or directory of a pseudo file system.
     Pseudo(PseudoFile),
+    /// A file or directory of /proc of a process or thread that has ended.
+    EndedTask(EndedTask),
     /// pidfd_open(2).
     Pidfd(Pidfd),
     /// A namespace of the container, by /proc/PID/ns.

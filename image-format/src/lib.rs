@@ -10,6 +10,7 @@ pub mod cgroups;
 pub mod check;
 pub mod controls;
 pub mod convert;
+pub mod ended;
 pub mod files;
 pub mod image;
 pub mod layout;

@@ -80,6 +80,29 @@ fn a_file_of_an_address_space_left_by_execve_is_named() {
     victim.passes();
 }
 
+/// The kernel keeps the rest of a text that was begun, and nobody could put it there again.
+#[test]
+fn the_rest_of_what_an_ended_process_said_is_named() {
+    let (world, victim) = running("ended_tasks", &["rest"]);
+    assert_eq!(blockers(&world, "vs1"), Vec::<Value>::new());
+    let reason =
+        "/status of the proc file system cannot be carried: it holds the rest of what its process or thread said";
+    world.crctl(["freeze", "vs1"]).expect_refusal(&["0x00000001/fds: ", reason, "Have the program read it to its end"]);
+    assert_eq!(world.state("vs1"), "running");
+    victim.goes_on(1);
+    victim.passes();
+}
+
+#[test]
+fn the_listing_of_descriptors_of_an_ended_process_is_named() {
+    let (world, victim) = running("ended_tasks", &["listing"]);
+    let reason = "what it names cannot be looked at: it lists the descriptors of a process that has ended";
+    world.crctl(["freeze", "vs1"]).expect_refusal(&["0x00000001/fds: ", reason, "Have the program close it"]);
+    assert_eq!(world.state("vs1"), "running");
+    victim.goes_on(1);
+    victim.passes();
+}
+
 /// What waits in a netlink socket is of another moment, and only the freeze looks for it.
 #[test]
 fn unread_netlink_messages_are_named() {

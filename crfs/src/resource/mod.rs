@@ -11,6 +11,7 @@ pub mod contents;
 pub mod descriptor;
 mod device;
 mod directory;
+pub mod ended_task;
 pub mod epoll;
 mod eventfd;
 mod huge_pages;

@@ -2,7 +2,7 @@
 //!
 //! Source: close_range(2), dup(2).
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::Result;
 use nix::errno::Errno;
@@ -36,4 +36,17 @@ pub fn keep(kept: &OwnedFd, number: i32, program: &OwnedFd) -> Result<()> {
 pub fn is_open(number: i32) -> bool {
     // SAFETY: takes a number and reads a flag; one that is not open is an error.
     (unsafe { libc::fcntl(number, libc::F_GETFD) }) >= 0
+}
+
+/// Whether a read at this offset would give anything, which is asked without taking any of it: there is no room for it. For files of
+/// which a read of nothing says nothing, as those of /proc.
+///
+/// # Errors
+/// Of pread(2): what the reader would be told.
+pub fn has_more(file: BorrowedFd<'_>, offset: i64) -> Result<bool> {
+    // SAFETY: nothing is mapped at address 0, so that the kernel writes nothing: it gives up on the first byte.
+    match Errno::result(unsafe { libc::pread(file.as_raw_fd(), std::ptr::null_mut(), 1, offset) }) {
+        Err(Errno::EFAULT) => Ok(true),
+        read => Ok(read? > 0),
+    }
 }

@@ -1,6 +1,7 @@
 //! `fds` and `files/`: descriptors name descriptions that are there, and descriptions ask for what can be opened.
 
 use super::{Findings, absolute, duration, time};
+use crate::ended::{self, EndedTask};
 use crate::files::{Directory, FileKind, IfChanged, Inotify, OpenFlags, Pidfd, Pipe, PseudoFile, RegularFile, Timerfd};
 use crate::image::Image;
 use crate::layout::{STDIOS, file_entry};
@@ -30,10 +31,15 @@ pub(super) fn check(image: &Image, findings: &mut Findings) {
         {
             findings.add(&path, "if_changed: append: it is not open for writing");
         }
-        if let FileKind::Pseudo(PseudoFile { at_end: true, .. }) = file.kind
-            && file.position != 0
-        {
+        let is_at_end = matches!(
+            file.kind,
+            FileKind::Pseudo(PseudoFile { at_end: true, .. }) | FileKind::EndedTask(EndedTask { at_end: true, .. })
+        );
+        if is_at_end && file.position != 0 {
             findings.add(&path, format!("position {}: it is at its end, wherever that is", file.position));
+        }
+        if matches!(file.kind, FileKind::EndedTask(_)) && writes {
+            findings.add(&path, "flags: such a file is carried when it is open for reading only");
         }
         if let FileKind::Directory(Directory { listing: None, .. }) = file.kind
             && file.position != 0
@@ -125,6 +131,7 @@ fn kind(kind: &FileKind) -> Vec<String> {
         }
         FileKind::PathOnly(place) => vec![path(&place.path)],
         FileKind::Pseudo(file) => vec![path(&file.path)],
+        FileKind::EndedTask(record) => vec![ended::problem(record)],
         FileKind::Device(device) => vec![path(&device.path)],
         FileKind::Pipe(one) => vec![pipe(one)],
         FileKind::Fifo(fifo) => vec![path(&fifo.path), pipe(&fifo.pipe)],

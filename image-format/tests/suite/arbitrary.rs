@@ -152,7 +152,7 @@ wrappers! {
 
 choices! {
     IfChanged [Default, Strict, Ignore, Append] [Replace]
-    FileKind [] [Regular, Unnamed, Directory, PathOnly, Device, Pipe, Fifo, Eventfd, Epoll, Timerfd, Signalfd, Pseudo, Pidfd, Namespace, Inotify, MessageQueue, Tty, UnixSocket, InetSocket, NetlinkSocket]
+    FileKind [] [Regular, Unnamed, Directory, PathOnly, Device, Pipe, Fifo, Eventfd, Epoll, Timerfd, Signalfd, Pseudo, EndedTask, Pidfd, Namespace, Inotify, MessageQueue, Tty, UnixSocket, InetSocket, NetlinkSocket]
     PseudoFileSystem [Proc, Sysfs, Cgroup2, Cgroup] []
     PathType [SymbolicLink, Fifo, Socket, BlockDevice, CharacterDevice] []
     Stream [Log, Console] []
@@ -211,6 +211,7 @@ records! {
     image_format::files::DeletedDirectory { mode, uid, gid }
     image_format::files::PathOnly { path, file_type }
     image_format::files::PseudoFile { file_system, path, at_end }
+    image_format::ended::EndedTask { path, at_end }
     Device { path, major, minor }
     Pipe { pipe, capacity, queued, packets }
     image_format::files::Fifo { path, awaits_writer, pipe }

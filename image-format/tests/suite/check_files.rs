@@ -2,9 +2,10 @@
 
 use crate::check::{CHILD, FIRST, each_is_told, file, process};
 use crate::golden;
+use image_format::ended::EndedTask;
 use image_format::files::{
-    Directory, EpollTarget, Fifo, FileKind, IfChanged, Inotify, InotifyWatch, Owner, OwnerKind, PathOnly, PathType,
-    Pidfd, PseudoFile, PseudoFileSystem, Replacement, Stdio, Stream,
+    Directory, EpollTarget, Fifo, File, FileKind, IfChanged, Inotify, InotifyWatch, OpenFlags, Owner, OwnerKind,
+    PathOnly, PathType, Pidfd, PseudoFile, PseudoFileSystem, Replacement, Stdio, Stream,
 };
 use image_format::process::Fd;
 use image_format::{Bytes, FileId, Hex, Image, Pid, check};
@@ -216,6 +217,30 @@ fn places_and_listings() {
                 file(i, 2).kind = FileKind::Pseudo(pseudo);
             },
             "files/0x00000002: position 7: it is at its end, wherever that is",
+        ),
+    ]);
+}
+
+#[test]
+fn files_of_tasks_that_have_ended() {
+    fn ended(image: &mut Image, path: &str, at_end: bool, position: u64, flags: u64) {
+        let kind = FileKind::EndedTask(EndedTask { path: path.into(), at_end });
+        *file(image, 2) = File { flags: OpenFlags(flags), position, owner: None, kind };
+    }
+    each_is_told(&[
+        (
+            |i| ended(i, "/proc/7/mountinfo", false, 0, 0),
+            "files/0x00000002: path: it is none of a process or thread whose end is the end of what it tells",
+        ),
+        (
+            |i| ended(i, "/proc/7/task/9/stat", false, 0, 0),
+            "files/0x00000002: path: the thread is one of another process; a restore needs /proc/9/task/9/stat",
+        ),
+        (|i| ended(i, "/proc/7/mem", true, 0, 0), "files/0x00000002: at_end: what such a path names has no end"),
+        (|i| ended(i, "/proc/7/stat", true, 7, 0), "files/0x00000002: position 7: it is at its end, wherever that is"),
+        (
+            |i| ended(i, "/proc/7/mem", false, 0, 2),
+            "files/0x00000002: flags: such a file is carried when it is open for reading only",
         ),
     ]);
 }

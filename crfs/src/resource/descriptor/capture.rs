@@ -13,11 +13,12 @@ use crate::failure::{Failure, Kind};
 use crate::resource::mount::Views;
 use crate::resource::unnamed::Unnamed;
 use crate::resource::{
-    Findings, device, directory, epoll, eventfd, inet_socket, inotify, lock, namespace, netlink_socket, owner,
-    path_only, pidfd, pipe, pseudo_file, regular_file, signalfd, socket, timerfd, tty, unix_socket,
+    Findings, device, directory, ended_task, epoll, eventfd, inet_socket, inotify, lock, namespace, netlink_socket,
+    owner, path_only, pidfd, pipe, pseudo_file, regular_file, signalfd, socket, timerfd, tty, unix_socket,
 };
 use crfs_kstate::{KernelState, Task};
-use image_format::files::{File, FileKind, OpenFlags, Owner, Stdio, Stream};
+use image_format::ended::EndedTask;
+use image_format::files::{File, FileKind, OpenFlags, Owner, PseudoFile, Stdio, Stream};
 use image_format::layout::table_file;
 use image_format::locks::{Lock, LockKind};
 use image_format::process::Fd;
@@ -115,7 +116,10 @@ pub(super) enum Draft {
 impl Draft {
     /// Whether it is opened only when the processes are there.
     fn is_opened_late(&self) -> bool {
-        matches!(self, Draft::Done(FileKind::Pseudo(_) | FileKind::Pidfd(_) | FileKind::Namespace(_)))
+        matches!(
+            self,
+            Draft::Done(FileKind::Pseudo(_) | FileKind::EndedTask(_) | FileKind::Pidfd(_) | FileKind::Namespace(_))
+        )
     }
 }
 
@@ -330,8 +334,11 @@ impl Pass<'_> {
             let Draft::Done(kind) = draft else { continue };
             let seen = &self.table.descriptions[index].seen;
             let position = match &kind {
-                FileKind::Pseudo(file) if file.at_end => 0,
-                FileKind::Regular(_) | FileKind::Unnamed(_) | FileKind::Pseudo(_) => seen.info.position,
+                FileKind::Pseudo(PseudoFile { at_end: true, .. })
+                | FileKind::EndedTask(EndedTask { at_end: true, .. }) => 0,
+                FileKind::Regular(_) | FileKind::Unnamed(_) | FileKind::Pseudo(_) | FileKind::EndedTask(_) => {
+                    seen.info.position
+                }
                 FileKind::Directory(directory) if directory.deleted.is_none() => seen.info.position,
                 _ => 0,
             };
@@ -389,6 +396,9 @@ fn draft(
     }
     if path_only::is_one(seen) {
         return path_only::capture(seen, place).map(|record| Draft::Done(FileKind::PathOnly(record)));
+    }
+    if let Some(captured) = ended_task::capture(seen, place, kernel.is_some()) {
+        return captured.map(|record| Draft::Done(FileKind::EndedTask(record)));
     }
     if let Some(file_system) = pseudo_file::file_system(seen.file_system)
         && matches!(seen.file_type(), libc::S_IFREG | libc::S_IFDIR)

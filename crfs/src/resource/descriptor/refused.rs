@@ -28,7 +28,7 @@ impl Refusal {
     }
 }
 
-const CLOSE: &str = "Have the program close it before the freeze.";
+pub(crate) const CLOSE: &str = "Have the program close it before the freeze.";
 const RECEIVE: &str = "Try again when the program has received the message.";
 
 /// Anonymous inodes by the kernel's name for them (without brackets), as people call them, with a remedy.

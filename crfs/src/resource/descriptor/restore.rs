@@ -25,7 +25,8 @@ pub struct Opened {
 }
 
 /// Opens each description of an image but message queues, sockets, pidfds, namespaces and files of /proc once, in the calling process, close-on-exec. The first
-/// stand in a namespace of their own ([`crate::resource::mqueue::restore::make`]), the others come when the processes are there:
+/// stand in a namespace of their own ([`crate::resource::mqueue::restore::make`]), files of tasks that have ended need one
+/// ([`crate::resource::ended_task::restore_all`]), the others come when the processes are there:
 /// [`crate::resource::socket::restore_all`], [`open_pseudo_files`].
 ///
 /// `staging` is a plain directory with the image's files, of which `files/pipe.N` are read. `roots` are O_PATH descriptors of the
@@ -73,6 +74,7 @@ pub fn open_all(
             | FileKind::NetlinkSocket(_)
             | FileKind::MessageQueue(_)
             | FileKind::Pseudo(_)
+            | FileKind::EndedTask(_)
             | FileKind::Pidfd(_)
             | FileKind::Namespace(_) => continue,
             FileKind::Unnamed(record) => regular_file::restore_unnamed(id, file, record, unnamed),
@@ -131,6 +133,7 @@ fn open_one(
         | FileKind::NetlinkSocket(_)
         | FileKind::MessageQueue(_)
         | FileKind::Pseudo(_)
+        | FileKind::EndedTask(_)
         | FileKind::Pidfd(_)
         | FileKind::Namespace(_) => Err(Failure::new(Kind::System, "what is made with others is opened with them")),
     };

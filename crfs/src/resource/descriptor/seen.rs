@@ -118,7 +118,11 @@ impl Seen {
         };
         // Not a duplicate: closing one of a regular file may wait for a server.
         let place = process.file("fd", holder.fd, OFlag::O_PATH)?;
-        let metadata = place.metadata()?;
+        // Of a process that has ended nobody can say how many there are, which stat(2) is to tell (`proc_fd_getattr`, fs/proc/fd.c, v6.18).
+        let metadata = place.metadata().map_err(|error| match is_gone(&error) {
+            true => io::Error::other("it lists the descriptors of a process that has ended"),
+            false => error,
+        })?;
         let info = process.info(holder.fd)?;
         let mut seen = Seen {
             holder,

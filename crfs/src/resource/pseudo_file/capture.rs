@@ -68,7 +68,7 @@ fn of_proc(seen: &Seen, place: &Place, at_rest: bool) -> Result<Bytes, Refusal> 
         let path = Bytes(path.to_vec());
         return match place.look(&path) {
             Ok(found) if seen.is_same(&found) => Ok(path),
-            _ => refuse("its process or thread has ended"),
+            _ => place.path(seen, "file"),
         };
     }
     if is_of_a_process && OF_ANY_ADDRESS_SPACE.contains(&file) && !seen.is_path() {
@@ -80,11 +80,7 @@ fn of_proc(seen: &Seen, place: &Place, at_rest: bool) -> Result<Bytes, Refusal> 
     {
         return Ok(path);
     }
-    let path = match place.path(seen, "file") {
-        // Its name stays until somebody looks.
-        Err(_) if is_of_a_process => return refuse("its process or thread has ended"),
-        other => other?,
-    };
+    let path = place.path(seen, "file")?;
     if is_of_a_process && OF_AN_ADDRESS_SPACE.contains(&file) && !seen.is_path() && at_rest {
         let is_current = shows_what_is_there(seen, place, &path);
         if !is_current.map_err(|error| refusal(seen, PseudoFileSystem::Proc, &format!("it cannot be read: {error}")))? {

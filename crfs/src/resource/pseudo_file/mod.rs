@@ -18,7 +18,7 @@
 //! as it is at that time, as it always was. A parameter below /proc/sys, which may be one of several namespaces, is opened by a process of the container.
 //!
 //! **What is refused.** Those open for writing, which count with the credentials of who opened them. Those of an address space that the
-//! process has left by execve(2), and those of which that cannot be told. Those of processes and threads that have ended.
+//! process has left by execve(2), and those of which that cannot be told. Those of processes and threads that have ended: `ended_task`.
 
 mod capture;
 mod restore;

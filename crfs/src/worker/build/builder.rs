@@ -9,8 +9,9 @@ use crate::resource::memory::restore::{self as memory, Backings};
 use crate::resource::mount::{Made, Roots};
 use crate::resource::process::restore::{self as process, Directories};
 use crate::resource::{
-    aio, autogroup, cgroup, descriptor, epoll, interval_timer, job_control, ldt, lock, memory_policy, mqueue, numa,
-    owner, pid_namespace, posix_timer, pseudo_file, seccomp, signal, sysv, thread, unnamed, unshared, user_namespace,
+    aio, autogroup, cgroup, descriptor, ended_task, epoll, interval_timer, job_control, ldt, lock, memory_policy,
+    mqueue, numa, owner, pid_namespace, posix_timer, pseudo_file, seccomp, signal, sysv, thread, unnamed, unshared,
+    user_namespace,
 };
 use crate::worker::laps::Laps;
 use crfs_sys::HostPid;
@@ -170,6 +171,7 @@ impl<'a> Builder<'a> {
             cpu: OneCpu::stay().doing(|| "keeping the worker on one CPU")?,
         };
         builder.opened.files.extend(mqueue::restore::make(first.raw(), image, from)?);
+        ended_task::restore_all(first.raw(), image, &builder.roots, &mut builder.opened.files)?;
         let pid = plan.first()?;
         builder.cpu.bring(first).doing(|| "keeping the stub on one CPU")?;
         let tracee = Tracee::seize(first, seccomp::restore::seize_options(image)).doing(|| "tracing the stub")?;

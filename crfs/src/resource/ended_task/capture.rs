@@ -1,0 +1,53 @@
+//! From what is open of a task that has ended to its record.
+
+use crate::resource::descriptor::place::Place;
+use crate::resource::descriptor::refused::{self, Refusal};
+use crate::resource::descriptor::seen::{Seen, is_writable};
+use image_format::Bytes;
+use image_format::ended::{EndedTask, Entry};
+use nix::errno::Errno;
+use std::os::fd::AsFd;
+
+/// Captures a file or directory of /proc whose process or thread has ended. None for any other. `at_rest`: its program is frozen.
+pub(in crate::resource) fn capture(seen: &Seen, place: &Place, at_rest: bool) -> Option<Result<EndedTask, Refusal>> {
+    if seen.file_system != refused::PROC || !matches!(seen.file_type(), libc::S_IFREG | libc::S_IFDIR) {
+        return None;
+    }
+    let written = place.written(seen)?;
+    // Its name stays until somebody looks.
+    let path = written.0.strip_suffix(b" (deleted)").unwrap_or(&written.0);
+    let is_of_a_task = path.strip_prefix(b"/proc/").and_then(<[u8]>::first).is_some_and(u8::is_ascii_digit);
+    let path = Bytes(path.to_vec());
+    if !is_of_a_task || place.look(&path).is_ok_and(|found| seen.is_same(&found)) {
+        return None;
+    }
+    Some(ended(seen, &path, at_rest))
+}
+
+fn ended(seen: &Seen, path: &Bytes, at_rest: bool) -> Result<EndedTask, Refusal> {
+    let refuse = |why: &str, remedy: &str| {
+        let reason = format!("{} of the proc file system cannot be carried: {why}", seen.name());
+        Err(Refusal::new(reason, remedy))
+    };
+    if is_writable(seen.flags()) {
+        return refuse("it is open for writing", refused::CLOSE);
+    }
+    let Some(entry) = Entry::of(&path.0) else {
+        return refuse("its process or thread has ended, or what it tells of has", refused::CLOSE);
+    };
+    let mut at_end = false;
+    if at_rest && !entry.is_directory() && !seen.is_path() {
+        let position = i64::try_from(seen.info.position).unwrap_or(i64::MAX);
+        let held = seen.duplicate();
+        match held.and_then(|held| crfs_sys::fds::has_more(held.as_fd(), position)) {
+            Ok(true) => {
+                let why = "it holds the rest of what its process or thread said before it ended";
+                return refuse(why, "Have the program read it to its end, or close it.");
+            }
+            Ok(false) => at_end = seen.info.position > 0 && entry.has_end(),
+            Err(Errno::ESRCH) => {}
+            Err(error) => return refuse(&format!("it cannot be read: {error}"), refused::CLOSE),
+        }
+    }
+    Ok(EndedTask { path: entry.path(entry.id), at_end })
+}

@@ -1,0 +1,105 @@
+//! From the records to what is open of tasks that have ended.
+
+use crate::failure::{Doing, Failure, Kind};
+use crate::resource::container::inside::{PID, inside};
+use crate::resource::descriptor::reopen;
+use crate::resource::mount::Roots;
+use crfs_sys::clone::{CloneArgs, Forked, exit_now, fork_into};
+use image_format::ended::{EndedTask, Entry};
+use image_format::files::{File, FileKind, OpenFlags};
+use image_format::layout::file_entry;
+use image_format::{FileId, Image};
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::{Pid, pipe2};
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+
+/// Opens every file and directory of an image that is one of a task which has ended. The calling process must have one thread; `first`
+/// is the container's first process, as the host numbers it, and the only one yet.
+///
+/// # Errors
+/// [`Kind::Incompatible`] when one cannot be opened; when no process can be made.
+pub fn restore_all(
+    first: i32,
+    image: &Image,
+    roots: &Roots<'_>,
+    open: &mut BTreeMap<FileId, OwnedFd>,
+) -> Result<(), Failure> {
+    for (&id, file) in &image.files {
+        let FileKind::EndedTask(record) = &file.kind else { continue };
+        // Who is of another pid namespace begins one of the host's.
+        let opened = inside(first, &[PID], || restore(file, record, roots.of_file(id)));
+        open.insert(id, opened.map_err(|failure| failure.within(file_entry(id)))?.into());
+    }
+    Ok(())
+}
+
+fn restore(file: &File, record: &EndedTask, root: BorrowedFd<'_>) -> Result<fs::File, Failure> {
+    let malformed = || Failure::new(Kind::BadImage, format!("path: {} is none of a task", record.path));
+    let entry = Entry::of(&record.path.0).ok_or_else(malformed)?;
+    let task = Task::begin(entry.id).doing(|| "making a process to end")?;
+    let id = task.id().doing(|| "the id of a process to end")?;
+    let expected = match entry.is_directory() {
+        true => (libc::S_IFDIR, "directory"),
+        false => (libc::S_IFREG, "regular file"),
+    };
+    let mut opened = reopen::open(root, &entry.path(id), file.flags, expected, "of a process to end")?;
+    let is_place = file.flags.contains(OpenFlags::O_PATH);
+    let doing = || format!("{}: reading it as far as it was read", record.path);
+    if record.at_end {
+        io::copy(&mut opened, &mut io::sink()).doing(doing)?;
+    } else if !is_place {
+        opened.seek(SeekFrom::Start(file.position)).doing(doing)?;
+    }
+    task.end().doing(|| "ending a process")?;
+    if !record.at_end && !is_place && !entry.is_directory() {
+        // What going to a position may have left of the text is forgotten: that this fails is what is restored.
+        let _ = opened.read_at(&mut [0], 0);
+    }
+    Ok(opened)
+}
+
+/// A process that lives until it is told to end, or nobody can tell it any more.
+struct Task {
+    process: Pid,
+    alive: OwnedFd,
+}
+
+impl Task {
+    /// With this id where it is free, otherwise with any.
+    fn begin(id: u32) -> nix::Result<Self> {
+        let (wait, alive) = pipe2(OFlag::O_CLOEXEC)?;
+        let wanted = [id.cast_signed()];
+        let begun = match fork_into(&CloneArgs { set_tid: &wanted, ..CloneArgs::default() }) {
+            // In use, or above what this host gives out.
+            Err(Errno::EEXIST | Errno::EINVAL) => fork_into(&CloneArgs::default())?,
+            begun => begun?,
+        };
+        match begun {
+            Forked::Child => {
+                drop(alive);
+                let _ = fs::File::from(wait).read(&mut [0]);
+                exit_now(0)
+            }
+            Forked::Parent { child, .. } => Ok(Task { process: child, alive }),
+        }
+    }
+
+    /// Its id in the container's pid namespace, which is the innermost that it is in.
+    fn id(&self) -> io::Result<u32> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process))?;
+        let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+        let id = ids.and_then(|ids| ids.split_ascii_whitespace().last()?.parse().ok());
+        id.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
+    }
+
+    fn end(self) -> nix::Result<()> {
+        drop(self.alive);
+        waitpid(self.process, Some(WaitPidFlag::__WALL)).map(drop)
+    }
+}
