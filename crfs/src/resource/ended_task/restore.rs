@@ -1,6 +1,6 @@
 //! From the records to what is open of tasks that have ended.
 
-use crate::failure::{Doing, Failure, Kind};
+use crate::failure::{Doing, Failure};
 use crate::resource::container::inside::{PID, inside};
 use crate::resource::descriptor::reopen;
 use crate::resource::mount::Roots;
@@ -23,7 +23,7 @@ use std::os::unix::fs::FileExt;
 /// is the container's first process, as the host numbers it, and the only one yet.
 ///
 /// # Errors
-/// [`Kind::Incompatible`] when one cannot be opened; when no process can be made.
+/// [`crate::failure::Kind::Incompatible`] when one cannot be opened; when no process can be made.
 pub fn restore_all(
     first: i32,
     image: &Image,
@@ -33,30 +33,28 @@ pub fn restore_all(
     for (&id, file) in &image.files {
         let FileKind::EndedTask(record) = &file.kind else { continue };
         // Who is of another pid namespace begins one of the host's.
-        let opened = inside(first, &[PID], || restore(file, record, roots.of_file(id)));
-        open.insert(id, opened.map_err(|failure| failure.within(file_entry(id)))?.into());
+        let opened = inside(first, &[PID], || restore(&file_entry(id), file, record, roots.of_file(id)))?;
+        open.insert(id, opened.into());
     }
     Ok(())
 }
 
-fn restore(file: &File, record: &EndedTask, root: BorrowedFd<'_>) -> Result<fs::File, Failure> {
-    let malformed = || Failure::new(Kind::BadImage, format!("path: {} is none of a task", record.path));
-    let entry = Entry::of(&record.path.0).ok_or_else(malformed)?;
-    let task = Task::begin(entry.id).doing(|| "making a process to end")?;
-    let id = task.id().doing(|| "the id of a process to end")?;
+fn restore(object: &str, file: &File, record: &EndedTask, root: BorrowedFd<'_>) -> Result<fs::File, Failure> {
+    let entry = Entry::of(&record.path.0).ok_or(Errno::EINVAL).doing(|| format!("{object}: path"))?;
+    let task = Task::begin(entry.id).doing(|| format!("{object}: making a process to end"))?;
+    let id = task.id().doing(|| format!("{object}: the id of a process to end"))?;
     let expected = match entry.is_directory() {
         true => (libc::S_IFDIR, "directory"),
         false => (libc::S_IFREG, "regular file"),
     };
-    let mut opened = reopen::open(root, &entry.path(id), file.flags, expected, "of a process to end")?;
+    let mut opened = reopen::open(root, &entry.path(id), file.flags, expected, object)?;
     let is_place = file.flags.contains(OpenFlags::O_PATH);
-    let doing = || format!("{}: reading it as far as it was read", record.path);
     if record.at_end {
-        io::copy(&mut opened, &mut io::sink()).doing(doing)?;
+        io::copy(&mut opened, &mut io::sink()).doing(|| format!("{object}: reading it as far as it was read"))?;
     } else if !is_place {
-        opened.seek(SeekFrom::Start(file.position)).doing(doing)?;
+        opened.seek(SeekFrom::Start(file.position)).doing(|| format!("{object}: reading it as far as it was read"))?;
     }
-    task.end().doing(|| "ending a process")?;
+    task.end().doing(|| format!("{object}: ending a process"))?;
     if !record.at_end && !is_place && !entry.is_directory() {
         // What going to a position may have left of the text is forgotten: that this fails is what is restored.
         let _ = opened.read_at(&mut [0], 0);
