@@ -96,6 +96,14 @@ impl KernelState {
             (Err(error), _) | (_, Err(error)) => Err(error),
         }
     }
+
+    /// The same for a descriptor of the calling thread.
+    ///
+    /// # Errors
+    /// As [`KernelState::pipe_ends`].
+    pub fn own_pipe_ends(&self, fd: i32) -> Result<PipeEnds, Error> {
+        self.pipe_ends(&Task::caller(0), fd)
+    }
 }
 
 /// The number of slots of the descriptor table, and where they are.

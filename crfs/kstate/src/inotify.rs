@@ -21,4 +21,12 @@ impl KernelState {
         let view = self.view(Feature::Inotify, task)?;
         view.u32_from(files::file(&view, fd)?, &[Path::FilePrivate, Path::WatchNext])
     }
+
+    /// The same for a descriptor of the calling thread.
+    ///
+    /// # Errors
+    /// As [`KernelState::inotify_next_wd`].
+    pub fn own_inotify_next_wd(&self, fd: i32) -> Result<u32, Error> {
+        self.inotify_next_wd(&Task::caller(0), fd)
+    }
 }

@@ -9,7 +9,7 @@ use super::seen::{Holder, Seen};
 use super::{Descriptors, TableOf};
 use crate::console::Pause;
 use crate::external::External;
-use crate::failure::{Failure, Kind};
+use crate::failure::{Doing, Failure, Kind};
 use crate::resource::mount::Views;
 use crate::resource::unnamed::Unnamed;
 use crate::resource::{
@@ -26,6 +26,9 @@ use image_format::tty::Tty;
 use image_format::{Bytes, FileId, Pid};
 use std::collections::BTreeMap;
 use std::path::Path;
+
+/// Bytes that a file which only a message holds may have: they are copied, as all that waits in queues.
+const MOST_IN_MESSAGE: u64 = 64 << 20;
 
 /// Whose descriptors are captured.
 #[derive(Clone, Copy, Debug)]
@@ -86,7 +89,7 @@ pub fn capture(
         out: Descriptors::default(),
     };
     pass.each(whose, &place, &apart);
-    pass.unnamed();
+    pass.unnamed()?;
     pass.owners(whose)?;
     pass.pipes(processes)?;
     pass.queues(whose)?;
@@ -181,17 +184,24 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// The content of a file without a name is read through a process that holds it.
-    fn unnamed(&mut self) {
+    /// The content of a file without a name is read through a process that holds it. Of one that only messages carry it is read now.
+    fn unnamed(&mut self) -> Result<(), Failure> {
         for index in 0..self.drafts.len() {
-            if let Draft::Done(FileKind::Unnamed(record)) = &self.drafts[index]
-                && !self.unnamed.is_held(record.file)
-            {
-                let seen = &self.table.descriptions[index].seen;
-                self.refuse(seen.holder, refused::unnamed_in_message(&seen.name()));
-                self.drafts[index] = Draft::Refused;
+            let Draft::Done(FileKind::Unnamed(record)) = &self.drafts[index] else { continue };
+            let (number, seen) = (record.file, &self.table.descriptions[index].seen);
+            if self.unnamed.is_held(number) || self.out.unnamed.contains_key(&number) {
+                continue;
             }
+            if seen.metadata.len() > MOST_IN_MESSAGE {
+                self.refuse(seen.holder, refused::unnamed_in_message(&seen.name(), MOST_IN_MESSAGE));
+                self.drafts[index] = Draft::Refused;
+                continue;
+            }
+            let content = std::fs::read(seen.holder.path());
+            let content = content.doing(|| format!("{}: reading what a message holds", seen.name()))?;
+            self.out.unnamed.insert(number, content);
         }
+        Ok(())
     }
 
     /// Puts the sides of each terminal together.
@@ -389,7 +399,9 @@ fn draft(
             "pidfd" => {
                 pidfd::capture(seen, whose.processes, whose.init).map(|record| Draft::Done(FileKind::Pidfd(record)))
             }
-            "inotify" => inotify::capture(seen, place, kernel).map(|record| Draft::Done(FileKind::Inotify(record))),
+            "inotify" => {
+                inotify::capture(seen, place, whose.init, kernel).map(|record| Draft::Done(FileKind::Inotify(record)))
+            }
             "signalfd" => signalfd::capture(seen).map(|record| Draft::Done(FileKind::Signalfd(record))),
             other => Err(refused::anonymous(other)),
         };

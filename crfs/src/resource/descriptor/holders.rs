@@ -33,23 +33,37 @@ impl<'a> Kernel<'a> {
         Some((self.state, self.tasks.get(&host)?))
     }
 
-    /// How many descriptions in the whole system can read from a pipe, and how many can write to it.
+    /// How many descriptions in the whole system can read from a pipe, and how many can write to it. This process may hold it.
     ///
     /// # Errors
     /// In words.
     pub(crate) fn pipe_ends(&self, host: i32, fd: i32) -> Result<(u64, u64), String> {
-        let task = self.tasks.get(&host).ok_or_else(|| "its process is not known to the reader".to_owned())?;
-        let ends = self.state.pipe_ends(task, fd).map_err(|error| error.to_string())?;
+        let ends = match self.holder(host)? {
+            None => self.state.own_pipe_ends(fd),
+            Some(task) => self.state.pipe_ends(task, fd),
+        };
+        let ends = ends.map_err(|error| error.to_string())?;
         Ok((u64::from(ends.readers), u64::from(ends.writers)))
     }
 
-    /// The lowest number that the next watch of an inotify instance may have; 0 before the first.
+    /// The task of a process by host pid; None for this process, which holds what messages carry.
+    fn holder(&self, host: i32) -> Result<Option<&Task>, String> {
+        if host == std::process::id().cast_signed() {
+            return Ok(None);
+        }
+        self.tasks.get(&host).map(Some).ok_or_else(|| "its process is not known to the reader".to_owned())
+    }
+
+    /// The lowest number that the next watch of an inotify instance may have; 0 before the first. This process may hold it.
     ///
     /// # Errors
     /// In words.
     pub(crate) fn next_wd(&self, host: i32, fd: i32) -> Result<u32, String> {
-        let task = self.tasks.get(&host).ok_or_else(|| "its process is not known to the reader".to_owned())?;
-        self.state.inotify_next_wd(task, fd).map_err(|error| error.to_string())
+        let next = match self.holder(host)? {
+            None => self.state.own_inotify_next_wd(fd),
+            Some(task) => self.state.inotify_next_wd(task, fd),
+        };
+        next.map_err(|error| error.to_string())
     }
 
     /// What a POSIX message queue holds that this process has open.
@@ -89,6 +103,9 @@ impl<'a> Kernel<'a> {
 /// Those of `pipes` (inode numbers) that a process other than `inside` (host pids) holds an end of, as far as /proc shows.
 /// For running containers, whose kernel memory is not read.
 pub(crate) fn pipes_held_by_others(pipes: &HashSet<u64>, inside: &HashSet<i32>) -> HashSet<u64> {
+    if pipes.is_empty() {
+        return HashSet::new();
+    }
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     let descriptors = pids

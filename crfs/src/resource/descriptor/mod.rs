@@ -78,6 +78,8 @@ pub struct Descriptors {
     pub fds: BTreeMap<Pid, Vec<Fd>>,
     /// `files/pipe.N`: the bytes queued in each pipe, by the pipe's number.
     pub pipes: BTreeMap<u32, Vec<u8>>,
+    /// `unnamed.N`: the content of each file that only messages carry, by its number.
+    pub unnamed: BTreeMap<u32, Vec<u8>>,
     /// `posix.mq`.
     pub queues: Vec<PosixQueue>,
     /// `posix.mq.N`: the messages of each queue, by the queue's number.

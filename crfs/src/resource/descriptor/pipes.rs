@@ -3,8 +3,7 @@
 use super::capture::{Draft, Pass};
 use super::gather::Description;
 use super::holders::{Kernel, pipes_held_by_others};
-use super::in_flight;
-use super::refused::{self, Refusal};
+use super::refused::Refusal;
 use super::seen::{Holder, Seen};
 use crate::failure::Failure;
 use crate::resource::pipe;
@@ -27,19 +26,15 @@ impl Pass<'_> {
                 group.push(index);
             }
         }
-        // Of pipes that no process of the container holds, and without the kernel of any, only /proc tells who else does.
         let seen = |index: usize| &table.descriptions[index].seen;
-        let in_flight = |&index: &usize| seen(index).holder.pid == in_flight::IN_FLIGHT;
-        let unknown = order.iter().filter(|inode| self.kernel.is_none() || groups[*inode].iter().all(in_flight));
-        let unnamed = unknown.filter(|inode| pipe::is_unnamed(seen(groups[*inode][0])));
-        let inodes: HashSet<u64> = unnamed.map(|&(_, inode)| inode).collect();
-        let outside = if inodes.is_empty() {
-            HashSet::new()
-        } else {
-            // What is in messages is held by this process too, while it looks at them.
-            let looking = table.descriptions.iter().any(|one| one.seen.holder.pid == in_flight::IN_FLIGHT);
-            let own = looking.then(|| std::process::id().cast_signed());
-            pipes_held_by_others(&inodes, &processes.iter().map(|&(_, host)| host).chain(own).collect())
+        // Without the kernel only /proc tells who else holds one, and of those without a name only.
+        let unnamed = order.iter().filter(|inode| pipe::is_unnamed(seen(groups[*inode][0])));
+        let outside = match self.kernel {
+            Some(_) => HashSet::new(),
+            None => pipes_held_by_others(
+                &unnamed.map(|&(_, inode)| inode).collect(),
+                &processes.iter().map(|&(_, host)| host).collect(),
+            ),
         };
         let mut scratch = pipe::Scratch::default();
         let mut number = 0u32;
@@ -100,11 +95,7 @@ impl Pass<'_> {
 
 /// Whether an end of the pipe is outside, from the counts of the whole system.
 fn other_ends(kernel: &Kernel<'_>, ends: &[&Seen]) -> Option<Refusal> {
-    let Some(held) = ends.iter().find(|end| end.holder.pid != in_flight::IN_FLIGHT) else {
-        // One that only messages carry was looked for in /proc, which shows pipes without a name.
-        return (!pipe::is_unnamed(ends[0])).then(|| refused::fifo_in_message(&ends[0].name()));
-    };
-    let Holder { host, fd, .. } = held.holder;
+    let Holder { host, fd, .. } = ends[0].holder;
     match kernel.pipe_ends(host, fd) {
         Ok(counts) => pipe::check_ends(ends, counts),
         Err(reason) => Some(Refusal::new(

@@ -128,14 +128,12 @@ pub(crate) fn lock_opened_late(name: &str) -> Refusal {
     )
 }
 
-/// A file without a name whose description is under way.
-pub(crate) fn unnamed_in_message(name: &str) -> Refusal {
-    Refusal::new(format!("file {name} has no name any more, and only a message holds it"), RECEIVE)
-}
-
-/// A pipe with a name of which all descriptions are under way.
-pub(crate) fn fifo_in_message(name: &str) -> Refusal {
-    Refusal::new(format!("FIFO {name} is held by a message only"), RECEIVE)
+/// A file without a name whose description is under way, and which is large.
+pub(crate) fn unnamed_in_message(name: &str, most: u64) -> Refusal {
+    Refusal::new(
+        format!("file {name} has no name any more, only a message holds it, and it has more than {most} bytes"),
+        RECEIVE,
+    )
 }
 
 /// A description whose file type has no module.

@@ -28,21 +28,18 @@ struct Line {
     handle: Vec<u8>,
 }
 
-/// Captures an instance. Without `kernel` its processes run, and it is only looked whether what it watches can be found.
+/// Captures an instance. `init`, as the host numbers it, sees the mounts of one that only a message holds. Without `kernel` its processes
+/// run, and it is only looked whether what it watches can be found.
 pub(in crate::resource) fn capture(
     seen: &Seen,
     place: &Place,
+    init: i32,
     kernel: Option<&Kernel<'_>>,
 ) -> Result<Inotify, Refusal> {
-    if seen.holder.pid == IN_FLIGHT {
-        return Err(Refusal::new(
-            "an inotify instance that only a message holds cannot be carried",
-            "Try again when the program has received the message.",
-        ));
-    }
     let lines: Option<Vec<Line>> = seen.info.values("inotify wd").map(parse).collect();
     let lines = lines.ok_or_else(|| Refusal::unknown_fdinfo("an inotify instance", "inotify"))?;
-    let text = fs::read(format!("/proc/{}/mountinfo", seen.holder.host)).unwrap_or_default();
+    let viewer = if seen.holder.pid == IN_FLIGHT { init } else { seen.holder.host };
+    let text = fs::read(format!("/proc/{viewer}/mountinfo")).unwrap_or_default();
     let mounts = mounts(&text);
     let mut watches = lines.iter().map(|line| watch(line, &mounts, place)).collect::<Result<Vec<_>, _>>()?;
     // The kernel's order is that of a list that a restore would turn around.

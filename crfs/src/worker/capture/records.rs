@@ -107,6 +107,7 @@ pub(super) fn read(
         locks,
         mut fds,
         pipes,
+        unnamed: in_messages,
         sockets,
         queues: message_queues,
         queued,
@@ -156,6 +157,7 @@ pub(super) fn read(
         }
     }
     contents.extend(sockets.into_iter().map(|(id, bytes)| (layout::socket_data(id), bytes)));
+    contents.extend(in_messages.into_iter().map(|(file, bytes)| (layout::unnamed_data(file), bytes)));
     contents.extend(pipes.into_iter().map(|(pipe, bytes)| (layout::pipe_data(pipe), bytes)));
     contents.extend(queued.into_iter().map(|(queue, bytes)| (layout::posix_queue_data(queue), bytes)));
     laps.lap("ipc");
