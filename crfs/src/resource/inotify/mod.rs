@@ -13,7 +13,7 @@
 //! (INOTIFY_IOC_SETNEXTWD). Events that wait cannot be put back. The kernel's own word for lost events, after which programs look at
 //! everything anew, can: a queue that is full gets IN_Q_OVERFLOW at its end, and what fills it is read off.
 //!
-//! **What is refused.** A watch of an inode that no path leads to; an instance that only a message holds.
+//! **What is refused.** A watch of an inode that no path leads to.
 
 mod capture;
 mod restore;
