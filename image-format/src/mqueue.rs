@@ -3,7 +3,7 @@
 //! They belong to the container's ipc namespace and live as long as they have a name, or somebody has them open.
 
 use crate::signal::Signal;
-use crate::types::{Bytes, Hex, Octal, Pid};
+use crate::types::{Bytes, FileId, Hex, Octal, Pid};
 use serde::{Deserialize, Serialize};
 
 /// A line of `posix.mq`: a queue. The messages' bytes lie one after the other in `posix.mq.N` (raw).
@@ -50,6 +50,18 @@ pub struct QueueNotify {
     pub signal: Option<Signal>,
     /// `sigev_value`, which comes with the signal; 0 without one.
     pub value: Hex,
+    /// In the place of a signal: what a socket gets (SIGEV_THREAD), of which the C library makes a thread.
+    pub thread: Option<NotifyThread>,
+}
+
+/// How a registration with SIGEV_THREAD is told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NotifyThread {
+    /// A netlink socket that the process has open.
+    pub socket: FileId,
+    /// The 32 bytes that it gets, of which the kernel changes the last.
+    pub cookie: Bytes,
 }
 
 impl PosixQueue {

@@ -19,6 +19,9 @@ const MAX_SIZE: u64 = 16 << 20;
 /// The head of a message, or of a part, lies in one page with what follows it.
 const PAGE: usize = 4096;
 
+/// include/uapi/asm-generic/siginfo.h
+const SIGEV_THREAD: i32 = 2;
+
 /// What a POSIX message queue holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MessageQueue {
@@ -50,6 +53,17 @@ pub struct QueueNotify {
     pub signal: i32,
     /// `sigev_value`.
     pub value: u64,
+    /// Of `SIGEV_THREAD`, how it is told.
+    pub cookie: Option<NotifyCookie>,
+}
+
+/// What a socket gets when there is a message: the C library makes a thread then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotifyCookie {
+    /// The identity of the netlink socket, as of [`KernelState::own_notify_socket`].
+    pub socket: u64,
+    /// What it gets; the last byte is the kernel's (NOTIFY_COOKIE_LEN, include/uapi/linux/mqueue.h).
+    pub bytes: [u8; 32],
 }
 
 impl KernelState {
@@ -72,6 +86,19 @@ impl KernelState {
         self.message_queue(&Task::caller(0), fd)
     }
 
+    /// The identity of the socket behind a descriptor of the calling thread, as a [`NotifyCookie`] has it.
+    ///
+    /// # Errors
+    /// As [`KernelState::message_queue`].
+    pub fn own_notify_socket(&self, fd: i32) -> Result<u64, Error> {
+        self.notify_socket(&Task::caller(0), fd)
+    }
+
+    /// The same for a descriptor of a task.
+    pub(crate) fn notify_socket(&self, task: &Task, fd: i32) -> Result<u64, Error> {
+        files::sock(&self.view(Feature::MessageQueues, task)?, fd)
+    }
+
     /// How often the process has executed a program, as registrations of mq_notify(3) count.
     ///
     /// # Errors
@@ -92,13 +119,22 @@ fn notify(view: &View<'_>, queue: u64) -> Result<Option<QueueNotify>, Error> {
         return Ok(None);
     }
     let number = |path| view.u32_from(queue, &[path]);
+    let kind = number(Path::QueueNotifyKind)?.cast_signed();
     Ok(Some(QueueNotify {
         pid: view.u32_from(owner, &[Path::PidNumbers])?.cast_signed(),
         exec_id: number(Path::QueueNotifyExec)?,
-        kind: number(Path::QueueNotifyKind)?.cast_signed(),
+        kind,
         signal: number(Path::QueueNotifySignal)?.cast_signed(),
         value: view.u64_from(queue, &[Path::QueueNotifyValue])?,
+        cookie: (kind == SIGEV_THREAD).then(|| cookie(view, queue)).transpose()?,
     }))
+}
+
+fn cookie(view: &View<'_>, queue: u64) -> Result<NotifyCookie, Error> {
+    let mut bytes = [0; 32];
+    let data = view.u64_from(queue, &[Path::QueueNotifyCookie, Path::SkbData])?;
+    view.bytes_at(data, Path::SkbData, &mut bytes)?;
+    Ok(NotifyCookie { socket: view.u64_from(queue, &[Path::QueueNotifySock])?, bytes })
 }
 
 /// Goes through the tree from right to left: from the highest priority to the lowest.

@@ -277,6 +277,8 @@ paths! {
     QueueNotifyKind: Number(4), "mqueue_inode_info.notify.sigev_notify";
     QueueNotifySignal: Number(4), "mqueue_inode_info.notify.sigev_signo";
     QueueNotifyValue: Number(8), "mqueue_inode_info.notify.sigev_value";
+    QueueNotifySock: Pointer, "mqueue_inode_info.notify_sock";
+    QueueNotifyCookie: Pointer, "mqueue_inode_info.notify_cookie";
     NodeLinks: Place(24), "posix_msg_tree_node.rb_node";
     NodeLeft: Pointer, "rb_node.rb_left";
     NodeRight: Pointer, "rb_node.rb_right";
@@ -556,6 +558,9 @@ pub(crate) fn needs(feature: Feature) -> Needs {
                 P::FdtMax,
                 P::FdtFd,
                 P::FileInode,
+                P::FilePrivate,
+                P::SocketSock,
+                P::SkbData,
                 P::QueueInode,
                 P::NodeLinks,
                 P::NodeLeft,
@@ -574,6 +579,8 @@ pub(crate) fn needs(feature: Feature) -> Needs {
                 P::QueueNotifyKind,
                 P::QueueNotifySignal,
                 P::QueueNotifyValue,
+                P::QueueNotifySock,
+                P::QueueNotifyCookie,
                 P::NodePriority,
                 P::NodeMessages,
                 P::MessageSize,

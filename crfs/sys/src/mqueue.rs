@@ -110,6 +110,21 @@ pub fn notify(queue: BorrowedFd<'_>, how: Option<Option<(i32, usize)>>) -> Resul
     Errno::result(unsafe { libc::syscall(libc::SYS_mq_notify, queue.as_raw_fd(), event) }).map(drop)
 }
 
+/// Asks for a cookie over a netlink socket when a message comes into the empty queue, as the C library does for SIGEV_THREAD. The last byte
+/// is 1 then, or 2 when nothing is asked for any more.
+///
+/// # Errors
+/// As [`notify`]; `EBADF`, `ENOTSOCK` for what is no netlink socket.
+pub fn notify_over(queue: BorrowedFd<'_>, socket: BorrowedFd<'_>, cookie: &[u8; 32]) -> Result<()> {
+    // SAFETY: a structure for which all zeros is a value.
+    let mut event: libc::sigevent = unsafe { std::mem::zeroed() };
+    event.sigev_notify = libc::SIGEV_THREAD;
+    event.sigev_signo = socket.as_raw_fd();
+    event.sigev_value.sival_ptr = cookie.as_ptr().cast_mut().cast();
+    // SAFETY: the kernel reads one sigevent, and the cookie that it points to.
+    Errno::result(unsafe { libc::syscall(libc::SYS_mq_notify, queue.as_raw_fd(), &raw const event) }).map(drop)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

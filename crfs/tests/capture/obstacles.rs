@@ -42,10 +42,11 @@ def apart():
 threads = [threading.Thread(target=apart, daemon=True)]
 for t in threads: t.start()
 mq = libc.mq_open(b'/crfs-queue', os.O_CREAT | os.O_RDWR, 0o600, None)
-# mq_notify with SIGEV_THREAD, as the C library asks for it
+# mq_notify with SIGEV_THREAD, over a socket that is closed
 told, cookie = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0), ctypes.create_string_buffer(32)
 event = struct.pack('Qii48x', ctypes.addressof(cookie), told.fileno(), 2)
 assert libc.syscall(244, mq, event) == 0
+told.close()
 open('/proc/sys/fs/mqueue/msg_max', 'w').write('11')
 if os.fork() == 0:
     # a seccomp filter that allows everything, with a listener
@@ -92,7 +93,10 @@ const SEEN_FROZEN: [(&str, &str); 5] = [
     ("/attr", "asks a supervisor about its system calls"),
     ("/attr", "is confined by Landlock"),
     ("/attr", "has keys in a session keyring of its own"),
-    ("posix.mq", "/crfs-queue tells of messages by starting a thread (SIGEV_THREAD)"),
+    (
+        "posix.mq",
+        "/crfs-queue tells of messages by starting a thread (SIGEV_THREAD), over a socket that its process has closed",
+    ),
     ("posix.mq", "limit fs.mqueue.msg_max of the ipc namespace is 11 in the place of 10"),
 ];
 

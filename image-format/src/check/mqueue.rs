@@ -1,6 +1,7 @@
 //! `posix.mq`: queues the kernel can make, and descriptions that name them.
 
 use super::Findings;
+use crate::files::{File, FileKind};
 use crate::image::Image;
 use crate::layout::{MANIFEST, POSIX_MQ, file_entry};
 use crate::manifest::NamespaceKind;
@@ -83,11 +84,26 @@ fn own(queue: &PosixQueue) -> Vec<String> {
     .collect()
 }
 
+/// NOTIFY_COOKIE_LEN (include/uapi/linux/mqueue.h, v6.18).
+const COOKIE: usize = 32;
+
 /// Whoever is told has to ask for it through a descriptor.
 fn notify(image: &Image, notify: &QueueNotify, descriptions: Option<&BTreeSet<FileId>>) -> Option<String> {
     let process = notify.process;
     if image.descriptor(process, |file| descriptions.is_some_and(|open| open.contains(&file))).is_none() {
         return Some(format!("notify: process {process} is not there, or does not have it open"));
     }
-    (notify.signal.is_none() && notify.value.0 != 0).then(|| "notify: value: it comes with a signal".to_owned())
+    if notify.signal.is_none() && notify.value.0 != 0 {
+        return Some("notify: value: it comes with a signal".to_owned());
+    }
+    let thread = notify.thread.as_ref()?;
+    if notify.signal.is_some() {
+        return Some("notify: thread: it stands in the place of a signal".to_owned());
+    }
+    let is_netlink = |file| matches!(image.files.get(&file), Some(File { kind: FileKind::NetlinkSocket(_), .. }));
+    if !is_netlink(thread.socket) || image.descriptor(process, |file| file == thread.socket).is_none() {
+        let socket = file_entry(thread.socket);
+        return Some(format!("notify: thread: {socket} is no netlink socket that process {process} has open"));
+    }
+    (thread.cookie.0.len() != COOKIE).then(|| format!("notify: thread: cookie: it has {COOKIE} bytes"))
 }

@@ -223,7 +223,8 @@ records! {
     OpenQueue { queue }
     PosixQueue { number, name, mode, uid, gid, capacity, message_size, messages, notify }
     PosixMessage { priority, size }
-    QueueNotify { process, signal, value }
+    QueueNotify { process, signal, value, thread }
+    image_format::mqueue::NotifyThread { socket, cookie }
     Epoll { targets }
     EpollTarget { fd, file, events, data }
     Timerfd { clock, settime_flags, remaining, interval, ticks }

@@ -3,9 +3,10 @@
 use crate::check::{Defect, FIRST, each_is_told, file};
 use image_format::files::{FileKind, OpenQueue};
 use image_format::manifest::NamespaceKind;
-use image_format::mqueue::QueueNotify;
+use image_format::mqueue::{NotifyThread, QueueNotify};
 use image_format::signal::Signal;
-use image_format::{Hex, Image, Octal, Pid};
+use image_format::socket::{NetlinkDestination, NetlinkProtocol, NetlinkSocket, SocketOptions};
+use image_format::{FileId, Hex, Image, Octal, Pid};
 
 /// Lets descriptor 6 of the first process, an eventfd, name a queue.
 fn open(image: &mut Image, queue: u32) {
@@ -13,7 +14,13 @@ fn open(image: &mut Image, queue: u32) {
 }
 
 fn notify(image: &mut Image, process: Pid, signal: Option<Signal>, value: u64) {
-    image.queues[0].notify = Some(QueueNotify { process, signal, value: Hex(value) });
+    image.queues[0].notify = Some(QueueNotify { process, signal, value: Hex(value), thread: None });
+}
+
+fn by_thread(image: &mut Image, signal: Option<Signal>, socket: FileId, cookie: &str) {
+    open(image, 1);
+    let thread = Some(NotifyThread { socket, cookie: cookie.into() });
+    image.queues[0].notify = Some(QueueNotify { process: FIRST, signal, value: Hex(0), thread });
 }
 
 #[test]
@@ -85,6 +92,34 @@ fn who_uses_them() {
                 notify(i, FIRST, None, 1);
             },
             "posix.mq: line 1: notify: value: it comes with a signal",
+        ),
+        (
+            |i| by_thread(i, Some(Signal(10)), FileId(6), "x"),
+            "posix.mq: line 1: notify: thread: it stands in the place of a signal",
+        ),
+        (
+            |i| by_thread(i, None, FileId(6), "x"),
+            "posix.mq: line 1: notify: thread: files/0x00000006 is no netlink socket that process 1 has open",
+        ),
+        (
+            |i| {
+                let options = SocketOptions::default();
+                let destination = NetlinkDestination { port: 0, groups: 0 };
+                let protocol = NetlinkProtocol::Route;
+                let netlink = NetlinkSocket {
+                    protocol,
+                    raw: true,
+                    port: 0,
+                    groups: vec![],
+                    destination,
+                    uid: 0,
+                    gid: 0,
+                    options,
+                };
+                file(i, 2).kind = FileKind::NetlinkSocket(netlink);
+                by_thread(i, None, FileId(2), "x");
+            },
+            "posix.mq: line 1: notify: thread: cookie: it has 32 bytes",
         ),
     ];
     each_is_told(defects);

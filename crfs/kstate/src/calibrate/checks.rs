@@ -16,7 +16,7 @@ use crate::feature::Feature;
 use crate::files::PipeEnds;
 use crate::flags::{MemoryFlags, ThreadFlags};
 use crate::memory::MemoryLayout;
-use crate::mqueue::{MessageQueue, QueueNotify, QueuedMessage};
+use crate::mqueue::{MessageQueue, NotifyCookie, QueueNotify, QueuedMessage};
 use crate::paths::Path;
 use crate::posix_timers::{Expiry, PosixTimer, PosixTimerStatus};
 use crate::security::Keyrings;
@@ -564,7 +564,7 @@ fn terminals(state: &KernelState, scene: &Scene, roles: &Roles) -> Result<(), Tr
 }
 
 fn message_queues(state: &KernelState, scene: &Scene, roles: &Roles) -> Result<(), Trouble> {
-    for step in ["unshare", "another mq_open", "mq_timedsend", "mq_notify"] {
+    for step in ["unshare", "another mq_open", "mq_timedsend", "mq_notify", "dup3", "another mq_notify"] {
         scene.terminal.outcome(step)?;
     }
     let queue = |step| -> Result<_, Trouble> {
@@ -578,8 +578,21 @@ fn message_queues(state: &KernelState, scene: &Scene, roles: &Roles) -> Result<(
     messages.sort_by_key(|message| std::cmp::Reverse(message.priority));
     let (signal, value) = scene::NOTIFY;
     let (pid, exec_id) = (roles.terminal.tid(), state.exec_id(&roles.terminal)?);
-    let notify = Some(QueueNotify { pid, exec_id, kind: libc::SIGEV_SIGNAL, signal, value });
-    same("a queue", queue("mq_open")?, MessageQueue { messages, notify })?;
+    let notify = QueueNotify { pid, exec_id, kind: libc::SIGEV_SIGNAL, signal, value, cookie: None };
+    same("a queue", queue("mq_open")?, MessageQueue { messages, notify: Some(notify) })?;
+    let socket = state.notify_socket(&roles.terminal, scene::NOTIFY_SOCKET)?;
+    let cookie = Some(NotifyCookie { socket, bytes: scene::NOTIFY_COOKIE });
+    // The kernel keeps neither of the others with it.
+    let told = queue("a third mq_open")?.notify.map(|notify| QueueNotify { signal: 0, value: 0, ..notify });
+    let notify = QueueNotify {
+        pid,
+        exec_id: told.map_or(0, |told| told.exec_id),
+        kind: libc::SIGEV_THREAD,
+        signal: 0,
+        value: 0,
+        cookie,
+    };
+    same("a queue that tells by a thread", told, Some(notify))?;
     same("an empty queue", queue("another mq_open")?, MessageQueue::default())
 }
 

@@ -45,6 +45,10 @@ pub(super) const NEXT_WD: u32 = 0x0012_3456;
 pub(super) const MESSAGES: [(u32, usize); 4] = [(3, 4), (1, 2), (7, 5000), (1, 0)];
 /// Signal and value of mq_notify(3).
 pub(super) const NOTIFY: (i32, u64) = (10, 0x1122_3344_5566_7788);
+/// The descriptor of the netlink socket that is told of messages in a queue, and what it is told.
+pub(super) const NOTIFY_SOCKET: i32 = 90;
+/// The last byte is the kernel's.
+pub(super) const NOTIFY_COOKIE: [u8; 32] = *b"thirty-two bytes of a cookie...\0";
 /// Signal, handler, flags (SA_RESTORER and some others), restorer, mask.
 pub(super) const ACTIONS: [(u64, [u64; 4]); 4] = [
     (1, [0x1111_2221, 0x0400_0004, 0x7111_1111_1113, 0x0000_1234_0000_0400]),
@@ -503,6 +507,17 @@ fn message_queues(s: &mut Script) -> Result<(), Error> {
     // struct sigevent with SIGEV_SIGNAL, which is 0.
     let event = s.words(&[value, u64::from(signal.unsigned_abs()), 0, 0, 0, 0, 0, 0])?;
     s.step("mq_notify", Step::call_with(libc::SYS_mq_notify, [queue, event.into()]));
+    let name = s.place(b"crfs-thread\0")?;
+    let queue = s.call("a third mq_open", libc::SYS_mq_open, [name, flags, 0o600, attributes]);
+    let [family, kind] = [libc::AF_NETLINK, libc::SOCK_RAW].map(|number| u64::from(number.unsigned_abs()));
+    let socket = s.call("a netlink socket", libc::SYS_socket, [family, kind, 0]);
+    let told = [Arg::Result { step: socket, plus: 0 }, u64::from(NOTIFY_SOCKET.unsigned_abs()).into(), 0.into()];
+    s.step("dup3", Step::call_with(libc::SYS_dup3, told));
+    let cookie = s.place(&NOTIFY_COOKIE)?;
+    // With SIGEV_THREAD, which is 2.
+    let event = s.words(&[cookie, u64::from(NOTIFY_SOCKET.unsigned_abs()) | 2 << 32, 0, 0, 0, 0, 0, 0])?;
+    let queue = Arg::Result { step: queue, plus: 0 };
+    s.step("another mq_notify", Step::call_with(libc::SYS_mq_notify, [queue, event.into()]));
     Ok(())
 }
 

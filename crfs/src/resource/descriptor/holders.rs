@@ -74,6 +74,11 @@ impl<'a> Kernel<'a> {
         self.state.own_message_queue(fd).map_err(|error| error.to_string())
     }
 
+    /// Which socket one of this process's descriptors names, as a registration of mq_notify(3) tells it.
+    pub(crate) fn notify_socket(&self, fd: i32) -> Option<u64> {
+        self.state.own_notify_socket(fd).ok()
+    }
+
     /// The connections that wait in a listening Unix socket that this process has open.
     ///
     /// # Errors

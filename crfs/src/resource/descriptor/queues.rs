@@ -1,12 +1,15 @@
 //! POSIX message queues: those that are open, and those that only have a name.
 
-use super::capture::{Draft, Pass, Whose};
+use super::capture::{Draft, Pass, Whose, id};
+use super::gather::Description;
 use crate::failure::{Doing, Failure};
 use crate::resource::mqueue::{self, Asked, Namespace};
+use image_format::FileId;
 use image_format::files::{FileKind, OpenQueue};
 use image_format::layout::POSIX_MQ;
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 
 impl Pass<'_> {
@@ -57,7 +60,9 @@ impl Pass<'_> {
             queues.push((None, File::from(duplicate), unlinked));
         }
         for (number, (name, queue, descriptions)) in (1..).zip(queues) {
-            match mqueue::capture(&queue, Asked { number, name, processes: whose.processes }, kernel)? {
+            let socket = |identity: u64| self.socket(|fd| kernel.notify_socket(fd) == Some(identity));
+            let asked = Asked { number, name, processes: whose.processes, socket: &socket };
+            match mqueue::capture(&queue, asked, kernel)? {
                 Ok((record, data)) => {
                     for index in descriptions {
                         self.drafts[index] = Draft::Done(FileKind::MessageQueue(OpenQueue { queue: number }));
@@ -72,5 +77,14 @@ impl Pass<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The socket of which a descriptor in this process is the one that is looked for.
+    fn socket(&self, is_it: impl Fn(i32) -> bool) -> Option<FileId> {
+        let found = self.table.descriptions.iter().position(|Description { seen, .. }| {
+            let is_socket = seen.file_type() == libc::S_IFSOCK && !seen.is_path();
+            is_socket && seen.socket().is_ok_and(|socket| is_it(socket.as_raw_fd()))
+        });
+        found.map(id)
     }
 }

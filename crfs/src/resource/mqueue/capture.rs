@@ -80,6 +80,8 @@ pub(crate) struct Asked<'a> {
     pub(crate) name: Option<Bytes>,
     /// All processes, as the container and as the host numbers them.
     pub(crate) processes: &'a [(Pid, i32)],
+    /// Finds the netlink socket of this identity.
+    pub(crate) socket: &'a dyn Fn(u64) -> Option<FileId>,
 }
 
 /// Captures a queue that the calling process has open, and its messages one after the other. The tasks stand still.
@@ -132,20 +134,17 @@ fn registration(
     };
     let exec_id = kernel.exec_id(host).map_err(|why| unknown(what, &why))?;
     let signal = u8::try_from(notify.signal).ok().filter(|signal| (1..=64).contains(signal)).map(Signal);
-    let signal = match notify.kind {
-        libc::SIGEV_THREAD => {
-            return Err(Refusal::new(
-                format!(
-                    "the POSIX message queue {what} tells of messages by starting a thread (SIGEV_THREAD), and cannot be carried"
-                ),
-                "Have the program use SIGEV_SIGNAL.",
-            ));
+    let thread = match notify.cookie {
+        Some(cookie) => {
+            let socket = (asked.socket)(cookie.socket).ok_or_else(|| nobody_is_told(what))?;
+            Some(records::NotifyThread { socket, cookie: Bytes(cookie.bytes.to_vec()) })
         }
-        // A program that the process executed since is not told, and nobody else can register.
-        libc::SIGEV_SIGNAL if notify.exec_id == exec_id => signal,
-        _ => None,
+        None => None,
     };
-    Ok(records::QueueNotify { process, signal, value: Hex(if signal.is_some() { notify.value } else { 0 }) })
+    // A program that the process executed since is not told, and nobody else can register.
+    let signal = signal.filter(|_| notify.kind == libc::SIGEV_SIGNAL && notify.exec_id == exec_id);
+    let value = Hex(if signal.is_some() { notify.value } else { 0 });
+    Ok(records::QueueNotify { process, signal, value, thread })
 }
 
 /// The obstacle of registrations by processes that have no descriptor to make them again, once all descriptors are known. What
@@ -153,11 +152,17 @@ fn registration(
 pub fn report(image: &Image, findings: &mut Findings) {
     for queue in &image.queues {
         let is_it = |id: FileId| image.files.get(&id).is_some_and(|file| file.queue() == Some(queue.number));
-        if queue.notify.as_ref().is_some_and(|notify| image.descriptor(notify.process, is_it).is_none()) {
-            let what = queue.name.as_ref().map_or_else(|| NAMELESS.to_owned(), |name| format!("/{name}"));
-            let Refusal { reason, remedy } = not_open(&what);
-            findings.block(POSIX_MQ, reason, remedy);
-        }
+        let Some(notify) = &queue.notify else { continue };
+        let what = queue.name.as_ref().map_or_else(|| NAMELESS.to_owned(), |name| format!("/{name}"));
+        let is_told = |socket: FileId| image.descriptor(notify.process, |id| id == socket).is_some();
+        let refusal = if image.descriptor(notify.process, is_it).is_none() {
+            not_open(&what)
+        } else if notify.thread.as_ref().is_some_and(|thread| !is_told(thread.socket)) {
+            nobody_is_told(&what)
+        } else {
+            continue;
+        };
+        findings.block(POSIX_MQ, refusal.reason, refusal.remedy);
     }
 }
 
@@ -167,6 +172,15 @@ fn not_open(what: &str) -> Refusal {
             "the POSIX message queue {what} tells of messages to a process that does not have it open, and cannot be carried"
         ),
         "Have the program take its notification back (mq_notify) before it closes the queue.",
+    )
+}
+
+fn nobody_is_told(what: &str) -> Refusal {
+    Refusal::new(
+        format!(
+            "the POSIX message queue {what} tells of messages by starting a thread (SIGEV_THREAD), over a socket that its process has closed, and cannot be carried"
+        ),
+        "Have the program take its notification back (mq_notify).",
     )
 }
 

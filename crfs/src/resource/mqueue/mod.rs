@@ -14,8 +14,8 @@
 //! a process that closes any descriptor of the queue takes its registration back. A limit of the namespace that a queue passes
 //! is raised for the moment.
 //!
-//! **What is refused.** Limits of the namespace that were changed; notification by a thread (SIGEV_THREAD, which glibc does
-//! over a netlink socket), or of a process without a descriptor; queues of another namespace.
+//! **What is refused.** Limits of the namespace that were changed; notification of a process without a descriptor of the queue, or of
+//! the netlink socket over which it is to start a thread (SIGEV_THREAD); queues of another namespace.
 
 mod capture;
 pub mod restore;

@@ -102,9 +102,14 @@ pub fn notify(image: &Image, mut inject: impl FnMut(Pid, &Batch) -> Result<(), F
         let is_it = |id: FileId| image.files.get(&id).is_some_and(|file| file.queue() == Some(queue.number));
         let nobody = || Failure::new(Kind::System, format!("{POSIX_MQ}: queue {}: notify", queue.number));
         let fd = image.descriptor(notify.process, is_it).ok_or_else(nobody)?;
-        let (kind, signal) = match notify.signal {
-            Some(signal) => (libc::SIGEV_SIGNAL, i32::from(signal.0)),
-            None => (libc::SIGEV_NONE, 0),
+        // Of SIGEV_THREAD the socket stands in the place of the signal (mq_notify(3), ipc/mqueue.c).
+        let (kind, signal) = match (&notify.thread, notify.signal) {
+            (Some(thread), _) => {
+                let socket = image.descriptor(notify.process, |id| id == thread.socket).ok_or_else(nobody)?;
+                (libc::SIGEV_THREAD, socket.cast_signed())
+            }
+            (None, Some(signal)) => (libc::SIGEV_SIGNAL, i32::from(signal.0)),
+            (None, None) => (libc::SIGEV_NONE, 0),
         };
         // struct sigevent
         let mut event = notify.value.0.to_ne_bytes().to_vec();
@@ -113,6 +118,10 @@ pub fn notify(image: &Image, mut inject: impl FnMut(Pid, &Batch) -> Result<(), F
         event.resize(size_of::<libc::sigevent>(), 0);
         let mut batch = Batch::new();
         let event = batch.data(&event);
+        if let Some(thread) = &notify.thread {
+            let cookie = batch.data(&thread.cookie.0);
+            batch.point(event, cookie);
+        }
         batch.call(libc::SYS_mq_notify, &[fd.into(), event.into()], "mq_notify");
         inject(notify.process, &batch)?;
     }
