@@ -255,7 +255,7 @@ pub(crate) struct Freeze {
 
 #[derive(Debug, Args)]
 pub(crate) struct Outside {
-    /// A Unix socket outside of the container that programs inside are connected to (unix:PATH). Their connections are no obstacle, and
+    /// A Unix socket outside of the container that programs inside are connected to (unix:PATH, or unix:@NAME for an abstract name). Their connections are no obstacle, and
     /// a restore connects anew. May be given several times.
     #[arg(long, value_name = "SOCKET")]
     pub(crate) external: Vec<External>,

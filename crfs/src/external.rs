@@ -5,15 +5,16 @@ use image_format::Bytes;
 use serde::{Deserialize, Serialize};
 use std::str::FromStr;
 
-/// A Unix socket outside of the container, written `unix:PATH`: the absolute path that it is bound to, as getpeername(2) tells.
+/// A Unix socket outside of the container, written `unix:PATH` or `unix:@NAME`: the absolute path that it is bound to, as getpeername(2)
+/// tells, or its name in the abstract name space.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct External(Bytes);
 
 impl External {
-    /// Whether this is the path that a socket is bound to.
+    /// Whether this is the path that a socket is bound to, or `@` and its abstract name.
     #[must_use]
-    pub fn is_at(&self, path: &[u8]) -> bool {
-        self.0.0 == path
+    pub fn is_at(&self, name: &[u8]) -> bool {
+        self.0.0 == name
     }
 }
 
@@ -21,11 +22,15 @@ impl FromStr for External {
     type Err = Failure;
 
     /// # Errors
-    /// [`Kind::BadName`] for anything but `unix:` and an absolute path.
+    /// [`Kind::BadName`] for anything but `unix:` and an absolute path, or `@` and a name.
     fn from_str(text: &str) -> Result<Self, Failure> {
-        match text.strip_prefix("unix:").filter(|path| path.starts_with('/')) {
-            Some(path) => Ok(External(path.into())),
-            None => Err(Failure::new(Kind::BadName, format!("{text:?} is not `unix:` and an absolute path"))),
+        let is_name = |name: &&str| name.starts_with('/') || name.starts_with('@') && name.len() > 1;
+        match text.strip_prefix("unix:").filter(is_name) {
+            Some(name) => Ok(External(name.into())),
+            None => {
+                let reason = format!("{text:?} is not `unix:` and an absolute path, or `@` and an abstract name");
+                Err(Failure::new(Kind::BadName, reason))
+            }
         }
     }
 }
@@ -36,9 +41,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_absolute_paths() {
+    fn only_absolute_paths_and_abstract_names() {
+        assert!("unix:@bus".parse::<External>().unwrap().is_at(b"@bus"));
         assert!("unix:/dev/log".parse::<External>().unwrap().is_at(b"/dev/log"));
-        for bad in ["/dev/log", "unix:", "unix:dev/log", "tcp:/dev/log"] {
+        for bad in ["/dev/log", "unix:", "unix:@", "unix:dev/log", "tcp:/dev/log"] {
             assert_eq!(bad.parse::<External>().unwrap_err().kind, Kind::BadName, "{bad}");
         }
     }

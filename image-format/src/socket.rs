@@ -105,7 +105,7 @@ pub enum UnixLink {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct UnixExternal {
-    /// The path that leads to it, inside the container. May be edited.
+    /// The path that leads to it, inside the container, or `@` and its name in the abstract name space. May be edited.
     pub path: Bytes,
 }
 

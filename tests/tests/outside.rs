@@ -5,7 +5,8 @@ use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use serde_json::json;
 use std::fs;
 use std::io::{Read, Write};
-use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener, UnixStream};
 use std::path::PathBuf;
 
 /// What stands outside, and a program inside that is connected to both.
@@ -94,6 +95,39 @@ fn what_is_declared_is_joined_again() {
     assert_eq!(client.pid(), victim.as_raw(), "the connection is not that of the program");
     expect_word(&mut connection, b"after");
     outside.expect_datagram(b"after");
+}
+
+/// The name space belongs to the network, which the container has in common with the host.
+#[test]
+fn an_abstract_name_is_joined_again() {
+    let world = World::new();
+    let names = ["stream", "datagram"].map(|kind| format!("@{}-{kind}", world.out().display()));
+    let address = |name: &str| SocketAddr::from_abstract_name(&name[1..]).expect("a name");
+    let listener = UnixListener::bind_addr(&address(&names[0])).expect("a listening socket");
+    let datagrams = UnixDatagram::bind_addr(&address(&names[1])).expect("a datagram socket");
+    let victim = Program::victim(&world, "outside", &[&names[0], &names[1]]);
+    world.start_with("vs1", &victim, &["--host-net"]);
+    world.crctl(["freeze", "vs1"]).expect_refusal(&[&names[0], &names[1], "--external unix:@"]);
+    let declared = names.each_ref().map(|name| format!("unix:{name}"));
+    world.crctl(["freeze", "vs1", "--external", &declared[0], "--external", &declared[1]]).expect_success();
+    let copy = world.copy_out("vs1", Method::Cp);
+    world.kill("vs1");
+    world.restore(&copy, "vs1", Method::Cp);
+    world.status_says("vs1", &[&names[0], "anew"]);
+    world.thaw("vs1");
+    victim.goes_on(2);
+    victim.passes();
+    let [mut before, mut after] = [(); 2].map(|()| listener.accept().expect("a connection").0);
+    before.set_read_timeout(Some(PATIENCE)).expect("a time limit");
+    after.set_read_timeout(Some(PATIENCE)).expect("a time limit");
+    expect_word(&mut before, b"before");
+    expect_word(&mut after, b"after");
+    datagrams.set_read_timeout(Some(PATIENCE)).expect("a time limit");
+    for word in [b"before".as_slice(), b"after"] {
+        let mut data = [0; 16];
+        let length = datagrams.recv(&mut data).expect("a datagram");
+        assert_eq!(&data[..length], word);
+    }
 }
 
 /// What came from outside and was not read cannot be put into a new connection; nor is one carried that nobody has accepted, unless

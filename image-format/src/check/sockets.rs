@@ -82,8 +82,15 @@ fn unix(image: &Image, id: FileId, socket: &UnixSocket, tell: &mut dyn FnMut(Str
     match &socket.link {
         UnixLink::Unconnected | UnixLink::Closed(_) => {}
         UnixLink::External(external) => {
-            unix_path(&external.path, tell);
-            if !external.path.0.starts_with(b"/") {
+            match external.path.0.strip_prefix(b"@") {
+                // A NUL stands in the place of the sign.
+                Some(name) if name.is_empty() || name.len() > NAME_MAX => {
+                    tell(format!("link: external: {:?} is no abstract name", external.path));
+                }
+                Some(_) => {}
+                None => unix_path(&external.path, tell),
+            }
+            if !external.path.0.starts_with(b"/") && !external.path.0.starts_with(b"@") {
                 tell(format!("link: external: {:?} is not absolute", external.path));
             }
             if socket.style != SocketStyle::Datagram && !socket.queued.is_empty() {

@@ -233,6 +233,13 @@ fn unix_sockets() {
         ),
         (
             |i| {
+                let link = UnixLink::External(UnixExternal { path: "@".into() });
+                socket!(i, PAIR[1], UnixSocket).link = link;
+            },
+            "files/0x00000021: link: external: \"@\" is no abstract name",
+        ),
+        (
+            |i| {
                 let link = UnixLink::External(UnixExternal { path: "/dev/log".into() });
                 socket!(i, PAIR[0], UnixSocket).link = link;
             },

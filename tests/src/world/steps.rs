@@ -21,8 +21,17 @@ impl World {
     /// When it does not start.
     #[track_caller]
     pub fn start(&self, name: &str, program: &Program) {
-        let arguments = ["run", name, "--"].map(str::to_owned);
-        self.crctl(arguments.iter().chain(&program.command)).expect_success();
+        self.start_with(name, program, &[]);
+    }
+
+    /// The same with options of `crctl run`.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[track_caller]
+    pub fn start_with(&self, name: &str, program: &Program, options: &[&str]) {
+        let run = [&["run"], options, &[name, "--"]].concat();
+        self.crctl(run.into_iter().chain(program.command.iter().map(String::as_str))).expect_success();
         let started = wait_for(Duration::from_secs(30), || program.progress() > 0 || program.result().is_some());
         let log = fs::read_to_string(self.run_dir().join(name).join("log")).unwrap_or_default();
         assert!(started && program.result().is_none(), "{name}: {:?} {log}", program.result());

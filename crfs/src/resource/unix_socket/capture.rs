@@ -191,8 +191,10 @@ impl All<'_> {
     ) -> Result<UnixExternal, Refusal> {
         let address = crfs_sys::socket_options::peer_address(socket.ask()).unwrap_or_default();
         // One that was accepted cannot connect.
-        let path = match address::unix_name(&address) {
-            Some(Name::Path(path)) if path.starts_with(b"/") && self.listener_of(diag).is_none() => path,
+        let name = address::unix_name(&address).filter(|_| self.listener_of(diag).is_none());
+        let path = match name {
+            Some(Name::Path(path)) if path.starts_with(b"/") => path,
+            Some(Name::Abstract(name)) => [b"@".as_slice(), &name].concat(),
             _ => {
                 return Err(Refusal::new(
                     format!("{what} is connected to one that is held outside the container"),
@@ -213,7 +215,9 @@ impl All<'_> {
         let queued = self.context.queues.and_then(|queues| queues.get(&socket.id));
         if style != SocketStyle::Datagram && queued.is_some_and(|queued| !queued.is_empty()) {
             return Err(Refusal::new(
-                format!("{what} holds data from {path}, outside the container, and cannot be carried"),
+                format!(
+                    "{what} holds data from {path}, outside the container, and cannot be carried: only that one could send it again"
+                ),
                 "Try again when the program has read it.",
             ));
         }

@@ -387,7 +387,11 @@ impl<'a> Making<'a> {
     fn join(&mut self, id: FileId, socket: &'a UnixSocket) -> Result<(), Failure> {
         let UnixLink::External(external) = &socket.link else { return Ok(()) };
         let fd = self.open.get(&id).ok_or(Errno::EBADF).doing(|| file_entry(id))?.as_fd();
-        let address = address::unix(&Name::Path(external.path.0.clone()));
+        let name = match external.path.0.strip_prefix(b"@") {
+            Some(name) => Name::Abstract(name.to_vec()),
+            None => Name::Path(external.path.0.clone()),
+        };
+        let address = address::unix(&name);
         let connected = self.calls.connect(holder(self.site.image, id), fd, &address, None);
         connected.map_err(|failure| {
             at_entry(failure, &format!("{}: link: external: {} cannot be joined here", file_entry(id), external.path))
