@@ -51,13 +51,13 @@ pub struct QueueNotify {
     /// `sigev_value`, which comes with the signal; 0 without one.
     pub value: Hex,
     /// In the place of a signal: what a socket gets (SIGEV_THREAD), of which the C library makes a thread.
-    pub thread: Option<NotifyThread>,
+    pub thread: Option<QueueThread>,
 }
 
 /// How a registration with SIGEV_THREAD is told.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct NotifyThread {
+pub struct QueueThread {
     /// A netlink socket that the process has open.
     pub socket: FileId,
     /// The 32 bytes that it gets, of which the kernel changes the last.

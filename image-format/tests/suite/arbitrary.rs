@@ -224,7 +224,7 @@ records! {
     PosixQueue { number, name, mode, uid, gid, capacity, message_size, messages, notify }
     PosixMessage { priority, size }
     QueueNotify { process, signal, value, thread }
-    image_format::mqueue::NotifyThread { socket, cookie }
+    QueueThread { socket, cookie }
     Epoll { targets }
     EpollTarget { fd, file, events, data }
     Timerfd { clock, settime_flags, remaining, interval, ticks }

@@ -3,7 +3,7 @@
 use crate::check::{Defect, FIRST, each_is_told, file};
 use image_format::files::{FileKind, OpenQueue};
 use image_format::manifest::NamespaceKind;
-use image_format::mqueue::{NotifyThread, QueueNotify};
+use image_format::mqueue::{QueueNotify, QueueThread};
 use image_format::signal::Signal;
 use image_format::socket::{NetlinkDestination, NetlinkProtocol, NetlinkSocket, SocketOptions};
 use image_format::{FileId, Hex, Image, Octal, Pid};
@@ -19,7 +19,7 @@ fn notify(image: &mut Image, process: Pid, signal: Option<Signal>, value: u64) {
 
 fn by_thread(image: &mut Image, signal: Option<Signal>, socket: FileId, cookie: &str) {
     open(image, 1);
-    let thread = Some(NotifyThread { socket, cookie: cookie.into() });
+    let thread = Some(QueueThread { socket, cookie: cookie.into() });
     image.queues[0].notify = Some(QueueNotify { process: FIRST, signal, value: Hex(0), thread });
 }
 

@@ -137,7 +137,7 @@ fn registration(
     let thread = match notify.cookie {
         Some(cookie) => {
             let socket = (asked.socket)(cookie.socket).ok_or_else(|| nobody_is_told(what))?;
-            Some(records::NotifyThread { socket, cookie: Bytes(cookie.bytes.to_vec()) })
+            Some(records::QueueThread { socket, cookie: Bytes(cookie.bytes.to_vec()) })
         }
         None => None,
     };
