@@ -182,4 +182,5 @@ going! {
     rseq seccomp shared signalfd socket_corners sparse stopped sysv_msg sysv_sem sysv_shm terminal
     thread_descriptors thread_directories threads timerfd tree unix_socket unnamed unshared user_namespaces
     waiting_clients waits zombie
+    ended_tasks in_messages mqueue_thread
 }

@@ -44,7 +44,7 @@ macro_rules! survive {
         }
     )* };
 }
-survive! { debug_registers ended_leader ended_tasks thread_descriptors thread_directories }
+survive! { debug_registers ended_leader ended_tasks in_messages mqueue_thread thread_descriptors thread_directories }
 survive! {
     aio altstack arguments avx brk cgroup_tops cgroups clone_siblings clones controls credentials data deleted_directory epoll
     epoll_numbers eventfd expiries family fifo files fork_sharing inner_proc inner_users inotify itimer leases limits listing locks

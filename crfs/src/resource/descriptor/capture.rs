@@ -409,7 +409,7 @@ fn draft(
     if path_only::is_one(seen) {
         return path_only::capture(seen, place).map(|record| Draft::Done(FileKind::PathOnly(record)));
     }
-    if let Some(captured) = ended_task::capture(seen, place, kernel.is_some()) {
+    if let Some(captured) = ended_task::capture(seen, place, whose.init, kernel.is_some()) {
         return captured.map(|record| Draft::Done(FileKind::EndedTask(record)));
     }
     if let Some(file_system) = pseudo_file::file_system(seen.file_system)

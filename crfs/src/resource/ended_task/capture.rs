@@ -7,9 +7,16 @@ use image_format::Bytes;
 use image_format::ended::{EndedTask, Entry};
 use nix::errno::Errno;
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 
-/// Captures a file or directory of /proc whose process or thread has ended. None for any other. `at_rest`: its program is frozen.
-pub(in crate::resource) fn capture(seen: &Seen, place: &Place, at_rest: bool) -> Option<Result<EndedTask, Refusal>> {
+/// Captures a file or directory of /proc whose process or thread has ended. None for any other. `init` is the container's first process as
+/// the host numbers it. `at_rest`: its program is frozen.
+pub(in crate::resource) fn capture(
+    seen: &Seen,
+    place: &Place,
+    init: i32,
+    at_rest: bool,
+) -> Option<Result<EndedTask, Refusal>> {
     if seen.file_system != refused::PROC || !matches!(seen.file_type(), libc::S_IFREG | libc::S_IFDIR) {
         return None;
     }
@@ -21,10 +28,13 @@ pub(in crate::resource) fn capture(seen: &Seen, place: &Place, at_rest: bool) ->
     if !is_of_a_task || place.look(&path).is_ok_and(|found| seen.is_same(&found)) {
         return None;
     }
-    Some(ended(seen, &path, at_rest))
+    // Another mount may be that of another pid namespace, whose ids are others.
+    let own = std::fs::metadata(format!("/proc/{init}/root/proc"));
+    let is_own = own.is_ok_and(|own| own.dev() == seen.metadata.dev());
+    Some(ended(seen, at_rest, Entry::of(&path.0).filter(|_| is_own)))
 }
 
-fn ended(seen: &Seen, path: &Bytes, at_rest: bool) -> Result<EndedTask, Refusal> {
+fn ended(seen: &Seen, at_rest: bool, entry: Option<Entry<'_>>) -> Result<EndedTask, Refusal> {
     let refuse = |why: &str, remedy: &str| {
         let reason = format!("{} of the proc file system cannot be carried: {why}", seen.name());
         Err(Refusal::new(reason, remedy))
@@ -32,7 +42,7 @@ fn ended(seen: &Seen, path: &Bytes, at_rest: bool) -> Result<EndedTask, Refusal>
     if is_writable(seen.flags()) {
         return refuse("it is open for writing", refused::CLOSE);
     }
-    let Some(entry) = Entry::of(&path.0) else {
+    let Some(entry) = entry else {
         return refuse("its process or thread has ended, or what it tells of has", refused::CLOSE);
     };
     let mut at_end = false;

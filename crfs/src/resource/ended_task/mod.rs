@@ -12,7 +12,8 @@
 //! born with it in the container's pid namespace, its file is opened, and read to its end where that had been done; then the child ends
 //! and is waited for. Of a thread it is the first of a process with its id. Where the id is in use on the host it is any other.
 //!
-//! **What is refused.** Files open for writing; those that tell of more than the task (its namespaces, descriptors); those of which the
+//! **What is refused.** Files open for writing; those that tell of more than the task (its namespaces, descriptors), or are of another mount than /proc of
+//! the first process; those of which the
 //! rest of a text is still to be read.
 
 mod capture;
