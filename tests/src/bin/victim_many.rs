@@ -1,7 +1,8 @@
-//! As many of one kind of object as are asked for: `descriptors N` (open files), `pipes N` (with bytes in them) or `pairs N` (connected
-//! Unix sockets with a message on its way). Each is used in turn, and all are looked at in the end.
+//! As many of one kind of object as are asked for: `descriptors N` (open files), `pipes N` (with bytes in them), `pairs N` (connected
+//! Unix sockets with a message on its way) or `mappings N` (of a page, every other of them read-only). Each is used in turn, and all are looked at in the end.
 
 use anyhow::{Context, Result, bail, ensure};
+use crfs_sys::anonymous::{Kind, Region};
 use crfs_tests::victim::{self, Stage};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::fs::File;
@@ -11,6 +12,8 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::ExitCode;
 
+/// Words of a page.
+const PAGE: usize = 512;
 /// How many are used a round.
 const A_ROUND: usize = 16;
 
@@ -19,6 +22,7 @@ enum Object {
     File { file: File, number: u64 },
     Pipe { out: std::io::PipeReader, into: std::io::PipeWriter, number: u64 },
     Pair { one: UnixStream, other: UnixStream, number: u64 },
+    Mappings { pages: Region, number: u64 },
 }
 
 impl Object {
@@ -33,7 +37,13 @@ impl Object {
                 let (one, other) = UnixStream::pair()?;
                 Object::Pair { one, other, number }
             }
-            _ => bail!("{kind}: descriptors, pipes or pairs"),
+            "mappings" => {
+                let pages = Region::new(2 * PAGE * 8, Kind::default())?;
+                // So that the kernel keeps it apart from its neighbours.
+                pages.protect(PAGE, PAGE, libc::PROT_READ)?;
+                Object::Mappings { pages, number }
+            }
+            _ => bail!("{kind}: descriptors, pipes, pairs or mappings"),
         };
         object.put()?;
         Ok(object)
@@ -44,6 +54,7 @@ impl Object {
             Object::File { file, number } => ensure!(file.seek(SeekFrom::Start(*number))? == *number),
             Object::Pipe { into, number, .. } => into.write_all(&number.to_le_bytes())?,
             Object::Pair { one, number, .. } => one.write_all(&number.to_le_bytes())?,
+            Object::Mappings { pages, number } => pages.set(0, *number),
         }
         Ok(())
     }
@@ -60,6 +71,7 @@ impl Object {
                 other.read_exact(&mut found)?;
                 (u64::from_le_bytes(found), number)
             }
+            Object::Mappings { pages, number } => (pages.get(0), number),
         };
         ensure!(found == *number, "{found} in the place of {number}");
         *number += 1;
@@ -75,6 +87,8 @@ fn run(stage: &mut Stage) -> Result<()> {
     let path = victim::suffixed(stage.path(), "many");
     File::create(&path)?.write_all_at(b"content", 0)?;
     let mut objects = Vec::new();
+    // Mappings come in twos.
+    let count = if kind == "mappings" { count / 2 } else { count };
     for number in 0..count {
         objects.push(Object::new(&kind, number, &path).with_context(|| format!("number {number}"))?);
     }

@@ -1,19 +1,31 @@
 //! How fast, and how small: medians of several runs, with ratios to a plain copy in the same run. It judges nothing.
 //!
 //! `cargo run --release -p crfs-tests --bin benchmark [RUNS [CRIU]]`; CRIU is a command that takes the arguments of criu(8), and is run
-//! on the same programs in turn. BENCHMARK_COPY_MIB (1024) and BENCHMARK_SHOW_MIB (8192) set the sizes: the first needs three times as
-//! much memory, the second once; 0 leaves that part out. BENCHMARK_ONLY runs the parts whose name it is a part of. BENCHMARK_CHRT is a real-time priority for the commands that are compared with
-//! CRIU's, and for CRIU.
+//! on the same programs in turn. Environment:
+//!
+//! | | default | |
+//! |---|---|---|
+//! | BENCHMARK_MIB | 64,1024,4096 | sizes of processes that are compared; each is there four times with CRIU, twice without |
+//! | BENCHMARK_SHARED_MIB | 1024 | what 50 children share since a fork |
+//! | BENCHMARK_COPY_MIB | 1024 | the process that is copied through the mount; three times that |
+//! | BENCHMARK_SHOW_MIB | 8192 | a process that is shown, and restored without CRIU; twice that |
+//! | BENCHMARK_DISK | | a directory on a disk, to which the processes of BENCHMARK_MIB are checkpointed as well |
+//! | BENCHMARK_ONLY | | runs the parts whose name it is a part of |
+//! | BENCHMARK_CHRT | | a real-time priority for the commands that are compared with CRIU's, and for CRIU |
+//!
+//! A size of 0 leaves that part out.
 
+mod places;
 mod restores;
 
 use anyhow::{Context, Result, ensure};
 use crfs_tests::world::{Method, PATIENCE, Program, World, copy_tree, run};
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use places::Memory;
+use restores::Workload;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 fn median(mut values: Vec<Duration>) -> Duration {
     values.sort();
@@ -26,24 +38,6 @@ fn milliseconds(time: Duration) -> String {
 
 fn size(key: &str, default: usize) -> Result<usize> {
     std::env::var(key).map_or(Ok(default), |text| text.parse().with_context(|| format!("{key}={text}")))
-}
-
-/// A tmpfs of its own, so that copies are measured against memory and not against a disk.
-struct Memory(PathBuf);
-
-impl Memory {
-    fn new(at: PathBuf) -> Result<Self> {
-        fs::create_dir_all(&at)?;
-        mount(Some("tmpfs"), &at, Some("tmpfs"), MsFlags::empty(), None::<&str>).context("mounting a tmpfs")?;
-        Ok(Memory(at))
-    }
-}
-
-impl Drop for Memory {
-    fn drop(&mut self) {
-        // Nothing more can be done about it, and the directory that stays says so.
-        let _ = umount2(&self.0, MntFlags::MNT_DETACH);
-    }
 }
 
 /// Freezes and thaws, and prints how long each part of a freeze took.
@@ -151,40 +145,94 @@ fn wanted(what: &str) -> bool {
     std::env::var("BENCHMARK_ONLY").map_or(true, |part| what.contains(&part))
 }
 
+/// How long checksums take: that of looking at all of a checkpoint (crctl verify) beside that of reading it.
+fn sums(mib: usize, runs: usize) -> Result<()> {
+    let world = World::without_server();
+    let memory = Memory::new(world.dir().join("memory"))?;
+    let program = Program::victim(&world, "data", &[&mib.to_string()]);
+    world.start("bench", &program);
+    let copy = memory.0.join("copy");
+    let (mut taken, mut read, mut verified) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..runs {
+        let at = copy.to_string_lossy();
+        taken.push(world.crctl(["checkpoint", "bench", &at]).expect_success().took);
+        let begun = Instant::now();
+        std::io::copy(&mut fs::File::open(copy.join("0x00000001/mem.pages"))?, &mut std::io::sink())?;
+        read.push(begun.elapsed());
+        verified.push(world.crctl(["verify", &at]).expect_success().took);
+        fs::remove_dir_all(&copy)?;
+    }
+    let [taken, read, verified] = [taken, read, verified].map(median);
+    println!(
+        "checksums of {mib} MiB: crctl verify {}, reading alone {}; a checkpoint with them {}",
+        milliseconds(verified),
+        milliseconds(read),
+        milliseconds(taken)
+    );
+    Ok(())
+}
+
+/// What is frozen, and what is checkpointed and restored: name, victim, its arguments.
+const FROZEN: [(&str, &str, &str); 5] = [
+    ("1 process", "data", "1"),
+    ("1,000 threads", "threads", "1000"),
+    ("100 processes", "processes", "99 1"),
+    ("10,000 descriptors", "many", "descriptors 10000"),
+    ("5,000 mappings", "many", "mappings 5000"),
+];
+const COMPARED: [(&str, &str, &str); 7] = [
+    ("1,000 threads", "threads", "1000"),
+    ("100 processes of 10 MiB", "processes", "100 10"),
+    ("1,000 processes of 1 MiB", "processes", "1000 1"),
+    ("10,000 descriptors", "many", "descriptors 10000"),
+    ("5,000 mappings", "many", "mappings 5000"),
+    ("1,000 pipes with data", "many", "pipes 1000"),
+    ("1,000 pairs of Unix sockets with data", "many", "pairs 1000"),
+];
+
+/// All that is compared, with sizes from the environment.
+fn workloads() -> Result<Vec<Workload>> {
+    let mut workloads: Vec<Workload> =
+        COMPARED.into_iter().map(|(what, kind, arguments)| Workload::new(what, kind, arguments)).collect();
+    let shared = size("BENCHMARK_SHARED_MIB", 1024)?;
+    if shared > 0 {
+        let what = format!("50 children of 1 MiB that share {shared} MiB since a fork");
+        workloads.push(Workload::new(&what, "processes", &format!("50 1 {shared}")));
+    }
+    let sizes = std::env::var("BENCHMARK_MIB").unwrap_or_else(|_| "64,1024,4096".to_owned());
+    let disk = std::env::var_os("BENCHMARK_DISK").map(PathBuf::from);
+    for mib in sizes.split(',').filter(|mib| *mib != "0") {
+        let one = |what: String| Workload::new(&what, "data", mib);
+        workloads.push(one(format!("1 process of {mib} MiB")));
+        workloads.extend(disk.clone().map(|disk| one(format!("1 process of {mib} MiB, on a disk")).on(disk)));
+    }
+    Ok(workloads)
+}
+
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
     let runs = arguments.next().map_or(Ok(3), |runs| runs.parse()).context("the number of runs")?;
     let criu = arguments.next().map(PathBuf::from);
-    for (what, kind, arguments) in [
-        ("1 process", "data", ["1"].as_slice()),
-        ("1,000 threads", "threads", &["1000"]),
-        ("100 processes", "processes", &["99", "1"]),
-        ("10,000 descriptors", "many", &["descriptors", "10000"]),
-    ] {
-        if wanted(what) {
-            freezes(what, kind, arguments, runs);
-        }
+    for (what, kind, arguments) in FROZEN.into_iter().filter(|(what, ..)| wanted(what)) {
+        freezes(what, kind, &arguments.split(' ').collect::<Vec<_>>(), runs);
+    }
+    for workload in workloads()?.iter().filter(|workload| wanted(&workload.what)) {
+        restores::compare(workload, runs, criu.as_deref())?;
     }
     let copied = size("BENCHMARK_COPY_MIB", 1024)?;
-    for (what, kind, arguments) in [
-        ("1,000 threads", "threads", ["1000"].as_slice()),
-        ("100 processes of 10 MiB", "processes", &["100", "10"]),
-        ("1,000 processes of 1 MiB", "processes", &["1000", "1"]),
-        ("10,000 descriptors", "many", &["descriptors", "10000"]),
-        ("1,000 pipes with data", "many", &["pipes", "1000"]),
-        ("1,000 pairs of Unix sockets with data", "many", &["pairs", "1000"]),
-    ] {
-        if wanted(what) {
-            restores::compare(what, kind, arguments, runs, criu.as_deref())?;
-        }
-    }
     if copied > 0 && wanted("copies") {
-        let what = format!("one process of {copied} MiB");
-        restores::compare(&what, "data", &[&copied.to_string()], runs, criu.as_deref())?;
         copies(copied, runs)?;
     }
-    match size("BENCHMARK_SHOW_MIB", 8192)? {
-        mib if mib > 0 && wanted("server") => server_memory(mib),
-        _ => Ok(()),
+    if copied > 0 && wanted("checksums") {
+        sums(copied, runs)?;
     }
+    let shown = size("BENCHMARK_SHOW_MIB", 8192)?;
+    if shown > 0 && wanted("server") {
+        server_memory(shown)?;
+    }
+    let what = format!("1 process of {shown} MiB, alone");
+    if shown > 0 && wanted(&what) {
+        restores::compare(&Workload::new(&what, "data", &shown.to_string()), 1, None)?;
+    }
+    Ok(())
 }

@@ -1,6 +1,7 @@
 //! Checkpointing and restoring the same program from the same kind of place by crfs and by CRIU, turn by turn.
 
-use super::{Memory, median, milliseconds};
+use super::places::{Disk, Memory, memory_beyond, size_of};
+use super::{median, milliseconds};
 use anyhow::{Context, Result, ensure};
 use crfs_tests::world::{PATIENCE, Program, World, binary, wait_for};
 use nix::errno::Errno;
@@ -31,54 +32,111 @@ fn measured(program: &Path, command: impl FnOnce(&Path) -> Command) -> Command {
     chrt
 }
 
-/// Takes and restores a checkpoint of a program `runs` times, on a tmpfs, with CRIU in between where there is one.
-pub(super) fn compare(what: &str, kind: &str, arguments: &[&str], runs: usize, criu: Option<&Path>) -> Result<()> {
-    let mut world = World::without_server();
+/// A program that is checkpointed and restored.
+pub(super) struct Workload {
+    pub(super) what: String,
+    kind: String,
+    arguments: Vec<String>,
+    /// A directory on a disk for its images, in the place of a tmpfs.
+    disk: Option<PathBuf>,
+}
+
+impl Workload {
+    /// `arguments` with a blank between them.
+    pub(super) fn new(what: &str, kind: &str, arguments: &str) -> Self {
+        let arguments = arguments.split(' ').map(str::to_owned).collect();
+        Workload { what: what.to_owned(), kind: kind.to_owned(), arguments, disk: None }
+    }
+
+    /// With its images below a directory on a disk.
+    pub(super) fn on(self, disk: PathBuf) -> Self {
+        Workload { disk: Some(disk), ..self }
+    }
+
+    fn program(&self, world: &World) -> Program {
+        let arguments: Vec<&str> = self.arguments.iter().map(String::as_str).collect();
+        Program::victim(world, &self.kind, &arguments)
+    }
+}
+
+/// Takes and restores a checkpoint of a program `runs` times, with CRIU in between where there is one.
+pub(super) fn compare(workload: &Workload, runs: usize, criu: Option<&Path>) -> Result<()> {
+    let world = World::without_server();
     let memory = Memory::new(world.dir().join("memory"))?;
-    world.set_environment("CRFS_STAGING_DIR", &memory.0.join("staging").to_string_lossy());
-    let program = Program::victim(&world, kind, arguments);
+    let disk = workload.disk.as_deref().map(Disk::new).transpose()?;
+    let place = disk.as_ref().map_or(&memory.0, |disk| &disk.0);
+    let program = workload.program(&world);
     // Before ours runs: both are the same file, which is copied to its place.
-    let mut peer = criu.map(|criu| Peer::new(&world, criu, &memory.0.join("criu"), kind, arguments)).transpose()?;
+    let mut peer = criu.map(|criu| Peer::new(&world, criu, &place.join("criu"), workload)).transpose()?;
     world.start("bench", &program);
-    let copy = memory.0.join("copy");
+    let copy = place.join("copy");
     let copy_path = copy.to_string_lossy().into_owned();
     let crctl =
         |arguments: &[&str]| timed(measured(&binary("crctl"), |program| world.command(program)).args(arguments));
-    let (mut ours, mut theirs) = (Times::default(), Times::default());
+    let (mut ours, mut theirs) = (Measured::default(), Measured::default());
     for _ in 0..runs {
         ours.out.push(crctl(&["checkpoint", "bench", &copy_path])?);
+        ours.size = size_of(&copy)?;
         crctl(&["kill", "bench"])?;
-        ours.back.push(crctl(&["restore", &copy_path, "--name", "bench", "--run"])?);
-        program.goes_on(1);
+        ours.restored(|| {
+            let took = crctl(&["restore", &copy_path, "--name", "bench", "--run"])?;
+            program.goes_on(1);
+            Ok(took)
+        })?;
         fs::remove_dir_all(&copy)?;
         if let Some(peer) = &mut peer {
             theirs.out.push(peer.dump()?);
-            theirs.back.push(peer.restore()?);
+            theirs.size = size_of(&peer.images)?;
+            theirs.restored(|| peer.restore())?;
+            peer.forget()?;
         }
     }
     crctl(&["kill", "bench"])?;
-    println!("{what}: checkpoint {}, restore {}", median_ms(&ours.out), median_ms(&ours.back));
+    println!("{}: {}", workload.what, ours.text("checkpoint"));
     if peer.is_some() {
+        println!("    criu: {}", theirs.text("dump"));
+        let ratio = |ours: &[Duration], theirs: &[Duration]| {
+            median(ours.to_vec()).as_secs_f64() / median(theirs.to_vec()).as_secs_f64()
+        };
         println!(
-            "    criu: dump {}, restore {}; crfs takes {:.2} and {:.2} of its time",
-            median_ms(&theirs.out),
-            median_ms(&theirs.back),
-            median(ours.out).as_secs_f64() / median(theirs.out).as_secs_f64(),
-            median(ours.back).as_secs_f64() / median(theirs.back).as_secs_f64()
+            "    crfs takes {:.2} and {:.2} of its time",
+            ratio(&ours.out, &theirs.out),
+            ratio(&ours.back, &theirs.back)
         );
     }
     Ok(())
 }
 
-/// How long each run took.
+/// What all runs came to.
 #[derive(Default)]
-struct Times {
+struct Measured {
     out: Vec<Duration>,
     back: Vec<Duration>,
+    /// Of the image of the last run, in bytes.
+    size: u64,
+    /// What a restore needed beyond what ran afterwards, at most, in bytes.
+    beyond: u64,
 }
 
-fn median_ms(times: &[Duration]) -> String {
-    milliseconds(median(times.to_vec()))
+impl Measured {
+    fn restored(&mut self, restore: impl FnOnce() -> Result<Duration>) -> Result<()> {
+        let (beyond, took) = memory_beyond(restore);
+        self.back.push(took?);
+        self.beyond = self.beyond.max(beyond);
+        Ok(())
+    }
+
+    fn text(&self, out: &str) -> String {
+        let [out_ms, back_ms] = [&self.out, &self.back].map(|times| milliseconds(median(times.clone())));
+        let [size, beyond] = [self.size, self.beyond].map(mebibytes);
+        format!("{out} {out_ms}, restore {back_ms}; image {size}, beside what is restored {beyond}")
+    }
+}
+
+/// With a digit after the point.
+fn mebibytes(bytes: u64) -> String {
+    let tenths = bytes * 10 >> 20;
+    format!("{}.{} MiB", tenths / 10, tenths % 10)
 }
 
 /// The same program outside of any container, under CRIU. It leads a session, so that it can be ended as a group.
@@ -92,10 +150,10 @@ struct Peer {
 }
 
 impl Peer {
-    fn new(world: &World, criu: &Path, images: &Path, kind: &str, arguments: &[&str]) -> Result<Self> {
+    fn new(world: &World, criu: &Path, images: &Path, workload: &Workload) -> Result<Self> {
         fs::create_dir_all(images)?;
         nix::sys::prctl::set_child_subreaper(true)?;
-        let mut program = Program::victim(world, kind, arguments);
+        let mut program = workload.program(world);
         program.path = world.out().join("peer");
         program.command[1] = program.path.to_string_lossy().into_owned();
         let log = File::create(images.join("out"))?;
@@ -128,6 +186,17 @@ impl Peer {
         let took = timed(self.command("restore").arg("--restore-detached"))?;
         self.program.goes_on(1);
         Ok(took)
+    }
+
+    /// The images are not to be counted again.
+    fn forget(&self) -> Result<()> {
+        for entry in fs::read_dir(&self.images)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "img") {
+                fs::remove_file(path)?;
+            }
+        }
+        Ok(())
     }
 
     /// Its ids must be free for the next one.
