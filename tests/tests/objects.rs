@@ -66,6 +66,11 @@ fn huge_pages() {
 }
 
 #[test]
+fn sixty_thousand_mappings() {
+    survives("many", &["mappings", "60000"]);
+}
+
+#[test]
 fn one_thread() {
     survives("threads", &["1"]);
 }

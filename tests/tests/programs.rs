@@ -99,6 +99,36 @@ fn java_timers_and_garbage_collector() {
     generations(&world, &program, PLAIN);
 }
 
+/// A gigabyte of heap from the beginning, of which a part is in use.
+#[test]
+fn java_with_a_big_heap() {
+    let world = World::new();
+    let mut program = Program::script(&world, "/usr/bin/java", "Heap.java", &[]);
+    program.command.splice(1..1, ["-Xms1g", "-Xmx2g", "-XX:-UsePerfData"].map(str::to_owned));
+    generations(&world, &program, PLAIN);
+}
+
+/// It reserves huge ranges of addresses, has no vDSO, and must find nothing wrong in the end.
+#[test]
+fn a_program_under_valgrind() {
+    let world = World::new();
+    let mut program = Program::script(&world, "/usr/bin/valgrind", "heap.c", &[]);
+    let built = world.dir().join("bin/heap");
+    let mut gcc = Command::new("/usr/bin/gcc");
+    let status = gcc.args(["-g", "-O1", "-o"]).arg(&built).arg(world.dir().join("bin/heap.c")).status();
+    assert!(status.expect("gcc").success());
+    let said = world.out().join("valgrind");
+    let options = ["-q", "--leak-check=full", &format!("--log-file={}", said.display()), &built.to_string_lossy()];
+    program.command.splice(1..2, options.map(str::to_owned));
+    generations(&world, &program, PLAIN);
+    assert_eq!(fs::read_to_string(said).expect("what valgrind says"), "");
+}
+
+#[test]
+fn twenty_workers_that_share_what_they_inherited() {
+    three_generations(python(), "workers.py", [Method::Cp, Method::Tar, Method::Cp]);
+}
+
 #[test]
 fn perl() {
     three_generations("/usr/bin/perl", "counter.pl", PLAIN);

@@ -58,6 +58,11 @@ fn postgresql() {
 }
 
 #[test]
+fn postgresql_under_pgbench() {
+    goes_on("pgbench");
+}
+
+#[test]
 fn node() {
     goes_on("node");
 }

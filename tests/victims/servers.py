@@ -1,7 +1,7 @@
 """A server with clients beside it in the container, asked numbered questions over connections that stay open, and now and then over a new
 one. No answer may be lost, doubled or wrong.
 
-usage: servers.py PATH nginx|nginx-master|redis|memcached|node|node-cluster|asyncio|postgresql
+usage: servers.py PATH nginx|nginx-master|redis|memcached|node|node-cluster|asyncio|postgresql|pgbench
 
 Appends `N` to PATH for each round. When PATH.check appears it writes PATH.result.
 """
@@ -165,6 +165,33 @@ class Postgresql:
         expect(client.ask("SELECT count(*), sum(number) FROM numbers"), [f"{len(seen)}|{sum(seen)}"])
 
 
+class Pgbench(Postgresql):
+    """Four clients of pgbench change balances all the time, of which the sums are always the same; at the end all tables are whole."""
+
+    def tool(self, name, *arguments):
+        programs = max(glob.glob("/usr/lib/postgresql/*/bin"))
+        return [os.path.join(programs, name), "-h", directory, "-p", str(PORT), "-U", "postgres", *arguments]
+
+    def check(self, client, number):
+        if number == 1:
+            quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "user": self.user}
+            subprocess.run(self.tool("pgbench", "-i", "-q", "postgres"), check=True, **quiet)
+            self.load = subprocess.Popen(self.tool("pgbench", "-n", "-c", "4", "-T", "3600", "postgres"), **quiet)
+        if self.load.poll() is not None:
+            raise AssertionError(f"pgbench ended with {self.load.returncode}")
+        sums = ", ".join(f"(SELECT coalesce(sum({what}), 0) FROM pgbench_{table})" for what, table in [
+            ("abalance", "accounts"), ("tbalance", "tellers"), ("bbalance", "branches"), ("delta", "history")])
+        found = client.ask(f"SELECT {sums}")[0].split("|")
+        expect(found, found[:1] * 4)
+
+    def finish(self):
+        self.load.terminate()
+        self.load.wait(10)
+        checked = subprocess.run(self.tool("pg_amcheck", "--install-missing", "-d", "postgres"),
+                                 stdin=subprocess.DEVNULL, capture_output=True, text=True, user=self.user)
+        expect((checked.returncode, checked.stdout + checked.stderr), (0, ""))
+
+
 class Memcached:
     client = Lines
 
@@ -292,6 +319,7 @@ def main():
         "node-cluster": NodeCluster,
         "asyncio": Asyncio,
         "postgresql": Postgresql,
+        "pgbench": Pgbench,
     }[kind]()
     user = getattr(server, "user", None)
     process = subprocess.Popen(server.command(), user=user, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
@@ -308,6 +336,8 @@ def main():
             time.sleep(0.02)
     for client in clients:
         client.close()
+    if hasattr(server, "finish"):
+        server.finish()
     process.terminate()
     process.wait(10)
 

@@ -130,7 +130,8 @@ fn process(image: &Image, pid: Pid, inherited_from: Option<Pid>) -> MemoryPlan {
             None => plan.map.push(index),
         }
     }
-    let vdso = |segments: &[Segment]| segments.iter().find(|s| s.backing == Backing::Vdso).map(|s| s.start);
+    let is_vdso = |s: &&Segment| matches!(s.backing, Backing::Vdso | Backing::Vvar | Backing::VvarVclock);
+    let vdso = |segments: &[Segment]| segments.iter().filter(is_vdso).map(|s| s.start).collect::<Vec<_>>();
     let same_vdso = parent.is_some() && vdso(inherited) == vdso(&own.segments);
     for segment in inherited {
         let stays = match segment.backing {
@@ -142,9 +143,12 @@ fn process(image: &Image, pid: Pid, inherited_from: Option<Pid>) -> MemoryPlan {
             plan.unmap.push((segment.start.0, segment.end.0));
         }
     }
-    let is_vdso = |s: &Segment| matches!(s.backing, Backing::Vdso | Backing::Vvar | Backing::VvarVclock);
-    for (index, _) in own.segments.iter().enumerate().filter(|(_, segment)| is_vdso(segment)) {
-        if same_vdso { plan.keep.push(index) } else { plan.map.push(index) }
+    let parts = own.segments.iter().enumerate().filter(|(_, segment)| is_vdso(segment)).map(|(index, _)| index);
+    if same_vdso {
+        plan.keep.extend(parts);
+    } else {
+        // First: the kernel maps all parts, and something else may lie where the program has unmapped one.
+        plan.map.splice(0..0, parts);
     }
     plan.fill = fills(image, pid, inherited_from, &plan.keep);
     plan

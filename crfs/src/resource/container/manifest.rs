@@ -1,7 +1,7 @@
 //! What `manifest` says of the container and of where it was taken; its list of paths is [`image_format::Image::paths`] of the whole.
 
 use super::super::proc::Proc;
-use super::{Moment, cpu, uts};
+use super::{Moment, cpu, host, uts};
 use crate::failure::{Doing, Failure};
 use crate::registry::Record;
 use image_format::manifest::{Container, Cpu, FORMAT_VERSION, Kernel, Manifest};
@@ -76,7 +76,8 @@ pub fn manifest(
     })
 }
 
-/// The code of the vDSO, which is the same for all processes of a boot: that of the first process that has it.
+/// The code of the vDSO, which is the same for all processes of a boot: that of the first process that has it, or our own where none
+/// has (valgrind unmaps it).
 fn vdso(processes: &BTreeMap<Pid, ProcessImage>, host: impl Fn(Pid) -> Option<i32>) -> Result<Vec<u8>, Failure> {
     for process in processes.values() {
         let segment = process.segments.iter().find(|segment| segment.backing == Backing::Vdso);
@@ -87,5 +88,5 @@ fn vdso(processes: &BTreeMap<Pid, ProcessImage>, host: impl Fn(Pid) -> Option<i3
             return Ok(code);
         }
     }
-    Ok(Vec::new())
+    host::vdso()
 }

@@ -191,6 +191,7 @@ pub fn map(
     plan: &MemoryPlan,
     link: u32,
     backings: &Backings,
+    vdso_size: u64,
 ) -> Result<(), Failure> {
     for &(start, end) in &plan.unmap {
         unmap(batch, start, end);
@@ -214,6 +215,12 @@ pub fn map(
                 advise_early(batch, segment);
             }
             _ => map_segment(batch, segment, fd, backings.is_huge(segment)),
+        }
+        if segment.backing == Backing::Vvar && !process.segments.iter().any(|other| other.backing == Backing::Vdso) {
+            // The code lies behind its data. valgrind unmaps it and leaves those.
+            let data = process.segments.iter().filter(|s| matches!(s.backing, Backing::Vvar | Backing::VvarVclock));
+            let end = data.map(|segment| segment.end.0).max().unwrap_or(segment.end.0);
+            unmap(batch, end, end + vdso_size);
         }
     }
     for fd in pulled.into_values() {

@@ -17,7 +17,8 @@ impl<'a> Builder<'a> {
         if planned.inherited_from.is_none() {
             memory::empty(&mut batch, self.scratch());
         }
-        memory::map(&mut batch, image, planned, self.plan.link_fd, &self.backings)?;
+        let vdso_size = self.copy.image.manifest.kernel.vdso_size;
+        memory::map(&mut batch, image, planned, self.plan.link_fd, &self.backings, vdso_size)?;
         self.policies.of_mappings(&mut batch, image, planned);
         self.inject(pid, &batch)
     }
