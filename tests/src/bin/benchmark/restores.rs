@@ -135,7 +135,7 @@ impl Measured {
 
 /// With a digit after the point.
 fn mebibytes(bytes: u64) -> String {
-    let tenths = bytes * 10 >> 20;
+    let tenths = (bytes * 10) >> 20;
     format!("{}.{} MiB", tenths / 10, tenths % 10)
 }
 
