@@ -193,6 +193,9 @@ impl Aside {
         let mut moves = Vec::new();
         for run in &self.runs {
             let written = self.written_in(run);
+            if written.is_empty() {
+                continue;
+            }
             for place in &written {
                 // It may have inherited pages there.
                 let args = [place.start.into(), (place.end - place.start).into(), libc::MADV_DONTNEED.into()];
