@@ -23,8 +23,8 @@ pub use records::{Init, Live, LiveProcess, Record, Server, State, Status, Thawed
 
 use crate::failure::{Doing, Failure, Kind};
 use nix::fcntl::{Flock, FlockArg};
-use serde::de::DeserializeOwned;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write;
