@@ -10,7 +10,7 @@ use image_format::files::DeletedDirectory;
 use image_format::manifest::NamespaceKind;
 use std::ffi::OsStr;
 use std::fs::{self, Metadata};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{DirEntryExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -76,6 +76,15 @@ impl Place {
         let task = if record.shares(NamespaceKind::Mnt) { "self".to_owned() } else { init.to_string() };
         let prefix = proc.link(format_args!("{task}/root"))?;
         Ok(Place { root: PathBuf::from(format!("/proc/{task}/root")), prefix })
+    }
+
+    /// The root that a link of /proc leads to.
+    ///
+    /// # Errors
+    /// As readlink(2).
+    pub fn through(link: &Path) -> std::io::Result<Self> {
+        let prefix = fs::read_link(link)?.into_os_string().into_vec();
+        Ok(Place { root: link.to_owned(), prefix })
     }
 
     /// The root directory of a process (host pid), which is that of its mount namespace.

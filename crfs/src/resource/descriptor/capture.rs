@@ -3,7 +3,7 @@
 use super::gather::{Description, Table};
 use super::holders::Kernel;
 use super::in_flight::{self, InFlight};
-use super::place::{Apart, Place};
+use super::place::{Apart, OpenPlace};
 use super::refused::{self, Refusal};
 use super::seen::{Holder, Seen};
 use super::{Descriptors, TableOf};
@@ -70,7 +70,7 @@ pub fn capture(
         return Ok(Descriptors::default());
     }
     let kernel = kstate.map(Kernel::new);
-    let place = match Place::open(root, log) {
+    let place = match OpenPlace::open(root, log) {
         Err(_) if kernel.is_none() => return Ok(Descriptors::default()),
         other => other?,
     };
@@ -142,7 +142,7 @@ pub(super) struct Pass<'a> {
 
 impl Pass<'_> {
     /// What can be told of each description by itself.
-    fn each(&mut self, whose: Whose<'_>, place: &Place, apart: &Apart<'_>) {
+    fn each(&mut self, whose: Whose<'_>, place: &OpenPlace, apart: &Apart<'_>) {
         for (holder, error) in &self.table.unreadable {
             let refusal = Refusal::new(
                 format!("what it names cannot be looked at: {error}"),
@@ -205,7 +205,7 @@ impl Pass<'_> {
     }
 
     /// Puts the sides of each terminal together.
-    fn ttys(&mut self, place: &Place) -> Result<(), Failure> {
+    fn ttys(&mut self, place: &OpenPlace) -> Result<(), Failure> {
         let mut pairs: BTreeMap<u32, Vec<(usize, tty::Side)>> = BTreeMap::new();
         for index in 0..self.drafts.len() {
             let Draft::Tty = self.drafts[index] else { continue };
@@ -253,7 +253,7 @@ impl Pass<'_> {
     fn sockets(
         &mut self,
         whose: Whose<'_>,
-        place: &Place,
+        place: &OpenPlace,
         apart: &Apart<'_>,
         in_flight: Option<&InFlight>,
     ) -> Result<(), Failure> {
@@ -339,7 +339,7 @@ impl Pass<'_> {
     }
 
     /// The records. Descriptions keep the number they were met under, so that a refused one leaves a gap.
-    fn finish(&mut self, tables: &[TableOf], place: &Place) {
+    fn finish(&mut self, tables: &[TableOf], place: &OpenPlace) {
         for (index, draft) in std::mem::take(&mut self.drafts).into_iter().enumerate() {
             let Draft::Done(kind) = draft else { continue };
             let seen = &self.table.descriptions[index].seen;
@@ -386,7 +386,7 @@ impl Pass<'_> {
 fn draft(
     seen: &Seen,
     whose: Whose<'_>,
-    place: &Place,
+    place: &OpenPlace,
     kernel: Option<&Kernel<'_>>,
     unnamed: &mut Unnamed,
 ) -> Result<Draft, Refusal> {

@@ -4,33 +4,31 @@ use super::refused::Refusal;
 use super::reopen;
 use super::seen::Seen;
 use crate::failure::{Doing, Failure};
-use crate::resource::container::other_name;
+use crate::resource::container::{Place, other_name};
 use crate::resource::mount::{View, Views};
 use image_format::{Bytes, Pid};
 use std::fs::{self, File};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-/// The container's root directory, and its log.
+/// The container's root directory, open, and its log.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct OpenPlace {
+    place: Place,
     root: File,
-    /// The root's own path in its mount namespace: `/` unless it was only chroot(2)ed.
-    prefix: Vec<u8>,
     /// Device and inode.
     log: Option<(u64, u64)>,
 }
 
-impl Place {
+impl OpenPlace {
     /// The root that a link of /proc leads to.
     pub(crate) fn open(link: &Path, log: &Path) -> Result<Self, Failure> {
         let root = File::options().read(true).custom_flags(libc::O_PATH).open(link);
         let root = root.doing(|| "the container's root directory: opening it")?;
-        let prefix = fs::read_link(link).doing(|| "the container's root directory: reading its path")?;
+        let place = Place::through(link).doing(|| "the container's root directory: reading its path")?;
         let log = fs::metadata(log).ok().map(|log| (log.dev(), log.ino()));
-        Ok(Place { root, prefix: prefix.into_os_string().into_vec(), log })
+        Ok(OpenPlace { place, root, log })
     }
 
     /// An O_PATH descriptor of the root directory.
@@ -65,14 +63,7 @@ impl Place {
 
     /// The path inside the container that a link of /proc shows.
     pub(crate) fn inside(&self, link: &[u8]) -> Option<Bytes> {
-        if self.prefix == b"/" {
-            return Some(Bytes(link.to_vec()));
-        }
-        match link.strip_prefix(self.prefix.as_slice())? {
-            [] => Some("/".into()),
-            inside @ [b'/', ..] => Some(Bytes(inside.to_vec())),
-            _ => None,
-        }
+        self.place.inside(link)
     }
 
     /// The path inside the container under which the same inode can be opened again.
@@ -117,19 +108,19 @@ impl Place {
 #[derive(Debug)]
 pub(crate) struct Apart<'a> {
     views: &'a Views,
-    places: Vec<Place>,
+    places: Vec<OpenPlace>,
 }
 
 impl<'a> Apart<'a> {
     /// Opens them.
     pub(crate) fn open(views: &'a Views, log: &Path) -> Result<Self, Failure> {
-        let places = views.all().iter().map(|view| Place::open(view.place.root(), log));
+        let places = views.all().iter().map(|view| OpenPlace::open(view.place.root(), log));
         Ok(Apart { views, places: places.collect::<Result<_, _>>()? })
     }
 
     /// The number and the root of the namespace that the path of what is open is one of. What an inotify instance watches are paths of its
     /// holder. None: it is the container's own, or no path.
-    pub(crate) fn of(&self, seen: &Seen) -> Option<(u32, &Place)> {
+    pub(crate) fn of(&self, seen: &Seen) -> Option<(u32, &OpenPlace)> {
         if seen.link == b"anon_inode:inotify" {
             return self.of_process(seen.holder.pid);
         }
@@ -137,11 +128,11 @@ impl<'a> Apart<'a> {
     }
 
     /// Those of the namespace that a process is in.
-    pub(crate) fn of_process(&self, process: Pid) -> Option<(u32, &Place)> {
+    pub(crate) fn of_process(&self, process: Pid) -> Option<(u32, &OpenPlace)> {
         self.place(self.views.of_process(process)?)
     }
 
-    fn place(&self, (number, _): (u32, &View)) -> Option<(u32, &Place)> {
+    fn place(&self, (number, _): (u32, &View)) -> Option<(u32, &OpenPlace)> {
         let index = usize::try_from(number).ok()?.checked_sub(1)?;
         Some((number, self.places.get(index)?))
     }

@@ -1,6 +1,6 @@
 //! From an open device to its record.
 
-use crate::resource::descriptor::place::Place;
+use crate::resource::descriptor::place::OpenPlace;
 use crate::resource::descriptor::refused::{Refusal, device};
 use crate::resource::descriptor::seen::Seen;
 use image_format::files::Device;
@@ -14,7 +14,7 @@ pub(in crate::resource) fn is_carried(major: u32, minor: u32) -> bool {
 }
 
 /// Captures a device; None when it is not one of those carried.
-pub(in crate::resource) fn capture(seen: &Seen, place: &Place) -> Option<Result<Device, Refusal>> {
+pub(in crate::resource) fn capture(seen: &Seen, place: &OpenPlace) -> Option<Result<Device, Refusal>> {
     let (major, minor) = device(seen);
     let (major, minor) = (u32::try_from(major).ok()?, u32::try_from(minor).ok()?);
     is_carried(major, minor).then(|| Ok(Device { path: place.path(seen, "device")?, major, minor }))

@@ -1,6 +1,6 @@
 //! From an open directory to its record.
 
-use crate::resource::descriptor::place::Place;
+use crate::resource::descriptor::place::OpenPlace;
 use crate::resource::descriptor::refused::Refusal;
 use crate::resource::descriptor::seen::Seen;
 use image_format::files::{DeletedDirectory, Directory, Listing};
@@ -17,7 +17,7 @@ const STABLE: [i64; 5] = [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994, 0x794c_
 const DELETED: &[u8] = b" (deleted)";
 
 /// Captures a directory.
-pub(in crate::resource) fn capture(seen: &Seen, place: &Place) -> Result<Directory, Refusal> {
+pub(in crate::resource) fn capture(seen: &Seen, place: &OpenPlace) -> Result<Directory, Refusal> {
     if let Some(deleted) = deleted(&seen.metadata)
         && let Some(path) = place.written(seen)
     {

@@ -1,6 +1,6 @@
 //! From what is open of a task that has ended to its record.
 
-use crate::resource::descriptor::place::Place;
+use crate::resource::descriptor::place::OpenPlace;
 use crate::resource::descriptor::refused::{self, Refusal};
 use crate::resource::descriptor::seen::{Seen, is_writable};
 use image_format::Bytes;
@@ -13,7 +13,7 @@ use std::os::unix::fs::MetadataExt;
 /// the host numbers it. `at_rest`: its program is frozen.
 pub(in crate::resource) fn capture(
     seen: &Seen,
-    place: &Place,
+    place: &OpenPlace,
     init: i32,
     at_rest: bool,
 ) -> Option<Result<EndedTask, Refusal>> {

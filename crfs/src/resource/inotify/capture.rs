@@ -3,7 +3,7 @@
 use crate::mountinfo::{Mount, mounts};
 use crate::resource::descriptor::holders::Kernel;
 use crate::resource::descriptor::in_flight::IN_FLIGHT;
-use crate::resource::descriptor::place::Place;
+use crate::resource::descriptor::place::OpenPlace;
 use crate::resource::descriptor::refused::Refusal;
 use crate::resource::descriptor::seen::Seen;
 use crfs_sys::{file_handle, inotify};
@@ -32,7 +32,7 @@ struct Line {
 /// run, and it is only looked whether what it watches can be found.
 pub(in crate::resource) fn capture(
     seen: &Seen,
-    place: &Place,
+    place: &OpenPlace,
     init: i32,
     kernel: Option<&Kernel<'_>>,
 ) -> Result<Inotify, Refusal> {
@@ -89,7 +89,7 @@ fn parse(line: &str) -> Option<Line> {
     })
 }
 
-fn watch(line: &Line, mounts: &[Mount], place: &Place) -> Result<InotifyWatch, Refusal> {
+fn watch(line: &Line, mounts: &[Mount], place: &OpenPlace) -> Result<InotifyWatch, Refusal> {
     let Line { wd, inode, device, mask, .. } = *line;
     let device = format!("{}:{}", device >> 20, device & 0xf_ffff);
     let mut there = mounts.iter().filter(|mount| mount.device == device.as_bytes());
@@ -106,7 +106,7 @@ fn watch(line: &Line, mounts: &[Mount], place: &Place) -> Result<InotifyWatch, R
 }
 
 /// The path of a watched inode below one of the mounts of its file system. None where another one has to be tried.
-fn path(line: &Line, mount: &Mount, place: &Place) -> Option<Bytes> {
+fn path(line: &Line, mount: &Mount, place: &OpenPlace) -> Option<Bytes> {
     let mounted = place.look_at(&Bytes(mount.path.as_os_str().as_bytes().to_vec())).ok()?;
     let kind = mounted.metadata().ok()?.file_type();
     if !kind.is_dir() && !kind.is_file() {

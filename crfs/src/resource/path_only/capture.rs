@@ -1,6 +1,6 @@
 //! From a place to its record.
 
-use crate::resource::descriptor::place::Place;
+use crate::resource::descriptor::place::OpenPlace;
 use crate::resource::descriptor::refused::{Refusal, pseudo_file_system};
 use crate::resource::descriptor::seen::Seen;
 use image_format::files::{PathOnly, PathType};
@@ -22,7 +22,7 @@ fn file_type(seen: &Seen) -> Option<PathType> {
 }
 
 /// Captures a place.
-pub(in crate::resource) fn capture(seen: &Seen, place: &Place) -> Result<PathOnly, Refusal> {
+pub(in crate::resource) fn capture(seen: &Seen, place: &OpenPlace) -> Result<PathOnly, Refusal> {
     let refuse = |of: &str| {
         let reason = format!("{} of the {of} file system, open with O_PATH, cannot be carried", seen.name());
         Refusal::new(reason, "Have the program close it before the freeze.")

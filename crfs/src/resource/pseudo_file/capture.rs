@@ -1,6 +1,6 @@
 //! From an open file or directory of a pseudo file system to its record.
 
-use crate::resource::descriptor::place::Place;
+use crate::resource::descriptor::place::OpenPlace;
 use crate::resource::descriptor::refused::Refusal;
 use crate::resource::descriptor::reopen;
 use crate::resource::descriptor::seen::{Seen, is_writable};
@@ -31,7 +31,7 @@ pub(super) fn is_sysctl(path: &[u8]) -> bool {
 pub(in crate::resource) fn capture(
     seen: &Seen,
     file_system: PseudoFileSystem,
-    place: &Place,
+    place: &OpenPlace,
     at_rest: bool,
 ) -> Result<PseudoFile, Refusal> {
     let path = match file_system {
@@ -52,7 +52,7 @@ fn refusal(seen: &Seen, file_system: PseudoFileSystem, why: &str) -> Refusal {
 }
 
 /// The path of a file or directory of /proc.
-fn of_proc(seen: &Seen, place: &Place, at_rest: bool) -> Result<Bytes, Refusal> {
+fn of_proc(seen: &Seen, place: &OpenPlace, at_rest: bool) -> Result<Bytes, Refusal> {
     const ANOTHER: &str = "it shows the address space that the process had when it was opened";
     let name = seen.name();
     let refuse = |why: &str| Err(refusal(seen, PseudoFileSystem::Proc, why));
@@ -92,7 +92,7 @@ fn of_proc(seen: &Seen, place: &Place, at_rest: bool) -> Result<Bytes, Refusal> 
 
 /// Whether what is open shows the same address space as what stands under its path now: both begin with the same word. That is a range of
 /// addresses, or all there is where the bytes are the program's own. Of an address space that is gone nothing is shown.
-fn shows_what_is_there(seen: &Seen, place: &Place, path: &Bytes) -> io::Result<bool> {
+fn shows_what_is_there(seen: &Seen, place: &OpenPlace, path: &Bytes) -> io::Result<bool> {
     let begin = |file: &File| -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; 4096];
         let length = file.read_at(&mut bytes, 0)?;

@@ -1,7 +1,7 @@
 //! From an open file to its record.
 
 use crate::resource::descriptor::in_flight::IN_FLIGHT;
-use crate::resource::descriptor::place::Place;
+use crate::resource::descriptor::place::OpenPlace;
 use crate::resource::descriptor::refused::{Refusal, special_regular};
 use crate::resource::descriptor::seen::Seen;
 use crate::resource::unnamed::Found;
@@ -10,7 +10,7 @@ use image_format::{Bytes, Timespec};
 use std::os::unix::fs::MetadataExt;
 
 /// Captures a regular file. The container's log is told by the caller.
-pub(in crate::resource) fn capture(seen: &Seen, place: &Place) -> Result<RegularFile, Refusal> {
+pub(in crate::resource) fn capture(seen: &Seen, place: &OpenPlace) -> Result<RegularFile, Refusal> {
     if place.is_log(seen) {
         // It stands outside the container's root, and is joined to another file on restore: its path is only shown.
         return Ok(record(seen, place.written(seen).unwrap_or_else(|| Bytes(seen.link.clone()))));
@@ -29,7 +29,7 @@ pub(in crate::resource) fn is_unnamed(seen: &Seen) -> bool {
 /// Captures such a file.
 pub(in crate::resource) fn capture_unnamed(
     seen: &Seen,
-    place: &Place,
+    place: &OpenPlace,
     unnamed: &mut crate::resource::unnamed::Unnamed,
 ) -> Result<Unnamed, Refusal> {
     /// `__O_TMPFILE` (include/uapi/asm-generic/fcntl.h, v6.18).

@@ -3,7 +3,7 @@
 use super::DEVPTS;
 use crate::console::Pause;
 use crate::failure::{Doing, Failure};
-use crate::resource::descriptor::place::Place;
+use crate::resource::descriptor::place::OpenPlace;
 use crate::resource::descriptor::refused::{Refusal, device};
 use crate::resource::descriptor::seen::Seen;
 use crfs_kstate::{Error, KernelState, PtyQueue, PtySide, Task};
@@ -51,7 +51,7 @@ fn outside(seen: &Seen) -> Refusal {
 }
 
 /// What can be told while its processes run: whether a slave stands in the container's own devpts.
-pub(in crate::resource) fn check(seen: &Seen, place: &Place) -> Option<Refusal> {
+pub(in crate::resource) fn check(seen: &Seen, place: &OpenPlace) -> Option<Refusal> {
     let is_slave = side(seen) == Some(TtySide::Slave);
     (is_slave && place.device(DEVPTS) != Some(seen.metadata.dev())).then(|| outside(seen))
 }
@@ -62,7 +62,7 @@ pub(in crate::resource) fn check(seen: &Seen, place: &Place) -> Option<Refusal> 
 /// When kernel memory is not as expected.
 pub(in crate::resource) fn look(
     seen: &Seen,
-    place: &Place,
+    place: &OpenPlace,
     state: &KernelState,
     task: &Task,
 ) -> Result<Result<Side, Refusal>, Failure> {
@@ -116,7 +116,7 @@ fn duplicate(seen: &Seen) -> nix::Result<OwnedFd> {
 /// When it changes although its processes stand still.
 pub(in crate::resource) fn capture(
     sides: &[(&Seen, &Side)],
-    place: &Place,
+    place: &OpenPlace,
     console: Option<&Pause>,
     state: &KernelState,
     task: &Task,
