@@ -15,6 +15,7 @@ use crate::restart::RestartFunctions;
 use crate::state::KernelState;
 use scene::{Roles, Scene};
 use std::path::Path as FilePath;
+use std::time::Duration;
 
 /// Why a feature was not proven.
 enum Trouble {
@@ -35,6 +36,10 @@ impl From<Error> for Trouble {
         Self::Wrong(text)
     }
 }
+
+/// How often it is looked at children that wait.
+const LOOKS: u32 = 5;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(2);
 
 impl KernelState {
     /// Proves every feature on children of known state, and switches off what does not read back right.
@@ -95,8 +100,21 @@ impl KernelState {
         }
     }
 
-    /// While the children still wait: learns what wakes one, and reads the end of every wait.
+    /// While the children still wait: learns what wakes one, and reads the end of every wait. They are not stopped, and one that wakes
+    /// for a moment, as on a busy machine, is on no timer then: it is looked again.
     fn look_at_waits(&mut self, scene: &Scene) -> Result<(), Trouble> {
+        let mut looked = self.look_at_waits_once(scene);
+        for _ in 1..LOOKS {
+            if !matches!(looked, Err(Trouble::Wrong(_))) {
+                break;
+            }
+            std::thread::sleep(BETWEEN_LOOKS);
+            looked = self.look_at_waits_once(scene);
+        }
+        looked
+    }
+
+    fn look_at_waits_once(&mut self, scene: &Scene) -> Result<(), Trouble> {
         let sleepers = checks::sleepers(self, &scene.bare)?;
         self.known.wakeup = sleepers.first().map_or(0, |sleeper| sleeper.function);
         checks::wait_end(self, scene)
