@@ -6,7 +6,7 @@
 //! | | default | |
 //! |---|---|---|
 //! | BENCHMARK_MIB | 64,1024,4096 | sizes of processes that are compared; each is there four times with CRIU, twice without |
-//! | BENCHMARK_SHARED_MIB | 1024 | what 50 children share since a fork |
+//! | BENCHMARK_SHARED_MIB | 128 | what 50 children share since a fork; CRIU writes it 50 times |
 //! | BENCHMARK_COPY_MIB | 1024 | the process that is copied through the mount; three times that |
 //! | BENCHMARK_SHOW_MIB | 8192 | a process that is shown, and restored without CRIU; twice that |
 //! | BENCHMARK_DISK | | a directory on a disk, to which the processes of BENCHMARK_MIB are checkpointed as well |
@@ -194,7 +194,7 @@ const COMPARED: [(&str, &str, &str); 7] = [
 fn workloads() -> Result<Vec<Workload>> {
     let mut workloads: Vec<Workload> =
         COMPARED.into_iter().map(|(what, kind, arguments)| Workload::new(what, kind, arguments)).collect();
-    let shared = size("BENCHMARK_SHARED_MIB", 1024)?;
+    let shared = size("BENCHMARK_SHARED_MIB", 128)?;
     if shared > 0 {
         let what = format!("50 children of 1 MiB that share {shared} MiB since a fork");
         workloads.push(Workload::new(&what, "processes", &format!("50 1 {shared}")));
