@@ -16,12 +16,15 @@ pub fn map<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<
     let share = items.len().div_ceil(processors).max(FEWEST);
     std::thread::scope(|scope| {
         let (own, others) = items.split_at(share.min(items.len()));
-        let others: Vec<_> = others.chunks(share).map(|share| scope.spawn(move || of(share))).collect();
+        let begin = |share| std::thread::Builder::new().spawn_scoped(scope, move || of(share)).map_err(|_| share);
+        let others: Vec<_> = others.chunks(share).map(begin).collect();
         let mut results = of(own);
         for other in others {
-            match other.join() {
-                Ok(more) => results.extend(more),
-                Err(panic) => std::panic::resume_unwind(panic),
+            match other.map(std::thread::ScopedJoinHandle::join) {
+                Ok(Ok(more)) => results.extend(more),
+                Ok(Err(panic)) => std::panic::resume_unwind(panic),
+                // No thread was to be had.
+                Err(share) => results.extend(of(share)),
             }
         }
         results

@@ -61,7 +61,8 @@ fn damaged_chunks(source: &dyn Source, copy: &Copy, progress: &Progress) -> Vec<
     };
     std::thread::scope(|scope| {
         for _ in 1..std::thread::available_parallelism().map_or(1, NonZero::get) {
-            scope.spawn(work);
+            // Where no thread is to be had, the others do its part.
+            let _ = std::thread::Builder::new().spawn_scoped(scope, work);
         }
         work();
     });

@@ -223,7 +223,8 @@ pub(super) fn write_pages(
     };
     std::thread::scope(|scope| {
         for _ in 1..std::thread::available_parallelism().map_or(1, NonZero::get).min(chunks) {
-            scope.spawn(work);
+            // Where no thread is to be had, the others do its part.
+            let _ = std::thread::Builder::new().spawn_scoped(scope, work);
         }
         work();
     });

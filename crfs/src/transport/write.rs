@@ -171,7 +171,8 @@ fn copy_files(
     let threads = std::thread::available_parallelism().map_or(1, NonZero::get).min(MOST_THREADS).min(pieces.len());
     std::thread::scope(|scope| {
         for _ in 1..threads {
-            scope.spawn(work);
+            // Where no thread is to be had, the others do its part.
+            let _ = std::thread::Builder::new().spawn_scoped(scope, work);
         }
         work();
     });

@@ -255,11 +255,13 @@ fn each<T: Sync>(
     };
     std::thread::scope(|scope| {
         for _ in 1..threads {
-            scope.spawn(|| {
+            let elsewhere = || {
                 // Else it stays where the tracer is.
                 let _ = crfs_sys::sched::set_affinity(nix::unistd::Pid::from_raw(0), cpus);
                 work();
-            });
+            };
+            // Where no thread is to be had, the others do its part.
+            let _ = std::thread::Builder::new().spawn_scoped(scope, elsewhere);
         }
         work();
     });
