@@ -278,7 +278,7 @@ pub(crate) struct Checkpoint {
     /// Wait until the copy is on the disk, so that a crash of the machine cannot lose it.
     #[arg(long)]
     pub(crate) sync: bool,
-    /// Keep page contents compressed (zstd). All commands read such a copy as any other, and so does the mount when it is copied in.
+    /// Keep contents compressed (zstd): of memory, and of files that the checkpoint holds. All commands read such a copy as any other, and so does the mount when it is copied in.
     #[arg(long)]
     pub(crate) compress: bool,
     /// How to show progress on standard error; if not given, a bar on a terminal and nothing elsewhere.

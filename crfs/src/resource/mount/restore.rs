@@ -2,14 +2,13 @@
 
 use super::apart::Made;
 use super::fill::{fill, set_time};
+use crate::copy::Contents;
 use crate::failure::{Doing, Failure, Kind};
 use image_format::layout::{self, MOUNTS};
 use image_format::mounts::{FileSystem, Master, Mount, MountFlags, MountKind, Node};
 use image_format::{Bytes, Image};
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sys::stat::Mode;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::File;
@@ -21,22 +20,18 @@ use std::path::{Path, PathBuf};
 
 const NONE: Option<&str> = None;
 
-/// What is to be mounted, with the directory that has the contents: opened while its path still leads there.
+/// What is to be mounted, with the contents.
 #[derive(Debug)]
 pub struct Furniture<'a> {
     pub(super) image: &'a Image,
-    staging: File,
+    contents: &'a Contents<'a>,
 }
 
 impl<'a> Furniture<'a> {
-    /// Opens the directory.
-    ///
-    /// # Errors
-    /// When it cannot be opened.
-    pub fn open(image: &'a Image, staging: &Path) -> Result<Self, Failure> {
-        let flags = libc::O_PATH | libc::O_DIRECTORY;
-        let opened = File::options().read(true).custom_flags(flags).open(staging);
-        Ok(Furniture { image, staging: opened.doing(|| format!("{}: opening", staging.display()))? })
+    /// That of an image.
+    #[must_use]
+    pub fn new(image: &'a Image, contents: &'a Contents<'a>) -> Self {
+        Furniture { image, contents }
     }
 
     /// Mounts everything, in a mount namespace of the caller's own in which nothing is opened yet. `alive` is told now and then that
@@ -119,13 +114,10 @@ impl<'a> Furniture<'a> {
             .open(path(&record.path))
             .doing(|| "opening it")?
             .into();
-        let name = layout::mount_data(record.number);
-        let data = nix::fcntl::openat(&self.staging, name.as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
-        let mut data = File::from(data.doing(|| format!("{name}: opening"))?);
-        fill(top.as_fd(), tree, &mut data, alive).map_err(|(index, error)| {
+        let mut data = self.contents.open(&layout::mount_data(record.number))?;
+        fill(top.as_fd(), tree, &mut data, alive).or_else(|(index, error)| {
             let path = tree.get(index).map(|entry| entry.path.escaped()).unwrap_or_default();
-            let place = format!("{}: line {}: {path}", layout::mount_tree(record.number), index + 1);
-            Failure::from_error(&error).within(place)
+            Err(error).doing(|| format!("{}: line {}: {path}", layout::mount_tree(record.number), index + 1))
         })
     }
 }
@@ -176,8 +168,8 @@ pub(super) fn path(path: &Bytes) -> &Path {
 }
 
 pub(super) fn incompatible(failure: Failure, record: &Mount) -> Failure {
-    let failure = failure.within(format!("{MOUNTS}: line {}: {}", record.number, record.path));
-    Failure { kind: Kind::Incompatible, ..failure }
+    let kind = if failure.kind == Kind::BadImage { Kind::BadImage } else { Kind::Incompatible };
+    Failure { kind, ..failure.within(format!("{MOUNTS}: line {}: {}", record.number, record.path)) }
 }
 
 fn new_file_system(kind: &str, system: &FileSystem, path: &Path) -> Result<(), Failure> {

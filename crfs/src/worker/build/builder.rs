@@ -1,6 +1,6 @@
 //! Carries out the steps of a plan on traced processes.
 
-use crate::copy::Copy;
+use crate::copy::{Contents, Copy};
 use crate::failure::{Doing, Failure, Kind};
 use crate::plan::{Action, Birth, Plan, Role, SCRATCH_SIZE, Step};
 use crate::registry::Container;
@@ -133,7 +133,7 @@ impl<'a> Builder<'a> {
     /// Takes over the stub, and opens everything the processes will need.
     pub(super) fn new(
         container: &Container,
-        from: &'a Path,
+        (from, contents): (&'a Path, &Contents<'_>),
         copy: &'a Copy,
         plan: &'a Plan,
         Ground { first, cgroups, mounts, namespaces, pid_namespaces, user_namespaces }: Ground<'a>,
@@ -141,7 +141,7 @@ impl<'a> Builder<'a> {
     ) -> Result<Self, Failure> {
         let image = &copy.image;
         let roots = mounts.roots(image);
-        let unnamed = unnamed::Made::make(image, &roots, from)?;
+        let unnamed = unnamed::Made::make(image, &roots, contents)?;
         let backings = Backings::open(image, plan, roots.own(), &unnamed)?;
         let mut pages = PageFiles::new(from, copy);
         backings.fill_objects(plan, &mut pages)?;
@@ -163,7 +163,7 @@ impl<'a> Builder<'a> {
             cores: container.dir().join("cores"),
             own_capabilities: thread::restore::own_capabilities()?,
             tasks: BTreeMap::new(),
-            _segments: sysv::restore::make(first.raw(), &image.sysv, from)?,
+            _segments: sysv::restore::make(first.raw(), &image.sysv, from, contents)?,
             from,
             mounts,
             roots,

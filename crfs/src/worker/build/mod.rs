@@ -16,7 +16,7 @@ mod watch;
 use super::laps::Laps;
 use super::{Report, settle};
 use crate::console;
-use crate::copy::Copy;
+use crate::copy::{Contents, Copy};
 use crate::failure::{Doing, Failure, Kind};
 use crate::freezer::Cgroup;
 use crate::launch::{ClockOffsets, Surroundings, clone_init};
@@ -62,6 +62,7 @@ fn build(
     let container = registry.container(name)?;
     let (copy, texts) = Copy::load_with_texts(from)?;
     let image = &copy.image;
+    let contents = Contents::of(&copy, from)?;
     container_restore::check_host(&image.manifest)?;
     let home = container_home::choose(image, notes)?;
     let plan = plan::compute(image, &home)?;
@@ -75,7 +76,7 @@ fn build(
     cgroup.create()?;
     let (live, console) = made_or_gone(&cgroup, || {
         let link = link_to_worker(&plan)?;
-        let furniture = mount::Furniture::open(image, from)?;
+        let furniture = mount::Furniture::new(image, &contents);
         let cgroups = cgroup::restore::Tree::make(image, &cgroup)?;
         let init = first_process(image, &furniture, &home, &cgroup, &link)?;
         note_stub_init(&container, &home, init)?;
@@ -87,7 +88,7 @@ fn build(
         cgroups.begin(plan.first()?, init.raw(), notes)?;
         let ground =
             Ground { first: init, cgroups: &cgroups, mounts: &mounts, namespaces, pid_namespaces, user_namespaces };
-        let builder = Builder::new(&container, from, &copy, &plan, ground, notes)?;
+        let builder = Builder::new(&container, (from, &contents), &copy, &plan, ground, notes)?;
         laps.lap("open");
         let mut built = builder.run(notes, laps)?;
         mount::settle_times(image, &mounts)?;

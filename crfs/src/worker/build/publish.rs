@@ -28,8 +28,8 @@ pub(super) fn publish(
         let content = match kind {
             PathKind::Directory => None,
             _ if live.contents.iter().any(|content| content.path == path) => continue,
-            // Page contents and their sums come from the processes themselves now.
-            _ if name == layout::MEM_PAGES || name == layout::MEM_SUMS => continue,
+            // Page contents and all sums come from the processes themselves now.
+            _ if name == layout::MEM_PAGES || name == layout::MEM_SUMS || name == layout::CONTENTS_SUMS => continue,
             _ => Some(match texts.get(path) {
                 Some(text) => text.into(),
                 None => fs::read(from.join(path)).doing(|| format!("{path}: reading what was copied in"))?.into(),
