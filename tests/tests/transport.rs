@@ -218,6 +218,12 @@ fn content_of(copy: &Path, name: &str) -> String {
     largest.unwrap_or_else(|| panic!("no {name} in the checkpoint")).1
 }
 
+/// `crctl verify` finds no damage. What is opened in the container's own mounts it does not find.
+fn is_sound(world: &World, copy: &Path) {
+    let outcome = world.crctl(["verify", text(copy)]);
+    assert!(outcome.success() || outcome.code() == Some(10), "{outcome}");
+}
+
 /// Neither verified nor restored, with these words, and nothing is left.
 fn refused(world: &World, copy: &Path, words: &[&str]) {
     for arguments in [vec!["verify", text(copy)], vec!["restore", text(copy), "--name", "vs2"]] {
@@ -234,7 +240,7 @@ fn a_flipped_bit_in_contents_is_found_and_named() {
         let victim = Program::victim(&world, kind, &[]);
         world.start("vs1", &victim);
         let copy = checkpoint(&world, "vs1", &["--leave-frozen"]);
-        world.crctl(["verify", text(&copy)]).expect_success();
+        is_sound(&world, &copy);
         world.kill("vs1");
         let path = content_of(&copy, name);
         let file = fs::OpenOptions::new().read(true).write(true).open(copy.join(&path)).unwrap();
@@ -242,7 +248,7 @@ fn a_flipped_bit_in_contents_is_found_and_named() {
         let mut byte = [0];
         file.read_exact_at(&mut byte, place).unwrap();
         file.write_all_at(&[byte[0] ^ 4], place).unwrap();
-        refused(&world, &copy, &[&format!("{path}: chunk 0 (1 MiB)"), "of contents.sums"]);
+        refused(&world, &copy, &[&format!("{path}: chunk {} (1 MiB)", place >> 20), "of contents.sums"]);
         file.write_all_at(&byte, place).unwrap();
         world.crctl(["restore", text(&copy), "--name", "vs2", "--run"]).expect_success();
         victim.goes_on(3);
@@ -260,7 +266,7 @@ fn contents_that_are_kept_compressed_come_back() {
         let path = content_of(&plain, name);
         let (with, without) = (read_tree(&compressed), read_tree(&plain));
         assert!(differing(&with, &without).contains(&path.as_str()), "{kind}: {path} is not compressed");
-        world.crctl(["verify", text(&compressed)]).expect_success();
+        is_sound(&world, &compressed);
         world.crctl(["diff", text(&plain), text(&compressed)]).expect_success();
         let unpacked = world.place("vs1");
         let script = r#""$0" pack "$1" | "$0" unpack "$2""#;
@@ -292,8 +298,9 @@ fn contents_that_are_kept_compressed_come_back() {
         world.kill("vs1");
         world.restore(&compressed, "vs2", Method::CpArchive);
         let restored = read_tree(&world.copy_out("vs2", Method::Cp));
-        let contents = |tree: &BTreeMap<PathBuf, Vec<u8>>| [&path, "contents.sums"].map(|path| tree[Path::new(path)].clone());
-        assert_eq!(contents(&restored), contents(&without), "{kind}");
+        let differ = differing(&restored, &without);
+        let contents = |file: &&str| *file == "contents.sums" || CONTENTS.iter().any(|(_, name)| file.contains(name));
+        assert!(!differ.iter().any(contents), "{kind}: {differ:?}");
         world.thaw("vs2");
         victim.goes_on(3);
         victim.passes();

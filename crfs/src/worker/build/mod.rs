@@ -105,7 +105,7 @@ fn build(
         let first = processes.iter().find(|(pid, _)| *pid == Pid(1)).or(processes.first()).map(|(_, host)| host.raw());
         let mut live = settle::live(&cgroup, processes)?;
         live.note_contents(image)?;
-        publish::publish(image, &texts, from, &container, &live)?;
+        publish::publish(image, &texts, (from, &contents), &container, &live)?;
         container.write_live(&live)?;
         match (console, first) {
             (Some((master, shown)), Some(first)) => console::start(&container, master, first, &shown),
