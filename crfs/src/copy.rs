@@ -93,7 +93,7 @@ impl Copy {
             let page = |pid: Pid, page: u64| read_page(source, &layout::process_file(pid, layout::MEM_PAGES), page);
             findings.extend(image.processes.keys().flat_map(|&pid| check::shown(&image, pid, &page)));
         }
-        if findings.is_empty() { 
+        if findings.is_empty() {
             Ok(Copy { image, sums, content_sums, compressed: BTreeMap::new() })
         } else {
             Err(refuse(&findings))

@@ -204,12 +204,8 @@ fn a_flipped_bit_is_found_and_named() {
 }
 
 /// Victims, and files of theirs that are neither records nor page contents.
-const CONTENTS: [(&str, &str); 4] = [
-    ("sysv_shm", "sysv.shm."),
-    ("unnamed", "files/unnamed."),
-    ("memfd", "files/unnamed."),
-    ("mounts", ".data"),
-];
+const CONTENTS: [(&str, &str); 4] =
+    [("sysv_shm", "sysv.shm."), ("unnamed", "files/unnamed."), ("memfd", "files/unnamed."), ("mounts", ".data")];
 
 /// The largest file of such a name in a checkpoint.
 fn content_of(copy: &Path, name: &str) -> String {

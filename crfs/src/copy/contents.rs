@@ -85,11 +85,7 @@ impl Content<'_> {
     ///
     /// # Errors
     /// Of reading, and of `write`.
-    pub fn each_part(
-        &mut self,
-        length: usize,
-        mut write: impl FnMut(u64, &[u8]) -> io::Result<()>,
-    ) -> io::Result<()> {
+    pub fn each_part(&mut self, length: usize, mut write: impl FnMut(u64, &[u8]) -> io::Result<()>) -> io::Result<()> {
         let mut at = 0;
         loop {
             let chunk = self.fill_buf()?;
@@ -138,7 +134,8 @@ impl Content<'_> {
 /// Names the damage of a chunk, whose checksum stands in a line that is counted from 0.
 pub(super) fn damaged(path: &str, chunk: u64, line: usize) -> Failure {
     let line = line + 1;
-    let why = format!("{path}: chunk {chunk} (1 MiB) does not have the checksum that line {line} of {CONTENTS_SUMS} names");
+    let why =
+        format!("{path}: chunk {chunk} (1 MiB) does not have the checksum that line {line} of {CONTENTS_SUMS} names");
     Failure::new(Kind::BadImage, format!("{why}; take the copy again"))
 }
 

@@ -203,12 +203,7 @@ impl CompressedFile {
 }
 
 /// Writes the content of `entry` to `file`, compressed by several threads, and returns how many bytes it has then.
-pub(super) fn write_file(
-    source: &dyn Source,
-    entry: &Entry,
-    file: &File,
-    progress: &Progress,
-) -> Result<u64, Failure> {
+pub(super) fn write_file(source: &dyn Source, entry: &Entry, file: &File, progress: &Progress) -> Result<u64, Failure> {
     let size = entry.size.unwrap_or(0);
     let chunks = usize::try_from(size.div_ceil(CHUNK_SIZE)).unwrap_or(0);
     let next = AtomicUsize::new(0);

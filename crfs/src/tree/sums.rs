@@ -21,7 +21,10 @@ pub(super) struct ContentSums {
 impl ContentSums {
     /// Those of these files.
     pub(super) fn new(files: impl Iterator<Item = (String, u64)>) -> Self {
-        ContentSums { files: files.map(|(path, size)| (path, (size, Sums::new(size)))).collect(), text: OnceLock::new() }
+        ContentSums {
+            files: files.map(|(path, size)| (path, (size, Sums::new(size)))).collect(),
+            text: OnceLock::new(),
+        }
     }
 
     /// Bytes of the file.

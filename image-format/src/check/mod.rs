@@ -33,8 +33,8 @@ mod tty;
 mod unnamed;
 mod user_namespaces;
 
-use crate::image::{Image, ImageError};
 use crate::contents::{self, ContentSum};
+use crate::image::{Image, ImageError};
 use crate::layout::{self, CONTENTS_SUMS};
 use crate::manifest::NamespaceKind;
 use crate::memory::{CHUNK_SIZE, ChunkSum, Fixed};

@@ -2,7 +2,9 @@
 //! taken. Whatever was not carried then was refused then, so what is missing says "none of it".
 
 use super::{Step, add};
-use crate::layout::{self, CGROUPS, FILES, LOCKS, CONTENTS_SUMS, MANIFEST, MOUNTS, NAMESPACES, POSIX_MQ, SECCOMP, SYSV_SHM, UNNAMED};
+use crate::layout::{
+    self, CGROUPS, CONTENTS_SUMS, FILES, LOCKS, MANIFEST, MOUNTS, NAMESPACES, POSIX_MQ, SECCOMP, SYSV_SHM, UNNAMED,
+};
 use serde_json::{Value, json};
 
 pub(super) const STEP: Step =

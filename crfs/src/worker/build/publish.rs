@@ -37,7 +37,10 @@ pub(super) fn publish(
                 // What nobody holds open, and that no process can be asked for.
                 None if layout::is_content(path) => {
                     let mut bytes = Vec::new();
-                    contents.open(path)?.read_to_end(&mut bytes).doing(|| format!("{path}: reading what was copied in"))?;
+                    contents
+                        .open(path)?
+                        .read_to_end(&mut bytes)
+                        .doing(|| format!("{path}: reading what was copied in"))?;
                     bytes.into()
                 }
                 None => fs::read(from.join(path)).doing(|| format!("{path}: reading what was copied in"))?.into(),
