@@ -80,7 +80,7 @@ pub(super) enum Content {
     },
     Pages(Pid),
     Sums(Pid),
-    ContentSums,
+    FileSums,
     /// A raw file that is read from what a task holds.
     Elsewhere {
         size: u64,
@@ -154,7 +154,7 @@ impl Frozen {
         let summed = sizes.into_iter().filter(|(path, _)| layout::is_content(path));
         let content_sums = ContentSums::new(summed);
         if !record.inspect {
-            contents.insert(layout::CONTENTS_SUMS.to_owned(), Content::ContentSums);
+            contents.insert(layout::CONTENTS_SUMS.to_owned(), Content::FileSums);
         }
         let nodes = number(contents, &inherited.indices);
         Ok(Frozen {
@@ -198,7 +198,7 @@ impl Frozen {
             Content::Text { size, .. } | Content::Elsewhere { size } => Attr::file(place, size, self.time),
             Content::Pages(pid) => Attr::file(place, self.pages_size(pid), self.time),
             Content::Sums(pid) => Attr::file(place, sums_size(self.pages_size(pid)), self.time),
-            Content::ContentSums => Attr::file(place, self.content_sums.size(), self.time),
+            Content::FileSums => Attr::file(place, self.content_sums.size(), self.time),
         };
         Ok(match lock(&self.set).get(&index) {
             Some(set) => attr.with(set),
@@ -343,7 +343,7 @@ mod tests {
                 ("0x00000001".to_owned(), Content::Directory),
                 ("0x00000001/mem.pages".to_owned(), Content::Pages(Pid(1))),
                 ("0x00000001/mem.sums".to_owned(), Content::Sums(Pid(1))),
-                ("contents.sums".to_owned(), Content::ContentSums),
+                ("contents.sums".to_owned(), Content::FileSums),
                 ("manifest".to_owned(), text),
             ])
         };

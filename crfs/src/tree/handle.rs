@@ -68,7 +68,7 @@ pub(super) enum Handle {
     Text(Arc<Text>),
     Pages(Arc<Pages>),
     Sums(Arc<PageSource>),
-    ContentSums(Arc<Frozen>),
+    FileSums(Arc<Frozen>),
     Elsewhere(Arc<Elsewhere>),
     /// Computed when it was opened.
     Bytes(Arc<Vec<u8>>),

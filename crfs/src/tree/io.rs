@@ -58,7 +58,7 @@ impl Tree {
             Ok(Handle::Pages(pages)) => inner.read_pages(pages, offset, size),
             Ok(Handle::Elsewhere(held)) => Step::later(move || read_elsewhere(&held, offset, size).map(Data::Own)),
             Ok(Handle::Sums(source)) => Step::later(move || source.sums_text(offset, size).map(Data::Own)),
-            Ok(Handle::ContentSums(tree)) => Step::later(move || content_sums(&tree, offset, size).map(Data::Own)),
+            Ok(Handle::FileSums(tree)) => Step::later(move || content_sums(&tree, offset, size).map(Data::Own)),
             Ok(Handle::Events(watcher)) => {
                 let inner = Arc::clone(inner);
                 Step::later(move || watcher.wait(inner.operations.as_ref(), &inner.closed).map(Data::Own))
@@ -184,7 +184,7 @@ impl Inner {
                 let held = Elsewhere { index, content, tree: Arc::clone(tree), size };
                 (Handle::Elsewhere(Arc::new(held)), Content::Direct)
             }
-            NodeContent::ContentSums => (Handle::ContentSums(Arc::clone(tree)), Content::Direct),
+            NodeContent::FileSums => (Handle::FileSums(Arc::clone(tree)), Content::Direct),
         };
         // Files of no process stand for all of them.
         if pid.is_none() { tree.witness.check_all() } else { tree.witness.check(pid) }?;
