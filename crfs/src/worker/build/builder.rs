@@ -20,7 +20,7 @@ use crfs_tracee::{Batch, Injector, OneCpu, RemoteAddress, SeizeOptions, Stopped,
 use image_format::process::{Fd, Zombie};
 use image_format::signal::PendingSignal;
 use image_format::{Pid, ProcessImage, layout};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -68,6 +68,8 @@ pub(super) struct Builder<'a> {
     pub(super) namespaces: unshared::Made,
     pub(super) pid_namespaces: pid_namespace::PidNamespaces<'a>,
     pub(super) user_namespaces: user_namespace::UserNamespaces<'a>,
+    /// Who joins a user namespace before it has its threads.
+    pub(super) entering: BTreeSet<Pid>,
     /// Kept until every process has attached its own.
     _segments: Vec<Attachment>,
     /// A plain directory with the image's files: what was staged, or a checkpoint that stays where it is.
@@ -156,6 +158,7 @@ impl<'a> Builder<'a> {
             namespaces,
             pid_namespaces,
             user_namespaces,
+            entering: image.threaded_in_user_namespaces(),
             registrations: epoll::registrations(image)?,
             pages,
             policies: numa::restore::Policies::of(image, notes),
@@ -237,6 +240,7 @@ impl<'a> Builder<'a> {
                 self.inject(pid, &batch)
             }
             Action::Foreground => self.foreground(pid),
+            Action::Enter => self.enter(pid),
             Action::Threads => self.threads(pid),
             Action::ThreadDescriptors => self.thread_descriptors(pid),
             Action::Adjustments => {
@@ -257,19 +261,23 @@ impl<'a> Builder<'a> {
             Action::Die => self.die(pid),
             Action::Dismiss => self.dismiss(pid),
             Action::JobControl => self.job_control(pid),
-            Action::Limits => {
-                let (host, image) = (self.host(pid)?, self.image(pid)?);
-                process::attributes(host, image, &mut self.notes)?;
-                let path = layout::process_file(pid, "attr");
-                autogroup::restore(host, &path, image.attr.autogroup_nice, &mut self.notes)?;
-                process::limits(host, image, &mut self.notes)
-            }
+            // They are set as it enters.
+            Action::Limits if self.entering.contains(&pid) => Ok(()),
+            Action::Limits => self.limits(pid),
             Action::Signals => self.signals(pid),
             Action::ThreadState => self.thread_state(pid),
             Action::Owners => self.owners(),
             Action::Credentials => self.credentials(pid),
             Action::Resume => self.resume(pid),
         }
+    }
+
+    pub(super) fn limits(&mut self, pid: Pid) -> Result<(), Failure> {
+        let (host, image) = (self.host(pid)?, self.image(pid)?);
+        process::attributes(host, image, &mut self.notes)?;
+        let path = layout::process_file(pid, "attr");
+        autogroup::restore(host, &path, image.attr.autogroup_nice, &mut self.notes)?;
+        process::limits(host, image, &mut self.notes)
     }
 
     pub(super) fn image(&self, pid: Pid) -> Result<&'a ProcessImage, Failure> {
