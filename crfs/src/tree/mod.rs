@@ -38,7 +38,6 @@ mod outside;
 mod pages;
 mod slots;
 mod staging;
-mod sums;
 #[cfg(test)]
 pub(crate) mod tests;
 mod witness;
