@@ -255,10 +255,9 @@ pub(crate) struct Freeze {
 
 #[derive(Debug, Args)]
 pub(crate) struct Outside {
-    /// What is outside of the container for good. `stdio`: pipes and files that its first process has as standard streams; a restore joins outputs to the log (`crctl logs`),
-    /// and input to /dev/null. Or a Unix socket that programs inside are connected to (unix:PATH, or unix:@NAME for an abstract name). Their connections are no obstacle, and
+    /// A Unix socket outside of the container that programs inside are connected to (unix:PATH, or unix:@NAME for an abstract name). Their connections are no obstacle, and
     /// a restore connects anew. May be given several times.
-    #[arg(long, value_name = "WHAT")]
+    #[arg(long, value_name = "SOCKET")]
     pub(crate) external: Vec<External>,
 }
 
@@ -279,7 +278,7 @@ pub(crate) struct Checkpoint {
     /// Wait until the copy is on the disk, so that a crash of the machine cannot lose it.
     #[arg(long)]
     pub(crate) sync: bool,
-    /// Keep page contents compressed (zstd). All commands read such a copy as any other, and so does the mount when it is copied in.
+    /// Keep contents compressed (zstd): of memory, and of files that the checkpoint holds. All commands read such a copy as any other, and so does the mount when it is copied in.
     #[arg(long)]
     pub(crate) compress: bool,
     /// How to show progress on standard error; if not given, a bar on a terminal and nothing elsewhere.

@@ -1,17 +1,19 @@
 //! A checkpoint read, parsed and checked as a whole.
 
+mod contents;
 mod convert;
 pub mod core_file;
-mod reach;
 pub mod space;
 mod verify;
 
+pub use contents::{Content, Contents};
 pub use convert::convert;
 pub use verify::verify;
 
 use crate::failure::{Failure, Kind};
-use crate::transport::{CompressedPages, Directory, KeptTexts, Source, Texts, Uncompressed};
-use image_format::image::{ImageError, TextSource, parse_file, read_sums};
+use crate::transport::{CompressedFile, Directory, KeptTexts, Source, Texts, Uncompressed};
+use image_format::contents::ContentSum;
+use image_format::image::{ImageError, TextSource, parse_file, read_content_sums, read_sums};
 use image_format::manifest::{Manifest, PathEntry, PathKind};
 use image_format::memory::ChunkSum;
 use image_format::types::PAGE_SIZE;
@@ -31,8 +33,10 @@ pub struct Copy {
     pub image: Image,
     /// `mem.sums` of every process.
     pub sums: BTreeMap<Pid, Vec<ChunkSum>>,
-    /// The `mem.pages` that are kept compressed, by path, of one that was loaded to be restored.
-    pub compressed: BTreeMap<String, CompressedPages>,
+    /// `contents.sums`.
+    pub content_sums: Vec<ContentSum>,
+    /// The raw files that are kept compressed, by path, of one that was loaded to be restored.
+    pub compressed: BTreeMap<String, CompressedFile>,
 }
 
 impl Copy {
@@ -53,7 +57,7 @@ impl Copy {
         let texts = KeptTexts::new(&source);
         let mut copy = Copy::parse(&source, &texts)?;
         let texts = texts.into_texts();
-        copy.compressed = source.into_pages();
+        copy.compressed = source.into_files();
         Ok((copy, texts))
     }
 
@@ -78,11 +82,22 @@ impl Copy {
                 Err(error) => findings.push(error),
             }
         }
+        let content_sums = read_content_sums(texts).unwrap_or_else(|error| {
+            findings.push(error);
+            Vec::new()
+        });
+        if findings.is_empty() {
+            findings.extend(check::content_sums(&image, &content_sums));
+        }
         if findings.is_empty() {
             let page = |pid: Pid, page: u64| read_page(source, &layout::process_file(pid, layout::MEM_PAGES), page);
             findings.extend(image.processes.keys().flat_map(|&pid| check::shown(&image, pid, &page)));
         }
-        if findings.is_empty() { Ok(Copy { image, sums, compressed: BTreeMap::new() }) } else { Err(refuse(&findings)) }
+        if findings.is_empty() {
+            Ok(Copy { image, sums, content_sums, compressed: BTreeMap::new() })
+        } else {
+            Err(refuse(&findings))
+        }
     }
 }
 

@@ -109,7 +109,10 @@ impl<T, E: std::error::Error + 'static> Doing<T> for Result<T, E> {
     fn doing<S: Into<String>>(self, doing: impl FnOnce() -> S) -> Result<T, Failure> {
         self.map_err(|error| {
             let any: &(dyn std::error::Error + 'static) = &error;
-            if let Some(failure) = any.downcast_ref::<Failure>() {
+            // As it is, or as those have it who read.
+            let read = any.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+            let failure = any.downcast_ref::<Failure>().or_else(|| read.and_then(|error| error.downcast_ref()));
+            if let Some(failure) = failure {
                 return failure.clone().within(doing());
             }
             let no_space = any.downcast_ref::<std::io::Error>().is_some_and(|e| e.raw_os_error() == Some(libc::ENOSPC))

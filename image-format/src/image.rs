@@ -4,7 +4,7 @@ mod parse;
 mod render;
 
 pub(crate) use parse::bytes;
-pub use parse::{ImageError, TextSource, parse_file, read_sums};
+pub use parse::{ImageError, TextSource, parse_file, read_content_sums, read_sums};
 
 use crate::aio::AioContext;
 use crate::cgroups::Cgroup;

@@ -22,6 +22,9 @@ pub const FDS: &str = "fds";
 /// Checksums of a process's page contents.
 pub const MEM_SUMS: &str = "mem.sums";
 
+/// Checksums of the raw files of which [`is_content`] is true.
+pub const CONTENTS_SUMS: &str = "contents.sums";
+
 /// The container's own mounts.
 pub const MOUNTS: &str = "mounts";
 
@@ -197,6 +200,14 @@ pub fn socket_data(id: FileId) -> String {
     format!("{FILES}/{}.queue", id_name(id.0))
 }
 
+/// Whether this is a raw file that may be as large as memory, but for page contents: shared memory, the files of a tmpfs, a file that no
+/// path leads to.
+#[must_use]
+pub fn is_content(path: &str) -> bool {
+    let mounted = |name: &str| name.strip_suffix(".data").is_some_and(|tree| parse_mount_tree(tree).is_some());
+    is_numbered(path, UNNAMED) || is_numbered(path, SYSV_SHM) || mounted(path)
+}
+
 /// What kind of path this is, if an image can have it at all. Says nothing about whether a given image does.
 #[must_use]
 pub fn kind(path: &str) -> Option<PathKind> {
@@ -205,7 +216,7 @@ pub fn kind(path: &str) -> Option<PathKind> {
         |table: &[(&str, PathKind)], name: &str| table.iter().find(|(known, _)| *known == name).map(|&(_, kind)| kind);
     match parts[..] {
         [MANIFEST] => Some(PathKind::Object),
-        [SECCOMP] => Some(PathKind::Lines),
+        [SECCOMP | CONTENTS_SUMS] => Some(PathKind::Lines),
         [FILES] => Some(PathKind::Directory),
         [FILES, "locks" | "stdios" | "unnamed"] => Some(PathKind::Lines),
         [FILES, name] if parse_id(name).is_some() || parse_tty(name).is_some() => Some(PathKind::Object),

@@ -8,6 +8,7 @@ pub mod aio;
 pub mod blocker;
 pub mod cgroups;
 pub mod check;
+pub mod contents;
 pub mod controls;
 pub mod convert;
 pub mod ended;

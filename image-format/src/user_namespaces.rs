@@ -1,6 +1,13 @@
 //! User namespaces below a container's own.
 
+use crate::files::{FileKind, PseudoFileSystem};
+use crate::image::{Image, ProcessImage};
+use crate::namespaces::NamespaceContent;
+use crate::pid_namespaces::PidSpaces;
+use crate::thread::ThreadAttr;
+use crate::types::{FileId, Pid};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// A user namespace that was made in the container's own, or in another one below it. Ids of users and groups are those of that everywhere else in an image.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +50,86 @@ pub fn inside(map: &[IdRange], outside: u32) -> Option<u32> {
     let one = IdRange { inside: 0, outside, count: 1 };
     let range = map.iter().find(|range| one.is_within(range))?;
     range.inside.checked_add(outside - range.outside)
+}
+
+/// Why the threads of a process in a user namespace cannot be made again. They are born there, with all that the first one has by then, and
+/// without what only the container's own root may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hindrance {
+    /// The first thread has ended.
+    FirstEnded,
+    /// This one has descriptors or directories of its own.
+    Apart(Pid),
+    /// This one is another user than the first.
+    OtherUser(Pid),
+    /// The children are born into another pid namespace.
+    ForChildren,
+    /// This file of /proc, of a thread, is opened before it is there.
+    FileOfThread(FileId),
+    /// Nobody else has this description open, which signals on behalf of another user.
+    OtherOwner(FileId),
+}
+
+impl Image {
+    /// The processes in user namespaces below the container's own which have more threads than one: they join before those are there.
+    #[must_use]
+    pub fn threaded_in_user_namespaces(&self) -> BTreeSet<Pid> {
+        let users = self.namespaces.iter().filter(|line| matches!(line.content, NamespaceContent::User(_)));
+        let has_threads = |pid: &Pid| {
+            let process = self.processes.get(pid);
+            process.is_some_and(|one| one.threads.len() > 1 || one.process.first_thread_ended.is_some())
+        };
+        users.flat_map(|line| &line.processes).copied().filter(has_threads).collect()
+    }
+
+    /// What keeps such a process from being made again.
+    #[must_use]
+    pub fn hindrances(&self, pid: Pid) -> Vec<Hindrance> {
+        let Some(process) = self.processes.get(&pid) else { return Vec::new() };
+        let spaces = PidSpaces::of(&self.namespaces);
+        let mut found = Vec::new();
+        found.extend(process.process.first_thread_ended.is_some().then_some(Hindrance::FirstEnded));
+        let first = process.threads.get(&pid).map(|first| &first.attr);
+        for (&tid, thread) in &process.threads {
+            // What a thread has of whoever cloned it, for good.
+            let is_alike = |first: &ThreadAttr| {
+                let (own, firsts) = (&thread.attr.credentials, &first.credentials);
+                (own.uid, own.gid, &own.groups) == (firsts.uid, firsts.gid, &firsts.groups)
+                    && thread.attr.login_uid == first.login_uid
+            };
+            let is_apart = thread.fds.is_some() || thread.attr.directories.is_some();
+            found.extend(is_apart.then_some(Hindrance::Apart(tid)));
+            found.extend((!first.is_some_and(is_alike)).then_some(Hindrance::OtherUser(tid)));
+        }
+        found.extend(spaces.of_children(pid).map(|_| Hindrance::ForChildren));
+        let threads: Vec<Pid> = process.threads.keys().copied().filter(|&tid| tid != pid).collect();
+        for (&id, file) in &self.files {
+            let FileKind::Pseudo(pseudo) = &file.kind else { continue };
+            // Under any of the numbers that it has.
+            let names = threads.iter().flat_map(|&tid| spaces.ids(tid)).map(|tid| format!("/task/{tid}"));
+            let is_of_thread = pseudo.file_system == PseudoFileSystem::Proc
+                && names.into_iter().any(|name| pseudo.path.0.windows(name.len()).any(|part| part == name.as_bytes()));
+            found.extend(is_of_thread.then_some(Hindrance::FileOfThread(id)));
+        }
+        found.extend(self.owners_of_others(pid, process));
+        found
+    }
+
+    fn owners_of_others(&self, pid: Pid, process: &ProcessImage) -> Vec<Hindrance> {
+        let members = self.threaded_in_user_namespaces();
+        let elsewhere = self.tables().filter(|table| !members.contains(&table.process));
+        let elsewhere: BTreeSet<FileId> = elsewhere.flat_map(|table| table.fds).map(|fd| fd.file).collect();
+        let own = process.threads.get(&pid).map(|first| first.attr.credentials.uid);
+        let mut here: Vec<FileId> = process.fds.iter().map(|fd| fd.file).collect();
+        here.sort_unstable();
+        here.dedup();
+        here.retain(|id| {
+            let owner = self.files.get(id).and_then(|file| file.owner.as_ref());
+            let is_own = |uid: u32, euid: u32| own.is_some_and(|own| own[..2] == [uid, euid]);
+            owner.is_some_and(|owner| owner.id != Pid(0) && !is_own(owner.uid, owner.euid)) && !elsewhere.contains(id)
+        });
+        here.into_iter().map(Hindrance::OtherOwner).collect()
+    }
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use crfs_tests::world::{Method, Program, World, edit_object, files_of, python, wait_for};
 use serde_json::{Value, json};
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -63,6 +64,22 @@ fn a_sandbox_with_mounts_of_its_own() {
 #[test]
 fn a_sandbox_with_everything_of_its_own() {
     three_generations("/bin/bash", "sealed.sh", [Method::Cp, Method::Tar, Method::Cp]);
+}
+
+/// Node, with its ten threads, where bubblewrap has put an ordinary user's program: nothing but what it needs is there.
+#[test]
+fn node_in_a_sandbox_of_an_ordinary_user() {
+    let world = World::new();
+    let mut program = Program::script(&world, "/usr/bin/node", "timers.js", &[]);
+    let out = world.out().to_string_lossy().into_owned();
+    // Whoever it is in there may write where root made the directory.
+    fs::set_permissions(world.out(), fs::Permissions::from_mode(0o777)).expect("opening the directory to all");
+    fs::set_permissions(world.dir(), fs::Permissions::from_mode(0o755)).expect("and the way there");
+    let user = "setpriv --reuid 1000 --regid 1000 --clear-groups --inh-caps=-all";
+    let sandbox = "bwrap --unshare-all --ro-bind / / --proc /proc --dev /dev --bind";
+    let words = user.split(' ').chain(sandbox.split(' ')).map(str::to_owned);
+    program.command.splice(..0, words.chain([out.clone(), out]));
+    generations(&world, &program, PLAIN);
 }
 
 #[test]

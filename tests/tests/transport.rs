@@ -203,6 +203,106 @@ fn a_flipped_bit_is_found_and_named() {
     assert_eq!(world.crctl(["status", "vs2"]).code(), Some(4), "nothing is left of it");
 }
 
+/// Victims, and files of theirs that are neither records nor page contents.
+const CONTENTS: [(&str, &str); 4] =
+    [("sysv_shm", "sysv.shm."), ("unnamed", "files/unnamed."), ("memfd", "files/unnamed."), ("mounts", ".data")];
+
+/// The largest file of such a name in a checkpoint.
+fn content_of(copy: &Path, name: &str) -> String {
+    let files = read_tree(copy).into_iter().map(|(path, content)| (content.len(), text(&path).to_owned()));
+    let largest = files.filter(|(size, path)| *size > 0 && path.contains(name)).max();
+    largest.unwrap_or_else(|| panic!("no {name} in the checkpoint")).1
+}
+
+/// `crctl verify` finds no damage. What is opened in the container's own mounts it does not find.
+fn is_sound(world: &World, copy: &Path) {
+    let outcome = world.crctl(["verify", text(copy)]);
+    assert!(outcome.success() || outcome.code() == Some(10), "{outcome}");
+}
+
+/// Neither verified nor restored, with these words, and nothing is left.
+fn refused(world: &World, copy: &Path, words: &[&str]) {
+    for arguments in [vec!["verify", text(copy)], vec!["restore", text(copy), "--name", "vs2"]] {
+        let outcome = world.crctl(&arguments).expect_refusal(words);
+        assert_eq!(outcome.code(), Some(9), "{arguments:?}: {outcome}");
+    }
+    assert_eq!(world.crctl(["status", "vs2"]).code(), Some(4), "nothing is left of it");
+}
+
+#[test]
+fn a_flipped_bit_in_contents_is_found_and_named() {
+    for (kind, name) in CONTENTS {
+        let world = World::new();
+        let victim = Program::victim(&world, kind, &[]);
+        world.start("vs1", &victim);
+        let copy = checkpoint(&world, "vs1", &["--leave-frozen"]);
+        is_sound(&world, &copy);
+        world.kill("vs1");
+        let path = content_of(&copy, name);
+        let file = fs::OpenOptions::new().read(true).write(true).open(copy.join(&path)).unwrap();
+        let place = file.metadata().unwrap().len() / 2;
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, place).unwrap();
+        file.write_all_at(&[byte[0] ^ 4], place).unwrap();
+        refused(&world, &copy, &[&format!("{path}: chunk {} (1 MiB)", place >> 20), "of contents.sums"]);
+        file.write_all_at(&byte, place).unwrap();
+        world.crctl(["restore", text(&copy), "--name", "vs2", "--run"]).expect_success();
+        victim.goes_on(3);
+        victim.passes();
+    }
+}
+
+#[test]
+fn contents_that_are_kept_compressed_come_back() {
+    for (kind, name) in CONTENTS {
+        let world = World::new();
+        let victim = Program::victim(&world, kind, &[]);
+        world.start("vs1", &victim);
+        let (plain, compressed) = both(&world);
+        let path = content_of(&plain, name);
+        let (with, without) = (read_tree(&compressed), read_tree(&plain));
+        assert!(differing(&with, &without).contains(&path.as_str()), "{kind}: {path} is not compressed");
+        is_sound(&world, &compressed);
+        world.crctl(["diff", text(&plain), text(&compressed)]).expect_success();
+        let unpacked = world.place("vs1");
+        let script = r#""$0" pack "$1" | "$0" unpack "$2""#;
+        let crctl = crfs_tests::world::binary("crctl");
+        let mut piped = world.command("bash");
+        run(piped.args(["-c", script]).args([&crctl, &compressed, &unpacked]), PATIENCE).expect_success();
+        assert_eq!(read_tree(&unpacked), without);
+        world.kill("vs1");
+
+        let file = fs::OpenOptions::new().read(true).write(true).open(compressed.join(&path)).unwrap();
+        let size = file.metadata().unwrap().len();
+        // The magic number that the first frame begins with.
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, 1).unwrap();
+        file.write_all_at(&[byte[0] ^ 4], 1).unwrap();
+        refused(&world, &compressed, &[&format!("{path}: chunk 0 is damaged")]);
+        file.write_all_at(&byte, 1).unwrap();
+        for (wrong, words) in [(size - 1, "its table of chunks"), (size + 1, "its table of chunks")] {
+            file.set_len(wrong).unwrap();
+            refused(&world, &compressed, &[&path, words]);
+            file.set_len(size - 1).unwrap();
+            file.set_len(size).unwrap();
+            file.write_all_at(&[0x8f], size - 1).unwrap();
+        }
+
+        world.crctl(["restore", text(&compressed)]).expect_success();
+        world.thaw("vs1");
+        victim.goes_on(3);
+        world.kill("vs1");
+        world.restore(&compressed, "vs2", Method::CpArchive);
+        let restored = read_tree(&world.copy_out("vs2", Method::Cp));
+        let differ = differing(&restored, &without);
+        let contents = |file: &&str| *file == "contents.sums" || CONTENTS.iter().any(|(_, name)| file.contains(name));
+        assert!(!differ.iter().any(contents), "{kind}: {differ:?}");
+        world.thaw("vs2");
+        victim.goes_on(3);
+        victim.passes();
+    }
+}
+
 #[test]
 fn everything_that_is_missing_is_told_at_once() {
     let world = World::new();
@@ -314,7 +414,7 @@ fn memory_is_shown_searched_and_written_out() {
 
 /// Makes of a copy what a program of format 1 wrote before there were mounts and message queues.
 fn age(copy: &Path) {
-    let newer = ["mounts", "posix.mq"];
+    let newer = ["contents.sums", "mounts", "posix.mq"];
     newer.iter().for_each(|path| fs::remove_file(copy.join(path)).expect("as it was written"));
     edit_object(&copy.join("manifest"), |manifest| {
         manifest["format"] = 1.into();

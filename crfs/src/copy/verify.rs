@@ -1,17 +1,20 @@
 //! Looking at a checkpoint without restoring it: whether it is sound, and whether this host could run it.
 
 use super::Copy;
-use super::reach::Reach;
 use crate::failure::{Failure, Kind};
 use crate::resource::container::restore::check_host;
 use crate::transport::{Progress, Source};
 use image_format::files::{FileKind, IfChanged};
 use image_format::memory::{Backing, CHUNK_SIZE, MappedFile, checksum};
-use image_format::{Bytes, Pid, layout};
-use std::collections::BTreeSet;
+use image_format::{Bytes, Pid, contents, layout};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fs::{self, Metadata};
 use std::num::NonZero;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -29,29 +32,58 @@ pub fn verify(source: &dyn Source, progress: &Progress) -> Vec<Failure> {
     findings
 }
 
-/// The chunks of page contents that do not have the checksum they should, in order.
+/// A chunk of a raw file, and how to tell of its damage.
+struct Chunk<'a> {
+    path: Cow<'a, str>,
+    number: u64,
+    /// Bytes of the whole file.
+    size: u64,
+    expected: u64,
+    /// Whose page contents it is, or the line that has the checksum, counted from 0.
+    of: Result<Pid, usize>,
+}
+
+/// The chunks that do not have the checksum they should, in order.
 fn damaged_chunks(source: &dyn Source, copy: &Copy, progress: &Progress) -> Vec<Failure> {
-    let chunks: Vec<(Pid, u64, u64)> =
-        copy.sums.iter().flat_map(|(&pid, sums)| sums.iter().map(move |sum| (pid, sum.chunk.0, sum.xxh3.0))).collect();
-    let size = |pid: Pid| copy.image.processes.get(&pid).map_or(0, image_format::image::ProcessImage::pages_size);
-    progress.begin(copy.sums.keys().map(|&pid| size(pid)).sum());
+    let mut chunks = Vec::new();
+    for (&pid, sums) in &copy.sums {
+        let path = layout::process_file(pid, layout::MEM_PAGES);
+        let size = copy.image.processes.get(&pid).map_or(0, image_format::image::ProcessImage::pages_size);
+        chunks.extend(sums.iter().map(|sum| Chunk {
+            path: path.clone().into(),
+            number: sum.chunk.0,
+            size,
+            expected: sum.xxh3.0,
+            of: Ok(pid),
+        }));
+    }
+    let sizes: BTreeMap<&str, u64> = contents::summed(&copy.image.manifest.paths).collect();
+    chunks.extend(copy.content_sums.iter().enumerate().map(|(line, sum)| Chunk {
+        path: sum.path.as_str().into(),
+        number: sum.chunk.0,
+        size: sizes.get(sum.path.as_str()).copied().unwrap_or(0),
+        expected: sum.xxh3.0,
+        of: Err(line),
+    }));
+    let length = |chunk: &Chunk<'_>| chunk.size.saturating_sub(chunk.number.saturating_mul(CHUNK_SIZE)).min(CHUNK_SIZE);
+    progress.begin(chunks.iter().map(length).sum());
     let next = AtomicUsize::new(0);
     let found = Mutex::new(Vec::new());
     let work = || {
         let mut buffer = Vec::new();
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
-            let Some(&(pid, chunk, expected)) = chunks.get(index) else { return };
-            let path = layout::process_file(pid, layout::MEM_PAGES);
-            let offset = chunk.saturating_mul(CHUNK_SIZE);
-            let length = size(pid).saturating_sub(offset).min(CHUNK_SIZE);
-            buffer.resize(usize::try_from(length).unwrap_or(0), 0);
-            let finding = match source.read_at(&path, offset, &mut buffer) {
+            let Some(chunk) = chunks.get(index) else { return };
+            buffer.resize(usize::try_from(length(chunk)).unwrap_or(0), 0);
+            let finding = match source.read_at(&chunk.path, chunk.number.saturating_mul(CHUNK_SIZE), &mut buffer) {
                 Err(failure) => Some(failure),
-                Ok(()) if checksum(&buffer) == expected => None,
-                Ok(()) => Some(damaged(copy, pid, chunk)),
+                Ok(()) if checksum(&buffer) == chunk.expected => None,
+                Ok(()) => Some(match chunk.of {
+                    Ok(pid) => damaged(copy, pid, chunk.number),
+                    Err(line) => super::contents::damaged(&chunk.path, chunk.number, line),
+                }),
             };
-            progress.advance(length);
+            progress.advance(buffer.len() as u64);
             if let Some(finding) = finding {
                 found.lock().unwrap_or_else(PoisonError::into_inner).push((index, finding));
             }
@@ -69,7 +101,7 @@ fn damaged_chunks(source: &dyn Source, copy: &Copy, progress: &Progress) -> Vec<
     found.into_iter().map(|(_, finding)| finding).collect()
 }
 
-/// Names the damage as a user can place it: process, chunk, and the first address whose page lies in it.
+/// Names the damage of page contents as a user can place it: process, chunk, and the first address whose page lies in it.
 fn damaged(copy: &Copy, pid: Pid, chunk: u64) -> Failure {
     use image_format::memory::Source::Own;
     let page_size = image_format::types::PAGE_SIZE;
@@ -93,19 +125,22 @@ fn damaged(copy: &Copy, pid: Pid, chunk: u64) -> Failure {
 /// Files that the programs have mapped, open or stand in, as this host has them.
 fn missing_files(copy: &Copy) -> Vec<Failure> {
     let image = &copy.image;
-    let reach = Reach::of(image);
-    let look = |path: &Bytes| reach.path(path).map(fs::metadata);
-    let mut found: BTreeSet<String> = reach.missing().into_iter().collect();
+    let root = image.manifest.container.root.as_ref();
+    let root = root.map_or_else(|| PathBuf::from("/"), |root| PathBuf::from(OsStr::from_bytes(&root.0)));
+    let reach = |path: &Bytes| {
+        let relative = path.0.strip_prefix(b"/").unwrap_or(&path.0);
+        root.join(Path::new(OsStr::from_bytes(relative)))
+    };
+    let mut found = BTreeSet::new();
     let mut tell = |reason: Option<String>| found.extend(reason);
     for process in image.processes.values() {
         let cwd = process.process.cwd_deleted.is_none().then_some(&process.process.cwd);
         for path in [Some(&process.process.exe), cwd].into_iter().flatten() {
-            let error = look(path).and_then(Result::err);
-            tell(error.map(|error| format!("{path}: {error}; put it back")));
+            tell(fs::metadata(reach(path)).err().map(|error| format!("{path}: {error}; put it back")));
         }
         for segment in &process.segments {
             if let Backing::File(file) = &segment.backing {
-                tell(look(&file.path).and_then(|now| changed(file, now)));
+                tell(changed(file, fs::metadata(reach(&file.path))));
             }
         }
     }
@@ -113,8 +148,7 @@ fn missing_files(copy: &Copy) -> Vec<Failure> {
         if let FileKind::Regular(file) = &file.kind {
             let entry = layout::file_entry(id);
             let as_it_was = matches!(file.if_changed, IfChanged::Default | IfChanged::Strict);
-            let Some(now) = look(&file.path) else { continue };
-            tell(match now {
+            tell(match fs::metadata(reach(&file.path)) {
                 Err(_) if matches!(file.if_changed, IfChanged::Replace(_)) => None,
                 Err(error) => Some(format!("{entry}: {}: {error}; put it back, or edit the path", file.path)),
                 Ok(now) if now.len() < file.size && as_it_was => Some(format!(

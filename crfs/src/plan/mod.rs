@@ -113,6 +113,7 @@ fn joining(image: &Image, births: &BTreeMap<Pid, Birth>) -> Joining {
     Joining {
         others: image.namespaces.iter().flat_map(UnsharedNamespace::joined_by).collect(),
         mounts: image.processes.keys().filter(moves).copied().collect(),
+        entering: image.threaded_in_user_namespaces(),
     }
 }
 

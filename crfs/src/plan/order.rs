@@ -41,6 +41,8 @@ pub enum Action {
     Directories,
     /// The terminal's foreground group is set; who gave its terminal up does so again.
     Foreground,
+    /// Who is to have several threads in a user namespace takes its ids and joins all its namespaces: the threads are born there.
+    Enter,
     /// The other threads, and the system call filters of all.
     Threads,
     /// Threads join namespaces other than the container's own.
@@ -108,6 +110,8 @@ pub enum Of {
     JobControlled,
     /// Every process.
     All,
+    /// Every process that does not join a user namespace before it has its threads.
+    Others,
     /// The first process that lives.
     First,
 }
@@ -144,7 +148,19 @@ pub const AFTER: &[(Action, Of, Action)] = &[
     (Action::OpenLate, Of::All, Action::Spawn),
     (Action::OpenLate, Of::All, Action::Memory),
     // Threads have files of their own in /proc.
-    (Action::OpenLate, Of::All, Action::Threads),
+    (Action::OpenLate, Of::Others, Action::Threads),
+    // What takes the container's root, ids of children among it; and whoever is in a user namespace reaches the worker no more.
+    (Action::Enter, Of::Itself, Action::Group),
+    (Action::Enter, Of::Itself, Action::Fill),
+    (Action::Enter, Of::Itself, Action::Descriptors),
+    (Action::Enter, Of::Itself, Action::Directories),
+    (Action::Enter, Of::Itself, Action::Foreground),
+    (Action::Enter, Of::Itself, Action::Adjustments),
+    (Action::Enter, Of::Itself, Action::Advice),
+    (Action::Enter, Of::First, Action::OpenLate),
+    (Action::Enter, Of::Created, Action::Spawn),
+    (Action::Enter, Of::Created, Action::Group),
+    (Action::Threads, Of::Itself, Action::Enter),
     // In the container's own, segments are attached and sockets made; its threads join others.
     (Action::Namespaces, Of::First, Action::OpenLate),
     (Action::Namespaces, Of::Itself, Action::Threads),
@@ -236,6 +252,7 @@ fn actions(role: &Role) -> &'static [Action] {
             Action::OpenLate,
             Action::Descriptors,
             Action::Directories,
+            Action::Enter,
             Action::Threads,
             Action::Namespaces,
             Action::ThreadDescriptors,
@@ -282,6 +299,8 @@ pub struct Joining {
     pub others: BTreeSet<Pid>,
     /// Those in another mount namespace than their maker.
     pub mounts: BTreeSet<Pid>,
+    /// Those in user namespaces that have several threads.
+    pub entering: BTreeSet<Pid>,
 }
 
 /// Every step, sorted so that [`AFTER`] holds.
@@ -297,7 +316,8 @@ pub fn sort(births: &BTreeMap<Pid, Birth>, joining: &Joining) -> Result<Vec<Step
         })
         .filter(|(birth, action)| {
             let joins = match action {
-                Action::Namespaces => joining.others.contains(&birth.pid),
+                Action::Enter => joining.entering.contains(&birth.pid),
+                Action::Namespaces => joining.others.contains(&birth.pid) && !joining.entering.contains(&birth.pid),
                 Action::Mounts => joining.mounts.contains(&birth.pid),
                 _ => true,
             };
@@ -309,7 +329,7 @@ pub fn sort(births: &BTreeMap<Pid, Birth>, joining: &Joining) -> Result<Vec<Step
         })
         .map(|(birth, &action)| Step { action, process: birth.pid })
         .collect();
-    let related = Relations::new(births);
+    let related = Relations::new(births, joining);
     let mut earlier: BTreeMap<Step, BTreeSet<Step>> = all.iter().map(|&step| (step, BTreeSet::new())).collect();
     for &step in &all {
         let mut after = |action, process| {
@@ -403,10 +423,11 @@ struct Relations<'a> {
     dead: Vec<Pid>,
     job_controlled: Vec<Pid>,
     first: Option<Pid>,
+    others: Vec<Pid>,
 }
 
 impl<'a> Relations<'a> {
-    fn new(births: &'a BTreeMap<Pid, Birth>) -> Self {
+    fn new(births: &'a BTreeMap<Pid, Birth>, joining: &Joining) -> Self {
         let mut created: BTreeMap<Pid, Vec<Pid>> = BTreeMap::new();
         let mut members: BTreeMap<Pid, Vec<Pid>> = BTreeMap::new();
         let mut sessions: BTreeMap<Pid, Vec<Pid>> = BTreeMap::new();
@@ -430,7 +451,8 @@ impl<'a> Relations<'a> {
         let dead = all(|birth| birth.role != Role::Live);
         let job_controlled = all(|birth| birth.job_control);
         let first = first_live(births);
-        Relations { births, created, members, sessions, sharers, dead, job_controlled, first }
+        let others = births.keys().copied().filter(|pid| !joining.entering.contains(pid)).collect();
+        Relations { births, created, members, sessions, sharers, dead, job_controlled, first, others }
     }
 
     fn of(&self, process: Pid, of: Of) -> Vec<Pid> {
@@ -465,6 +487,7 @@ impl<'a> Relations<'a> {
             Of::Dead => self.dead.clone(),
             Of::JobControlled => self.job_controlled.clone(),
             Of::All => self.births.keys().copied().collect(),
+            Of::Others => self.others.clone(),
             Of::First => self.first.into_iter().collect(),
         }
     }

@@ -14,6 +14,7 @@ use image_format::sysv::SysV;
 use image_format::thread::{
     Credentials, FpuState, Frame, Registers, RobustList, Scheduling, SecureBits, ThreadAttr, Tls,
 };
+use image_format::user_namespaces::UserNamespace;
 use image_format::{Blob, Bytes, Hex, Octal, ProcessImage, ThreadImage, Timespec};
 use tree::births;
 
@@ -406,6 +407,31 @@ fn children_of_a_thread_are_cloned_by_it() {
     assert!(at(Action::Spawn, 6) < at(Action::Threads, 1), "a fork of the leader comes before it has threads");
     assert!(at(Action::Threads, 1) < at(Action::Spawn, 5) && at(Action::Threads, 1) < at(Action::Spawn, 4));
     assert!(at(Action::Spawn, 5) < at(Action::Advice, 1) && at(Action::Die, 4) < at(Action::Signals, 1));
+}
+
+#[test]
+fn threads_in_a_user_namespace_are_born_there() {
+    let mut tree = image(&[(1, 0, 1, 1), (5, 1, 1, 1), (6, 5, 1, 1)]);
+    tree.processes.get_mut(&Pid(5)).expect("5").threads.insert(Pid(9), thread());
+    tree.processes.get_mut(&Pid(6)).expect("6").process.parent_thread = Some(Pid(9));
+    let user = |processes: Vec<Pid>| UnsharedNamespace {
+        content: NamespaceContent::User(UserNamespace::default()),
+        processes,
+        user: None,
+    };
+    tree.namespaces = vec![user(vec![Pid(5)])];
+    let plan = compute(&tree, &Home::Own).expect("a plan");
+    let at =
+        |action, pid| plan.steps.iter().position(|step| *step == Step { action, process: Pid(pid) }).expect("a step");
+    assert_eq!(plan.births[&Pid(6)].creator_thread, None, "a thread there may choose no id");
+    for earlier in [at(Action::Spawn, 6), at(Action::OpenLate, 1), at(Action::Descriptors, 5), at(Action::Advice, 5)] {
+        assert!(earlier < at(Action::Enter, 5));
+    }
+    assert!(at(Action::Enter, 5) < at(Action::Threads, 5) && at(Action::Threads, 5) < at(Action::Credentials, 5));
+    // With one thread it joins last of all.
+    tree.namespaces = vec![user(vec![Pid(6)])];
+    let plan = compute(&tree, &Home::Own).expect("a plan");
+    assert!(!plan.steps.iter().any(|step| step.action == Action::Enter));
 }
 
 #[test]

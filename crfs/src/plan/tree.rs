@@ -185,6 +185,7 @@ pub fn births(image: &Image, home: &Home) -> Result<BTreeMap<Pid, Birth>, Failur
         image,
         family: Family::of(&image.processes, |pid| PidSpaces::of(&image.namespaces).is_first(pid)),
         spaces: PidSpaces::of(&image.namespaces),
+        entering: image.threaded_in_user_namespaces(),
         used: nodes.keys().copied().chain(threads).collect(),
         adopters: BTreeMap::new(),
         births: BTreeMap::new(),
@@ -282,6 +283,8 @@ fn helper(pid: Pid, creator: Pid, session: Pid) -> Birth {
 struct Planner<'a> {
     image: &'a Image,
     spaces: PidSpaces<'a>,
+    /// Who has threads only in a user namespace.
+    entering: BTreeSet<Pid>,
     family: Family,
     /// Every id of the image: helpers take others.
     used: BTreeSet<Pid>,
@@ -420,11 +423,12 @@ impl Planner<'_> {
         Ok(())
     }
 
-    /// The thread of the parent that clones the process, if not the first. One that has system call filters by then would hand them on,
-    /// so the first does it in its place and a note says so.
+    /// The thread of the parent that clones the process, if not the first. One that has system call filters by then would hand them on, and
+    /// one that is in a user namespace may choose no id, so the first does it in its place and a note says so.
     fn cloning_thread(&self, node: &Node) -> Option<Pid> {
         let filtered = |thread: &ThreadImage| matches!(thread.attr.seccomp, Seccomp::Filter(_));
-        node.parent_thread.filter(|tid| {
+        let is_made = |_: &Pid| !self.entering.contains(&node.parent);
+        node.parent_thread.filter(is_made).filter(|tid| {
             let parent = self.image.processes.get(&node.parent);
             parent.and_then(|parent| parent.threads.get(tid)).is_some_and(|thread| !filtered(thread))
         })

@@ -1,4 +1,4 @@
-//! Page contents that are kept compressed (docs/FORMAT.md): read as if they were not, and written.
+//! Contents that are kept compressed (docs/FORMAT.md), of pages and of other raw files: read as if they were not, and written.
 
 use super::{Directory, Entry, Progress, Source, go_on};
 use crate::failure::{Doing, Failure, Kind};
@@ -27,13 +27,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A checkpoint in a directory, its page contents plain however they are kept, and its manifest as that of one with plain contents.
+/// A checkpoint in a directory, its contents plain however they are kept, and its manifest as that of one with plain contents.
 #[derive(Debug)]
 pub struct Uncompressed {
     below: Directory,
     /// None: as it stands there.
     manifest: Option<Vec<u8>>,
-    pages: BTreeMap<String, CompressedPages>,
+    files: BTreeMap<String, CompressedFile>,
 }
 
 impl Uncompressed {
@@ -45,27 +45,27 @@ impl Uncompressed {
         let below = Directory::new(directory);
         let text = below.read(MANIFEST).ok().filter(|text| memchr::memmem::find(text, b"\"zstd\"").is_some());
         let Some(Ok(mut manifest)) = text.map(|text| check::read_manifest(&text)) else {
-            return Ok(Uncompressed { below, manifest: None, pages: BTreeMap::new() });
+            return Ok(Uncompressed { below, manifest: None, files: BTreeMap::new() });
         };
-        let (mut pages, recent) = (BTreeMap::new(), Arc::default());
+        let (mut files, recent) = (BTreeMap::new(), Arc::default());
         for entry in manifest.paths.iter_mut().filter(|entry| is_compressed(&entry.path, entry.kind)) {
             let file = File::open(directory.join(&entry.path)).doing(|| format!("{}: opening", entry.path))?;
-            let compressed = CompressedPages::open(file, &entry.path, &recent)?;
+            let compressed = CompressedFile::open(file, &entry.path, &recent)?;
             if entry.size != Some(compressed.stored) {
                 let (has, says) = (compressed.stored, entry.size.unwrap_or(0));
                 let reason = format!("{}: holds {has} bytes where the manifest says {says}", entry.path);
                 return Err(Failure::new(Kind::BadImage, reason));
             }
             (entry.kind, entry.size) = (PathKind::Raw, Some(compressed.size()));
-            pages.insert(entry.path.clone(), compressed);
+            files.insert(entry.path.clone(), compressed);
         }
-        Ok(Uncompressed { below, manifest: Some(render_object(&manifest)), pages })
+        Ok(Uncompressed { below, manifest: Some(render_object(&manifest)), files })
     }
 
     /// Those that are compressed, by path.
     #[must_use]
-    pub fn into_pages(self) -> BTreeMap<String, CompressedPages> {
-        self.pages
+    pub fn into_files(self) -> BTreeMap<String, CompressedFile> {
+        self.files
     }
 
     fn manifest(&self, path: &str) -> Option<&[u8]> {
@@ -73,9 +73,14 @@ impl Uncompressed {
     }
 }
 
-/// Nothing but page contents is kept compressed: anything else of that kind is for the checks to refuse.
+/// Anything else of that kind is for the checks to refuse.
 fn is_compressed(path: &str, kind: PathKind) -> bool {
-    kind == PathKind::Zstd && path.rsplit('/').next() == Some(layout::MEM_PAGES)
+    kind == PathKind::Zstd && may_be_compressed(path)
+}
+
+/// What is read a chunk at a time, and may be as large as memory. What waits in queues is small.
+pub(super) fn may_be_compressed(path: &str) -> bool {
+    path.rsplit('/').next() == Some(layout::MEM_PAGES) || layout::is_content(path)
 }
 
 impl Source for Uncompressed {
@@ -88,7 +93,7 @@ impl Source for Uncompressed {
     }
 
     fn size(&self, path: &str) -> Option<u64> {
-        match (self.pages.get(path), self.manifest(path)) {
+        match (self.files.get(path), self.manifest(path)) {
             (Some(pages), _) => Some(pages.size()),
             (None, Some(manifest)) => Some(manifest.len() as u64),
             (None, None) => self.below.size(path),
@@ -96,8 +101,8 @@ impl Source for Uncompressed {
     }
 
     fn read_at(&self, path: &str, offset: u64, buffer: &mut [u8]) -> Result<(), Failure> {
-        match (self.pages.get(path), self.manifest(path)) {
-            (Some(pages), _) => pages.read_at(offset, buffer),
+        match (self.files.get(path), self.manifest(path)) {
+            (Some(file), _) => file.read_at(offset, buffer),
             (None, Some(manifest)) => super::read_text(path, manifest, offset, buffer),
             (None, None) => self.below.read_at(path, offset, buffer),
         }
@@ -108,9 +113,9 @@ impl Source for Uncompressed {
     }
 }
 
-/// A compressed `mem.pages`.
+/// A raw file that is kept compressed.
 #[derive(Debug)]
-pub struct CompressedPages {
+pub struct CompressedFile {
     path: String,
     file: File,
     /// Bytes of the file.
@@ -119,7 +124,7 @@ pub struct CompressedPages {
     recent: Arc<Recent>,
 }
 
-impl CompressedPages {
+impl CompressedFile {
     /// Reads the table of a file; `path` is its place in the image, and `recent` is shared by its files.
     ///
     /// # Errors
@@ -136,16 +141,16 @@ impl CompressedPages {
         let mut table = vec![0; size];
         file.read_exact_at(&mut table, start).doing(reading)?;
         let frames = Frames::parse(&table, stored).map_err(|error| damaged(&error))?;
-        Ok(CompressedPages { path: path.to_owned(), file, stored, frames, recent: Arc::clone(recent) })
+        Ok(CompressedFile { path: path.to_owned(), file, stored, frames, recent: Arc::clone(recent) })
     }
 
-    /// Bytes of pages.
+    /// Bytes of its content.
     #[must_use]
     pub fn size(&self) -> u64 {
         self.frames.length()
     }
 
-    /// The pages of a chunk.
+    /// The content of a chunk.
     ///
     /// # Errors
     /// [`Kind::BadImage`] when it does not decompress to as many bytes as the table says, or there is none; what reading meets.
@@ -176,10 +181,10 @@ impl CompressedPages {
         Ok(pages)
     }
 
-    /// Fills a buffer with the pages from `offset` on.
+    /// Fills a buffer with the content from `offset` on.
     ///
     /// # Errors
-    /// As [`CompressedPages::chunk`].
+    /// As [`CompressedFile::chunk`].
     pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), Failure> {
         let short =
             || Failure::new(Kind::BadImage, format!("{}: ends before byte {offset} and what follows", self.path));
@@ -197,13 +202,8 @@ impl CompressedPages {
     }
 }
 
-/// Writes the page contents of `entry` to `file`, compressed by several threads, and returns how many bytes it has then.
-pub(super) fn write_pages(
-    source: &dyn Source,
-    entry: &Entry,
-    file: &File,
-    progress: &Progress,
-) -> Result<u64, Failure> {
+/// Writes the content of `entry` to `file`, compressed by several threads, and returns how many bytes it has then.
+pub(super) fn write_file(source: &dyn Source, entry: &Entry, file: &File, progress: &Progress) -> Result<u64, Failure> {
     let size = entry.size.unwrap_or(0);
     let chunks = usize::try_from(size.div_ceil(CHUNK_SIZE)).unwrap_or(0);
     let next = AtomicUsize::new(0);
@@ -237,7 +237,7 @@ pub(super) fn write_pages(
     Ok(end + table.len() as u64)
 }
 
-/// The frame of a chunk, and how many bytes of pages it makes.
+/// The frame of a chunk, and how many bytes of content it makes.
 fn compress(source: &dyn Source, path: &str, offset: u64, length: u64) -> Result<(Vec<u8>, u32), Failure> {
     let mut pages = vec![0; usize::try_from(length).unwrap_or(0)];
     source.read_at(path, offset, &mut pages)?;
@@ -245,7 +245,7 @@ fn compress(source: &dyn Source, path: &str, offset: u64, length: u64) -> Result
     Ok((frame, u32::try_from(length).unwrap_or(u32::MAX)))
 }
 
-/// Where threads wait until it is their chunk's turn: frames stand in the order of the pages.
+/// Where threads wait until it is their chunk's turn: frames stand in the order of the content.
 #[derive(Default)]
 struct Line {
     written: Mutex<Written>,
@@ -285,7 +285,7 @@ impl Line {
     }
 }
 
-/// The manifest of a tree whose page contents take so many bytes compressed, by path.
+/// The manifest of a tree whose files take so many bytes compressed, by path.
 pub(super) fn manifest(source: &dyn Source, stored: &BTreeMap<&str, u64>) -> Result<Vec<u8>, Failure> {
     let text = source.read(MANIFEST)?;
     let mut manifest: Manifest =
@@ -325,16 +325,16 @@ mod tests {
         let entry = Entry { path: PAGES.to_owned(), size: Some(size as u64) };
         let file = tempfile::NamedTempFile::new().unwrap();
         let stored =
-            write_pages(&Directory::new(directory.path()), &entry, file.as_file(), &Progress::default()).unwrap();
+            write_file(&Directory::new(directory.path()), &entry, file.as_file(), &Progress::default()).unwrap();
         let bytes = fs::read(file.path()).unwrap();
         assert_eq!(bytes.len() as u64, stored);
         (bytes, pages)
     }
 
-    fn open(bytes: &[u8]) -> Result<CompressedPages, Failure> {
+    fn open(bytes: &[u8]) -> Result<CompressedFile, Failure> {
         let file = tempfile::tempfile().unwrap();
         file.write_all_at(bytes, 0).unwrap();
-        CompressedPages::open(file, PAGES, &Arc::default())
+        CompressedFile::open(file, PAGES, &Arc::default())
     }
 
     #[test]
@@ -377,7 +377,7 @@ mod tests {
         let (directory, _) = plain(8 << 20);
         let entry = Entry { path: PAGES.to_owned(), size: Some(9 << 20) };
         let file = tempfile::tempfile().unwrap();
-        let failure = write_pages(&Directory::new(directory.path()), &entry, &file, &Progress::default()).unwrap_err();
+        let failure = write_file(&Directory::new(directory.path()), &entry, &file, &Progress::default()).unwrap_err();
         assert!(failure.to_string().contains("0x00000001/mem.pages: reading"), "{failure}");
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! A [`Source`] is a tree to read from: a plain directory ([`Directory`]), a frozen container ([`Frozen`]), which is the mounted tree
 //! without the mount, or a packed stream ([`packed`]). [`write_tree`] makes a directory of one, byte for byte what `cp -r` makes
-//! of the mounted tree, or with page contents compressed, which
-//! [`Uncompressed`] reads as if they were not.
+//! of the mounted tree, or with contents compressed, which [`Uncompressed`]
+//! reads as if they were not.
 
 mod compressed;
 mod directory;
@@ -11,7 +11,7 @@ mod frozen;
 pub mod packed;
 mod write;
 
-pub use compressed::{CompressedPages, Uncompressed};
+pub use compressed::{CompressedFile, Uncompressed};
 pub use directory::Directory;
 pub use frozen::Frozen;
 pub use write::{WriteOptions, write_tree};

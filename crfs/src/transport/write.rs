@@ -24,7 +24,7 @@ const MOST_THREADS: usize = 8;
 pub struct WriteOptions {
     /// fsync(2) every file and directory, and rename only then: after a crash of the machine it is whole or not there.
     pub sync: bool,
-    /// Keep page contents compressed.
+    /// Keep contents compressed, of pages and other raw files.
     pub compress: bool,
 }
 
@@ -98,13 +98,13 @@ fn make(source: &dyn Source, at: &Path, options: WriteOptions, progress: &Progre
     let files = entries.iter().filter(|entry| entry.size.is_some());
     // An empty file has nothing to compress.
     let is_compressed = |entry: &&Entry| {
-        options.compress && entry.path.ends_with(layout::MEM_PAGES) && entry.size.is_some_and(|size| size > 0)
+        options.compress && compressed::may_be_compressed(&entry.path) && entry.size.is_some_and(|size| size > 0)
     };
-    let (pages, files): (Vec<&Entry>, Vec<&Entry>) = files.partition(is_compressed);
-    let stored = compress_files(source, &pages, at, options, progress)?;
-    // Checksums are known once the pages have been read.
-    let (sums, others): (Vec<&Entry>, Vec<&Entry>) =
-        files.into_iter().partition(|entry| entry.path.ends_with(layout::MEM_SUMS));
+    let (contents, files): (Vec<&Entry>, Vec<&Entry>) = files.partition(is_compressed);
+    let stored = compress_files(source, &contents, at, options, progress)?;
+    // Checksums are known once the contents have been read.
+    let is_sums = |entry: &&Entry| entry.path.ends_with(layout::MEM_SUMS) || entry.path == layout::CONTENTS_SUMS;
+    let (sums, others): (Vec<&Entry>, Vec<&Entry>) = files.into_iter().partition(is_sums);
     for group in [others, sums] {
         copy_files(source, &group, at, options, progress)?;
     }
@@ -125,7 +125,7 @@ fn make(source: &dyn Source, at: &Path, options: WriteOptions, progress: &Progre
     Ok(())
 }
 
-/// Writes page contents compressed. Returns how many bytes each file has then.
+/// Writes files compressed. Returns how many bytes each file has then.
 fn compress_files<'a>(
     source: &dyn Source,
     files: &[&'a Entry],
@@ -138,7 +138,7 @@ fn compress_files<'a>(
         let place = at.join(&entry.path);
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&place);
         let file = file.doing(|| format!("{}: making it", place.display()))?;
-        stored.insert(entry.path.as_str(), compressed::write_pages(source, entry, &file, progress)?);
+        stored.insert(entry.path.as_str(), compressed::write_file(source, entry, &file, progress)?);
         if options.sync {
             file.sync_all().doing(|| format!("{}: fsync", place.display()))?;
         }

@@ -4,6 +4,7 @@ use super::attr::{Attr, Changes};
 use super::id::{ImageNode, Place};
 use super::outside::Outside;
 use super::pages::{PageIndex, PageSource, Sums};
+use super::sums::ContentSums;
 use super::witness::Witness;
 use crate::captured::{Captured, Entry};
 use crate::failure::{Doing, Failure, Kind};
@@ -48,6 +49,7 @@ pub(super) struct Frozen {
     processes: HashMap<Pid, Memory>,
     /// Where the content of each [`Content::Elsewhere`] is, by its path.
     places: HashMap<String, ContentPlace>,
+    pub(super) content_sums: ContentSums,
 }
 
 /// A file or directory of the image.
@@ -78,6 +80,7 @@ pub(super) enum Content {
     },
     Pages(Pid),
     Sums(Pid),
+    FileSums,
     /// A raw file that is read from what a task holds.
     Elsewhere {
         size: u64,
@@ -122,8 +125,8 @@ impl Frozen {
         let mut contents: BTreeMap<String, Content> = BTreeMap::new();
         let mut processes = HashMap::new();
         for (path, entry) in image.entries() {
-            let is_memory = path.ends_with("/mem.pages") || path.ends_with("/mem.sums");
-            if is_memory || !(layout::kind(path).is_some() || (record.inspect && path == BLOCKERS)) {
+            let is_made = path.ends_with("/mem.pages") || path.ends_with("/mem.sums") || path == layout::CONTENTS_SUMS;
+            if is_made || !(layout::kind(path).is_some() || (record.inspect && path == BLOCKERS)) {
                 continue;
             }
             if let Some(pid) = layout::parse_id(path).filter(|_| entry == Entry::Directory).map(Pid) {
@@ -148,6 +151,11 @@ impl Frozen {
             contents.insert(path.clone(), Content::Elsewhere { size });
             places.insert(path, place);
         }
+        let summed = sizes.into_iter().filter(|(path, _)| layout::is_content(path));
+        let content_sums = ContentSums::new(summed);
+        if !record.inspect {
+            contents.insert(layout::CONTENTS_SUMS.to_owned(), Content::FileSums);
+        }
         let nodes = number(contents, &inherited.indices);
         Ok(Frozen {
             generation: super::id::mask(generation),
@@ -159,6 +167,7 @@ impl Frozen {
             set: Mutex::new(inherited.set),
             processes,
             places,
+            content_sums,
         })
     }
 
@@ -189,6 +198,7 @@ impl Frozen {
             Content::Text { size, .. } | Content::Elsewhere { size } => Attr::file(place, size, self.time),
             Content::Pages(pid) => Attr::file(place, self.pages_size(pid), self.time),
             Content::Sums(pid) => Attr::file(place, sums_size(self.pages_size(pid)), self.time),
+            Content::FileSums => Attr::file(place, self.content_sums.size(), self.time),
         };
         Ok(match lock(&self.set).get(&index) {
             Some(set) => attr.with(set),
@@ -216,6 +226,11 @@ impl Frozen {
     /// Every node's number and path.
     pub(super) fn paths(&self) -> impl Iterator<Item = (u32, &str)> {
         self.nodes.iter().map(|(&index, node)| (index, node.path.as_str()))
+    }
+
+    /// The node of a path.
+    pub(super) fn index_of(&self, path: &str) -> Option<u32> {
+        path.split('/').try_fold(TOP, |parent, name| self.nodes.get(&parent)?.children.get(name).copied())
     }
 
     /// Bytes of a process's `mem.pages`.
@@ -265,13 +280,14 @@ impl Frozen {
 }
 
 /// Numbers the paths: those that had a number before keep it, the others follow in order. cp reads a directory in the order of
-/// inode numbers, so `mem.pages` comes before `mem.sums`, which then needs no second read.
-fn number(contents: BTreeMap<String, Content>, before: &HashMap<String, u32>) -> HashMap<u32, Node> {
+/// inode numbers, so `mem.pages` comes before `mem.sums`, and `contents.sums` last of all: those then need no second read.
+fn number(mut contents: BTreeMap<String, Content>, before: &HashMap<String, u32>) -> HashMap<u32, Node> {
     let mut next = before.values().copied().max().unwrap_or(TOP) + 1;
     let mut nodes = HashMap::with_capacity(contents.len() + 1);
     nodes.insert(TOP, Node::new(String::new(), Content::Directory));
     let mut directories: HashMap<String, u32> = HashMap::from([(String::new(), TOP)]);
-    for (path, content) in contents {
+    let last = contents.remove_entry(layout::CONTENTS_SUMS);
+    for (path, content) in contents.into_iter().chain(last) {
         let index = before.get(&path).copied().unwrap_or_else(|| {
             next += 1;
             next - 1
@@ -327,6 +343,7 @@ mod tests {
                 ("0x00000001".to_owned(), Content::Directory),
                 ("0x00000001/mem.pages".to_owned(), Content::Pages(Pid(1))),
                 ("0x00000001/mem.sums".to_owned(), Content::Sums(Pid(1))),
+                ("contents.sums".to_owned(), Content::FileSums),
                 ("manifest".to_owned(), text),
             ])
         };
@@ -334,7 +351,8 @@ mod tests {
         let process = nodes[&TOP].children["0x00000001"];
         let children = &nodes[&process].children;
         assert!(children["mem.pages"] < children["mem.sums"]);
-        assert_eq!(nodes.len(), 5);
+        assert!(nodes[&TOP].children["manifest"] < nodes[&TOP].children["contents.sums"]);
+        assert_eq!(nodes.len(), 6);
 
         let before = HashMap::from([("manifest".to_owned(), 1), ("0x00000001".to_owned(), 9)]);
         let nodes = number(contents(), &before);

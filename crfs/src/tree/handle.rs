@@ -68,6 +68,7 @@ pub(super) enum Handle {
     Text(Arc<Text>),
     Pages(Arc<Pages>),
     Sums(Arc<PageSource>),
+    FileSums(Arc<Frozen>),
     Elsewhere(Arc<Elsewhere>),
     /// Computed when it was opened.
     Bytes(Arc<Vec<u8>>),
@@ -88,6 +89,7 @@ pub(super) struct Text {
 /// A raw file of a frozen tree that is read from what a task holds.
 #[derive(Debug)]
 pub(super) struct Elsewhere {
+    pub(super) index: u32,
     pub(super) content: Outside,
     pub(super) tree: Arc<Frozen>,
     /// Bytes it had at the freeze.

@@ -58,6 +58,7 @@ impl Tree {
             Ok(Handle::Pages(pages)) => inner.read_pages(pages, offset, size),
             Ok(Handle::Elsewhere(held)) => Step::later(move || read_elsewhere(&held, offset, size).map(Data::Own)),
             Ok(Handle::Sums(source)) => Step::later(move || source.sums_text(offset, size).map(Data::Own)),
+            Ok(Handle::FileSums(tree)) => Step::later(move || content_sums(&tree, offset, size).map(Data::Own)),
             Ok(Handle::Events(watcher)) => {
                 let inner = Arc::clone(inner);
                 Step::later(move || watcher.wait(inner.operations.as_ref(), &inner.closed).map(Data::Own))
@@ -180,8 +181,10 @@ impl Inner {
             NodeContent::Sums(pid) => (Handle::Sums(tree.source(pid)?), Content::Direct),
             NodeContent::Elsewhere { size } => {
                 let content = tree.elsewhere(index)?;
-                (Handle::Elsewhere(Arc::new(Elsewhere { content, tree: Arc::clone(tree), size })), Content::Direct)
+                let held = Elsewhere { index, content, tree: Arc::clone(tree), size };
+                (Handle::Elsewhere(Arc::new(held)), Content::Direct)
             }
+            NodeContent::FileSums => (Handle::FileSums(Arc::clone(tree)), Content::Direct),
         };
         // Files of no process stand for all of them.
         if pid.is_none() { tree.witness.check_all() } else { tree.witness.check(pid) }?;
@@ -291,7 +294,15 @@ fn read_elsewhere(held: &Elsewhere, offset: u64, size: usize) -> Result<Vec<u8>,
     let mut bytes = vec![0; size.min(usize::try_from(left).unwrap_or(usize::MAX))];
     held.content.read_exact_at(&mut bytes, offset)?;
     held.tree.witness.check_all()?;
+    held.tree.content_sums.note(&held.tree.node(held.index)?.path, offset, &bytes);
     Ok(bytes)
+}
+
+fn content_sums(tree: &Frozen, offset: u64, size: usize) -> Result<Vec<u8>, Errno> {
+    let text = tree.content_sums.text(tree)?;
+    tree.witness.check_all()?;
+    let from = usize::try_from(offset).map_or(text.len(), |offset| offset.min(text.len()));
+    Ok(text[from..from.saturating_add(size).min(text.len())].to_vec())
 }
 
 fn read_file(file: &std::fs::File, offset: u64, size: usize) -> Result<Vec<u8>, Errno> {

@@ -38,6 +38,7 @@ mod outside;
 mod pages;
 mod slots;
 mod staging;
+mod sums;
 #[cfg(test)]
 pub(crate) mod tests;
 mod witness;

@@ -110,12 +110,12 @@ impl Sums {
         Sums(Mutex::new(vec![None; bytes(size.div_ceil(CHUNK_SIZE))]))
     }
 
-    fn get(&self, chunk: u64) -> Option<u64> {
+    pub(super) fn get(&self, chunk: u64) -> Option<u64> {
         let sums = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         sums.get(bytes(chunk)).copied().flatten()
     }
 
-    fn set(&self, chunk: u64, sum: u64) {
+    pub(super) fn set(&self, chunk: u64, sum: u64) {
         let mut sums = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Some(slot) = sums.get_mut(bytes(chunk)) {
             *slot = Some(sum);

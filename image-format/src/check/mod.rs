@@ -33,10 +33,11 @@ mod tty;
 mod unnamed;
 mod user_namespaces;
 
+use crate::contents::{self, ContentSum};
 use crate::image::{Image, ImageError};
-use crate::layout;
+use crate::layout::{self, CONTENTS_SUMS};
 use crate::manifest::NamespaceKind;
-use crate::memory::{CHUNK_SIZE, ChunkSum};
+use crate::memory::{CHUNK_SIZE, ChunkSum, Fixed};
 use crate::types::{Bytes, Pid, Timespec};
 
 pub use manifest::{manifest, read_format, read_manifest};
@@ -46,7 +47,7 @@ pub use shown::shown;
 /// arch/x86/include/asm/page_64_types.h, v6.18).
 pub const ADDRESS_LIMIT: u64 = 0x7fff_ffff_f000;
 
-/// Everything that is wrong with an image, apart from `mem.sums` ([`sums`]) and what takes page contents to see
+/// Everything that is wrong with an image, apart from `mem.sums` ([`sums`]), `contents.sums` ([`content_sums`]) and what takes page contents to see
 /// ([`shown`]). Empty: it can be built.
 ///
 /// `sizes` tells how many bytes the raw file at a path holds; None where there is no such file.
@@ -109,6 +110,34 @@ pub fn sums(pid: Pid, sums: &[ChunkSum], pages_size: u64) -> Vec<ImageError> {
     if sums.len() as u64 != chunks {
         let name = layout::MEM_PAGES;
         findings.add(&path, format!("{} chunks, but {name} has {chunks}: {pages_size} bytes", sums.len()));
+    }
+    findings.0
+}
+
+/// What is wrong with the lines of `contents.sums`: they must be one a chunk of each file, in the order of the files.
+#[must_use]
+pub fn content_sums(image: &Image, sums: &[ContentSum]) -> Vec<ImageError> {
+    let mut findings = Findings::default();
+    let summed = contents::summed(&image.manifest.paths);
+    let mut expected = summed.flat_map(|(path, size)| (0..contents::chunks(size)).map(move |n| (path, n)));
+    for (index, sum) in (0..).zip(sums) {
+        let ContentSum { path, chunk: Fixed(chunk), .. } = sum;
+        match expected.next() {
+            Some(belongs) if belongs == (path, *chunk) => {}
+            Some((name, number)) => {
+                let reason = format!("chunk {chunk:#x} of {path:?} stands where chunk {number:#x} of {name:?} belongs");
+                // Whatever follows stands elsewhere too.
+                findings.line(CONTENTS_SUMS, index, reason);
+                return findings.0;
+            }
+            None => {
+                findings.line(CONTENTS_SUMS, index, format!("chunk {chunk:#x} of {path:?}, which the image has not"));
+                return findings.0;
+            }
+        }
+    }
+    if let Some((path, chunk)) = expected.next() {
+        findings.add(CONTENTS_SUMS, format!("chunk {chunk:#x} of {path:?} is missing"));
     }
     findings.0
 }

@@ -2,9 +2,9 @@
 
 use super::Findings;
 use crate::image::Image;
-use crate::layout::{NAMESPACES, process_file};
+use crate::layout::{NAMESPACES, file_entry, process_file};
 use crate::namespaces::NamespaceContent;
-use crate::user_namespaces::{IdRange, UserNamespace, inside};
+use crate::user_namespaces::{Hindrance, IdRange, UserNamespace, inside};
 use std::collections::BTreeSet;
 
 /// UID_GID_MAP_MAX_EXTENTS (include/linux/user_namespace.h, v6.18).
@@ -49,13 +49,30 @@ pub(super) fn check(image: &Image, findings: &mut Findings) {
         let shared: BTreeSet<_> = directories.collect();
         for (pid, process) in namespace.processes.iter().filter_map(|pid| Some((pid, image.processes.get(pid)?))) {
             let path = process_file(*pid, "process");
-            if process.threads.len() > 1 || process.process.first_thread_ended.is_some() {
-                findings.add(&path, format!("pid: it is in a user namespace ({NAMESPACES}) and has several threads"));
-            }
             if process.process.shares.directories.is_some() || shared.contains(pid) {
                 let reason = format!("shares.directories: one that is in a user namespace ({NAMESPACES}) shares none");
                 findings.add(&path, reason);
             }
+        }
+    }
+    for pid in image.threaded_in_user_namespaces() {
+        for hindrance in image.hindrances(pid) {
+            let reason =
+                format!("pid: it is in a user namespace ({NAMESPACES}) with several threads, {}", told(hindrance));
+            findings.add(&process_file(pid, "process"), reason);
+        }
+    }
+}
+
+fn told(hindrance: Hindrance) -> String {
+    match hindrance {
+        Hindrance::FirstEnded => "and first_thread_ended is not null".to_owned(),
+        Hindrance::Apart(tid) => format!("and {tid} has fds or directories of its own"),
+        Hindrance::OtherUser(tid) => format!("and uid, gid, groups or login_uid of {tid} are not those of the first"),
+        Hindrance::ForChildren => "and another pid namespace for its children".to_owned(),
+        Hindrance::FileOfThread(id) => format!("and {} is a file of one of them", file_entry(id)),
+        Hindrance::OtherOwner(id) => {
+            format!("and nobody else has {} open, whose owner was named by another user", file_entry(id))
         }
     }
 }

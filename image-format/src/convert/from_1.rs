@@ -2,11 +2,13 @@
 //! taken. Whatever was not carried then was refused then, so what is missing says "none of it".
 
 use super::{Step, add};
-use crate::layout::{self, CGROUPS, FILES, LOCKS, MANIFEST, MOUNTS, NAMESPACES, POSIX_MQ, SECCOMP, SYSV_SHM, UNNAMED};
+use crate::layout::{
+    self, CGROUPS, CONTENTS_SUMS, FILES, LOCKS, MANIFEST, MOUNTS, NAMESPACES, POSIX_MQ, SECCOMP, SYSV_SHM, UNNAMED,
+};
 use serde_json::{Value, json};
 
 pub(super) const STEP: Step =
-    Step { new_files: &[CGROUPS, LOCKS, UNNAMED, MOUNTS, NAMESPACES, POSIX_MQ, SECCOMP], change };
+    Step { new_files: &[CGROUPS, CONTENTS_SUMS, LOCKS, UNNAMED, MOUNTS, NAMESPACES, POSIX_MQ, SECCOMP], change };
 
 /// Fields of a record, by the place in it where they stand (RFC 6901).
 type Added = &'static [(&'static str, &'static str)];

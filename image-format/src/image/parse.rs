@@ -3,6 +3,7 @@
 use super::{Image, ProcessImage, ThreadImage};
 use crate::aio::AioContext;
 use crate::cgroups::Cgroup;
+use crate::contents::ContentSum;
 use crate::files::{File, Stdio};
 use crate::ldt::LdtEntry;
 use crate::locks::Lock;
@@ -77,7 +78,8 @@ impl TextSource for BTreeMap<String, Vec<u8>> {
 }
 
 impl Image {
-    /// Parses every text file the manifest names, but for `mem.sums` ([`read_sums`]).
+    /// Parses every text file the manifest names, but for `mem.sums` ([`read_sums`]) and `contents.sums`
+    /// ([`read_content_sums`]).
     ///
     /// # Errors
     /// The first file that is missing or malformed. [`crate::check`] looks at what files say about each other.
@@ -162,6 +164,14 @@ pub fn read_sums(source: &dyn TextSource, pid: Pid) -> Result<Vec<ChunkSum>, Ima
     lines(source, &layout::process_file(pid, layout::MEM_SUMS))
 }
 
+/// Parses `contents.sums`.
+///
+/// # Errors
+/// When it is missing or malformed.
+pub fn read_content_sums(source: &dyn TextSource) -> Result<Vec<ContentSum>, ImageError> {
+    lines(source, layout::CONTENTS_SUMS)
+}
+
 fn process_image(source: &dyn TextSource, pid: Pid) -> Result<ProcessImage, ImageError> {
     let path = |name: &str| layout::process_file(pid, name);
     let list: Vec<ThreadEntry> = lines(source, &path("thread.list"))?;
@@ -221,6 +231,7 @@ pub fn parse_file(path: &str, bytes: &[u8]) -> Result<(), ImageError> {
     let parse: fn(&[u8]) -> Result<(), TextError> = match form {
         [layout::MANIFEST] => object::<Manifest>,
         [layout::SECCOMP] => lines::<SeccompFilter>,
+        [layout::CONTENTS_SUMS] => lines::<ContentSum>,
         [layout::SYSV_SHM] => lines::<SharedSegment>,
         [layout::SYSV_SEM] => lines::<SemaphoreSet>,
         [layout::SYSV_MSG] => lines::<MessageQueue>,

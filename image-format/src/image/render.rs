@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 const RENDERED_AT_ONCE: usize = 256;
 
 impl Image {
-    /// The image's text files by path, but for `manifest` and `mem.sums`.
+    /// The image's text files by path, but for `manifest`, `mem.sums` and `contents.sums`.
     #[must_use]
     pub fn render(&self) -> BTreeMap<String, Vec<u8>> {
         let mut files = BTreeMap::new();
@@ -72,6 +72,7 @@ impl Image {
         };
         let mut paths: Vec<PathEntry> = self.render_names().into_iter().map(text).collect();
         paths.push(entry(layout::FILES.to_owned(), PathKind::Directory, None));
+        paths.push(text(layout::CONTENTS_SUMS.to_owned()));
         for (&pid, process) in &self.processes {
             paths.push(entry(layout::process_dir(pid), PathKind::Directory, None));
             paths.push(text(layout::process_file(pid, layout::MEM_SUMS)));

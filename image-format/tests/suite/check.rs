@@ -1,6 +1,7 @@
 //! Every check against the golden image with exactly one thing wrong in it: that, and nothing else, is told.
 
 use crate::golden;
+use image_format::contents::ContentSum;
 use image_format::files::{File, FileKind, OpenFlags, RegularFile, Stdio, Stream};
 use image_format::image::ImageError;
 use image_format::manifest::{NamespaceKind, PathEntry, PathKind};
@@ -593,6 +594,29 @@ fn sums_follow_the_pages() {
     );
     assert_eq!(told(&[0], 2 * CHUNK_SIZE), ["0x00003002/mem.sums: 1 chunks, but mem.pages has 2: 2097152 bytes"]);
     assert_eq!(told(&[0, 1], CHUNK_SIZE), ["0x00003002/mem.sums: 2 chunks, but mem.pages has 1: 1048576 bytes"]);
+}
+
+#[test]
+fn content_sums_follow_the_files() {
+    let sum = |path: &str, n| ContentSum { path: path.to_owned(), chunk: Fixed(n), xxh3: Fixed(0) };
+    let told = |sums: &[ContentSum]| -> Vec<String> {
+        check::content_sums(&golden::image(), sums).iter().map(ToString::to_string).collect()
+    };
+    let (data, segment) = (sum("mounts.1.data", 0), sum("sysv.shm.3", 0));
+    assert!(told(&[data.clone(), segment.clone()]).is_empty());
+    assert_eq!(
+        told(&[segment.clone(), data.clone()]),
+        ["contents.sums: line 1: chunk 0x0 of \"sysv.shm.3\" stands where chunk 0x0 of \"mounts.1.data\" belongs"]
+    );
+    assert_eq!(told(std::slice::from_ref(&data)), ["contents.sums: chunk 0x0 of \"sysv.shm.3\" is missing"]);
+    assert_eq!(
+        told(&[data.clone(), sum("sysv.shm.3", 7)]),
+        ["contents.sums: line 2: chunk 0x7 of \"sysv.shm.3\" stands where chunk 0x0 of \"sysv.shm.3\" belongs"]
+    );
+    assert_eq!(
+        told(&[data, segment, sum("files/pipe.1", 0)]),
+        ["contents.sums: line 3: chunk 0x0 of \"files/pipe.1\", which the image has not"]
+    );
 }
 
 #[test]

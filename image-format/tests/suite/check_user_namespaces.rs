@@ -1,9 +1,11 @@
 //! The checks of user namespaces below the container's, each against the golden image with one of them, and with exactly that wrong in it.
 
 use crate::golden;
+use image_format::files::{FileKind, PseudoFile, PseudoFileSystem};
 use image_format::namespaces::{NamespaceContent, UnsharedNamespace};
+use image_format::pid_namespaces::PidNamespace;
 use image_format::user_namespaces::{IdRange, UserNamespace};
-use image_format::{Image, Pid, ProcessImage, check};
+use image_format::{FileId, Image, Pid, ProcessImage, ThreadImage, check};
 
 const fn range(inside: u32, outside: u32, count: u32) -> IdRange {
     IdRange { inside, outside, count }
@@ -13,7 +15,7 @@ fn member(image: &mut Image) -> &mut ProcessImage {
     image.processes.get_mut(&Pid(12290)).expect("12290")
 }
 
-/// In the golden image 12290 has a thread, which one in a user namespace may not have.
+/// In the golden image 12290 has a thread more, with descriptors of its own.
 fn told(uid_map: &[IdRange], edit: fn(&mut Image)) -> Vec<String> {
     let mut image = golden::image();
     member(&mut image).threads.remove(&Pid(12291));
@@ -51,17 +53,66 @@ fn who_can_join() {
     let map = [range(0, 1000, 1)];
     is_told(
         &map,
-        |image| {
-            let member = member(image);
-            let thread = member.threads[&Pid(12290)].clone();
-            member.threads.insert(Pid(12291), thread);
-        },
-        "0x00003002/process: pid: it is in a user namespace (namespaces) and has several threads",
-    );
-    is_told(
-        &map,
         |image| member(image).process.shares.directories = Some(Pid(1)),
         "0x00003002/process: shares.directories: one that is in a user namespace (namespaces) shares none",
+    );
+}
+
+/// Gives the member a thread more, which is as the first.
+fn thread(image: &mut Image) -> &mut ThreadImage {
+    // The golden image has one that another user named.
+    image.files.get_mut(&FileId(5)).expect("file 5").owner = None;
+    let member = member(image);
+    let thread = ThreadImage { fds: None, ..member.threads[&Pid(12290)].clone() };
+    member.threads.entry(Pid(12291)).or_insert(thread)
+}
+
+#[test]
+fn which_threads_can_be_born_there() {
+    let map = [range(0, 1000, 1)];
+    let of_threads = |edit: fn(&mut Image)| -> Vec<String> {
+        told(&map, edit).into_iter().filter(|problem| problem.contains("several threads")).collect()
+    };
+    let none: [String; 0] = [];
+    assert_eq!(of_threads(|image| thread(image).fds = None), none);
+    let is_told = |edit: fn(&mut Image), what: &str| {
+        let expected =
+            format!("0x00003002/process: pid: it is in a user namespace (namespaces) with several threads, {what}");
+        assert_eq!(of_threads(edit), [expected]);
+    };
+    let named = "and nobody else has files/0x00000005 open, whose owner was named by another user";
+    is_told(
+        |image| {
+            let owner = image.files[&FileId(5)].owner.clone();
+            thread(image);
+            image.files.get_mut(&FileId(5)).expect("file 5").owner = owner;
+        },
+        named,
+    );
+    is_told(|image| thread(image).fds = Some(Vec::new()), "and 12291 has fds or directories of its own");
+    let other = "and uid, gid, groups or login_uid of 12291 are not those of the first";
+    is_told(|image| thread(image).attr.credentials.groups.push(77), other);
+    is_told(|image| thread(image).attr.login_uid = Some(77), other);
+    is_told(
+        |image| {
+            thread(image);
+            let pids = PidNamespace { for_children_of: vec![Pid(12290)], ..PidNamespace::default() };
+            let content = NamespaceContent::Pid(pids);
+            image.namespaces.push(UnsharedNamespace { content, processes: Vec::new(), user: None });
+        },
+        "and another pid namespace for its children",
+    );
+    is_told(
+        |image| {
+            thread(image);
+            let file = image.files.get_mut(&FileId(1)).expect("file 1");
+            file.kind = FileKind::Pseudo(PseudoFile {
+                file_system: PseudoFileSystem::Proc,
+                path: "/proc/12290/task/12291/stat".into(),
+                at_end: false,
+            });
+        },
+        "and files/0x00000001 is a file of one of them",
     );
 }
 

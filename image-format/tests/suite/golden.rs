@@ -1,6 +1,7 @@
 //! The golden image: a small complete tree, kept as files, that shows what the format is.
 
-use image_format::image::{parse_file, read_sums};
+use image_format::contents;
+use image_format::image::{parse_file, read_content_sums, read_sums};
 use image_format::layout;
 use image_format::manifest::PathKind;
 use image_format::memory::{CHUNK_SIZE, checksum, sums_size};
@@ -60,6 +61,8 @@ fn renders_to_itself() {
     for &pid in image.processes.keys() {
         rendered.insert(layout::process_file(pid, layout::MEM_SUMS), render_lines(&read_sums(&expected, pid).unwrap()));
     }
+    let sums = read_content_sums(&expected).unwrap();
+    rendered.insert(layout::CONTENTS_SUMS.to_owned(), render_lines(&sums));
     expected.retain(|path, _| layout::kind(path) != Some(PathKind::Raw));
     for (path, bytes) in &expected {
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
@@ -92,6 +95,20 @@ fn sums_are_those_of_the_pages() {
         let bytes = files[&layout::process_file(pid, layout::MEM_SUMS)].len() as u64;
         assert_eq!(sums_size(process.pages_size()), bytes);
     }
+}
+
+#[test]
+fn content_sums_are_those_of_the_contents() {
+    let (files, image) = (files(), image());
+    let sums = read_content_sums(&files).unwrap();
+    assert_eq!(check::content_sums(&image, &sums), []);
+    assert_eq!(sums.iter().map(|sum| sum.path.as_str()).collect::<Vec<_>>(), ["mounts.1.data", "sysv.shm.3"]);
+    for sum in sums {
+        let is = checksum(&files[&sum.path]);
+        assert_eq!(sum.xxh3.0, is, "{}: the sum is {is:#018x}", sum.path);
+    }
+    let size = files[layout::CONTENTS_SUMS].len() as u64;
+    assert_eq!(contents::sums_size(contents::summed(&image.manifest.paths)), size);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use super::in_flight::{self, InFlight};
 use super::place::{Apart, OpenPlace};
 use super::refused::{self, Refusal};
 use super::seen::{Holder, Seen};
-use super::{Descriptors, TableOf, streams};
+use super::{Descriptors, TableOf};
 use crate::console::Pause;
 use crate::external::External;
 use crate::failure::{Doing, Failure, Kind};
@@ -24,7 +24,7 @@ use image_format::locks::{Lock, LockKind};
 use image_format::process::Fd;
 use image_format::tty::Tty;
 use image_format::{Bytes, FileId, Pid};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Bytes that a file which only a message holds may have: they are copied, as all that waits in queues.
@@ -64,7 +64,7 @@ pub fn capture(
     unnamed: &mut Unnamed,
     findings: &mut Findings,
 ) -> Result<Descriptors, Failure> {
-    let mut tables = whose.tables.to_vec();
+    let (mut tables, processes) = (whose.tables.to_vec(), whose.processes);
     tables.sort_unstable();
     if tables.is_empty() {
         return Ok(Descriptors::default());
@@ -84,8 +84,6 @@ pub fn capture(
         findings,
         unnamed,
         drafts: Vec::new(),
-        streams: BTreeSet::new(),
-        log,
         owners: BTreeMap::new(),
         elsewhere: BTreeMap::new(),
         out: Descriptors::default(),
@@ -93,7 +91,7 @@ pub fn capture(
     pass.each(whose, &place, &apart);
     pass.unnamed()?;
     pass.owners(whose)?;
-    pass.pipes(whose)?;
+    pass.pipes(processes)?;
     pass.queues(whose)?;
     pass.ttys(&place)?;
     pass.sockets(whose, &place, &apart, in_flight.as_ref())?;
@@ -136,9 +134,6 @@ pub(super) struct Pass<'a> {
     unnamed: &'a mut Unnamed,
     /// One for each description of the table.
     pub(super) drafts: Vec<Draft>,
-    /// Descriptions that lead outside, and are joined to the container's log by a restore.
-    pub(super) streams: BTreeSet<usize>,
-    pub(super) log: &'a Path,
     owners: BTreeMap<usize, Owner>,
     /// The mount namespaces apart whose paths descriptions have.
     elsewhere: BTreeMap<usize, u32>,
@@ -158,16 +153,10 @@ impl Pass<'_> {
         for (index, Description { seen, .. }) in self.table.descriptions.iter().enumerate() {
             let elsewhere = apart.of(seen);
             let place = elsewhere.map_or(place, |(_, place)| place);
-            let draft = match draft(seen, whose, place, self.kernel, self.unnamed) {
-                Ok(draft) => draft,
-                Err(refusal) => match self.file_outside(index, whose) {
-                    Some(kind) => Draft::Done(kind),
-                    None => {
-                        self.refuse(seen.holder, refusal);
-                        Draft::Refused
-                    }
-                },
-            };
+            let draft = draft(seen, whose, place, self.kernel, self.unnamed).unwrap_or_else(|refusal| {
+                self.refuse(seen.holder, refusal);
+                Draft::Refused
+            });
             if matches!(draft, Draft::Done(_) | Draft::Pipe { .. }) {
                 self.elsewhere.extend(elsewhere.map(|(number, _)| (index, number)));
             }
@@ -363,8 +352,7 @@ impl Pass<'_> {
                 FileKind::Directory(directory) if directory.deleted.is_none() => seen.info.position,
                 _ => 0,
             };
-            let is_stream = self.streams.contains(&index);
-            if matches!(kind, FileKind::Regular(_)) && (place.is_log(seen) || is_stream) {
+            if matches!(kind, FileKind::Regular(_)) && place.is_log(seen) {
                 self.out.stdios.push(Stdio { file: id(index), stream: Stream::Log });
             }
             if matches!(&kind, FileKind::Tty(tty) if self.is_console(tty)) {
@@ -374,9 +362,7 @@ impl Pass<'_> {
             if let Some(&number) = self.elsewhere.get(&index) {
                 self.out.elsewhere.entry(number).or_default().push(id(index));
             }
-            let flags = if is_stream { streams::flags(seen) } else { flags(seen) };
-            let position = if is_stream { 0 } else { position };
-            self.out.files.insert(id(index), File { flags, position, owner, kind });
+            self.out.files.insert(id(index), File { flags: flags(seen), position, owner, kind });
         }
         self.out.fds = tables.iter().map(|table| (table.owner, Vec::new())).collect();
         for &(holder, cloexec, index) in &self.table.entries {

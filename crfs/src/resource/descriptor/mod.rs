@@ -33,7 +33,6 @@ pub(super) mod reopen;
 mod restore;
 pub(super) mod seen;
 mod socket;
-mod streams;
 mod watched;
 
 pub use capture::{Whose, capture};

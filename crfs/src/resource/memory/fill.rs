@@ -6,7 +6,7 @@ use crate::copy::Copy;
 use crate::failure::{Doing, Failure, Kind};
 use crate::plan::MemoryPlan;
 use crate::plan::memory::Fill;
-use crate::transport::CompressedPages;
+use crate::transport::CompressedFile;
 use crfs_sys::file_map::FileMap;
 use crfs_sys::memory;
 use crfs_tracee::{HostPid, Injector};
@@ -34,7 +34,7 @@ const SMALLEST_SHARE: u64 = 4 << 20;
 pub struct PageFiles<'a> {
     directory: &'a Path,
     sums: &'a BTreeMap<Pid, Vec<ChunkSum>>,
-    compressed: &'a BTreeMap<String, CompressedPages>,
+    compressed: &'a BTreeMap<String, CompressedFile>,
     open: BTreeMap<Pid, Checked<'a>>,
     supply: Supply,
 }
@@ -42,7 +42,7 @@ pub struct PageFiles<'a> {
 #[derive(Debug)]
 enum Contents<'a> {
     Plain(FileMap),
-    Compressed(&'a CompressedPages),
+    Compressed(&'a CompressedFile),
 }
 
 #[derive(Debug)]

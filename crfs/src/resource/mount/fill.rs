@@ -25,7 +25,7 @@ const PART: usize = 1 << 18;
 pub(super) fn fill(
     top: BorrowedFd<'_>,
     tree: &[TreeEntry],
-    data: &mut File,
+    data: &mut dyn Read,
     alive: &mut dyn FnMut(),
 ) -> Result<(), (usize, io::Error)> {
     let mut buffer = vec![0; PART];
@@ -57,7 +57,7 @@ fn directory(top: BorrowedFd<'_>, path: &Path) -> nix::Result<OwnedFd> {
 fn make(
     top: BorrowedFd<'_>,
     entry: &TreeEntry,
-    data: &mut File,
+    data: &mut dyn Read,
     buffer: &mut [u8],
     alive: &mut dyn FnMut(),
 ) -> io::Result<()> {
@@ -102,7 +102,7 @@ pub(super) fn set_time(name: &Path, time: Timespec) -> io::Result<()> {
 fn write(
     name: &Path,
     content: &FileContent,
-    data: &mut File,
+    data: &mut dyn Read,
     buffer: &mut [u8],
     alive: &mut dyn FnMut(),
 ) -> io::Result<()> {

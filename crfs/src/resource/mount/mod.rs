@@ -24,11 +24,9 @@
 
 pub mod apart;
 mod capture;
-mod cgroup_mounts;
 mod contents;
 mod difference;
 mod fill;
-mod given;
 mod lowered;
 mod own;
 pub mod restore;

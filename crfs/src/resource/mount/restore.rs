@@ -2,12 +2,12 @@
 
 use super::apart::Made;
 use super::fill::{fill, set_time};
+use crate::copy::Contents;
 use crate::failure::{Doing, Failure, Kind};
 use image_format::layout::{self, MOUNTS};
-use image_format::mounts::{FileSystem, HostPath, Master, Mount, MountFlags, MountKind, Node};
+use image_format::mounts::{FileSystem, Master, Mount, MountFlags, MountKind, Node};
 use image_format::{Bytes, Image};
 use nix::errno::Errno;
-use nix::fcntl;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -20,37 +20,18 @@ use std::path::{Path, PathBuf};
 
 const NONE: Option<&str> = None;
 
-/// What is to be mounted, with the contents, and what is bound from the host: opened while their paths still lead
-/// there.
+/// What is to be mounted, with the contents.
 #[derive(Debug)]
 pub struct Furniture<'a> {
     pub(super) image: &'a Image,
-    /// The contents of each tmpfs, by number of the line.
-    data: BTreeMap<u32, File>,
-    /// By number of the line.
-    host: BTreeMap<u32, OwnedFd>,
+    contents: &'a Contents<'a>,
 }
 
 impl<'a> Furniture<'a> {
-    /// Opens what `staging` has of it, and what of the host is bound into the container.
-    ///
-    /// # Errors
-    /// When it cannot be opened; [`Kind::Incompatible`] for what the host does not have.
-    pub fn open(image: &'a Image, staging: &Path) -> Result<Self, Failure> {
-        let mut data = BTreeMap::new();
-        for record in image.mounts.iter().filter(|record| matches!(record.kind, MountKind::Tmpfs(_))) {
-            let name = layout::mount_data(record.number);
-            data.insert(record.number, File::open(staging.join(&name)).doing(|| format!("{name}: opening"))?);
-        }
-        let mut host = BTreeMap::new();
-        for record in &image.mounts {
-            if let MountKind::HostPath(HostPath { source }) = &record.kind {
-                let taken = crfs_sys::mount::detached_copy(fcntl::AT_FDCWD, self::path(source));
-                let taken = taken.doing(|| format!("taking {source} of the host, which may be edited"));
-                host.insert(record.number, taken.map_err(|failure| incompatible(failure, record))?);
-            }
-        }
-        Ok(Furniture { image, data, host })
+    /// That of an image.
+    #[must_use]
+    pub fn new(image: &'a Image, contents: &'a Contents<'a>) -> Self {
+        Furniture { image, contents }
     }
 
     /// Mounts everything, in a mount namespace of the caller's own in which nothing is opened yet. `alive` is told now and then that
@@ -61,16 +42,7 @@ impl<'a> Furniture<'a> {
     pub fn mount_all(&self, alive: &mut dyn FnMut()) -> Result<(), Failure> {
         let late = self.image.late_mounts();
         let own = self.image.mounts.iter().filter(|record| record.namespace == 0 && !late.contains(&record.number));
-        let mut taken = BTreeMap::new();
-        for &number in self.host.keys() {
-            taken.insert(number, self.of_the_host(number).doing(|| format!("{MOUNTS}: duplicating a descriptor"))?);
-        }
-        self.mount_lines(own, &mut taken, BTreeMap::new(), alive)
-    }
-
-    /// What a line binds from the host.
-    pub(super) fn of_the_host(&self, number: u32) -> std::io::Result<OwnedFd> {
-        self.host.get(&number).ok_or(Errno::EBADF)?.try_clone()
+        self.mount_lines(own, &mut BTreeMap::new(), BTreeMap::new(), alive)
     }
 
     /// Carries out lines of `mounts`. `taken` has what is made already, or taken from another namespace, `groups` a mount of each group of peers that is there.
@@ -101,7 +73,7 @@ impl<'a> Furniture<'a> {
         let path = path(&record.path);
         match &record.kind {
             MountKind::Host | MountKind::Inherited | MountKind::Unmounted => {}
-            MountKind::Taken(_) | MountKind::HostPath(_) => {
+            MountKind::Taken(_) => {
                 let taken = taken.ok_or(Errno::EBADF).doing(|| "taking it")?;
                 crfs_sys::mount::attach(taken.as_fd(), path).doing(|| "attaching it")?;
             }
@@ -118,8 +90,6 @@ impl<'a> Furniture<'a> {
                 self.fill(record, alive)?;
                 protect(system, path)?;
             }
-            // It is the root since before.
-            MountKind::Fresh(_) if record.path.0 == b"/" => {}
             MountKind::Fresh(fresh) => {
                 match taken {
                     Some(made) => crfs_sys::mount::attach(made.as_fd(), path).doing(|| "attaching it")?,
@@ -129,11 +99,9 @@ impl<'a> Furniture<'a> {
             }
         }
         // What is bound from a mount of the host's goes on to receive from there. A later one may hide it.
-        let relation = match record.propagation.master {
-            Some(Master::Host) => MsFlags::MS_SLAVE,
-            _ => MsFlags::MS_PRIVATE,
-        };
-        mount(NONE, path, NONE, relation, NONE).doing(|| "cutting it off from others")?;
+        if record.propagation.master != Some(Master::Host) {
+            mount(NONE, path, NONE, MsFlags::MS_PRIVATE, NONE).doing(|| "making it private")?;
+        }
         let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | attributes(record.flags);
         mount(NONE, path, NONE, flags, NONE).doing(|| "setting its flags")
     }
@@ -146,13 +114,10 @@ impl<'a> Furniture<'a> {
             .open(path(&record.path))
             .doing(|| "opening it")?
             .into();
-        let name = || format!("{}: opening", layout::mount_data(record.number));
-        let data = self.data.get(&record.number).ok_or(Errno::EBADF).doing(name)?;
-        let mut data = data.try_clone().doing(name)?;
-        fill(top.as_fd(), tree, &mut data, alive).map_err(|(index, error)| {
+        let mut data = self.contents.open(&layout::mount_data(record.number))?;
+        fill(top.as_fd(), tree, &mut data, alive).or_else(|(index, error)| {
             let path = tree.get(index).map(|entry| entry.path.escaped()).unwrap_or_default();
-            let place = format!("{}: line {}: {path}", layout::mount_tree(record.number), index + 1);
-            Failure::from_error(&error).within(place)
+            Err(error).doing(|| format!("{}: line {}: {path}", layout::mount_tree(record.number), index + 1))
         })
     }
 }
@@ -203,8 +168,8 @@ pub(super) fn path(path: &Bytes) -> &Path {
 }
 
 pub(super) fn incompatible(failure: Failure, record: &Mount) -> Failure {
-    let failure = failure.within(format!("{MOUNTS}: line {}: {}", record.number, record.path));
-    Failure { kind: Kind::Incompatible, ..failure }
+    let kind = if failure.kind == Kind::BadImage { Kind::BadImage } else { Kind::Incompatible };
+    Failure { kind, ..failure.within(format!("{MOUNTS}: line {}: {}", record.number, record.path)) }
 }
 
 fn new_file_system(kind: &str, system: &FileSystem, path: &Path) -> Result<(), Failure> {

@@ -22,6 +22,8 @@ pub struct Setting {
     pub flags: Option<u64>,
     /// Who is signalled, as the process calls it.
     pub owner: Option<Owner>,
+    /// The process has its own users already, and can have no others.
+    pub has_entered: bool,
 }
 
 /// Everything that is to be said, each by the first process that has the description and knows whom it signals.
@@ -30,7 +32,10 @@ pub struct Setting {
 /// When no process has it, which the checks of an image refuse.
 pub fn settings(image: &Image, namespaces: &PidNamespaces<'_>) -> Result<Vec<Setting>, Failure> {
     let mut holders: BTreeMap<FileId, (Pid, Pid, u32)> = BTreeMap::new();
-    for table in image.tables() {
+    let entered = image.threaded_in_user_namespaces();
+    // Whoever can be anybody speaks for others.
+    let (late, early): (Vec<_>, Vec<_>) = image.tables().partition(|table| entered.contains(&table.process));
+    for table in early.into_iter().chain(late) {
         for fd in table.fds {
             let owner = image.files.get(&fd.file).and_then(|file| file.owner.as_ref());
             if owner.is_none_or(|owner| namespaces.seen_by(table.process, owner.id).is_ok()) {
@@ -56,12 +61,12 @@ pub fn settings(image: &Image, namespaces: &PidNamespaces<'_>) -> Result<Vec<Set
         let flags = asynchronous.then_some(file.flags.0);
         let seen = |owner: &Owner| Ok(Owner { id: namespaces.seen_by(process, owner.id)?, ..owner.clone() });
         let owner = file.owner.as_ref().map(seen).transpose()?;
-        settings.push(Setting { process, thread, fd, flags, owner });
+        settings.push(Setting { process, thread, fd, flags, owner, has_entered: entered.contains(&process) });
     }
     Ok(settings)
 }
 
-/// The calls of one setting, in a process that is root.
+/// The calls of one setting, in a process that is root, or who said so.
 pub fn apply(batch: &mut Batch, setting: &Setting) {
     let fd = setting.fd;
     let fcntl = |batch: &mut Batch, command: i32, argument, label| {
@@ -82,7 +87,7 @@ pub fn apply(batch: &mut Batch, setting: &Setting) {
     pair.extend_from_slice(&owner.id.0.to_ne_bytes());
     let pair = batch.data(&pair);
     let user = |batch: &mut Batch, uid: u32, euid: u32| {
-        if (owner.uid, owner.euid) != (0, 0) {
+        if (owner.uid, owner.euid) != (0, 0) && !setting.has_entered {
             // The saved id stays root's, which leads back.
             batch.call(libc::SYS_setresuid, &[uid.into(), euid.into(), 0.into()], "setresuid");
         }

@@ -20,6 +20,7 @@
 //! that shows one which lies in another; descriptions that signal a process which nobody who has them knows.
 
 mod capture;
+mod next_id;
 mod restore;
 
 pub use capture::{capture, report};

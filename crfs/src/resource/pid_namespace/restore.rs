@@ -1,7 +1,9 @@
 //! From the records to namespaces that processes are born into.
 
+use super::next_id;
 use crate::failure::{Doing, Failure, Kind};
 use crate::freezer;
+use crate::resource::proc::{Proc, Status};
 use crate::resource::unshared::maker::Maker;
 use crate::resource::user_namespace::{self, UserNamespaces};
 use crfs_tracee::{Batch, HostPid};
@@ -21,6 +23,8 @@ pub const NEW: u64 = 0x2000_0000;
 #[derive(Debug)]
 pub struct PidNamespaces<'a> {
     spaces: PidSpaces<'a>,
+    /// The container's own.
+    own: File,
     open: BTreeMap<PidSpace, File>,
 }
 
@@ -48,7 +52,36 @@ impl<'a> PidNamespaces<'a> {
                 open_now.insert(space, made?);
             }
         }
-        Ok(PidNamespaces { spaces, open: open_now })
+        Ok(PidNamespaces { spaces, own: open(first)?, open: open_now })
+    }
+
+    /// Has the next task that is born where one was take its ids.
+    ///
+    /// The caller must have one thread.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn offer(&self, id: Pid) -> Result<(), Failure> {
+        let inner = self.spaces.all().filter(|(_, pids)| pids.ids.contains_key(&id)).map(|(space, _)| space);
+        let mut around: Vec<&File> =
+            [&self.own].into_iter().chain(inner.filter_map(|space| self.open.get(&space))).collect();
+        // Who offers one takes an id of its own in each of them that is further out.
+        around.reverse();
+        around.into_iter().zip(self.ids(id)?).try_for_each(|(namespace, id)| next_id::offer(namespace, id))
+    }
+
+    /// Looks whether a task that was just made, by the number that the host has for it, has the ids of this one.
+    ///
+    /// # Errors
+    /// [`Kind::Incompatible`] when it has others.
+    pub fn expect(&self, id: Pid, host: HostPid) -> Result<(), Failure> {
+        let wanted = self.spaces.ids(id);
+        let ids = Status::read(&mut Proc::open()?, &format!("{}/status", host.raw()))?.ns_pid;
+        if ids.iter().rev().zip(&wanted).all(|(is, wanted)| Pid(*is) == *wanted) {
+            return Ok(());
+        }
+        let reason = format!("id {id} is in use, or was taken by another while the container was being restored");
+        Err(Failure::new(Kind::Incompatible, reason))
     }
 
     /// The one that a line of `mounts` shows, if not the container's own.

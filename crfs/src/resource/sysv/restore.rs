@@ -3,6 +3,7 @@
 use super::super::container::inside::{IPC, inside};
 use super::super::contents::mapped_here;
 use super::super::huge_pages;
+use crate::copy::{Content, Contents};
 use crate::failure::{Doing, Failure, Kind};
 use crfs_sys::sysv::{self, Attachment, Owner};
 use image_format::layout::{self, SYSV_MSG, SYSV_SEM, SYSV_SHM};
@@ -10,27 +11,26 @@ use image_format::sysv::{MessageQueue, Permissions, SemaphoreSet, SharedSegment,
 use image_format::types::PAGE_SIZE;
 use nix::unistd::{Gid, Uid, setegid, seteuid};
 use std::fs::{self, File};
-use std::io::Read;
 use std::path::Path;
 
 /// Bytes that are copied at a time.
 const PART: usize = 1 << 20;
 
-/// Makes every object in the ipc namespace of the first process (host pid). `staging` holds the contents. The segments are returned
+/// Makes every object in the ipc namespace of the first process (host pid). `staging` holds what is queued. The segments are returned
 /// attached, so that none of them goes before its processes have it.
 ///
 /// The caller must have one thread.
 ///
 /// # Errors
 /// [`Kind::Incompatible`] when the kernel refuses one as this host is set up.
-pub fn make(init: i32, records: &SysV, staging: &Path) -> Result<Vec<Attachment>, Failure> {
+pub fn make(init: i32, records: &SysV, staging: &Path, contents: &Contents<'_>) -> Result<Vec<Attachment>, Failure> {
     if *records == SysV::default() {
         return Ok(Vec::new());
     }
     inside(init, &[IPC], || {
         let mut attached = Vec::new();
         for record in &records.segments {
-            attached.push(segment(record, staging)?);
+            attached.push(segment(record, contents)?);
         }
         for record in &records.semaphores {
             semaphores(record)?;
@@ -66,7 +66,7 @@ fn as_creator(
     Ok((made, Owner { uid, gid, mode: mode.0 }))
 }
 
-fn segment(record: &SharedSegment, staging: &Path) -> Result<Attachment, Failure> {
+fn segment(record: &SharedSegment, contents: &Contents<'_>) -> Result<Attachment, Failure> {
     let SharedSegment { id, permissions, size, page_size, .. } = record;
     let mode = permissions.mode.0;
     let huge = *page_size != PAGE_SIZE;
@@ -82,8 +82,8 @@ fn segment(record: &SharedSegment, staging: &Path) -> Result<Attachment, Failure
     let attached = Attachment::new(made, true).doing(doing)?;
     let data = layout::segment_data(*id);
     let filled = match huge {
-        true => fill_huge(&attached, *page_size, &staging.join(&data)),
-        false => fill(&staging.join(&data), |at, part| Ok(attached.write(at, part)?)),
+        true => fill_huge(&attached, *page_size, contents.open(&data)?),
+        false => fill(&attached, contents.open(&data)?),
     };
     filled.doing(|| format!("{data}: copying it"))?;
     sysv::own_segment(made, owner).doing(doing)?;
@@ -96,27 +96,17 @@ fn segment(record: &SharedSegment, staging: &Path) -> Result<Attachment, Failure
     Ok(attached)
 }
 
-/// Copies a file into a segment; pages of zeros are left untouched.
-fn fill(from: &Path, mut write: impl FnMut(usize, &[u8]) -> std::io::Result<()>) -> std::io::Result<()> {
-    let mut file = File::open(from)?;
-    let mut part = vec![0; PART];
-    let mut at = 0;
-    loop {
-        let length = match file.read(&mut part)? {
-            0 => return Ok(()),
-            length => length,
-        };
-        if part[..length].iter().any(|&byte| byte != 0) {
-            write(at, &part[..length])?;
-        }
-        at += length;
-    }
+fn fill(attached: &Attachment, mut content: Content<'_>) -> std::io::Result<()> {
+    content.each_part(PART, |at, part| {
+        let at = usize::try_from(at).map_err(|_| std::io::ErrorKind::FileTooLarge)?;
+        Ok(attached.write(at, part)?)
+    })
 }
 
 /// The same for a segment of huge pages, through its file: the attachment is longer than it says.
-fn fill_huge(attached: &Attachment, page_size: u64, from: &Path) -> std::io::Result<()> {
+fn fill_huge(attached: &Attachment, page_size: u64, mut content: Content<'_>) -> std::io::Result<()> {
     let segment = File::options().read(true).write(true).open(mapped_here(attached.address())?)?;
-    fill(from, |at, part| huge_pages::write(&segment, page_size, part, at as u64))
+    content.each_part(PART, |at, part| huge_pages::write(&segment, page_size, part, at))
 }
 
 fn semaphores(record: &SemaphoreSet) -> Result<(), Failure> {

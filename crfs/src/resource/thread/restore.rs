@@ -125,44 +125,14 @@ pub fn all_capabilities() -> Result<u64, Failure> {
     Ok(u64::MAX >> (u64::BITS - 1).saturating_sub(last))
 }
 
-/// The calls that take a thread from root's credentials to its own. `own` are the capabilities that it begins with, the worker's, or in a
-/// user namespace all there are; what is lacking is left out, with a note. `user` is that namespace, if not the container's own, and
-/// the thread's pidfd of the worker.
+/// The calls that give a thread, which is root, its users and groups, with all capabilities kept; and have it join `user`, a user namespace other than
+/// the container's own, with the thread's pidfd of the worker.
 ///
 /// While ids change, SECBIT_NO_SETUID_FIXUP keeps the kernel from touching capabilities; the thread's own securebits follow while
 /// it still has CAP_SETPCAP.
-pub fn credentials(
-    batch: &mut Batch,
-    path: &str,
-    attr: &ThreadAttr,
-    own: u64,
-    user: Option<(&File, u32)>,
-    notes: &mut Vec<String>,
-) {
-    let credentials = &attr.credentials;
-    let lacking = (credentials.permitted.0 | credentials.ambient.0) & !own;
-    if lacking != 0 {
-        notes.push(format!("{path}: capabilities {lacking:#x} are left out: this host's root does not have them"));
-    }
+pub fn identity(batch: &mut Batch, Credentials { uid, gid, groups, .. }: &Credentials, user: Option<(&File, u32)>) {
     // As another user it could not pull it any more.
     let pulled = user.map(|(namespace, link)| user_namespace::pull(batch, namespace, link));
-    identity(batch, credentials);
-    if let Some(pulled) = pulled {
-        user_namespace::join(batch, pulled);
-    }
-    capabilities(batch, credentials, own);
-    if attr.no_new_privs {
-        prctl(batch, &[PR_SET_NO_NEW_PRIVS, 1], "prctl(PR_SET_NO_NEW_PRIVS)");
-    }
-    prctl(
-        batch,
-        &[PR_SET_PDEATHSIG, attr.pdeath_signal.map_or(0, |signal| u64::from(signal.0))],
-        "prctl(PR_SET_PDEATHSIG)",
-    );
-}
-
-/// Users and groups, with all capabilities kept.
-fn identity(batch: &mut Batch, Credentials { uid, gid, groups, .. }: &Credentials) {
     prctl(batch, &[PR_SET_SECUREBITS, SecureBits::SECBIT_NO_SETUID_FIXUP.0], "prctl(PR_SET_SECUREBITS)");
     let list: Vec<u8> = groups.iter().flat_map(|group| group.to_ne_bytes()).collect();
     let list = batch.data(&list);
@@ -173,6 +143,28 @@ fn identity(batch: &mut Batch, Credentials { uid, gid, groups, .. }: &Credential
     let [real, current, saved, fs] = *uid;
     batch.call(libc::SYS_setresuid, &[real.into(), current.into(), saved.into()], "setresuid");
     batch.call(libc::SYS_setfsuid, &[fs.into()], "setfsuid");
+    if let Some(pulled) = pulled {
+        user_namespace::join(batch, pulled);
+    }
+}
+
+/// The calls that leave a thread with its own capabilities. `own` are those that it begins with, the worker's, or in a
+/// user namespace all there are; what is lacking is left out, with a note.
+pub fn credentials(batch: &mut Batch, path: &str, attr: &ThreadAttr, own: u64, notes: &mut Vec<String>) {
+    let credentials = &attr.credentials;
+    let lacking = (credentials.permitted.0 | credentials.ambient.0) & !own;
+    if lacking != 0 {
+        notes.push(format!("{path}: capabilities {lacking:#x} are left out: this host's root does not have them"));
+    }
+    capabilities(batch, credentials, own);
+    if attr.no_new_privs {
+        prctl(batch, &[PR_SET_NO_NEW_PRIVS, 1], "prctl(PR_SET_NO_NEW_PRIVS)");
+    }
+    prctl(
+        batch,
+        &[PR_SET_PDEATHSIG, attr.pdeath_signal.map_or(0, |signal| u64::from(signal.0))],
+        "prctl(PR_SET_PDEATHSIG)",
+    );
 }
 
 /// Capabilities and securebits of a thread that has all of `own`.

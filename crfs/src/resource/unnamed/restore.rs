@@ -1,5 +1,6 @@
 //! From the records to files without a name.
 
+use crate::copy::{Content, Contents};
 use crate::failure::{Doing, Failure, Kind};
 use crate::resource::huge_pages;
 use crate::resource::mount::Roots;
@@ -16,13 +17,12 @@ use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, unlinkat};
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr};
 use std::fs::File;
-use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
-/// Bytes that are copied at a time, when they are not all zero: holes stay holes.
+/// Bytes that are copied at a time.
 const PART: usize = 64 << 10;
 /// How many names beside a taken one are tried.
 const NAMES: u32 = 1000;
@@ -35,11 +35,11 @@ pub struct Made {
 }
 
 impl Made {
-    /// Makes and fills those of an image, below their roots. `staging` holds their contents.
+    /// Makes and fills those of an image, below their roots.
     ///
     /// # Errors
     /// [`Kind::Incompatible`] where the file system does not take one.
-    pub fn make(image: &Image, roots: &Roots<'_>, staging: &Path) -> Result<Self, Failure> {
+    pub fn make(image: &Image, roots: &Roots<'_>, contents: &Contents<'_>) -> Result<Self, Failure> {
         let mut made = Made::default();
         for record in &image.unnamed {
             let root = roots.of_unnamed(image, record.number);
@@ -62,7 +62,7 @@ impl Made {
                 Some(_) => " with huge pages, of which nr_hugepages must leave enough",
                 None => "",
             };
-            fill(&file, record, &staging.join(object())).doing(|| format!("{}: filling it{pages}", object()))?;
+            fill(&file, record, contents.open(&object())?).doing(|| format!("{}: filling it{pages}", object()))?;
             made.files.insert(record.number, file);
         }
         Ok(made)
@@ -145,24 +145,12 @@ fn in_directory(root: BorrowedFd<'_>, place: &Place, tmpfile: bool) -> std::io::
 }
 
 /// Copies the content, and sets what else a file has.
-fn fill(file: &File, record: &UnnamedFile, from: &Path) -> std::io::Result<()> {
-    let mut source = File::open(from)?;
-    let mut part = vec![0; PART];
-    let mut at = 0;
+fn fill(file: &File, record: &UnnamedFile, mut content: Content<'_>) -> std::io::Result<()> {
     file.set_len(record.size)?;
-    while at < record.size {
-        let length = match source.read(&mut part)? {
-            0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
-            length => length,
-        };
-        if part[..length].iter().any(|&byte| byte != 0) {
-            match record.origin.huge_page_size() {
-                Some(page_size) => huge_pages::write(file, page_size, &part[..length], at)?,
-                None => file.write_all_at(&part[..length], at)?,
-            }
-        }
-        at += length as u64;
-    }
+    content.each_part(PART, |at, part| match record.origin.huge_page_size() {
+        Some(page_size) => huge_pages::write(file, page_size, part, at),
+        None => file.write_all_at(part, at),
+    })?;
     fchown(file.as_fd(), Some(Uid::from_raw(record.uid)), Some(Gid::from_raw(record.gid)))?;
     fchmod(file.as_fd(), Mode::from_bits_truncate(record.mode.0))?;
     let Timespec { sec, nsec } = record.modified;

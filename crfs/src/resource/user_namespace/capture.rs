@@ -7,10 +7,10 @@ use crate::resource::subject::Subjects;
 use crate::resource::unshared::maker::Maker;
 use crfs_sys::namespaces::{of_children, owner, owner_uid, parent};
 use image_format::files::NamespaceType;
-use image_format::layout::{process_file, thread_file};
+use image_format::layout::{file_entry, process_file, thread_file};
 use image_format::namespaces::{NamespaceContent, UnsharedNamespace};
 use image_format::pid_namespaces::PidSpaces;
-use image_format::user_namespaces::{IdRange, UserNamespace};
+use image_format::user_namespaces::{Hindrance, IdRange, UserNamespace};
 use image_format::{Image, Pid};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::fstat;
@@ -211,17 +211,19 @@ pub fn report(image: &Image, findings: &mut Findings) {
     }
     for (&pid, process) in image.processes.iter().filter(|(pid, _)| inside.contains(*pid)) {
         let mut block = |reason: &str, remedy: &str| findings.block(process_file(pid, "process"), reason, remedy);
-        if process.threads.len() > 1 || process.process.first_thread_ended.is_some() {
-            block(
-                "is in a user namespace of its own with several threads, which is not carried yet",
-                "Use processes in the place of threads",
-            );
-        }
         if process.process.shares.directories.is_some() || shared.contains(&pid) {
             block(
                 "is in a user namespace of its own and shares its working directory, root and umask with another process",
                 "Use fork or threads",
             );
+        }
+    }
+    for pid in image.threaded_in_user_namespaces() {
+        for hindrance in image.hindrances(pid) {
+            let (what, remedy) = told(hindrance);
+            let reason =
+                format!("is in a user namespace of its own with several threads, {what}; that is not carried yet");
+            findings.block(process_file(pid, "process"), reason, remedy);
         }
     }
     let spaces = PidSpaces::of(&image.namespaces);
@@ -235,5 +237,25 @@ pub fn report(image: &Image, findings: &mut Findings) {
                 "Do not begin such a sandbox in another; that is not carried yet",
             );
         }
+    }
+}
+
+fn told(hindrance: Hindrance) -> (String, &'static str) {
+    let processes = "Use processes in the place of threads";
+    match hindrance {
+        Hindrance::FirstEnded => ("the first of which has ended".to_owned(), processes),
+        Hindrance::Apart(tid) => (format!("of which {tid} has descriptors or directories of its own"), processes),
+        Hindrance::OtherUser(tid) => (format!("of which {tid} is another user than the first"), processes),
+        Hindrance::ForChildren => {
+            ("and its children are born into another pid namespace".to_owned(), "Unshare it in a process of one thread")
+        }
+        Hindrance::FileOfThread(id) => (
+            format!("of which a file in /proc is open ({})", file_entry(id)),
+            "Try again if it is open for a moment, or have the program close it",
+        ),
+        Hindrance::OtherOwner(id) => (
+            format!("and alone has {} open, which signals on behalf of another user", file_entry(id)),
+            "Have whoever uses it say F_SETOWN",
+        ),
     }
 }

@@ -11,11 +11,12 @@
 //!
 //! **How it is made again.** By a child of the worker, as the user who made it; the worker writes the maps. A process takes its ids first,
 //! joins by setns(2), which gives it every capability there and takes all others, and gives up those that it had not. What it needs
-//! the container's capabilities for is done before, so it comes last of all. One in another
+//! the container's capabilities for is done before, so it comes last of all. One that is to have several threads joins before it has them, since who has them cannot; they are born there, with
+//! ids that the worker has made the next ones ([`super::pid_namespace`]): who is there may ask for none. One in another
 //! is made and mapped by a child that joined that one. Namespaces of other types that belong to one are made by children that joined it.
 //!
-//! **What is refused.** A pid namespace that belongs to one and lies in another pid namespace below the container's; processes in it with several
-//! threads, which cannot join, or that share directories with others.
+//! **What is refused.** A pid namespace that belongs to one and lies in another pid namespace below the container's; processes in it that share directories with others; of those with several
+//! threads what `report` tells.
 
 mod capture;
 mod restore;

@@ -11,7 +11,7 @@ fn shows_the_image_with_exact_sizes() {
     let (world, sleeper) = (World::new(), Sleeper::start());
     sleeper.freeze(&world, "vs1");
     assert_eq!(world.names(""), ["vs1"]);
-    assert_eq!(world.names("vs1"), [PROCESS, "files", "manifest", "sysv.shm"]);
+    assert_eq!(world.names("vs1"), [PROCESS, "contents.sums", "files", "manifest", "sysv.shm"]);
     let process = format!("vs1/{PROCESS}");
     assert_eq!(world.names(&process), [PROCESS, "mem.pages", "mem.segments", "mem.sums", "process"]);
     for (path, bytes) in sleeper.files() {

@@ -149,7 +149,6 @@ impl Fake {
             command: Vec::new(),
             root: None,
             host_namespaces: BTreeSet::new(),
-            added: false,
             stub_init: None,
             init: None,
             exit_status: None,
@@ -195,7 +194,8 @@ impl Operations for Fake {
             return Err(Failure::new(Kind::BadImage, "0x00000001/process: line 1: refused"));
         }
         let walked = super::staging::walk(&container.staging_dir()).unwrap();
-        let text = |path: &String| ![layout::MEM_PAGES, layout::MEM_SUMS].iter().any(|name| path.ends_with(name));
+        let made = [layout::MEM_PAGES, layout::MEM_SUMS, layout::CONTENTS_SUMS];
+        let text = |path: &String| !made.iter().any(|name| path.ends_with(name));
         let content = |path: &String| fs::read(container.staging_dir().join(path)).ok();
         let files: BTreeMap<String, Option<Vec<u8>>> =
             walked.into_keys().filter(text).map(|path| (path.clone(), content(&path))).collect();
@@ -331,6 +331,7 @@ impl Sleeper {
         paths.extend(["files", PROCESS, &format!("{PROCESS}/{PROCESS}")].map(|path| entry(path, None)));
         paths.push(entry(&format!("{PROCESS}/mem.pages"), Some(self.pages.len() as u64)));
         paths.push(entry(&format!("{PROCESS}/mem.sums"), None));
+        paths.push(entry(layout::CONTENTS_SUMS, None));
         paths.sort();
         files.insert(layout::MANIFEST.to_owned(), render_object(&manifest(paths)));
         files
@@ -341,6 +342,7 @@ impl Sleeper {
         let mut files = self.text_files();
         files.insert(format!("{PROCESS}/mem.pages"), self.pages.clone());
         files.insert(format!("{PROCESS}/mem.sums"), self.sums());
+        files.insert(layout::CONTENTS_SUMS.to_owned(), render_lines::<Hex>(&[]));
         files
     }
 

@@ -50,7 +50,7 @@ impl Builder<'_> {
         if let Some(thread) = wanted.filter(|_| birth.creator_thread.is_none()) {
             let path = layout::process_file(pid, "process");
             self.notes.push(format!(
-                "{path}: is a child of its parent's first thread now, not of thread {thread}, which has system call filters or did not make it"
+                "{path}: is a child of its parent's first thread now, not of thread {thread}, which has system call filters, is in a user namespace or did not make it"
             ));
         }
         // Before any orphan looks for a reaper.

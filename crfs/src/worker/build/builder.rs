@@ -1,6 +1,6 @@
 //! Carries out the steps of a plan on traced processes.
 
-use crate::copy::Copy;
+use crate::copy::{Contents, Copy};
 use crate::failure::{Doing, Failure, Kind};
 use crate::plan::{Action, Birth, Plan, Role, SCRATCH_SIZE, Step};
 use crate::registry::Container;
@@ -20,7 +20,7 @@ use crfs_tracee::{Batch, Injector, OneCpu, RemoteAddress, SeizeOptions, Stopped,
 use image_format::process::{Fd, Zombie};
 use image_format::signal::PendingSignal;
 use image_format::{Pid, ProcessImage, layout};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -68,6 +68,8 @@ pub(super) struct Builder<'a> {
     pub(super) namespaces: unshared::Made,
     pub(super) pid_namespaces: pid_namespace::PidNamespaces<'a>,
     pub(super) user_namespaces: user_namespace::UserNamespaces<'a>,
+    /// Who joins a user namespace before it has its threads.
+    pub(super) entering: BTreeSet<Pid>,
     /// Kept until every process has attached its own.
     _segments: Vec<Attachment>,
     /// A plain directory with the image's files: what was staged, or a checkpoint that stays where it is.
@@ -133,7 +135,7 @@ impl<'a> Builder<'a> {
     /// Takes over the stub, and opens everything the processes will need.
     pub(super) fn new(
         container: &Container,
-        from: &'a Path,
+        (from, contents): (&'a Path, &Contents<'_>),
         copy: &'a Copy,
         plan: &'a Plan,
         Ground { first, cgroups, mounts, namespaces, pid_namespaces, user_namespaces }: Ground<'a>,
@@ -141,7 +143,7 @@ impl<'a> Builder<'a> {
     ) -> Result<Self, Failure> {
         let image = &copy.image;
         let roots = mounts.roots(image);
-        let unnamed = unnamed::Made::make(image, &roots, from)?;
+        let unnamed = unnamed::Made::make(image, &roots, contents)?;
         let backings = Backings::open(image, plan, roots.own(), &unnamed)?;
         let mut pages = PageFiles::new(from, copy);
         backings.fill_objects(plan, &mut pages)?;
@@ -156,6 +158,7 @@ impl<'a> Builder<'a> {
             namespaces,
             pid_namespaces,
             user_namespaces,
+            entering: image.threaded_in_user_namespaces(),
             registrations: epoll::registrations(image)?,
             pages,
             policies: numa::restore::Policies::of(image, notes),
@@ -163,7 +166,7 @@ impl<'a> Builder<'a> {
             cores: container.dir().join("cores"),
             own_capabilities: thread::restore::own_capabilities()?,
             tasks: BTreeMap::new(),
-            _segments: sysv::restore::make(first.raw(), &image.sysv, from)?,
+            _segments: sysv::restore::make(first.raw(), &image.sysv, from, contents)?,
             from,
             mounts,
             roots,
@@ -237,6 +240,7 @@ impl<'a> Builder<'a> {
                 self.inject(pid, &batch)
             }
             Action::Foreground => self.foreground(pid),
+            Action::Enter => self.enter(pid),
             Action::Threads => self.threads(pid),
             Action::ThreadDescriptors => self.thread_descriptors(pid),
             Action::Adjustments => {
@@ -257,19 +261,23 @@ impl<'a> Builder<'a> {
             Action::Die => self.die(pid),
             Action::Dismiss => self.dismiss(pid),
             Action::JobControl => self.job_control(pid),
-            Action::Limits => {
-                let (host, image) = (self.host(pid)?, self.image(pid)?);
-                process::attributes(host, image, &mut self.notes)?;
-                let path = layout::process_file(pid, "attr");
-                autogroup::restore(host, &path, image.attr.autogroup_nice, &mut self.notes)?;
-                process::limits(host, image, &mut self.notes)
-            }
+            // They are set as it enters.
+            Action::Limits if self.entering.contains(&pid) => Ok(()),
+            Action::Limits => self.limits(pid),
             Action::Signals => self.signals(pid),
             Action::ThreadState => self.thread_state(pid),
             Action::Owners => self.owners(),
             Action::Credentials => self.credentials(pid),
             Action::Resume => self.resume(pid),
         }
+    }
+
+    pub(super) fn limits(&mut self, pid: Pid) -> Result<(), Failure> {
+        let (host, image) = (self.host(pid)?, self.image(pid)?);
+        process::attributes(host, image, &mut self.notes)?;
+        let path = layout::process_file(pid, "attr");
+        autogroup::restore(host, &path, image.attr.autogroup_nice, &mut self.notes)?;
+        process::limits(host, image, &mut self.notes)
     }
 
     pub(super) fn image(&self, pid: Pid) -> Result<&'a ProcessImage, Failure> {

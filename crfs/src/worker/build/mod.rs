@@ -16,7 +16,7 @@ mod watch;
 use super::laps::Laps;
 use super::{Report, settle};
 use crate::console;
-use crate::copy::Copy;
+use crate::copy::{Contents, Copy};
 use crate::failure::{Doing, Failure, Kind};
 use crate::freezer::Cgroup;
 use crate::launch::{ClockOffsets, Surroundings, clone_init};
@@ -30,8 +30,7 @@ use builder::{Builder, Ground};
 use crfs_sys::HostPid;
 use crfs_tracee::stub;
 use image_format::manifest::NamespaceKind;
-use image_format::mounts::MountKind;
-use image_format::{Bytes, Image, Pid, layout};
+use image_format::{Image, Pid, layout};
 use nix::sys::signal::Signal;
 use std::ffi::{CString, OsString};
 use std::fs;
@@ -63,6 +62,7 @@ fn build(
     let container = registry.container(name)?;
     let (copy, texts) = Copy::load_with_texts(from)?;
     let image = &copy.image;
+    let contents = Contents::of(&copy, from)?;
     container_restore::check_host(&image.manifest)?;
     let home = container_home::choose(image, notes)?;
     let plan = plan::compute(image, &home)?;
@@ -76,7 +76,7 @@ fn build(
     cgroup.create()?;
     let (live, console) = made_or_gone(&cgroup, || {
         let link = link_to_worker(&plan)?;
-        let furniture = mount::Furniture::open(image, from)?;
+        let furniture = mount::Furniture::new(image, &contents);
         let cgroups = cgroup::restore::Tree::make(image, &cgroup)?;
         let init = first_process(image, &furniture, &home, &cgroup, &link)?;
         note_stub_init(&container, &home, init)?;
@@ -88,7 +88,7 @@ fn build(
         cgroups.begin(plan.first()?, init.raw(), notes)?;
         let ground =
             Ground { first: init, cgroups: &cgroups, mounts: &mounts, namespaces, pid_namespaces, user_namespaces };
-        let builder = Builder::new(&container, from, &copy, &plan, ground, notes)?;
+        let builder = Builder::new(&container, (from, &contents), &copy, &plan, ground, notes)?;
         laps.lap("open");
         let mut built = builder.run(notes, laps)?;
         mount::settle_times(image, &mounts)?;
@@ -105,7 +105,7 @@ fn build(
         let first = processes.iter().find(|(pid, _)| *pid == Pid(1)).or(processes.first()).map(|(_, host)| host.raw());
         let mut live = settle::live(&cgroup, processes)?;
         live.note_contents(image)?;
-        publish::publish(image, &texts, from, &container, &live)?;
+        publish::publish(image, &texts, (from, &contents), &container, &live)?;
         container.write_live(&live)?;
         match (console, first) {
             (Some((master, shown)), Some(first)) => console::start(&container, master, first, &shown),
@@ -191,8 +191,6 @@ fn first_process(
     let os = |bytes: &image_format::Bytes| OsString::from_vec(bytes.0.clone());
     let surroundings = Surroundings {
         root: manifest.container.root.as_ref().map(|root| os(root).into()),
-        overlay: image.root_overlay().map(|(_, options)| options.clone()),
-        own_devices: has_own_devices(image),
         host_namespaces,
         hostname: os(&manifest.container.hostname),
         domainname: os(&manifest.container.domainname),
@@ -213,17 +211,6 @@ fn first_process(
     )?;
     let pid = newborn.wait_for_exec()?;
     Ok(HostPid::from(pid))
-}
-
-/// Whether the container had another root directory, and mounts something on /dev in it before anything else there.
-fn has_own_devices(image: &Image) -> bool {
-    let touches = |path: &Bytes| path.0 == b"/dev" || path.0.starts_with(b"/dev/");
-    let mut own = image.mounts.iter().filter(|mount| mount.namespace == 0 && mount.kind != MountKind::Host);
-    let first = own.find(|mount| {
-        let source = if let MountKind::Bind(bind) = &mount.kind { Some(&bind.source) } else { None };
-        [Some(&mount.path), source].into_iter().flatten().any(touches)
-    });
-    image.manifest.container.root.is_some() && first.is_some_and(|first| first.path.0 == b"/dev")
 }
 
 /// What must be added to the host's clock for the container's to continue from where it was.

@@ -1,6 +1,7 @@
 //! Making what was copied in the container's frozen tree.
 
 use crate::captured;
+use crate::copy::Contents;
 use crate::failure::{Doing, Failure};
 use crate::registry::{Container, Live};
 use image_format::manifest::PathKind;
@@ -8,6 +9,7 @@ use image_format::{Image, layout};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Read;
 use std::path::Path;
 
 /// Writes the staged `texts`, and what was queued in pipes, as the records that the tree of a frozen container is served from.
@@ -17,7 +19,7 @@ use std::path::Path;
 pub(super) fn publish(
     image: &Image,
     texts: &BTreeMap<String, Vec<u8>>,
-    from: &Path,
+    (from, contents): (&Path, &Contents<'_>),
     container: &Container,
     live: &Live,
 ) -> Result<(), Failure> {
@@ -28,10 +30,19 @@ pub(super) fn publish(
         let content = match kind {
             PathKind::Directory => None,
             _ if live.contents.iter().any(|content| content.path == path) => continue,
-            // Page contents and their sums come from the processes themselves now.
-            _ if name == layout::MEM_PAGES || name == layout::MEM_SUMS => continue,
+            // Page contents and all sums come from the processes themselves now.
+            _ if name == layout::MEM_PAGES || name == layout::MEM_SUMS || name == layout::CONTENTS_SUMS => continue,
             _ => Some(match texts.get(path) {
                 Some(text) => text.into(),
+                // What nobody holds open, and that no process can be asked for.
+                None if layout::is_content(path) => {
+                    let mut bytes = Vec::new();
+                    contents
+                        .open(path)?
+                        .read_to_end(&mut bytes)
+                        .doing(|| format!("{path}: reading what was copied in"))?;
+                    bytes.into()
+                }
                 None => fs::read(from.join(path)).doing(|| format!("{path}: reading what was copied in"))?.into(),
             }),
         };

@@ -45,7 +45,37 @@ impl<'a> Builder<'a> {
         self.cgroups.place_threads(|tid| Some(threads?.get(&tid)?.tid().raw()))
     }
 
+    /// Has a process take its ids and join its namespaces, that of users last. It has one thread yet.
+    pub(super) fn enter(&mut self, pid: Pid) -> Result<(), Failure> {
+        // Of whoever is in a user namespace only CAP_SYS_RESOURCE sets limits, which not every root has.
+        self.limits(pid)?;
+        self.each_thread(pid, |builder, tid, injector, thread| {
+            let (path, link) = (thread::restore::path(pid, tid), builder.plan.link_fd);
+            builder.log_in(injector, &path, thread)?;
+            let mut batch = Batch::new();
+            builder.namespaces.join(&mut batch, pid, link);
+            let user = builder.user_namespaces.of(pid).map(|open| (open, link));
+            thread::restore::identity(&mut batch, &thread.attr.credentials, user);
+            injector.run(&batch).map(drop).doing(|| path)
+        })
+    }
+
+    fn log_in(&mut self, injector: &mut Injector, path: &str, thread: &ThreadImage) -> Result<(), Failure> {
+        let wanted = thread.attr.login_uid;
+        // It has that of the thread that cloned it.
+        if login_uid::current(injector.tid()) == wanted {
+            return Ok(());
+        }
+        login_uid::restore(injector, self.plan.link_fd, path, wanted, &mut self.notes)
+    }
+
     fn clone_threads(&mut self, pid: Pid, by: Pid, tids: &[Pid]) -> Result<(), Failure> {
+        if self.entering.contains(&pid) {
+            return tids.iter().try_for_each(|&tid| self.clone_inside(pid, by, tid));
+        }
+        if self.entering.contains(&pid) {
+            return tids.iter().try_for_each(|&tid| self.clone_inside(pid, by, tid));
+        }
         let spawn = |&tid: &Pid| {
             let set_tid = self.pid_namespaces.ids(tid)?;
             let spawn = Spawn { flags: u64::from(THREAD.cast_unsigned()), set_tid, ..Spawn::default() };
@@ -58,6 +88,21 @@ impl<'a> Builder<'a> {
         let injectors: Vec<_> = injectors.collect::<Result<_, InjectError>>().doing(|| layout::process_dir(pid))?;
         if let Some(task) = self.tasks.get_mut(&pid) {
             task.injected.extend(injectors);
+        }
+        Ok(())
+    }
+
+    /// Makes a thread in a process that may not ask for its ids any more.
+    fn clone_inside(&mut self, pid: Pid, by: Pid, tid: Pid) -> Result<(), Failure> {
+        let path = || layout::thread_file(pid, tid, "attr");
+        self.pid_namespaces.offer(tid).doing(path)?;
+        let creator = self.thread(pid, by)?;
+        let spawn = Spawn { flags: u64::from(THREAD.cast_unsigned()), ..Spawn::default() };
+        let thread = creator.spawn(&spawn, format!("clone3 thread {tid}")).doing(path)?;
+        let injector = Injector::of_child(thread, creator).doing(path)?;
+        self.pid_namespaces.expect(tid, injector.tid()).doing(path)?;
+        if let Some(task) = self.tasks.get_mut(&pid) {
+            task.injected.insert(tid, injector);
         }
         Ok(())
     }
@@ -82,14 +127,12 @@ impl<'a> Builder<'a> {
     }
 
     pub(super) fn thread_state(&mut self, pid: Pid) -> Result<(), Failure> {
-        // All threads have that of the one they were cloned by.
-        let login_uid = login_uid::current(self.host(pid)?);
+        let has_entered = self.entering.contains(&pid);
         self.each_thread(pid, |builder, tid, injector, thread| {
             let path = thread::restore::path(pid, tid);
             thread_controls::restore::restore(injector, &path, &thread.attr.controls, &mut builder.notes)?;
-            if login_uid != thread.attr.login_uid {
-                let (link, wanted) = (builder.plan.link_fd, thread.attr.login_uid);
-                login_uid::restore(injector, link, &path, wanted, &mut builder.notes)?;
+            if !has_entered {
+                builder.log_in(injector, &path, thread)?;
             }
             let tracee = injector.tracee().doing(|| path.clone())?;
             let size = tracee.xstate().doing(|| path.clone())?.len();
@@ -114,7 +157,10 @@ impl<'a> Builder<'a> {
             }
             let user = builder.user_namespaces.of(pid).map(|open| (open, builder.plan.link_fd));
             let own = if user.is_some() { thread::restore::all_capabilities()? } else { builder.own_capabilities };
-            thread::restore::credentials(&mut batch, &path, &thread.attr, own, user, &mut builder.notes);
+            if !builder.entering.contains(&pid) {
+                thread::restore::identity(&mut batch, &thread.attr.credentials, user);
+            }
+            thread::restore::credentials(&mut batch, &path, &thread.attr, own, &mut builder.notes);
             if thread.fds.is_some() {
                 batch.call(libc::SYS_close, &[builder.plan.link_fd.into()], "close the link");
             }
