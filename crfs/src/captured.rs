@@ -8,6 +8,7 @@
 //! records are rendered. It is renamed into place when it is whole, and no interface: copies are taken from the mounted tree.
 
 use crate::failure::{Doing, Failure, Kind};
+use crfs_sys::file_map::FileMap;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
@@ -68,6 +69,14 @@ impl Captured {
         self.entries.iter().map(|(path, &entry)| (path.as_str(), entry))
     }
 
+    /// Whether any file has this text in it: told for thousands of them at once. A path that has it counts too.
+    ///
+    /// # Errors
+    /// As mmap(2).
+    pub fn mentions(&self, text: &[u8]) -> io::Result<bool> {
+        Ok(memchr::memmem::find(FileMap::new(&self.file)?.bytes(), text).is_some())
+    }
+
     /// Whether there is a file of this path.
     #[must_use]
     pub fn contains(&self, path: &str) -> bool {
@@ -91,8 +100,16 @@ impl Captured {
     /// As read(2).
     pub fn read_at(&self, offset: u64, len: u64) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; usize::try_from(len).map_err(|_| ErrorKind::InvalidInput)?];
-        self.file.read_exact_at(&mut bytes, offset)?;
+        self.read_into(offset, &mut bytes)?;
         Ok(bytes)
+    }
+
+    /// The same, into a buffer.
+    ///
+    /// # Errors
+    /// As read(2).
+    pub fn read_into(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.file.read_exact_at(buffer, offset)
     }
 }
 

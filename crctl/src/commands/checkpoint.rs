@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use crfs::failure::{Failure, Kind};
 use crfs::operation::{self, FreezeOptions};
 use crfs::registry::{Registry, State};
-use crfs::transport::{Directory, Frozen, Progress, Source, WriteOptions, write_tree};
+use crfs::transport::{Frozen, Progress, WriteOptions, write_tree};
 use crfs::worker;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
@@ -58,15 +58,14 @@ pub(super) fn checkpoint(registry: &Registry, arguments: &Checkpoint, json: bool
     let thaw = runs && (copied.is_err() || !arguments.leave_frozen);
     let thawed = if thaw { operation::thaw(registry, name).map(drop) } else { Ok(()) };
     let frozen = frozen.elapsed();
-    let copied = copied?;
+    let (bytes_read, stored) = copied?;
     thawed?;
-    let made = Directory::new(&target).entries()?;
     let us = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
     let taken = Taken {
         name: name.clone(),
         directory: target,
-        bytes: copied,
-        stored: made.iter().filter_map(|entry| entry.size).sum(),
+        bytes: bytes_read,
+        stored,
         frozen_us: thaw.then(|| us(frozen)),
         us: us(begun.elapsed()),
     };
@@ -84,13 +83,14 @@ fn target(directory: &Path, name: &str) -> PathBuf {
     if directory.is_dir() { directory.join(name) } else { directory.to_owned() }
 }
 
-fn copy(registry: &Registry, name: &str, target: &Path, arguments: &Checkpoint) -> Result<u64> {
+/// Returns how many bytes were read and how many stored.
+fn copy(registry: &Registry, name: &str, target: &Path, arguments: &Checkpoint) -> Result<(u64, u64)> {
     let source = Frozen::open(registry, name)?;
     let progress = Progress::default();
-    shown(&progress, form(arguments.progress), || {
+    let stored = shown(&progress, form(arguments.progress), || {
         write_tree(&source, target, WriteOptions { sync: arguments.sync, compress: arguments.compress }, &progress)
     })?;
-    Ok(progress.now().0)
+    Ok((progress.now().0, stored))
 }
 
 fn form(asked: Option<Form>) -> Form {

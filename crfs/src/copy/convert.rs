@@ -27,6 +27,7 @@ pub fn convert(directory: &Path, target: &Path) -> Result<(), Failure> {
     texts.insert(layout::CONTENTS_SUMS.to_owned(), converted.sums);
     texts.insert(layout::MANIFEST.to_owned(), render_object(&copy.image.manifest));
     write_tree(&Rewritten { below: source, copy, texts }, target, WriteOptions::default(), &Progress::default())
+        .map(drop)
 }
 
 /// The checksums that older formats had not, as `contents.sums` has them.

@@ -7,6 +7,9 @@ use std::io::{ErrorKind, Read};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+/// Bytes of a file that are asked for before its size is.
+const SMALL: usize = 4096;
+
 /// A directory that a tree was copied into.
 #[derive(Clone, Debug)]
 pub struct Directory(PathBuf);
@@ -61,13 +64,24 @@ impl Source for Directory {
             }
             other => other.doing(|| format!("{path}: opening"))?,
         };
+        // Most files fit into the first read, and what it does not fill has ended.
+        let mut start = [0; SMALL];
+        let length = match (&file).read(&mut start) {
+            Err(error) if error.kind() == ErrorKind::IsADirectory => return Err(missing()),
+            read => read.doing(|| format!("{path}: reading"))?,
+        };
+        let mut bytes = start[..length].to_vec();
+        if length < SMALL && length > 0 {
+            return Ok(bytes);
+        }
         let metadata = file.metadata().doing(|| format!("{path}: looking"))?;
         if !metadata.is_file() {
             return Err(missing());
         }
-        let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0));
+        let rest = metadata.len().saturating_sub(length as u64);
+        bytes.reserve_exact(usize::try_from(rest).unwrap_or(0));
         // Of a plain file the library would ask for size and position once more, and then for more than there is.
-        file.take(metadata.len()).read_to_end(&mut bytes).doing(|| format!("{path}: reading"))?;
+        file.take(rest).read_to_end(&mut bytes).doing(|| format!("{path}: reading"))?;
         Ok(bytes)
     }
 

@@ -85,7 +85,8 @@ impl TextSource for Texts<'_> {
 /// The text files of a tree, each of which is kept when it is read: for who needs it again.
 pub struct KeptTexts<'a> {
     source: Texts<'a>,
-    kept: Mutex<BTreeMap<String, Vec<u8>>>,
+    /// In the order of reading: several threads wait for each other here.
+    kept: Mutex<Vec<(String, Vec<u8>)>>,
 }
 
 impl<'a> KeptTexts<'a> {
@@ -98,7 +99,7 @@ impl<'a> KeptTexts<'a> {
     /// Those that were read, by path.
     #[must_use]
     pub fn into_texts(self) -> BTreeMap<String, Vec<u8>> {
-        self.kept.into_inner().unwrap_or_else(PoisonError::into_inner)
+        self.kept.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().collect()
     }
 }
 
@@ -106,7 +107,8 @@ impl TextSource for KeptTexts<'_> {
     fn read(&self, path: &str) -> Result<Option<Vec<u8>>, String> {
         let read = self.source.read(path)?;
         if let Some(bytes) = &read {
-            self.kept.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned(), bytes.clone());
+            let text = (path.to_owned(), bytes.clone());
+            self.kept.lock().unwrap_or_else(PoisonError::into_inner).push(text);
         }
         Ok(read)
     }

@@ -36,7 +36,7 @@ struct Piece<'a> {
 }
 
 /// Writes `source` to the directory `target`, which must not exist while its parent must. It is made beside its place, under a name
-/// that begins with a dot, and renamed: nothing half-made ever stands under the name.
+/// that begins with a dot, and renamed: nothing half-made ever stands under the name. Returns how many bytes its files have.
 ///
 /// # Errors
 /// [`Kind::Exists`], [`Kind::NoSpace`], [`Kind::Interrupted`], what reading or writing meets. Nothing of it is left then.
@@ -45,13 +45,17 @@ pub fn write_tree(
     target: &Path,
     options: WriteOptions,
     progress: &Progress,
-) -> Result<(), Failure> {
-    publish(target, |partial| make(source, partial, options, progress))?;
+) -> Result<u64, Failure> {
+    let mut written = 0;
+    publish(target, |partial| {
+        written = make(source, partial, options, progress)?;
+        Ok(())
+    })?;
     if options.sync {
         let parent = target.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         sync(parent)?;
     }
-    Ok(())
+    Ok(written)
 }
 
 /// Lets `make` make a directory beside its place, and renames it there.
@@ -84,9 +88,11 @@ fn partial(target: &Path) -> Result<PathBuf, Failure> {
     Ok(target.with_file_name(hidden))
 }
 
-fn make(source: &dyn Source, at: &Path, options: WriteOptions, progress: &Progress) -> Result<(), Failure> {
+/// Returns how many bytes the files have.
+fn make(source: &dyn Source, at: &Path, options: WriteOptions, progress: &Progress) -> Result<u64, Failure> {
     let entries = source.entries()?;
-    progress.begin(entries.iter().filter_map(|entry| entry.size).sum());
+    let mut written = entries.iter().filter_map(|entry| entry.size).sum();
+    progress.begin(written);
     let directory = |path: &Path| {
         let made = fs::DirBuilder::new().mode(0o700).create(path);
         made.doing(|| format!("{}: making the directory", path.display()))
@@ -111,6 +117,9 @@ fn make(source: &dyn Source, at: &Path, options: WriteOptions, progress: &Progre
     if !stored.is_empty() {
         let place = at.join(layout::MANIFEST);
         let manifest = compressed::manifest(source, &stored)?;
+        let plain = |path: &str| source.size(path).unwrap_or(0);
+        written -= plain(layout::MANIFEST) + stored.keys().map(|path| plain(path)).sum::<u64>();
+        written += manifest.len() as u64 + stored.values().sum::<u64>();
         fs::write(&place, manifest).doing(|| format!("{}: writing", place.display()))?;
         if options.sync {
             sync(&place)?;
@@ -122,7 +131,7 @@ fn make(source: &dyn Source, at: &Path, options: WriteOptions, progress: &Progre
         }
         sync(at)?;
     }
-    Ok(())
+    Ok(written)
 }
 
 /// Writes files compressed. Returns how many bytes each file has then.

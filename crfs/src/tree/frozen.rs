@@ -246,6 +246,16 @@ impl Frozen {
         read.map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))
     }
 
+    /// Fills a buffer with what a text file has from `from` on.
+    pub(super) fn read_text_into(&self, index: u32, from: u64, buffer: &mut [u8]) -> Result<(), Errno> {
+        let Content::Text { offset, size } = self.node(index)?.content else { return Err(Errno::EISDIR) };
+        if from.checked_add(buffer.len() as u64).is_none_or(|end| end > size) {
+            return Err(Errno::EIO);
+        }
+        let read = self.image.read_into(offset + from, buffer);
+        read.map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))
+    }
+
     /// Opens what a raw file is read from.
     pub(super) fn elsewhere(&self, index: u32) -> Result<Outside, Errno> {
         let path = &self.node(index)?.path;

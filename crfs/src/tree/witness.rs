@@ -86,12 +86,6 @@ impl Witness {
         self.answer(stale)
     }
 
-    /// Looks at the cgroup alone: for what was written at the freeze and stays right whatever ran. Looking at a clock takes as long as a
-    /// process has threads.
-    pub(super) fn check_cgroup(&self) -> Result<(), Errno> {
-        self.answer(self.ran.load(Ordering::Relaxed) || !self.frozen())
-    }
-
     fn answer(&self, stale: bool) -> Result<(), Errno> {
         if stale {
             self.ran.store(true, Ordering::Relaxed);

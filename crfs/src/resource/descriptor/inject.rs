@@ -22,8 +22,10 @@ pub fn place_all(batch: &mut Batch, fds: &[Fd], opened: &BTreeMap<FileId, OwnedF
         let cloexec = if fd.cloexec { libc::O_CLOEXEC } else { 0 };
         // A new descriptor gets the lowest free number: this one's own, unless there is a gap below.
         if placed == fd.fd {
-            let flag = if fd.cloexec { libc::FD_CLOEXEC } else { 0 };
-            batch.call(libc::SYS_fcntl, &[pulled.into(), libc::F_SETFD.into(), flag.into()], "fcntl(F_SETFD)");
+            // It comes close-on-exec.
+            if !fd.cloexec {
+                batch.call(libc::SYS_fcntl, &[pulled.into(), libc::F_SETFD.into(), 0u32.into()], "fcntl(F_SETFD)");
+            }
         } else {
             batch.call(libc::SYS_dup3, &[pulled.into(), fd.fd.into(), cloexec.into()], "dup3");
             batch.call(libc::SYS_close, &[pulled.into()], "close");

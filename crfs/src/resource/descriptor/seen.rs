@@ -78,9 +78,11 @@ impl Process {
         let mut text = Vec::new();
         let mut chunk = [0; 1024];
         loop {
-            match file.read(&mut chunk)? {
-                0 => break,
-                length => text.extend_from_slice(&chunk[..length]),
+            let length = file.read(&mut chunk)?;
+            text.extend_from_slice(&chunk[..length]);
+            // It is one record (single_open, fs/proc/fd.c, v6.18): a read that does not fill the buffer has its end.
+            if length < chunk.len() {
+                break;
             }
         }
         String::from_utf8(text).ok().and_then(FdInfo::parse).ok_or_else(|| io::Error::from(Errno::EPROTO))

@@ -7,7 +7,7 @@ use crate::registry::{Container, Live};
 use image_format::manifest::PathKind;
 use image_format::{Image, layout};
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Read;
 use std::path::Path;
@@ -24,12 +24,13 @@ pub(super) fn publish(
     live: &Live,
 ) -> Result<(), Failure> {
     let mut entries: BTreeMap<&str, Option<Cow<'_, [u8]>>> = BTreeMap::new();
+    let elsewhere: BTreeSet<&str> = live.contents.iter().map(|content| content.path.as_str()).collect();
     let named = image.manifest.paths.iter().map(|entry| (entry.path.as_str(), entry.kind));
     for (path, kind) in named.chain([(layout::MANIFEST, PathKind::Object)]) {
         let name = path.rsplit('/').next().unwrap_or(path);
         let content = match kind {
             PathKind::Directory => None,
-            _ if live.contents.iter().any(|content| content.path == path) => continue,
+            _ if elsewhere.contains(path) => continue,
             // Page contents and all sums come from the processes themselves now.
             _ if name == layout::MEM_PAGES || name == layout::MEM_SUMS || name == layout::CONTENTS_SUMS => continue,
             _ => Some(match texts.get(path) {
