@@ -99,7 +99,7 @@ impl Image {
             };
             let is_apart = thread.fds.is_some() || thread.attr.directories.is_some();
             found.extend(is_apart.then_some(Hindrance::Apart(tid)));
-            found.extend((!first.is_some_and(is_alike)).then_some(Hindrance::OtherUser(tid)));
+            found.extend((!first.is_none_or(is_alike)).then_some(Hindrance::OtherUser(tid)));
         }
         found.extend(spaces.of_children(pid).map(|_| Hindrance::ForChildren));
         let threads: Vec<Pid> = process.threads.keys().copied().filter(|&tid| tid != pid).collect();

@@ -27,6 +27,8 @@ pub(super) fn check(image: &Image, findings: &mut Findings) {
         }
         if let Some((&first, _)) = image.processes.first_key_value()
             && namespace.processes.contains(&first)
+            // That one is joined last of all.
+            && namespace.kind() != NamespaceType::User
         {
             let reason = format!("processes: {first} is the first process, whose namespaces are the container's own");
             findings.line(NAMESPACES, index, reason);

@@ -116,6 +116,13 @@ fn which_threads_can_be_born_there() {
     );
 }
 
+#[test]
+fn the_first_process_may_be_in_one() {
+    let first = |image: &mut Image| image.namespaces.last_mut().expect("it was added").processes = vec![Pid(1)];
+    let of_first = |problem: &String| problem.contains("is the first process");
+    assert!(!told(&[range(0, 1000, 1)], first).iter().any(of_first));
+}
+
 /// Adds one that lies in another, and that nobody is in.
 fn nest(image: &mut Image, owner: u32, uid_map: &[IdRange]) {
     let user =

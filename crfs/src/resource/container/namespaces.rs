@@ -4,10 +4,13 @@
 use super::super::proc::Proc;
 use super::super::subject::Subjects;
 use super::super::{Findings, pid_namespace, unshared};
-use crate::failure::Failure;
+use crate::failure::{Doing, Failure};
 use crate::registry::Record;
 use image_format::layout;
 use image_format::manifest::NamespaceKind;
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 
 /// The links of /proc/PID/ns (`fs/proc/namespaces.c`, v6.18).
 const NAMES: [&str; 10] =
@@ -27,8 +30,8 @@ pub(super) fn survey(
     let expected = links(proc, &format!("{init}"), &NAMES)?;
     let ours = links(proc, "self", &NAMES)?;
     for ((name, theirs), ours) in NAMES.iter().zip(&expected).zip(&ours) {
-        // A restore makes a time namespace whatever there was, so that the clocks go on.
-        if name.starts_with("time") {
+        // A restore makes a time namespace whatever there was, so that the clocks go on. A user namespace it may have apart.
+        if name.starts_with("time") || *name == "user" {
             continue;
         }
         let kind = NamespaceKind::ALL.into_iter().find(|kind| name.starts_with(kind.name()));
@@ -42,6 +45,7 @@ pub(super) fn survey(
             );
         }
     }
+    owned(record, init, findings)?;
     let of_init = subjects.of_init();
     for process in &subjects.processes {
         for thread in &process.threads {
@@ -77,6 +81,27 @@ pub(super) fn survey(
                     );
                 }
             }
+        }
+    }
+    Ok(())
+}
+
+/// Finds namespaces that the container's first process has made in a user namespace: after a restore they would be the container's.
+fn owned(record: &Record, init: i32, findings: &mut Findings) -> Result<(), Failure> {
+    let of_host = std::fs::metadata("/proc/self/ns/user").doing(|| "looking at the own user namespace")?.ino();
+    for kind in NamespaceKind::ALL.into_iter().filter(|kind| !record.shares(*kind)) {
+        let path = format!("/proc/{init}/ns/{}", kind.name());
+        let open = File::open(&path).doing(|| format!("{path}: opening"))?;
+        let owner = crfs_sys::namespaces::owner(open.as_fd()).map(File::from).doing(|| "asking whose a namespace is");
+        if owner?.metadata().doing(|| "looking at whose it is")?.ino() != of_host {
+            findings.block(
+                "manifest",
+                format!(
+                    "the container's first process has a namespace of kind {} that belongs to a user namespace inside",
+                    kind.name()
+                ),
+                "Have a shell start it: `crctl run NAME -- sh -c 'unshare ...; exit $?'`",
+            );
         }
     }
     Ok(())

@@ -6,7 +6,6 @@ use crate::resource::proc::Proc;
 use crate::resource::subject::Subjects;
 use crate::resource::unshared::maker::Maker;
 use crfs_sys::namespaces::{of_children, owner, owner_uid, parent};
-use image_format::files::NamespaceType;
 use image_format::layout::{file_entry, process_file, thread_file};
 use image_format::namespaces::{NamespaceContent, UnsharedNamespace};
 use image_format::pid_namespaces::PidSpaces;
@@ -48,9 +47,11 @@ pub fn capture(
     proc: &mut Proc,
     findings: &mut Findings,
 ) -> Result<(), Failure> {
-    let own = number(open(subjects.init, "user")?.as_fd())?;
+    // The container's own is always that of who made it.
+    let path = "/proc/self/ns/user";
+    let own = number(File::open(path).doing(|| format!("{path}: opening"))?.as_fd())?;
     let mut search = Search { own, found: BTreeMap::new() };
-    let link = proc.link(format_args!("{}/ns/user", subjects.init))?;
+    let link = proc.link(format_args!("self/ns/user"))?;
     for process in &subjects.processes {
         let host = process.alive().host;
         if proc.link(format_args!("{host}/ns/user"))? == link {
@@ -59,17 +60,6 @@ pub fn capture(
         let user = search.note(open(host, "user")?, process.pid, findings)?;
         if let Some(found) = search.found.get_mut(&user) {
             found.members.push((process.pid, host));
-        }
-        // After a restore it would be the first, whose namespaces are the container's own.
-        if subjects.processes.first().is_some_and(|lowest| lowest.pid == process.pid) {
-            let kind = NamespaceType::User.name();
-            findings.block(
-                thread_file(process.pid, process.pid, "attr"),
-                format!(
-                    "is in another namespace of kind {kind} than the container's first process, and has a lower id"
-                ),
-                "Start all of it anew, by `crctl run`",
-            );
         }
     }
     let hosts: BTreeMap<Pid, i32> =
