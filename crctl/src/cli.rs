@@ -255,9 +255,10 @@ pub(crate) struct Freeze {
 
 #[derive(Debug, Args)]
 pub(crate) struct Outside {
-    /// A Unix socket outside of the container that programs inside are connected to (unix:PATH, or unix:@NAME for an abstract name). Their connections are no obstacle, and
+    /// What is outside of the container for good. `stdio`: pipes and files that its first process has as standard streams; a restore joins outputs to the log (`crctl logs`),
+    /// and input to /dev/null. Or a Unix socket that programs inside are connected to (unix:PATH, or unix:@NAME for an abstract name). Their connections are no obstacle, and
     /// a restore connects anew. May be given several times.
-    #[arg(long, value_name = "SOCKET")]
+    #[arg(long, value_name = "WHAT")]
     pub(crate) external: Vec<External>,
 }
 

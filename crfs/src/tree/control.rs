@@ -21,11 +21,10 @@ pub(super) enum Command {
 }
 
 impl Command {
-    /// `frozen [deadline=SECONDS] [inspect] [external=unix:PATH|unix:@NAME]...` or `running`.
+    /// `frozen [deadline=SECONDS] [inspect] [external=stdio|unix:PATH|unix:@NAME]...` or `running`.
     pub(super) fn parse(text: &[u8]) -> Result<Self, Failure> {
         let refuse = |word: &str| {
-            let expected =
-                "expected \"frozen [deadline=SECONDS] [inspect] [external=unix:PATH|unix:@NAME]...\" or \"running\"";
+            let expected = "expected \"frozen [deadline=SECONDS] [inspect] [external=stdio|unix:PATH|unix:@NAME]...\" or \"running\"";
             Failure::new(Kind::BadImage, format!(".ctl/state: {word:?} is not understood; {expected}"))
         };
         let text = String::from_utf8_lossy(text);

@@ -6,7 +6,7 @@ use super::in_flight::{self, InFlight};
 use super::place::{Apart, OpenPlace};
 use super::refused::{self, Refusal};
 use super::seen::{Holder, Seen};
-use super::{Descriptors, TableOf};
+use super::{Descriptors, TableOf, streams};
 use crate::console::Pause;
 use crate::external::External;
 use crate::failure::{Doing, Failure, Kind};
@@ -24,7 +24,7 @@ use image_format::locks::{Lock, LockKind};
 use image_format::process::Fd;
 use image_format::tty::Tty;
 use image_format::{Bytes, FileId, Pid};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// Bytes that a file which only a message holds may have: they are copied, as all that waits in queues.
@@ -64,7 +64,7 @@ pub fn capture(
     unnamed: &mut Unnamed,
     findings: &mut Findings,
 ) -> Result<Descriptors, Failure> {
-    let (mut tables, processes) = (whose.tables.to_vec(), whose.processes);
+    let mut tables = whose.tables.to_vec();
     tables.sort_unstable();
     if tables.is_empty() {
         return Ok(Descriptors::default());
@@ -84,6 +84,8 @@ pub fn capture(
         findings,
         unnamed,
         drafts: Vec::new(),
+        streams: BTreeSet::new(),
+        log,
         owners: BTreeMap::new(),
         elsewhere: BTreeMap::new(),
         out: Descriptors::default(),
@@ -91,7 +93,7 @@ pub fn capture(
     pass.each(whose, &place, &apart);
     pass.unnamed()?;
     pass.owners(whose)?;
-    pass.pipes(processes)?;
+    pass.pipes(whose)?;
     pass.queues(whose)?;
     pass.ttys(&place)?;
     pass.sockets(whose, &place, &apart, in_flight.as_ref())?;
@@ -134,6 +136,9 @@ pub(super) struct Pass<'a> {
     unnamed: &'a mut Unnamed,
     /// One for each description of the table.
     pub(super) drafts: Vec<Draft>,
+    /// Descriptions that lead outside, and are joined to the container's log by a restore.
+    pub(super) streams: BTreeSet<usize>,
+    pub(super) log: &'a Path,
     owners: BTreeMap<usize, Owner>,
     /// The mount namespaces apart whose paths descriptions have.
     elsewhere: BTreeMap<usize, u32>,
@@ -153,10 +158,16 @@ impl Pass<'_> {
         for (index, Description { seen, .. }) in self.table.descriptions.iter().enumerate() {
             let elsewhere = apart.of(seen);
             let place = elsewhere.map_or(place, |(_, place)| place);
-            let draft = draft(seen, whose, place, self.kernel, self.unnamed).unwrap_or_else(|refusal| {
-                self.refuse(seen.holder, refusal);
-                Draft::Refused
-            });
+            let draft = match draft(seen, whose, place, self.kernel, self.unnamed) {
+                Ok(draft) => draft,
+                Err(refusal) => match self.file_outside(index, whose) {
+                    Some(kind) => Draft::Done(kind),
+                    None => {
+                        self.refuse(seen.holder, refusal);
+                        Draft::Refused
+                    }
+                },
+            };
             if matches!(draft, Draft::Done(_) | Draft::Pipe { .. }) {
                 self.elsewhere.extend(elsewhere.map(|(number, _)| (index, number)));
             }
@@ -352,7 +363,8 @@ impl Pass<'_> {
                 FileKind::Directory(directory) if directory.deleted.is_none() => seen.info.position,
                 _ => 0,
             };
-            if matches!(kind, FileKind::Regular(_)) && place.is_log(seen) {
+            let is_stream = self.streams.contains(&index);
+            if matches!(kind, FileKind::Regular(_)) && (place.is_log(seen) || is_stream) {
                 self.out.stdios.push(Stdio { file: id(index), stream: Stream::Log });
             }
             if matches!(&kind, FileKind::Tty(tty) if self.is_console(tty)) {
@@ -362,7 +374,9 @@ impl Pass<'_> {
             if let Some(&number) = self.elsewhere.get(&index) {
                 self.out.elsewhere.entry(number).or_default().push(id(index));
             }
-            self.out.files.insert(id(index), File { flags: flags(seen), position, owner, kind });
+            let flags = if is_stream { streams::flags(seen) } else { flags(seen) };
+            let position = if is_stream { 0 } else { position };
+            self.out.files.insert(id(index), File { flags, position, owner, kind });
         }
         self.out.fds = tables.iter().map(|table| (table.owner, Vec::new())).collect();
         for &(holder, cloexec, index) in &self.table.entries {

@@ -33,6 +33,7 @@ pub(super) mod reopen;
 mod restore;
 pub(super) mod seen;
 mod socket;
+mod streams;
 mod watched;
 
 pub use capture::{Whose, capture};

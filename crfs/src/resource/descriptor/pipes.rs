@@ -1,19 +1,19 @@
 //! Pipes, with and without names: their ends are found one by one, and captured together.
 
-use super::capture::{Draft, Pass};
+use super::capture::{Draft, Pass, Whose};
 use super::gather::Description;
 use super::holders::{Kernel, pipes_held_by_others};
 use super::refused::Refusal;
 use super::seen::{Holder, Seen};
 use crate::failure::Failure;
 use crate::resource::pipe;
+use image_format::Bytes;
 use image_format::files::{Fifo, FileKind, Pipe};
-use image_format::{Bytes, Pid};
 use std::collections::{HashMap, HashSet};
 
 impl Pass<'_> {
     /// Puts the ends of each pipe together, in the order in which the pipes were met.
-    pub(super) fn pipes(&mut self, processes: &[(Pid, i32)]) -> Result<(), Failure> {
+    pub(super) fn pipes(&mut self, whose: Whose<'_>) -> Result<(), Failure> {
         let table = self.table;
         let mut order = Vec::new();
         let mut groups: HashMap<(u64, u64), Vec<usize>> = HashMap::new();
@@ -33,7 +33,7 @@ impl Pass<'_> {
             Some(_) => HashSet::new(),
             None => pipes_held_by_others(
                 &unnamed.map(|&(_, inode)| inode).collect(),
-                &processes.iter().map(|&(_, host)| host).collect(),
+                &whose.processes.iter().map(|&(_, host)| host).collect(),
             ),
         };
         let mut scratch = pipe::Scratch::default();
@@ -45,22 +45,29 @@ impl Pass<'_> {
                 group.iter().for_each(|&index| self.drafts[index] = Draft::Refused);
                 continue;
             }
-            number += 1;
             let ends: Vec<&Seen> = group.iter().map(|&index| seen(index)).collect();
             match self.contents(&ends, outside.contains(&inode.1), &mut scratch)? {
                 Ok(pipe::Contents { capacity, queued, packets }) => {
+                    number += 1;
                     let record = Pipe { pipe: number, capacity, queued: queued.len() as u64, packets };
                     for &index in group {
                         self.drafts[index] = Draft::Done(self.end(index, &ends, record.clone())?);
                     }
                     self.out.pipes.insert(number, queued);
                 }
-                Err(refusal) => {
-                    for &index in group {
-                        self.drafts[index] = Draft::Refused;
+                Err(refusal) => match self.pipe_outside(group, whose) {
+                    Some(kinds) => {
+                        for (&index, kind) in group.iter().zip(kinds) {
+                            self.drafts[index] = Draft::Done(kind);
+                        }
                     }
-                    self.refuse(ends[0].holder, refusal);
-                }
+                    None => {
+                        for &index in group {
+                            self.drafts[index] = Draft::Refused;
+                        }
+                        self.refuse(ends[0].holder, refusal);
+                    }
+                },
             }
         }
         Ok(())

@@ -3,6 +3,7 @@
 use super::capture::{Draft, Pass, id, object};
 use super::gather::Description;
 use super::refused::Refusal;
+use super::streams;
 use crate::failure::Failure;
 use crate::resource::epoll;
 use image_format::Hex;
@@ -57,6 +58,7 @@ impl Pass<'_> {
         let is_ready = || if self.kernel.is_some() { epoll::is_ready(seen) } else { Ok(true) };
         Ok(match &self.drafts[index] {
             Draft::Refused => Ok(None),
+            Draft::Done(_) if self.streams.contains(&index) => Err(streams::watched(target.fd)),
             Draft::Done(kind) => epoll::check_target(target, kind, is_ready).map(|events| Some(record(events))),
             // Another instance, whose own turn is yet to come; pipes had theirs.
             Draft::Epoll(_) | Draft::Pipe { .. } | Draft::Queue | Draft::Tty | Draft::Socket => {

@@ -64,7 +64,7 @@ pub(in crate::resource) fn check_ends(ends: &[&Seen], (readers, writers): (u64, 
 pub(in crate::resource) fn held_outside(end: &Seen) -> Refusal {
     Refusal::new(
         format!("{}: the other end is held outside the container", end.name()),
-        "Redirect the program's input and output to files, or run both sides of the pipe in the container.",
+        "Redirect the program's input and output to files, or run both sides of the pipe in the container; or freeze with `--external stdio`, if it is a standard stream of the container's first process.",
     )
 }
 

@@ -1,0 +1,75 @@
+//! Standard streams that lead outside, and that the user has declared (`--external stdio`): those of a container that another program made
+//! are pipes whose other ends it holds, or files that only it sees. A restore gives the container its log for outputs, and no input.
+
+use super::capture::{Pass, Whose};
+use super::refused::Refusal;
+use super::seen::Seen;
+use crate::external::External;
+use image_format::files::{Device, FileKind, IfChanged, OpenFlags, RegularFile};
+use image_format::{Bytes, Timespec};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+
+impl Pass<'_> {
+    /// What the ends of a pipe become, if one of them is such a stream and all go the same way.
+    pub(super) fn pipe_outside(&mut self, ends: &[usize], whose: Whose<'_>) -> Option<Vec<FileKind>> {
+        ends.iter().any(|&end| self.is_declared(end, whose)).then_some(())?;
+        let kinds = ends.iter().map(|&end| self.outside(end)).collect::<Option<Vec<_>>>()?;
+        let is_output = |kind: &FileKind| matches!(kind, FileKind::Regular(_));
+        if kinds.iter().any(|kind| is_output(kind) != is_output(&kinds[0])) {
+            return None;
+        }
+        self.streams.extend(ends);
+        Some(kinds)
+    }
+
+    /// What a file that cannot be carried becomes, if it is such a stream.
+    pub(super) fn file_outside(&mut self, index: usize, whose: Whose<'_>) -> Option<FileKind> {
+        let is_file = self.table.descriptions[index].seen.file_type() == libc::S_IFREG;
+        let kind = (is_file && self.is_declared(index, whose)).then(|| self.outside(index)).flatten()?;
+        self.streams.insert(index);
+        Some(kind)
+    }
+
+    fn is_declared(&self, index: usize, whose: Whose<'_>) -> bool {
+        let holders = &self.table.descriptions[index].holders;
+        let is_stream = holders.iter().any(|holder| holder.host == whose.init && (0..=2).contains(&holder.fd));
+        is_stream && whose.external.contains(&External::Stdio)
+    }
+
+    /// None for what is open for both, as no log can be.
+    fn outside(&self, index: usize) -> Option<FileKind> {
+        let seen = &self.table.descriptions[index].seen;
+        match (seen.readable(), seen.writable()) {
+            (true, false) => Some(FileKind::Device(Device { path: "/dev/null".into(), major: 1, minor: 3 })),
+            (false, true) => {
+                let log = std::fs::metadata(self.log).ok();
+                let modified = log
+                    .as_ref()
+                    .map_or(0, |log| i128::from(log.mtime()) * 1_000_000_000 + i128::from(log.mtime_nsec()));
+                Some(FileKind::Regular(RegularFile {
+                    path: Bytes(self.log.as_os_str().as_bytes().to_vec()),
+                    size: log.map_or(0, |log| log.size()),
+                    modified: Timespec::from_ns(modified),
+                    if_changed: IfChanged::Default,
+                }))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// As the streams of `crctl run` have them: what several processes write does not overwrite each other.
+pub(super) fn flags(seen: &Seen) -> OpenFlags {
+    const CARRIED: u64 = OpenFlags::O_NONBLOCK.0 | 3;
+    let flags = seen.flags().0 & CARRIED;
+    OpenFlags(if seen.writable() { flags | OpenFlags::O_APPEND.0 } else { flags })
+}
+
+/// The refusal of an epoll instance that has such a stream: it takes no files.
+pub(super) fn watched(descriptor: i32) -> Refusal {
+    Refusal::new(
+        format!("an epoll instance watches descriptor {descriptor}, a standard stream that would be joined to a file"),
+        "Have the program remove it with EPOLL_CTL_DEL before the freeze, or redirect it to a file.",
+    )
+}
