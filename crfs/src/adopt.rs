@@ -8,6 +8,7 @@
 //! left the tree before it was seen (its parent ended, so that it is a child of the host's init now) is none of it.
 
 mod refuse;
+mod root;
 mod tree;
 
 use crate::failure::{Doing, Failure, Kind};
@@ -77,6 +78,8 @@ fn take(
         found =
             tree::look(source).or_else(|failure| if moved.from.is_empty() { Err(failure) } else { Ok(Vec::new()) })?;
     }
+    let host_namespaces = shared(first)?;
+    let root = if host_namespaces.contains(&NamespaceKind::Mnt) { None } else { root::find(first)? };
     let record = Record {
         name: claim.container.name().to_owned(),
         state: State::Running,
@@ -84,8 +87,9 @@ fn take(
         cgroup: claim.cgroup.path().to_owned(),
         created: operation::now(),
         command: command(first),
-        root: None,
-        host_namespaces: shared(first)?,
+        root,
+        host_namespaces,
+        added: true,
         stub_init: None,
         init: operation::start_time(first).map(|start_time| Init { pid: first, start_time }),
         exit_status: None,

@@ -3,6 +3,7 @@
 mod contents;
 mod convert;
 pub mod core_file;
+mod reach;
 pub mod space;
 mod verify;
 

@@ -1,6 +1,7 @@
 //! Starting a container: `crctl run`.
 
 pub mod exec;
+pub(crate) mod overlay;
 mod resolve;
 mod surroundings;
 
@@ -283,6 +284,8 @@ impl Attempt<'_> {
         let host = nix::sys::utsname::uname().doing(|| "uname(2)")?;
         let surroundings = Surroundings {
             root: self.root.clone(),
+            overlay: None,
+            own_devices: false,
             host_namespaces: self.host_namespaces(),
             hostname: self.options.hostname.clone().unwrap_or_else(|| name.into()),
             domainname: host.domainname().to_owned(),
@@ -329,6 +332,7 @@ impl Attempt<'_> {
             command: command.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
             root: self.root.clone(),
             host_namespaces: self.host_namespaces(),
+            added: false,
             stub_init: None,
             init: operation::start_time(pid.as_raw()).map(|start_time| Init { pid: pid.as_raw(), start_time }),
             exit_status: None,

@@ -45,6 +45,15 @@ impl Mount {
     }
 }
 
+/// The paths at which these mounts show what another mount of the same file system shows, in their order.
+pub(crate) fn paths_of<'a>(mounts: &'a [Mount], shown: &'a Mount) -> impl Iterator<Item = PathBuf> + 'a {
+    mounts.iter().filter(|mount| mount.device == shown.device).filter_map(|mount| {
+        let below = shown.root.strip_prefix(&mount.root).ok()?;
+        // Without the slash that joining nothing would leave: a file has none.
+        Some(if below.as_os_str().is_empty() { mount.path.clone() } else { mount.path.join(below) })
+    })
+}
+
 /// All mounts of a mountinfo text, in its order; lines that are none are passed over.
 pub(crate) fn mounts(text: &[u8]) -> Vec<Mount> {
     text.split(|&byte| byte == b'\n').filter_map(mount).collect()

@@ -32,6 +32,8 @@ pub enum MountKind {
     Tmpfs(FileSystem),
     /// A directory or file of another mount: mount(2) MS_BIND.
     Bind(BindMount),
+    /// A directory or file of the host that the container's root does not show: what container runtimes call a volume.
+    HostPath(HostPath),
     /// In a namespace apart: a directory or file of the namespace that it began as a copy of, as it is there.
     Taken(BindMount),
     /// In a namespace apart: a mount that it has from the one it began as a copy of, whose flags or propagation were changed.
@@ -42,6 +44,24 @@ pub enum MountKind {
     Host,
     /// A file system that has nothing of its own to carry (proc, sysfs, devpts, mqueue, cgroup2), or has it elsewhere (overlay).
     Fresh(FreshMount),
+}
+
+impl MountKind {
+    /// Whether it is an overlay, of parts of other file systems.
+    #[must_use]
+    pub fn is_overlay(&self) -> bool {
+        matches!(self, MountKind::Fresh(fresh) if fresh.file_system == "overlay")
+    }
+}
+
+impl crate::Image {
+    /// The overlay that is the container's root, which is mounted before everything else.
+    #[must_use]
+    pub fn root_overlay(&self) -> Option<(&Mount, &FileSystem)> {
+        let root = |mount: &&Mount| mount.namespace == 0 && mount.path.0 == b"/" && mount.kind.is_overlay();
+        let found = self.mounts.iter().find(root)?;
+        if let MountKind::Fresh(fresh) = &found.kind { Some((found, &fresh.options)) } else { None }
+    }
 }
 
 /// What mount(2) gets for a new file system.
@@ -76,6 +96,14 @@ impl FreshMount {
 #[serde(deny_unknown_fields)]
 pub struct BindMount {
     /// Where inside the container it can be seen too, in the namespace that it is taken from. May be edited.
+    pub source: Bytes,
+}
+
+/// A part of the host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HostPath {
+    /// Where it stands on the host. May be edited.
     pub source: Bytes,
 }
 

@@ -1,6 +1,7 @@
 //! Looking at a checkpoint without restoring it: whether it is sound, and whether this host could run it.
 
 use super::Copy;
+use super::reach::Reach;
 use crate::failure::{Failure, Kind};
 use crate::resource::container::restore::check_host;
 use crate::transport::{Progress, Source};
@@ -9,12 +10,9 @@ use image_format::memory::{Backing, CHUNK_SIZE, MappedFile, checksum};
 use image_format::{Bytes, Pid, contents, layout};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsStr;
 use std::fs::{self, Metadata};
 use std::num::NonZero;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -125,22 +123,19 @@ fn damaged(copy: &Copy, pid: Pid, chunk: u64) -> Failure {
 /// Files that the programs have mapped, open or stand in, as this host has them.
 fn missing_files(copy: &Copy) -> Vec<Failure> {
     let image = &copy.image;
-    let root = image.manifest.container.root.as_ref();
-    let root = root.map_or_else(|| PathBuf::from("/"), |root| PathBuf::from(OsStr::from_bytes(&root.0)));
-    let reach = |path: &Bytes| {
-        let relative = path.0.strip_prefix(b"/").unwrap_or(&path.0);
-        root.join(Path::new(OsStr::from_bytes(relative)))
-    };
-    let mut found = BTreeSet::new();
+    let reach = Reach::of(image);
+    let look = |path: &Bytes| reach.path(path).map(fs::metadata);
+    let mut found: BTreeSet<String> = reach.missing().into_iter().collect();
     let mut tell = |reason: Option<String>| found.extend(reason);
     for process in image.processes.values() {
         let cwd = process.process.cwd_deleted.is_none().then_some(&process.process.cwd);
         for path in [Some(&process.process.exe), cwd].into_iter().flatten() {
-            tell(fs::metadata(reach(path)).err().map(|error| format!("{path}: {error}; put it back")));
+            let error = look(path).and_then(Result::err);
+            tell(error.map(|error| format!("{path}: {error}; put it back")));
         }
         for segment in &process.segments {
             if let Backing::File(file) = &segment.backing {
-                tell(changed(file, fs::metadata(reach(&file.path))));
+                tell(look(&file.path).and_then(|now| changed(file, now)));
             }
         }
     }
@@ -148,7 +143,8 @@ fn missing_files(copy: &Copy) -> Vec<Failure> {
         if let FileKind::Regular(file) = &file.kind {
             let entry = layout::file_entry(id);
             let as_it_was = matches!(file.if_changed, IfChanged::Default | IfChanged::Strict);
-            tell(match fs::metadata(reach(&file.path)) {
+            let Some(now) = look(&file.path) else { continue };
+            tell(match now {
                 Err(_) if matches!(file.if_changed, IfChanged::Replace(_)) => None,
                 Err(error) => Some(format!("{entry}: {}: {error}; put it back, or edit the path", file.path)),
                 Ok(now) if now.len() < file.size && as_it_was => Some(format!(

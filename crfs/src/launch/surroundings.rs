@@ -2,11 +2,13 @@
 //!
 //! The same code serves `crctl run` and the restore of an image, so that a container finds again what it had.
 
+use super::overlay;
 use crate::failure::{Doing, Failure, Kind};
 use crate::mountinfo::mounts;
 use crfs_sys::clone::{CloneArgs, Forked, exit_now, fork_into};
 use crfs_sys::namespaces::CLONE_NEWTIME;
 use image_format::manifest::NamespaceKind;
+use image_format::mounts::FileSystem;
 use nix::fcntl::OFlag;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -45,6 +47,10 @@ const ALIVE_EVERY: Duration = Duration::from_secs(1);
 pub struct Surroundings {
     /// The directory that becomes its `/`; the host's own root when None.
     pub root: Option<PathBuf>,
+    /// The overlay that has to be there; it is mounted where the host does not have it.
+    pub overlay: Option<FileSystem>,
+    /// Something else is mounted on its /dev later: it gets none of the host's devices there, and no terminals.
+    pub own_devices: bool,
     /// The namespaces that it shares with the host. A network of its own holds `lo` alone.
     pub host_namespaces: BTreeSet<NamespaceKind>,
     /// Its host name.
@@ -226,11 +232,15 @@ fn change_mounts(surroundings: &Surroundings) -> Result<(), Failure> {
         .doing(|| "keeping mounts from the host: mount / as a slave")?;
     detach_crfs()?;
     match &surroundings.root {
-        Some(root) => change_root(root)?,
+        Some(root) => {
+            let overlay =
+                surroundings.overlay.as_ref().map(|overlay| overlay::find_or_mount(overlay, root)).transpose()?;
+            change_root(overlay.as_ref().unwrap_or(root), surroundings.own_devices)?;
+        }
         None if surroundings.has_own(NamespaceKind::Pid) => fresh_proc(Path::new("/proc"))?,
         None => {}
     }
-    fresh_devpts(Path::new("/dev/pts"))
+    if surroundings.own_devices { Ok(()) } else { fresh_devpts(Path::new("/dev/pts")) }
 }
 
 /// Takes the mounts of crfs out of this mount namespace: a task of a container that waits for the server could neither be
@@ -265,7 +275,7 @@ fn fresh_devpts(path: &Path) -> Result<(), Failure> {
 }
 
 /// Makes a directory the root. What it has for /proc and /dev gets a fresh proc and, where it has no devices, the host's.
-fn change_root(root: &Path) -> Result<(), Failure> {
+fn change_root(root: &Path, own_devices: bool) -> Result<(), Failure> {
     let none: Option<&str> = None;
     let root = fs::canonicalize(root).doing(|| format!("{}: finding the container's root", root.display()))?;
     // pivot_root(2) wants a mount, and one whose parent is not shared (it is a slave since above).
@@ -278,7 +288,7 @@ fn change_root(root: &Path) -> Result<(), Failure> {
         fresh_proc(&inside("proc"))?;
     }
     let dev = inside("dev");
-    if is_directory(&dev) && !dev.join("null").exists() {
+    if !own_devices && is_directory(&dev) && !dev.join("null").exists() {
         mount(Some("/dev"), &dev, none, MsFlags::MS_BIND | MsFlags::MS_REC, none)
             .doing(|| format!("{}: binding the host's devices", dev.display()))?;
     }

@@ -49,6 +49,7 @@ fn fresh(registry: &Registry, container: &Container) -> Result<Record, Failure> 
         command: Vec::new(),
         root: None,
         host_namespaces: std::collections::BTreeSet::new(),
+        added: false,
         stub_init: None,
         init: None,
         exit_status: None,

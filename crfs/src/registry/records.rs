@@ -56,8 +56,11 @@ pub struct Record {
     pub created: u64,
     /// What runs in it, for people.
     pub command: Vec<String>,
-    /// `--root`.
+    /// `--root`, or where the root directory of one that was added lies on the host.
     pub root: Option<PathBuf>,
+    /// Taken in by `crctl add`, and not restored since: its mounts were made by somebody else.
+    #[serde(default)]
+    pub added: bool,
     /// The kinds of namespaces that its image shares with the host: what it was started with, or lived in when it was added.
     pub host_namespaces: BTreeSet<NamespaceKind>,
     /// Pid 1 of a container whose image shares the host's pid namespace, where ids of it were taken when it was restored: a process

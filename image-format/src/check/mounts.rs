@@ -5,7 +5,7 @@ use crate::image::Image;
 use crate::layout::{MOUNTS, NAMESPACES, mount_tree};
 use crate::manifest::NamespaceKind;
 use crate::mounts::{
-    BindMount, FileContent, FileSystem, FreshMount, Master, Mount, MountFlags, MountKind, Node, TreeEntry,
+    BindMount, FileContent, FileSystem, FreshMount, HostPath, Master, Mount, MountFlags, MountKind, Node, TreeEntry,
 };
 use crate::types::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,8 +32,11 @@ pub(super) fn check(image: &Image, findings: &mut Findings) {
         let flags = (unknown != 0).then(|| format!("flags: {unknown:#x} is not known here"));
         let propagation = propagation(mount, &groups);
         // What the host mounts on / is the one that nothing can be mounted over.
-        let is_root = matches!(mount.kind, MountKind::Host | MountKind::Inherited) && mount.path.0 == b"/";
-        let path = place("path", &mount.path).filter(|_| !is_root);
+        let may_be_root = match &mount.kind {
+            MountKind::Host | MountKind::Inherited => true,
+            kind => kind.is_overlay() && mount.namespace == 0 && image.manifest.container.root.is_some(),
+        };
+        let path = place("path", &mount.path).filter(|_| !(may_be_root && mount.path.0 == b"/"));
         let namespace = namespace(mount, &apart);
         for problem in [namespace, path, self::kind(&mount.kind), flags, propagation].into_iter().flatten() {
             findings.line(MOUNTS, index, problem);
@@ -60,7 +63,7 @@ pub(super) fn check(image: &Image, findings: &mut Findings) {
 fn namespace(mount: &Mount, apart: &BTreeSet<u32>) -> Option<String> {
     let number = mount.namespace;
     let is_own = match mount.kind {
-        MountKind::Host => Some(true),
+        MountKind::Host | MountKind::HostPath(_) => Some(true),
         MountKind::Taken(_) | MountKind::Inherited | MountKind::Unmounted => Some(false),
         _ => None,
     };
@@ -97,6 +100,7 @@ fn kind(kind: &MountKind) -> Option<String> {
         MountKind::Bind(BindMount { source }) | MountKind::Taken(BindMount { source }) => {
             absolute(source).map(|problem| format!("source: {problem}"))
         }
+        MountKind::HostPath(HostPath { source }) => place("source", source).filter(|_| source.0 != b"/"),
         MountKind::Fresh(fresh) => {
             let unknown = !FreshMount::TYPES.contains(&fresh.file_system.as_str());
             let unknown = unknown.then(|| format!("file_system: {:?} is none that is mounted here", fresh.file_system));

@@ -168,7 +168,7 @@ choices! {
     UnixLink [Unconnected] [Listening, Connected, Closed, External]
     InetLink [Unconnected, Ended] [Listening, Directed, Connected]
     InetClient [] [Open, Closed]
-    MountKind [Host, Inherited, Unmounted] [Tmpfs, Bind, Taken, Fresh]
+    MountKind [Host, Inherited, Unmounted] [Tmpfs, Bind, HostPath, Taken, Fresh]
     Master [Host] [Peers]
     Node [Directory, Fifo, Socket] [File, Symlink, Link, CharacterDevice, BlockDevice]
     LockKind [Flock, Posix, Ofd, Lease] []
@@ -332,6 +332,7 @@ records! {
     FileSystem { source, options, read_only }
     FreshMount { file_system, options }
     BindMount { source }
+    HostPath { source }
     Propagation { peers, master, unbindable }
     TreeEntry { path, node, mode, uid, gid, modified, xattrs }
     FileContent { size, parts }

@@ -3,7 +3,8 @@
 use crate::check::each_is_told;
 use image_format::manifest::NamespaceKind;
 use image_format::mounts::{
-    BindMount, DeviceNumber, ExtendedAttribute, FileContent, FilePart, Master, MountFlags, MountKind, Node, TreeEntry,
+    BindMount, DeviceNumber, ExtendedAttribute, FileContent, FilePart, HostPath, Master, MountFlags, MountKind, Node,
+    TreeEntry,
 };
 use image_format::{Blob, Bytes, Image, Octal};
 
@@ -50,6 +51,20 @@ fn mounts() {
         (
             |i| i.mounts[1].kind = MountKind::Bind(BindMount { source: "a".into() }),
             "mounts: line 2: source: \"a\" is not an absolute path",
+        ),
+        (
+            |i| i.mounts[1].kind = MountKind::HostPath(HostPath { source: "/srv/../a".into() }),
+            "mounts: line 2: source: \"/srv/../a\" is not a path from / without . and ..",
+        ),
+        (
+            // Without another root directory none is an overlay.
+            |i| {
+                i.mounts[2].path = "/".into();
+                let MountKind::Fresh(fresh) = &mut i.mounts[2].kind else { panic!() };
+                fresh.file_system = "overlay".to_owned();
+                i.manifest.container.root = None;
+            },
+            "mounts: line 3: path: \"/\" is not a path from / without . and ..",
         ),
         (
             |i| {

@@ -217,6 +217,7 @@ impl Furniture<'_> {
                 MountKind::Taken(bind) => {
                     crfs_sys::mount::detached_copy(base, path(&bind.source)).doing(|| format!("taking {}", bind.source))
                 }
+                MountKind::HostPath(_) => self.of_the_host(record.number).doing(|| "duplicating a descriptor"),
                 MountKind::Fresh(FreshMount { options: FileSystem { source, options, .. }, .. }) => {
                     let Some(shown) = pids.shown_by(record.number) else { continue };
                     crfs_sys::mount::new(c"proc", &source.0, &options.0, Some(shown.as_fd()))

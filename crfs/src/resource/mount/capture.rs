@@ -3,6 +3,7 @@
 use super::super::Findings;
 use super::super::container::Place;
 use super::super::proc::Proc;
+use super::cgroup_mounts;
 use super::contents::MountPlace;
 use super::difference::{Difference, Surroundings};
 use super::own::{self, Own};
@@ -53,7 +54,7 @@ pub fn capture(
     let mut captured = Mounts::default();
     if !views.all().is_empty() {
         let own = View::of(init, Place::of(record, init, proc)?, proc)?;
-        let cgroups = own::of_cgroups(record, proc)?;
+        let cgroups = cgroup_mounts::top(record, init, proc)?;
         captured.namespaces = apart(&own, views, cgroups.as_deref(), &mut lines, findings);
     }
     let groups = Groups::of(&lines);

@@ -1,6 +1,7 @@
 //! In what a mount namespace differs from the one that it is a copy of.
 
-use super::own::{self, Own};
+use super::cgroup_mounts;
+use super::own::{self, Own, Sources};
 use super::views::View;
 use crate::mountinfo::Mount;
 use image_format::mounts::{BindMount, MountFlags, MountKind};
@@ -174,7 +175,7 @@ fn kind(
 ) -> Option<MountKind> {
     let is_of_cgroups = |own: &&Path| mount.kind == "cgroup2" && mount.root.starts_with(own);
     if let Some(own) = surroundings.cgroups.filter(is_of_cgroups) {
-        return own::cgroups(mount, placed, &view.place, own);
+        return cgroup_mounts::kind(mount, placed, &view.place, own);
     }
     let seen_in_base = base.mounts.iter().filter(|from| own::mount_at(&base.place, &from.path) == Some(from.id));
     let taken = seen_in_base.filter_map(|from| own::source((mount, &view.place), (from, &base.place))).next();
@@ -186,7 +187,7 @@ fn kind(
     if is_elsewhere {
         return None;
     }
-    own::kind(mount, placed, &view.place, None).filter(|kind| match kind {
+    own::kind(mount, placed, &view.place, &Sources { own_cgroup: None, host: &[] }).filter(|kind| match kind {
         MountKind::Fresh(fresh) => !view.ambiguous.contains(&fresh.file_system.as_str()),
         _ => true,
     })

@@ -24,9 +24,11 @@
 
 pub mod apart;
 mod capture;
+mod cgroup_mounts;
 mod contents;
 mod difference;
 mod fill;
+mod given;
 mod lowered;
 mod own;
 pub mod restore;

@@ -3,15 +3,15 @@
 use super::super::Findings;
 use super::super::container::Place;
 use super::super::proc::Proc;
+use super::cgroup_mounts;
+use super::given::Given;
 use crate::failure::Failure;
-use crate::mountinfo::{Mount, mounts};
+use crate::mountinfo::{Mount, mounts, paths_of};
 use crate::registry::Record;
 use image_format::Bytes;
-use image_format::manifest::NamespaceKind;
-use image_format::mounts::{BindMount, FileSystem, FreshMount, MountFlags, MountKind};
-use std::collections::BTreeSet;
+use image_format::mounts::{BindMount, FileSystem, FreshMount, HostPath, MountFlags, MountKind};
 use std::fs::{self, File, Metadata};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -77,8 +77,33 @@ pub(in crate::resource) fn survey(
             format!("the container's first process has {} for its root directory (chroot)", Bytes(prefix)),
             "Start it with `crctl run --root`",
         );
+    } else if record.root.is_none() && !is_root_of_the_host(init) {
+        let inside = mounts(proc.bytes(format_args!("{init}/mountinfo"))?);
+        let kind = inside.iter().find(|mount| mount.path == Path::new("/")).map_or("directory", |mount| &mount.kind);
+        findings.block(
+            "manifest",
+            format!("the container's root directory is a {kind} that no path of this host leads to"),
+            "Start it in a directory of the host, or with `crctl run --root`",
+        );
     }
     find(record, init, proc, findings).map(drop)
+}
+
+/// Whoever made an overlay for a container's root unmounts it with the container, so it is made again by its options, before all else.
+fn root_overlay(found: &mut Vec<Own>, record: &Record, inside: &[Mount]) {
+    let is_root = |mount: &&Mount| mount.path == Path::new("/");
+    let top = inside.iter().rfind(is_root).filter(|top| top.kind == "overlay" && top.root == Path::new("/"));
+    let Some(top) = top.filter(|_| record.root.is_some()) else { return };
+    if let Some((options, flags)) = file_system(top, FRESH[4].1).zip(flags(top)) {
+        found.retain(|own| own.mount.id != top.id);
+        let kind = MountKind::Fresh(FreshMount { file_system: top.kind.clone(), options });
+        found.insert(0, Own { mount: top.clone(), kind, flags });
+    }
+}
+
+fn is_root_of_the_host(init: i32) -> bool {
+    let look = |path: &str| fs::metadata(path).map(|root| (root.dev(), root.ino())).ok();
+    look(&format!("/proc/{init}/root/")) == look("/")
 }
 
 /// The mounts that a fresh container would not have, and those that it would have otherwise, in the order in which they can be made;
@@ -96,21 +121,24 @@ pub(super) fn find(record: &Record, init: i32, proc: &mut Proc, findings: &mut F
         mount.master = mount.peers.take();
     }
     let place = Place::of(record, init, proc)?;
-    let fresh = fresh(&host, &inside, !record.shares(NamespaceKind::Pid));
-    let birth = Birth::of(&fresh, &place);
-    let mut foreign = foreign(&host, &inside, record.root.as_deref(), &fresh);
-    foreign.retain(|mount| !birth.is_left_over(mount, &host, &place));
-    let mut found = changed(&host, &inside, &foreign, &place);
-    let cgroups = of_cgroups(record, proc)?;
+    let given = Given::of(record, &host, &inside);
+    let foreign = given.foreign(record, &place);
+    let mut found = given.changed(&foreign, &place);
+    let cgroups = cgroup_mounts::top(record, init, proc)?;
+    let sources = Sources { own_cgroup: cgroups.as_deref(), host: &host };
     let mut placed: Vec<&Mount> =
         inside.iter().filter(|mount| !mount.is_crfs() && !foreign.iter().any(|own| own.id == mount.id)).collect();
     let mut left: Vec<&Mount> = foreign;
+    if record.root.is_some() {
+        // A restore takes them before it makes any, so that the next checkpoint would find them first.
+        left.sort_by_cached_key(|mount| host_path(mount, &place, &host).is_none());
+    }
     // A mount that was moved has a lower number than what it now hangs on.
     while !left.is_empty() {
         let before = left.len();
         left.retain(|mount| {
             let stands = placed.iter().any(|below| below.id == mount.parent);
-            let kind = stands.then(|| kind(mount, &placed, &place, cgroups.as_deref())).flatten();
+            let kind = stands.then(|| kind(mount, &placed, &place, &sources)).flatten();
             let Some((kind, flags)) = kind.zip(flags(mount)) else { return true };
             found.push(Own { mount: (*mount).clone(), kind, flags });
             placed.push(mount);
@@ -120,6 +148,7 @@ pub(super) fn find(record: &Record, init: i32, proc: &mut Proc, findings: &mut F
             break;
         }
     }
+    root_overlay(&mut found, record, &inside);
     for mount in left {
         refuse(mount, "inside the container, which a restore would not do", findings);
     }
@@ -147,104 +176,27 @@ fn refuse(mount: &Mount, reason: &str, findings: &mut Findings) {
     );
 }
 
-/// The /proc and the terminals that every container gets for itself; the former where it has a pid namespace of its own.
-fn fresh<'a>(host: &[Mount], own: &'a [Mount], own_pids: bool) -> Vec<&'a Mount> {
-    let find = |kind: &str, path: &str| {
-        own.iter().find(|mount| {
-            let is_it = mount.kind == kind && mount.path == Path::new(path) && mount.root == Path::new("/");
-            is_it && !host.iter().any(|there| there.what() == mount.what())
-        })
-    };
-    let proc = if own_pids { find("proc", "/proc") } else { None };
-    proc.into_iter().chain(find("devpts", "/dev/pts")).collect()
+/// What mounts can be made of beside those that stand already.
+pub(super) struct Sources<'a> {
+    /// Where the container's cgroup is in its hierarchy, if it has a namespace that ends there.
+    pub(super) own_cgroup: Option<&'a Path>,
+    /// The mounts of the host, for a mount that may be bound from there.
+    pub(super) host: &'a [Mount],
 }
 
-/// The mounts that a new container would not have; `fresh` are what it gets for itself.
-fn foreign<'a>(host: &[Mount], own: &'a [Mount], root: Option<&Path>, fresh: &[&Mount]) -> Vec<&'a Mount> {
-    let known: BTreeSet<_> = host.iter().map(Mount::what).collect();
-    let mut foreign = Vec::new();
-    // A server that was mounted after the container began shows in it too; nothing inside depends on it, or its descriptors
-    // tell, and a restore detaches it.
-    for mount in own.iter().filter(|mount| !mount.is_crfs() && !fresh.iter().any(|fresh| fresh.id == mount.id)) {
-        let is_known = match root {
-            None => known.contains(&mount.what()),
-            Some(root) => {
-                // The directory itself; what the host has mounted below it; the host's devices.
-                let inside = mount.path.strip_prefix("/").unwrap_or(&mount.path);
-                let same = Mount { path: root.join(inside), ..mount.clone() };
-                let devices = mount.path.starts_with("/dev");
-                mount.path == Path::new("/")
-                    || known.contains(&same.what())
-                    || (devices && known.contains(&mount.what()))
-            }
-        };
-        if !is_known {
-            foreign.push(mount);
-        }
-    }
-    foreign
-}
-
-/// The host's mounts whose attributes or peers were changed inside: a fresh container has them as the host has, and receives from
-/// those that are shared there.
-fn changed(host: &[Mount], inside: &[Mount], foreign: &[&Mount], place: &Place) -> Vec<Own> {
-    let of_the_host = inside.iter().filter(|mount| !foreign.iter().any(|own| own.id == mount.id));
-    let changed = of_the_host.filter_map(|mount| {
-        let there = host.iter().find(|there| there.what() == mount.what());
-        let flags = flags(mount)?;
-        // What a container has of its own from the beginning (/proc, /dev/pts, another root) stands nowhere on the host.
-        let as_there = there.is_none_or(|there| {
-            let cut_off = mount.master.is_none() && (there.peers.is_some() || there.master.is_some());
-            Some(flags) == self::flags(there) && !cut_off
-        });
-        let same = as_there && mount.peers.is_none() && !mount.unbindable;
-        let is_seen = mount_at(place, &mount.path) == Some(mount.id);
-        (!same && is_seen).then(|| Own { mount: mount.clone(), kind: MountKind::Host, flags })
-    });
-    changed.collect()
-}
-
-/// Where the container's cgroup is in its hierarchy, if it has a namespace that ends there.
-///
-/// # Errors
-/// When /proc cannot be read.
-pub(super) fn of_cgroups(record: &Record, proc: &mut Proc) -> Result<Option<PathBuf>, Failure> {
-    if record.shares(NamespaceKind::Cgroup) {
-        return Ok(None);
-    }
-    Ok(cgroup_root(&mounts(proc.bytes(format_args!("self/mountinfo"))?), &record.cgroup))
-}
-
-fn cgroup_root(host: &[Mount], cgroup: &Path) -> Option<PathBuf> {
-    host.iter().filter(|mount| mount.kind == "cgroup2").find_map(|mount| {
-        let below = cgroup.strip_prefix(&mount.path).ok()?;
-        Some(mount.root.join(below))
-    })
-}
-
-/// How a mount of the container's own cgroup, or of one inside it, is made again: not by the host's mount, since a container of another
-/// name has another cgroup. `own` is where it is in the hierarchy.
-pub(super) fn cgroups(mount: &Mount, placed: &[&Mount], place: &Place, own: &Path) -> Option<MountKind> {
-    if mount.root == own {
-        // Its options are those of the one hierarchy, and nobody inside a cgroup namespace can change them.
-        let options = FileSystem { source: Bytes(mount.source.clone()), options: "".into(), read_only: false };
-        return Some(MountKind::Fresh(FreshMount { file_system: mount.kind.clone(), options }));
-    }
-    let source = placed
-        .iter()
-        .filter(|from| from.root.starts_with(own))
-        .find_map(|from| self::source((mount, place), (from, place)));
-    source.map(|source| MountKind::Bind(BindMount { source }))
-}
-
-/// How a mount can be made again when those in `placed` stand; None where it cannot. `own` is where the container's cgroup is in its
-/// hierarchy, if it has a namespace that ends there.
-pub(super) fn kind(mount: &Mount, placed: &[&Mount], place: &Place, own: Option<&Path>) -> Option<MountKind> {
-    if let Some(own) = own.filter(|own| mount.kind == "cgroup2" && mount.root.starts_with(own)) {
-        return cgroups(mount, placed, place, own);
+/// How a mount can be made again when those in `placed` stand; None where it cannot.
+pub(super) fn kind(mount: &Mount, placed: &[&Mount], place: &Place, sources: &Sources<'_>) -> Option<MountKind> {
+    if let Some(own) = sources.own_cgroup.filter(|own| mount.kind == "cgroup2" && mount.root.starts_with(own)) {
+        return cgroup_mounts::kind(mount, placed, place, own);
     }
     if let Some(source) = placed.iter().find_map(|from| source((mount, place), (from, place))) {
         return Some(MountKind::Bind(BindMount { source }));
+    }
+    let (_, options) = FRESH.iter().find(|(kind, _)| *kind == mount.kind).copied().unzip();
+    // The others are the same file system whoever mounts them.
+    let is_elsewhere = options.is_none() || mount.root != Path::new("/") || mount.kind == "overlay";
+    if let Some(source) = host_path(mount, place, sources.host).filter(|_| is_elsewhere) {
+        return Some(MountKind::HostPath(HostPath { source }));
     }
     if mount.root != Path::new("/") {
         return None;
@@ -253,10 +205,24 @@ pub(super) fn kind(mount: &Mount, placed: &[&Mount], place: &Place, own: Option<
     if mount.kind == "tmpfs" && is_new {
         return Some(MountKind::Tmpfs(file_system(mount, &TMPFS)?));
     }
-    let (_, options) = FRESH.iter().find(|(kind, _)| *kind == mount.kind)?;
     // Another overlay would be another file system.
     (mount.kind != "overlay" || is_new).then_some(())?;
-    Some(MountKind::Fresh(FreshMount { file_system: mount.kind.clone(), options: file_system(mount, options)? }))
+    Some(MountKind::Fresh(FreshMount { file_system: mount.kind.clone(), options: file_system(mount, options?)? }))
+}
+
+/// The path at which the host shows what is mounted.
+fn host_path(mount: &Mount, place: &Place, host: &[Mount]) -> Option<Bytes> {
+    // Runtimes mount the memory that a container shares on the host first, and it is the container's all the same.
+    let is_shm = mount.kind == "tmpfs" && mount.path == Path::new("/dev/shm") && mount.root == Path::new("/");
+    let shown = look(place, &mount.path)?.metadata().ok()?;
+    if mount.kind.starts_with("cgroup") {
+        return cgroup_mounts::host_path(mount, host);
+    }
+    let mut paths = paths_of(host, mount).filter(|path| !is_shm || path == Path::new("/dev/shm"));
+    let same = |path: &PathBuf| {
+        fs::symlink_metadata(path).is_ok_and(|there| (there.dev(), there.ino()) == (shown.dev(), shown.ino()))
+    };
+    Some(Bytes(paths.find(same)?.as_os_str().as_bytes().to_vec()))
 }
 
 /// The path at which `from` shows what is mounted, if it does; each with the place that shows it.
@@ -311,75 +277,20 @@ pub(super) fn mount_at(place: &Place, path: &Path) -> Option<u32> {
     mount_of(&look(place, path)?)
 }
 
-fn look(place: &Place, path: &Path) -> Option<File> {
+pub(super) fn look(place: &Place, path: &Path) -> Option<File> {
     let path = place.reach(&Bytes(path.as_os_str().as_bytes().to_vec()));
     fs::OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_NOFOLLOW).open(path).ok()
 }
 
-fn mount_of(opened: &File) -> Option<u32> {
+/// The number of the mount that something lies on.
+pub(super) fn mount_of(opened: &File) -> Option<u32> {
     let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", opened.as_raw_fd())).ok()?;
     text.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok())
-}
-
-/// Tells mounts that a container was born with from those that were made since: their numbers are lower than that of its own terminals.
-struct Birth(Option<u64>);
-
-impl Birth {
-    fn of(fresh: &[&Mount], place: &Place) -> Self {
-        Birth(fresh.iter().filter_map(|mount| Self::number(mount, place)).min())
-    }
-
-    /// Nothing inside made it, and the host has it no more.
-    fn is_left_over(&self, mount: &Mount, host: &[Mount], place: &Place) -> bool {
-        let is_there = host.iter().any(|there| (&there.device, &there.root) == (&mount.device, &mount.root));
-        let older = |birth| Self::number(mount, place).is_some_and(|number| number < birth);
-        !is_there && self.0.is_some_and(older)
-    }
-
-    /// None for one that another hides, and before Linux 6.8.
-    fn number(mount: &Mount, place: &Place) -> Option<u64> {
-        let opened = look(place, &mount.path).filter(|opened| mount_of(opened) == Some(mount.id))?;
-        crfs_sys::mount::unique_id(opened.as_fd()).ok()
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const HOST: &[u8] = b"27 1 254:0 / / rw - ext4 /dev/vda rw\n22 27 0:21 / /proc rw - proc proc rw\n\
-        24 27 0:6 / /dev rw - devtmpfs devtmpfs rw\n30 27 0:30 / /srv/a\\040b/data rw - tmpfs tmpfs rw\n";
-
-    fn paths(own: &[u8], root: Option<&str>) -> Vec<String> {
-        let own = mounts(own);
-        let host = mounts(HOST);
-        let found = foreign(&host, &own, root.map(Path::new), &fresh(&host, &own, true));
-        found.into_iter().map(|mount| mount.path.to_string_lossy().into_owned()).collect()
-    }
-
-    #[test]
-    fn a_copy_of_the_host_with_its_own_proc_is_as_expected() {
-        let own = [HOST, b"90 22 0:70 / /proc rw - proc proc rw\n"].concat();
-        assert!(paths(&own, None).is_empty());
-    }
-
-    #[test]
-    fn what_was_mounted_inside_is_found_also_over_an_old_mount() {
-        let own = [
-            HOST,
-            b"90 22 0:70 / /proc rw - proc proc rw\n91 27 0:71 / /dev rw - tmpfs t rw\n",
-            b"92 27 0:72 / /proc rw - proc proc rw\n",
-        ]
-        .concat();
-        assert_eq!(paths(&own, None), ["/dev", "/proc"]);
-    }
-
-    #[test]
-    fn below_another_root_the_host_is_seen_from_there() {
-        let own = b"80 1 254:0 /srv/a\\040b / rw - ext4 /dev/vda rw\n81 80 0:30 / /data rw - tmpfs tmpfs rw\n\
-            82 80 0:70 / /proc rw - proc proc rw\n83 80 0:6 / /dev rw - devtmpfs devtmpfs rw\n84 80 0:99 / /mnt rw - tmpfs t rw\n";
-        assert_eq!(paths(own, Some("/srv/a b")), ["/mnt"]);
-    }
 
     #[test]
     fn options_that_are_not_known_or_relative_are_not_given_again() {

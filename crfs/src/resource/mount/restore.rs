@@ -2,13 +2,15 @@
 
 use super::apart::Made;
 use super::fill::{fill, set_time};
-use crate::copy::Contents;
+use crate::copy::{Content, Contents};
 use crate::failure::{Doing, Failure, Kind};
 use image_format::layout::{self, MOUNTS};
-use image_format::mounts::{FileSystem, Master, Mount, MountFlags, MountKind, Node};
+use image_format::mounts::{FileSystem, HostPath, Master, Mount, MountFlags, MountKind, Node};
 use image_format::{Bytes, Image};
 use nix::errno::Errno;
+use nix::fcntl;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::File;
@@ -20,18 +22,38 @@ use std::path::{Path, PathBuf};
 
 const NONE: Option<&str> = None;
 
-/// What is to be mounted, with the contents.
+/// What is to be mounted, with the contents, and what is bound from the host: opened while their paths still lead there.
 #[derive(Debug)]
 pub struct Furniture<'a> {
     pub(super) image: &'a Image,
-    contents: &'a Contents<'a>,
+    /// The contents of each tmpfs that is still to be filled, by number of the line.
+    data: RefCell<BTreeMap<u32, Content<'a>>>,
+    /// By number of the line.
+    host: BTreeMap<u32, OwnedFd>,
 }
 
 impl<'a> Furniture<'a> {
     /// That of an image.
-    #[must_use]
-    pub fn new(image: &'a Image, contents: &'a Contents<'a>) -> Self {
-        Furniture { image, contents }
+    ///
+    /// # Errors
+    /// When the contents cannot be opened; [`Kind::Incompatible`] for what the host does not have.
+    pub fn open(image: &'a Image, contents: &Contents<'a>) -> Result<Self, Failure> {
+        let mut data = BTreeMap::new();
+        let mut host = BTreeMap::new();
+        for record in &image.mounts {
+            match &record.kind {
+                MountKind::Tmpfs(_) => {
+                    data.insert(record.number, contents.open(&layout::mount_data(record.number))?);
+                }
+                MountKind::HostPath(HostPath { source }) => {
+                    let taken = crfs_sys::mount::detached_copy(fcntl::AT_FDCWD, self::path(source));
+                    let taken = taken.doing(|| format!("taking {source} of the host, which may be edited"));
+                    host.insert(record.number, taken.map_err(|failure| incompatible(failure, record))?);
+                }
+                _ => {}
+            }
+        }
+        Ok(Furniture { image, data: data.into(), host })
     }
 
     /// Mounts everything, in a mount namespace of the caller's own in which nothing is opened yet. `alive` is told now and then that
@@ -42,7 +64,16 @@ impl<'a> Furniture<'a> {
     pub fn mount_all(&self, alive: &mut dyn FnMut()) -> Result<(), Failure> {
         let late = self.image.late_mounts();
         let own = self.image.mounts.iter().filter(|record| record.namespace == 0 && !late.contains(&record.number));
-        self.mount_lines(own, &mut BTreeMap::new(), BTreeMap::new(), alive)
+        let mut taken = BTreeMap::new();
+        for &number in self.host.keys() {
+            taken.insert(number, self.of_the_host(number).doing(|| format!("{MOUNTS}: duplicating a descriptor"))?);
+        }
+        self.mount_lines(own, &mut taken, BTreeMap::new(), alive)
+    }
+
+    /// What a line binds from the host.
+    pub(super) fn of_the_host(&self, number: u32) -> std::io::Result<OwnedFd> {
+        self.host.get(&number).ok_or(Errno::EBADF)?.try_clone()
     }
 
     /// Carries out lines of `mounts`. `taken` has what is made already, or taken from another namespace, `groups` a mount of each group of peers that is there.
@@ -73,7 +104,7 @@ impl<'a> Furniture<'a> {
         let path = path(&record.path);
         match &record.kind {
             MountKind::Host | MountKind::Inherited | MountKind::Unmounted => {}
-            MountKind::Taken(_) => {
+            MountKind::Taken(_) | MountKind::HostPath(_) => {
                 let taken = taken.ok_or(Errno::EBADF).doing(|| "taking it")?;
                 crfs_sys::mount::attach(taken.as_fd(), path).doing(|| "attaching it")?;
             }
@@ -90,6 +121,8 @@ impl<'a> Furniture<'a> {
                 self.fill(record, alive)?;
                 protect(system, path)?;
             }
+            // It is the root since before.
+            MountKind::Fresh(_) if record.path.0 == b"/" => {}
             MountKind::Fresh(fresh) => {
                 match taken {
                     Some(made) => crfs_sys::mount::attach(made.as_fd(), path).doing(|| "attaching it")?,
@@ -99,9 +132,11 @@ impl<'a> Furniture<'a> {
             }
         }
         // What is bound from a mount of the host's goes on to receive from there. A later one may hide it.
-        if record.propagation.master != Some(Master::Host) {
-            mount(NONE, path, NONE, MsFlags::MS_PRIVATE, NONE).doing(|| "making it private")?;
-        }
+        let relation = match record.propagation.master {
+            Some(Master::Host) => MsFlags::MS_SLAVE,
+            _ => MsFlags::MS_PRIVATE,
+        };
+        mount(NONE, path, NONE, relation, NONE).doing(|| "cutting it off from others")?;
         let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | attributes(record.flags);
         mount(NONE, path, NONE, flags, NONE).doing(|| "setting its flags")
     }
@@ -114,7 +149,9 @@ impl<'a> Furniture<'a> {
             .open(path(&record.path))
             .doing(|| "opening it")?
             .into();
-        let mut data = self.contents.open(&layout::mount_data(record.number))?;
+        let name = || format!("{}: opening", layout::mount_data(record.number));
+        let data = self.data.borrow_mut().remove(&record.number);
+        let mut data = data.ok_or(Errno::EBADF).doing(name)?;
         fill(top.as_fd(), tree, &mut data, alive).or_else(|(index, error)| {
             let path = tree.get(index).map(|entry| entry.path.escaped()).unwrap_or_default();
             Err(error).doing(|| format!("{}: line {}: {path}", layout::mount_tree(record.number), index + 1))

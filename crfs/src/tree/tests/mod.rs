@@ -149,6 +149,7 @@ impl Fake {
             command: Vec::new(),
             root: None,
             host_namespaces: BTreeSet::new(),
+            added: false,
             stub_init: None,
             init: None,
             exit_status: None,

@@ -30,7 +30,8 @@ use builder::{Builder, Ground};
 use crfs_sys::HostPid;
 use crfs_tracee::stub;
 use image_format::manifest::NamespaceKind;
-use image_format::{Image, Pid, layout};
+use image_format::mounts::MountKind;
+use image_format::{Bytes, Image, Pid, layout};
 use nix::sys::signal::Signal;
 use std::ffi::{CString, OsString};
 use std::fs;
@@ -76,7 +77,7 @@ fn build(
     cgroup.create()?;
     let (live, console) = made_or_gone(&cgroup, || {
         let link = link_to_worker(&plan)?;
-        let furniture = mount::Furniture::new(image, &contents);
+        let furniture = mount::Furniture::open(image, &contents)?;
         let cgroups = cgroup::restore::Tree::make(image, &cgroup)?;
         let init = first_process(image, &furniture, &home, &cgroup, &link)?;
         note_stub_init(&container, &home, init)?;
@@ -191,6 +192,8 @@ fn first_process(
     let os = |bytes: &image_format::Bytes| OsString::from_vec(bytes.0.clone());
     let surroundings = Surroundings {
         root: manifest.container.root.as_ref().map(|root| os(root).into()),
+        overlay: image.root_overlay().map(|(_, options)| options.clone()),
+        own_devices: has_own_devices(image),
         host_namespaces,
         hostname: os(&manifest.container.hostname),
         domainname: os(&manifest.container.domainname),
@@ -211,6 +214,17 @@ fn first_process(
     )?;
     let pid = newborn.wait_for_exec()?;
     Ok(HostPid::from(pid))
+}
+
+/// Whether the container had another root directory, and mounts something on /dev in it before anything else there.
+fn has_own_devices(image: &Image) -> bool {
+    let touches = |path: &Bytes| path.0 == b"/dev" || path.0.starts_with(b"/dev/");
+    let mut own = image.mounts.iter().filter(|mount| mount.namespace == 0 && mount.kind != MountKind::Host);
+    let first = own.find(|mount| {
+        let source = if let MountKind::Bind(bind) = &mount.kind { Some(&bind.source) } else { None };
+        [Some(&mount.path), source].into_iter().flatten().any(touches)
+    });
+    image.manifest.container.root.is_some() && first.is_some_and(|first| first.path.0 == b"/dev")
 }
 
 /// What must be added to the host's clock for the container's to continue from where it was.

@@ -1,0 +1,304 @@
+//! Containers that others made (runc): taken in with their own root directory, and restored without who made them.
+
+use crfs_tests::world::{Leftovers, Method, PATIENCE, World, copy_tree, python, run, wait_for};
+use serde_json::{Value, json};
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Shows progress in /data, and compares all that it sees of its container with how that was, whenever it is asked to.
+const PROGRAM: &str = "
+import os, sys, time
+def mounts():
+    for line in open('/proc/self/mountinfo'):
+        left, right = line.split(' - ')
+        yield tuple(left.split()[4:6]) + (right.split()[0],)
+def text(path):
+    with open(path) as file:
+        return file.read()
+def look():
+    files = ['/in-upper', '/dev/shm/mine', '/etc/given']
+    devices = [os.stat('/dev/' + name).st_rdev for name in ('null', 'zero', 'tty')]
+    return [sorted(mounts()), sorted(os.listdir('/')), [text(file) for file in files], devices, os.uname().nodename]
+for path, word in ('/in-upper', 'upper'), ('/dev/shm/mine', 'shm'):
+    with open(path, 'w') as file:
+        file.write(word)
+first, count = look(), 0
+os.write(1, b'out\\n')
+os.write(2, b'err\\n')
+with open('/data/progress', 'w') as progress:
+    while True:
+        count += 1
+        progress.write('%d\\n' % count)
+        progress.flush()
+        if os.path.exists('/data/check'):
+            now = look()
+            os.write(1, b'out\\n')
+            os.write(2, b'err\\n')
+            os.rename('/data/check', '/data/checked')
+            with open('/data/verdict', 'w') as verdict:
+                verdict.write('ok' if now == first else repr([first, now]))
+        time.sleep(0.02)
+";
+
+/// A container of runc, whose root is an overlay over a directory that has next to nothing; /usr is the host's.
+struct Container {
+    world: World,
+}
+
+impl Container {
+    fn new(streams: impl Fn() -> Stdio) -> Self {
+        let container = Container { world: World::new() };
+        let [lower, root, data] = ["lower", "root", "data"].map(|name| container.at(name));
+        for name in ["usr", "proc", "dev", "sys", "etc", "data"] {
+            fs::create_dir_all(lower.join(name)).expect("a directory of the root");
+        }
+        for name in ["bin", "lib", "lib64"] {
+            symlink(format!("usr/{name}"), lower.join(name)).expect("a link of the root");
+        }
+        fs::write(lower.join("program.py"), PROGRAM).expect("the program");
+        fs::write(lower.join("etc/given"), "").expect("a file to mount over");
+        fs::write(container.at("given"), "given").expect("a file to mount");
+        for path in [&root, &data, &container.at("upper"), &container.at("work")] {
+            fs::create_dir(path).expect("a directory");
+        }
+        let [below, upper, work] = ["lower", "upper", "work"].map(|name| container.at(name).display().to_string());
+        let options = format!("lowerdir={below},upperdir={upper},workdir={work}");
+        must(Command::new("mount").args(["-t", "overlay", "overlay", "-o", &options]).arg(&root));
+        fs::write(container.at("config.json"), container.config().to_string()).expect("the bundle");
+        let mut runc = container.runc();
+        runc.args(["run", "-d", "--pid-file"])
+            .arg(container.at("pid"))
+            .arg("-b")
+            .arg(container.world.dir())
+            .arg(container.id());
+        let started = runc.stdin(Stdio::null()).stdout(streams()).stderr(streams()).status().expect("runc");
+        assert!(started.success(), "runc: {started}");
+        container.goes_on();
+        container
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.world.dir().join(name)
+    }
+
+    /// runc makes a cgroup of this name.
+    fn id(&self) -> String {
+        self.world.dir().file_name().expect("a name").to_string_lossy().into_owned()
+    }
+
+    fn runc(&self) -> Command {
+        let mut runc = Command::new("runc");
+        runc.arg("--root").arg(self.at("runc"));
+        runc
+    }
+
+    fn config(&self) -> Value {
+        let mount = |path: &str, kind: &str, source: &Path, options: &[&str]| json!({"destination": path, "type": kind, "source": source, "options": options});
+        let fresh = |path: &str, kind: &str, options: &[&str]| mount(path, kind, Path::new(kind), options);
+        let namespaces = ["pid", "network", "ipc", "uts", "mount", "cgroup"].map(|kind| json!({"type": kind}));
+        let capabilities = json!(["CAP_KILL", "CAP_CHOWN"]);
+        json!({
+            "ociVersion": "1.0.2",
+            "process": {
+                "user": {"uid": 0, "gid": 0}, "cwd": "/", "env": ["PATH=/usr/bin"], "args": [python(), "/program.py"],
+                "capabilities": {"bounding": capabilities, "effective": capabilities, "permitted": capabilities},
+                "noNewPrivileges": true
+            },
+            "root": {"path": "root"},
+            "hostname": "inside",
+            "mounts": [
+                fresh("/proc", "proc", &[]),
+                fresh("/dev", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=64k"]),
+                fresh("/dev/pts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]),
+                fresh("/dev/shm", "tmpfs", &["nosuid", "noexec", "nodev", "mode=1777", "size=64k"]),
+                fresh("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
+                fresh("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
+                fresh("/sys/fs/cgroup", "cgroup", &["nosuid", "noexec", "nodev", "ro"]),
+                mount("/usr", "bind", Path::new("/usr"), &["rbind", "ro"]),
+                mount("/data", "bind", &self.at("data"), &["rbind", "nosuid"]),
+                mount("/etc/given", "bind", &self.at("given"), &["bind", "ro"]),
+            ],
+            "linux": {
+                "namespaces": namespaces,
+                "maskedPaths": ["/proc/acpi", "/proc/kcore", "/proc/keys", "/sys/firmware"],
+                "readonlyPaths": ["/proc/bus", "/proc/sys"]
+            }
+        })
+    }
+
+    fn pid(&self) -> String {
+        fs::read_to_string(self.at("pid")).expect("the pid of the first process")
+    }
+
+    fn progress(&self) -> u64 {
+        let text = fs::read_to_string(self.at("data/progress")).unwrap_or_default();
+        text.lines().last().and_then(|line| line.parse().ok()).unwrap_or(0)
+    }
+
+    #[track_caller]
+    fn goes_on(&self) {
+        let from = self.progress();
+        assert!(wait_for(PATIENCE, || self.progress() > from + 2), "it stands at {from}");
+    }
+
+    /// Lets it compare what it sees.
+    #[track_caller]
+    fn is_as_it_was(&self) {
+        fs::write(self.at("data/check"), "").expect("asking");
+        let verdict = || fs::read_to_string(self.at("data/verdict")).unwrap_or_default();
+        assert!(wait_for(PATIENCE, || !verdict().is_empty()), "no answer");
+        assert_eq!(verdict(), "ok");
+        fs::remove_file(self.at("data/verdict")).expect("removing the answer");
+    }
+
+    /// Ends it, and who made it unmounts its root.
+    fn is_gone(&self) {
+        self.world.kill("vs1");
+        must(self.runc().args(["delete", "--force", &self.id()]));
+        must(Command::new("umount").arg(self.at("root")));
+    }
+
+    fn copy(&self) -> PathBuf {
+        self.world.freeze("vs1");
+        self.world.copy_out("vs1", Method::Cp)
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        // After a test that failed.
+        let _ = self.runc().args(["delete", "--force", &self.id()]).stderr(Stdio::null()).status();
+        let _ = Command::new("umount").arg(self.at("root")).stderr(Stdio::null()).status();
+    }
+}
+
+#[track_caller]
+fn must(command: &mut Command) {
+    run(command, PATIENCE).expect_success();
+}
+
+fn lines(copy: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(copy.join("mounts")).expect("mounts");
+    text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+}
+
+/// Puts another text in the place of one in `mounts`.
+fn edit(copy: &Path, from: &Path, to: &Path) {
+    let text = fs::read_to_string(copy.join("mounts")).expect("mounts");
+    let quoted = |path: &Path| format!("\"{}\"", path.display());
+    assert!(text.contains(&quoted(from)), "{} is not in {text}", from.display());
+    fs::write(copy.join("mounts"), text.replace(&quoted(from), &quoted(to))).expect("mounts");
+}
+
+#[test]
+fn one_of_runc_comes_back_with_its_overlay_and_its_volumes() {
+    let container = Container::new(Stdio::null);
+    let world = &container.world;
+    world.crctl(["add", "vs1", "--pid", &container.pid()]).expect_success();
+    let copy = container.copy();
+    container.is_gone();
+    world.must("rm", "vs1");
+    let before = Leftovers::of(world);
+    let verify = || world.crctl(["verify".as_ref(), copy.as_os_str()]);
+    verify().expect_success();
+    world.restore(&copy, "vs1", Method::Cp);
+    world.thaw("vs1");
+    container.goes_on();
+    container.is_as_it_was();
+    let second = container.copy();
+    assert_eq!(lines(&second), lines(&copy));
+    world.remove("vs1");
+
+    // Another volume, by an edit.
+    let data = container.at("data");
+    let other = container.at("other");
+    copy_tree(&data, &other, Method::Cp).expect_success();
+    fs::rename(&data, container.at("gone")).expect("renaming");
+    verify().expect_refusal(&["mounts: line", "No such file or directory", "put it back, or edit the source"]);
+    assert!(!world.copy_in(&copy, "vs1", Method::Cp).success(), "it was restored without its volume");
+    world.status_says("vs1", &["mounts: line", "/data", "of the host, which may be edited"]);
+    world.must("rm", "vs1");
+    edit(&copy, &data, &other);
+    verify().expect_success();
+    world.restore(&copy, "vs1", Method::Cp);
+    world.thaw("vs1");
+    fs::write(other.join("check"), "").expect("asking");
+    assert!(wait_for(PATIENCE, || fs::read_to_string(other.join("verdict")).is_ok_and(|text| text == "ok")));
+    world.remove("vs1");
+
+    // Without what its root is made of.
+    fs::rename(container.at("lower"), container.at("elsewhere")).expect("renaming");
+    verify().expect_refusal(&["mounts: line 1: /:", "put it back, or edit the options"]);
+    assert!(!world.copy_in(&copy, "vs1", Method::Cp).success(), "it was restored without its root");
+    world.status_says("vs1", &["mounts: /: mounting the overlay lowerdir="]);
+    world.must("rm", "vs1");
+    before.expect_again(world);
+}
+
+#[test]
+fn the_overlay_that_is_still_mounted_is_used() {
+    let container = Container::new(Stdio::null);
+    let world = &container.world;
+    world.crctl(["add", "vs1", "--pid", &container.pid()]).expect_success();
+    let copy = container.copy();
+    world.kill("vs1");
+    fs::write(container.at("root/through"), "the host").expect("writing to the overlay");
+    world.restore(&copy, "vs1", Method::Cp);
+    world.thaw("vs1");
+    container.goes_on();
+    // Another overlay of the same directories would not have to show it.
+    let seen =
+        world.crctl(["exec", "vs1", "--", python(), "-c", "import os; print(os.stat('/').st_dev)"]).expect_success();
+    let expected = std::os::unix::fs::MetadataExt::dev(&fs::metadata(container.at("root")).expect("the overlay"));
+    assert_eq!(seen.stdout.trim(), expected.to_string());
+    world.remove("vs1");
+}
+
+#[test]
+fn streams_that_lead_outside_become_the_log() {
+    let streams = Streams::new();
+    let container = Container::new(|| streams.writer());
+    let world = &container.world;
+    world.crctl(["add", "vs1", "--pid", &container.pid()]).expect_success();
+    world.crctl(["freeze", "vs1"]).expect_refusal(&["fds: 1", "held outside the container", "--external stdio"]);
+    world.crctl(["freeze", "vs1", "--external", "stdio"]).expect_success();
+    let copy = world.copy_out("vs1", Method::Cp);
+    container.is_gone();
+    world.restore(&copy, "vs1", Method::Cp);
+    world.thaw("vs1");
+    container.goes_on();
+    container.is_as_it_was();
+    assert_eq!(streams.said(), "out\nerr\n");
+    let logged = world.crctl(["logs", "vs1"]).expect_success();
+    assert_eq!(logged.stdout, "out\nerr\n");
+    // From now on they are the container's.
+    world.freeze("vs1");
+    world.remove("vs1");
+}
+
+/// Who holds the other end of a container's streams.
+struct Streams {
+    reader: std::cell::RefCell<std::io::PipeReader>,
+    writer: std::cell::RefCell<Option<std::io::PipeWriter>>,
+}
+
+impl Streams {
+    fn new() -> Self {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        Streams { reader: reader.into(), writer: Some(writer).into() }
+    }
+
+    fn writer(&self) -> Stdio {
+        self.writer.borrow().as_ref().expect("open").try_clone().expect("a duplicate").into()
+    }
+
+    /// All of it, once the container has ended.
+    fn said(&self) -> String {
+        self.writer.take();
+        let mut said = String::new();
+        std::io::Read::read_to_string(&mut *self.reader.borrow_mut(), &mut said).expect("reading");
+        said
+    }
+}
