@@ -2,6 +2,7 @@
 
 use crate::ended::EndedTask;
 use crate::flags;
+use crate::io_uring::IoUring;
 use crate::signal::{Signal, SignalSet};
 use crate::socket::{InetSocket, NetlinkSocket, UnixSocket};
 use crate::tty::Tty;
@@ -96,6 +97,8 @@ pub enum FileKind {
     Namespace(Namespace),
     /// inotify_init(2).
     Inotify(Inotify),
+    /// io_uring_setup(2).
+    IoUring(IoUring),
     /// mq_open(3).
     MessageQueue(OpenQueue),
     /// Either side of a pseudo-terminal.
@@ -128,12 +131,13 @@ impl File {
         }
     }
 
-    /// Bytes of the raw file beside a socket's entry.
+    /// Bytes of the raw file beside the entry of a socket or ring.
     #[must_use]
     pub fn queue_size(&self) -> u64 {
         match &self.kind {
             FileKind::UnixSocket(socket) => socket.queue_size(),
             FileKind::InetSocket(socket) => socket.queue_size(),
+            FileKind::IoUring(ring) => ring.memory_size(),
             _ => 0,
         }
     }

@@ -14,6 +14,7 @@ pub mod convert;
 pub mod ended;
 pub mod files;
 pub mod image;
+pub mod io_uring;
 pub mod layout;
 pub mod ldt;
 pub mod locks;

@@ -1,6 +1,7 @@
 //! `mem.segments` and `mem.sums`: what a process has mapped, and where the contents lie.
 
 use crate::flags;
+use crate::io_uring::MappedRing;
 use crate::types::{Address, Bytes, Pid, Timespec};
 use serde::{Deserialize, Serialize};
 
@@ -72,6 +73,8 @@ pub enum Backing {
     SysvShm(SysvShm),
     /// The ring of a context of io_setup(2): a line of `aio`, which has what waits in it.
     AioRing,
+    /// Memory that a ring of io_uring shares with the program; its content lies with its description.
+    IoUring(MappedRing),
     /// The kernel's vDSO.
     Vdso,
     /// The vDSO's data.

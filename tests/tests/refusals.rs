@@ -124,6 +124,21 @@ fn asynchronous_requests_under_way_are_named() {
     victim.passes();
 }
 
+/// Nor does one of io_uring; and what belongs to one thread is not made again.
+#[test]
+fn rings_that_are_not_carried_are_named() {
+    let (world, victim) = running("io_uring", &["poll"]);
+    let told = ["0x00000001/0x00000001/attr", "has requests of io_uring under way: 1"];
+    world.crctl(["freeze", "vs1"]).expect_refusal(&told);
+    victim.goes_on(1);
+    victim.passes();
+    let (world, victim) = running("io_uring", &["single"]);
+    let told = ["0x00000001/fds", "an io_uring of a kind that is not carried yet (IORING_SETUP_SINGLE_ISSUER)"];
+    world.crctl(["freeze", "vs1"]).expect_refusal(&told);
+    victim.goes_on(1);
+    victim.passes();
+}
+
 #[test]
 fn rings_of_another_process_are_named() {
     let (world, victim) = running("aio", &["inherited"]);

@@ -69,6 +69,10 @@ features! {
     Aio = "aio";
     /// Contexts of io_setup(2), and how many of their requests are under way.
     AioRequests = "aio_requests";
+    /// Whether a task has used a ring of io_uring_setup(2).
+    IoUringTask = "io_uring_task";
+    /// Rings of io_uring_setup(2), and how many requests of a task are under way.
+    IoUring = "io_uring";
     /// ioperm(2) and iopl(2).
     IoPermission = "io_permission";
     /// Where code, data, heap, stack, arguments and environment lie.

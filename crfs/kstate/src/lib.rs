@@ -18,6 +18,7 @@ mod feature;
 mod files;
 mod flags;
 mod inotify;
+mod io_uring;
 mod memory;
 mod mqueue;
 mod numa;
@@ -39,6 +40,7 @@ mod tty;
 mod waits;
 
 pub use aio::AioContext;
+pub use io_uring::{IoRequests, IoUring};
 pub use attributes::SyscallDispatch;
 pub use btf::{BtfError, Field, Kind, PathError};
 pub use error::Error;

@@ -195,6 +195,25 @@ paths! {
     AioPerCpu: Pointer, "kioctx.cpu";
     AioCpuFree: Number(4), "kioctx_cpu.reqs_available";
     ArrayPerCpu: Place(0), "bpf_array.pptrs";
+
+    // Rings of io_uring. 6.1 - 6.18; what is registered is counted in `io_rsrc_data` since 6.13.
+    TaskIoUring: Pointer, "task_struct.io_uring";
+    TaskCachedRequests: Number(4), "io_uring_task.cached_refs";
+    TaskRequests: Number(8), "io_uring_task.inflight.count";
+    TaskRequestsPerCpu: Pointer, "io_uring_task.inflight.counters";
+    TaskRings: Place(128), "io_uring_task.registered_rings";
+    RingFlags: Number(4), "io_ring_ctx.flags";
+    RingSqEntries: Number(4), "io_ring_ctx.sq_entries";
+    RingCqEntries: Number(4), "io_ring_ctx.cq_entries";
+    RingSubmitted: Number(4), "io_ring_ctx.cached_sq_head";
+    RingCompleted: Number(4), "io_ring_ctx.cached_cq_tail";
+    RingFiles: Number(4), "io_ring_ctx.file_table.data.nr" | "io_ring_ctx.nr_user_files";
+    RingBuffers: Number(4), "io_ring_ctx.buf_table.nr" | "io_ring_ctx.nr_user_bufs";
+    RingBufferGroups: Pointer, "io_ring_ctx.io_bl_xa.xa_head";
+    RingEventfd: Pointer, "io_ring_ctx.io_ev_fd";
+    RingPersonalities: Pointer, "io_ring_ctx.personalities.xa_head";
+    RingRestricted: Number(1), "io_ring_ctx.restrictions.registered";
+    RingOverflow: Place(16), "io_ring_ctx.cq_overflow_list";
     StartCode: Number(8), "mm_struct.start_code";
     EndCode: Number(8), "mm_struct.end_code";
     StartData: Number(8), "mm_struct.start_data";
@@ -491,6 +510,36 @@ pub(crate) fn needs(feature: Feature) -> Needs {
                 P::ArrayPerCpu,
             ],
             &[P::AioId, P::AioPlaces, P::AioFree, P::AioCompleted, P::AioPerCpu, P::AioCpuFree],
+        ),
+        Feature::IoUringTask => (&[], &[P::TaskIoUring]),
+        Feature::IoUring => (
+            &[
+                P::TaskIoUring,
+                P::TaskFiles,
+                P::FilesFdt,
+                P::FdtMax,
+                P::FdtFd,
+                P::FilePrivate,
+                P::ArrayPerCpu,
+                P::RingFiles,
+                P::RingBuffers,
+                P::RingBufferGroups,
+                P::RingEventfd,
+                P::RingPersonalities,
+                P::RingRestricted,
+                P::TaskRings,
+            ],
+            &[
+                P::TaskCachedRequests,
+                P::TaskRequests,
+                P::TaskRequestsPerCpu,
+                P::RingFlags,
+                P::RingSqEntries,
+                P::RingCqEntries,
+                P::RingSubmitted,
+                P::RingCompleted,
+                P::RingOverflow,
+            ],
         ),
         Feature::IoPermission => (&[], &[P::IoBitmap, P::IoLevel]),
         Feature::MemoryLayout => (

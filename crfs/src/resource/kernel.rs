@@ -114,8 +114,9 @@ impl Kernel {
 }
 
 /// What is asked only where it matters (a wait with a time limit, a pipe), or not at all; all else is asked of every process or thread.
-const SOMETIMES_NEEDED: [Feature; 17] = [
+const SOMETIMES_NEEDED: [Feature; 18] = [
     Feature::AioRequests,
+    Feature::IoUring,
     Feature::ThreadRecord,
     Feature::RestartKind,
     Feature::RestartNanosleep,

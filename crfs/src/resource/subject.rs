@@ -83,6 +83,11 @@ impl Thread {
         matches!(self.stat.state, b'Z' | b'X')
     }
 
+    /// Whether it is a thread of the kernel's, which carries out requests of io_uring (PF_IO_WORKER, include/linux/sched.h, v6.18).
+    fn is_io_worker(&self) -> bool {
+        self.stat.flags & 0x10 != 0
+    }
+
     /// Its id as it sees it itself.
     #[must_use]
     pub fn own_id(&self) -> Pid {
@@ -133,6 +138,8 @@ impl Subjects {
     }
 
     fn in_order(mut self, record: &Record) -> Self {
+        // They come and go with requests, and have nothing that the program could see.
+        self.processes.iter_mut().for_each(|process| process.threads.retain(|thread| !thread.is_io_worker()));
         let order = |process: &Process| (process.pid, process.host);
         self.processes.sort_by_key(order);
         self.init = first(record, &self.processes);

@@ -12,7 +12,7 @@ use crate::resource::mount::Views;
 use crate::resource::proc::{Proc, Status};
 use crate::resource::process::Sharers;
 use crate::resource::subject::{self, Subjects};
-use crate::resource::unnamed::Unnamed;
+use crate::resource::met::Met;
 use crate::resource::{Findings, descriptor, memory, process, security, thread, zombie};
 use image_format::{Pid, layout};
 use std::path::Path;
@@ -83,7 +83,7 @@ fn descriptors(
     attempt(subjects.init, findings, |found| process::own_tables(subjects, found).map(|own| tables.extend(own)))?;
     let processes = &subjects.numbers();
     let whose = descriptor::Whose { tables: &tables, processes, init: subjects.init, external: &[], views };
-    descriptor::capture(whose, None, root, log, None, &mut Unnamed::new(), &mut found)?;
+    descriptor::capture(whose, None, root, log, None, &mut Met::new(), &mut found)?;
     merge(findings, found);
     Ok(())
 }

@@ -16,6 +16,7 @@ pub mod file_handle;
 pub mod file_map;
 pub mod handler;
 pub mod inotify;
+pub mod io_uring;
 pub mod itimer;
 pub mod kcmp;
 pub mod ldt;

@@ -139,11 +139,12 @@ fn kind(kind: &FileKind) -> Vec<String> {
             // The one value that write(2) refuses (fs/eventfd.c, v6.18).
             vec![(eventfd.count.0 == u64::MAX).then(|| "count: a counter ends one below 2^64 - 1".to_owned())]
         }
-        // Sockets have a check of their own.
+        // Sockets and rings have a check of their own.
         FileKind::Epoll(_)
         | FileKind::UnixSocket(_)
         | FileKind::InetSocket(_)
         | FileKind::NetlinkSocket(_)
+        | FileKind::IoUring(_)
         | FileKind::Pidfd(_)
         | FileKind::Namespace(_) => vec![],
         FileKind::Timerfd(timer) => timerfd(timer),

@@ -116,7 +116,8 @@ fn kernel_mapping(segment: &Segment) -> Option<&'static str> {
         | Backing::Unnamed(_)
         | Backing::SharedAnonymous(_)
         | Backing::SysvShm(_)
-        | Backing::AioRing => None,
+        | Backing::AioRing
+        | Backing::IoUring(_) => None,
     }
 }
 
@@ -144,6 +145,8 @@ fn backing(segment: &Segment, manifest: &Manifest) -> Vec<String> {
             ]
         }
         Backing::AioRing => super::aio::ring(segment),
+        // By the check of rings.
+        Backing::IoUring(_) => vec![],
         Backing::Vdso => {
             let expected = manifest.kernel.vdso_size;
             vec![

@@ -8,6 +8,7 @@ mod aio;
 mod cgroups;
 mod controls;
 mod descriptors;
+mod io_uring;
 mod locks;
 mod manifest;
 mod memory;
@@ -76,6 +77,7 @@ pub fn image(image: &Image, sizes: &dyn Fn(&str) -> Option<u64>) -> Vec<ImageErr
     pid_namespaces::check(image, &mut findings);
     user_namespaces::check(image, &mut findings);
     unnamed::check(image, &mut findings);
+    io_uring::check(image, &mut findings);
     memory::objects(&image.processes, &mut findings);
     pages::sources(&image.processes, &mut findings);
     for (&pid, process) in &image.processes {

@@ -55,6 +55,7 @@ fn placed(segment: &Segment, range: &PageRange) -> Option<String> {
 /// Whether such a segment can have pages from such a source.
 fn sourced(segment: &Segment, source: &Source) -> Option<String> {
     match (source, &segment.backing) {
+        (_, Backing::IoUring(_)) => Some("what is in a ring of io_uring lies beside its description".to_owned()),
         (_, Backing::AioRing) => Some("what waits in a ring of asynchronous I/O stands in aio".to_owned()),
         (_, Backing::Vvar | Backing::VvarVclock | Backing::Vsyscall) => {
             Some("these are the kernel's own and have no contents".to_owned())

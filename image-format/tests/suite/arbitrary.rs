@@ -5,6 +5,7 @@ use image_format::cgroups::*;
 use image_format::controls::*;
 use image_format::files::*;
 use image_format::image::{Image, ProcessImage, ThreadImage};
+use image_format::io_uring::{IoUring, MappedRing};
 use image_format::ldt::*;
 use image_format::locks::*;
 use image_format::manifest::*;
@@ -152,7 +153,7 @@ wrappers! {
 
 choices! {
     IfChanged [Default, Strict, Ignore, Append] [Replace]
-    FileKind [] [Regular, Unnamed, Directory, PathOnly, Device, Pipe, Fifo, Eventfd, Epoll, Timerfd, Signalfd, Pseudo, EndedTask, Pidfd, Namespace, Inotify, MessageQueue, Tty, UnixSocket, InetSocket, NetlinkSocket]
+    FileKind [] [Regular, Unnamed, Directory, PathOnly, Device, Pipe, Fifo, Eventfd, Epoll, Timerfd, Signalfd, Pseudo, EndedTask, Pidfd, Namespace, Inotify, IoUring, MessageQueue, Tty, UnixSocket, InetSocket, NetlinkSocket]
     PseudoFileSystem [Proc, Sysfs, Cgroup2, Cgroup] []
     PathType [SymbolicLink, Fifo, Socket, BlockDevice, CharacterDevice] []
     Stream [Log, Console] []
@@ -174,7 +175,7 @@ choices! {
     LockKind [Flock, Posix, Ofd, Lease] []
     PathKind [Directory, Object, Lines, Raw, Zstd] []
     NamespaceKind [Cgroup, Ipc, Mnt, Net, Pid, Uts] []
-    Backing [Anonymous, AioRing, Vdso, Vvar, VvarVclock, Vsyscall] [HugePages, File, Unnamed, SharedAnonymous, SysvShm]
+    Backing [Anonymous, AioRing, Vdso, Vvar, VvarVclock, Vsyscall] [HugePages, File, Unnamed, SharedAnonymous, SysvShm, IoUring]
     Origin [] [Memfd, Deleted, Tmpfile, SharedHugePages]
     Source [Zero, File, Guard, Parent] [Own, Process]
     Resume [Again, Ended] [Remaining]
@@ -229,6 +230,8 @@ records! {
     EpollTarget { fd, file, events, data }
     Timerfd { clock, settime_flags, remaining, interval, ticks }
     Signalfd { mask }
+    IoUring { ring, flags, sq_entries, cq_entries, submitted, completed }
+    MappedRing { ring, offset }
     Stdio { file, stream }
     Tty { path, number, side, hung_up }
     Pty {

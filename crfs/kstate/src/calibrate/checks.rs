@@ -8,6 +8,7 @@ use nix::errno::Errno;
 
 use super::Trouble;
 use super::connections;
+use super::io_uring;
 use super::numa;
 use super::scene::{self, Actor, Roles, Scene};
 use crate::aio::AioContext;
@@ -49,6 +50,8 @@ pub(super) const CHECKS: &[(Feature, Check)] = &[
     (Feature::Ldt, ldt),
     (Feature::Aio, aio),
     (Feature::AioRequests, aio_requests),
+    (Feature::IoUringTask, io_uring::check_task),
+    (Feature::IoUring, io_uring::check),
     (Feature::IoPermission, io_permission),
     (Feature::MemoryLayout, memory_layout),
     (Feature::Dumpable, dumpable),

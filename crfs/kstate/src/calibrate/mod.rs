@@ -6,6 +6,7 @@
 mod checks;
 mod connections;
 mod learn;
+mod io_uring;
 mod numa;
 mod scene;
 

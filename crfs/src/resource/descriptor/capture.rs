@@ -11,9 +11,9 @@ use crate::console::Pause;
 use crate::external::External;
 use crate::failure::{Doing, Failure, Kind};
 use crate::resource::mount::Views;
-use crate::resource::unnamed::Unnamed;
+use crate::resource::met::Met;
 use crate::resource::{
-    Findings, device, directory, ended_task, epoll, eventfd, inet_socket, inotify, lock, namespace, netlink_socket,
+    Findings, device, directory, ended_task, epoll, eventfd, inet_socket, inotify, io_uring, lock, namespace, netlink_socket,
     owner, path_only, pidfd, pipe, pseudo_file, regular_file, signalfd, socket, timerfd, tty, unix_socket,
 };
 use crfs_kstate::{KernelState, Task};
@@ -61,7 +61,7 @@ pub fn capture(
     root: &Path,
     log: &Path,
     console: Option<&Pause>,
-    unnamed: &mut Unnamed,
+    met: &mut Met,
     findings: &mut Findings,
 ) -> Result<Descriptors, Failure> {
     let mut tables = whose.tables.to_vec();
@@ -82,7 +82,7 @@ pub fn capture(
         kernel: kernel.as_ref(),
         console,
         findings,
-        unnamed,
+        met,
         drafts: Vec::new(),
         streams: BTreeSet::new(),
         log,
@@ -92,6 +92,7 @@ pub fn capture(
     };
     pass.each(whose, &place, &apart);
     pass.unnamed()?;
+    pass.rings();
     pass.owners(whose)?;
     pass.pipes(whose)?;
     pass.queues(whose)?;
@@ -133,7 +134,7 @@ pub(super) struct Pass<'a> {
     pub(super) kernel: Option<&'a Kernel<'a>>,
     console: Option<&'a Pause>,
     pub(super) findings: &'a mut Findings,
-    unnamed: &'a mut Unnamed,
+    met: &'a mut Met,
     /// One for each description of the table.
     pub(super) drafts: Vec<Draft>,
     /// Descriptions that lead outside, and are joined to the container's log by a restore.
@@ -158,7 +159,7 @@ impl Pass<'_> {
         for (index, Description { seen, .. }) in self.table.descriptions.iter().enumerate() {
             let elsewhere = apart.of(seen);
             let place = elsewhere.map_or(place, |(_, place)| place);
-            let draft = match draft(seen, whose, place, self.kernel, self.unnamed) {
+            let draft = match draft(seen, whose, place, self.kernel, self.met) {
                 Ok(draft) => draft,
                 Err(refusal) => match self.file_outside(index, whose) {
                     Some(kind) => Draft::Done(kind),
@@ -200,7 +201,7 @@ impl Pass<'_> {
         for index in 0..self.drafts.len() {
             let Draft::Done(FileKind::Unnamed(record)) = &self.drafts[index] else { continue };
             let (number, seen) = (record.file, &self.table.descriptions[index].seen);
-            if self.unnamed.is_held(number) || self.out.unnamed.contains_key(&number) {
+            if self.met.unnamed.is_held(number) || self.out.unnamed.contains_key(&number) {
                 continue;
             }
             if seen.metadata.len() > MOST_IN_MESSAGE {
@@ -213,6 +214,21 @@ impl Pass<'_> {
             self.out.unnamed.insert(number, content);
         }
         Ok(())
+    }
+
+    /// The memory that each ring of io_uring shares with its program.
+    fn rings(&mut self) {
+        for index in 0..self.drafts.len() {
+            let Draft::Done(FileKind::IoUring(ring)) = &self.drafts[index] else { continue };
+            let seen = &self.table.descriptions[index].seen;
+            match io_uring::memory(seen, ring) {
+                Ok(memory) => drop(self.out.sockets.insert(id(index), memory)),
+                Err(refusal) => {
+                    self.refuse(seen.holder, refusal);
+                    self.drafts[index] = Draft::Refused;
+                }
+            }
+        }
     }
 
     /// Puts the sides of each terminal together.
@@ -402,7 +418,7 @@ fn draft(
     whose: Whose<'_>,
     place: &OpenPlace,
     kernel: Option<&Kernel<'_>>,
-    unnamed: &mut Unnamed,
+    met: &mut Met,
 ) -> Result<Draft, Refusal> {
     if let Some(name) = seen.link.strip_prefix(b"anon_inode:") {
         let name = String::from_utf8_lossy(name);
@@ -415,6 +431,10 @@ fn draft(
             }
             "inotify" => {
                 inotify::capture(seen, place, whose.init, kernel).map(|record| Draft::Done(FileKind::Inotify(record)))
+            }
+            "io_uring" => {
+                let found = io_uring::capture(seen, &mut met.rings, kernel);
+                found.map(|found| found.map_or(Draft::Refused, |ring| Draft::Done(FileKind::IoUring(ring))))
             }
             "signalfd" => signalfd::capture(seen).map(|record| Draft::Done(FileKind::Signalfd(record))),
             other => Err(refused::anonymous(other)),
@@ -438,7 +458,7 @@ fn draft(
         }
         libc::S_IFREG if seen.file_system == refused::MQUEUE => Ok(Draft::Queue),
         libc::S_IFREG if regular_file::is_unnamed(seen) => {
-            regular_file::capture_unnamed(seen, place, unnamed).map(|record| Draft::Done(FileKind::Unnamed(record)))
+            regular_file::capture_unnamed(seen, place, &mut met.unnamed).map(|record| Draft::Done(FileKind::Unnamed(record)))
         }
         libc::S_IFREG => regular_file::capture(seen, place).map(|record| Draft::Done(FileKind::Regular(record))),
         libc::S_IFDIR => directory::capture(seen, place).map(|record| Draft::Done(FileKind::Directory(record))),

@@ -32,10 +32,9 @@ pub(crate) const CLOSE: &str = "Have the program close it before the freeze.";
 const RECEIVE: &str = "Try again when the program has received the message.";
 
 /// Anonymous inodes by the kernel's name for them (without brackets), as people call them, with a remedy.
-const ANONYMOUS: [(&str, &str, &str); 14] = [
+const ANONYMOUS: [(&str, &str, &str); 13] = [
     ("fanotify", "a fanotify group", CLOSE),
     ("userfaultfd", "a userfaultfd", CLOSE),
-    ("io_uring", "an io_uring", "Run the program with io_uring off (many take an option or a variable for that)."),
     ("perf_event", "a perf event", "Run it without performance counters."),
     ("secretmem", "secret memory (memfd_secret)", CLOSE),
     ("bpf-map", "a BPF map", CLOSE),

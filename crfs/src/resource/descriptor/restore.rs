@@ -4,7 +4,7 @@ use crate::failure::{Doing, Failure, Kind};
 use crate::resource::mount::Roots;
 use crate::resource::unnamed::Made;
 use crate::resource::{
-    device, directory, epoll, eventfd, inotify, lock, path_only, pipe, pseudo_file, regular_file, signalfd, timerfd,
+    device, directory, epoll, eventfd, inotify, io_uring, lock, path_only, pipe, pseudo_file, regular_file, signalfd, timerfd,
     tty,
 };
 use image_format::files::{Fifo, File, FileKind, OpenFlags, Stream};
@@ -86,7 +86,7 @@ pub fn open_all(
         open.extend(refused.keep(opened)?.map(|fd| (id, fd)));
     }
     make_room(roots.own(), alone.len());
-    let opened = image_format::parallel::map(&alone, |&(id, file)| open_one(image, id, file, roots.of_file(id)));
+    let opened = image_format::parallel::map(&alone, |&(id, file)| open_one(image, id, file, staging, roots.of_file(id)));
     for (&(id, _), opened) in alone.iter().zip(opened) {
         let Some((fd, note)) = refused.keep(opened)? else { continue };
         open.insert(id, fd);
@@ -112,6 +112,7 @@ fn open_one(
     image: &Image,
     id: FileId,
     file: &File,
+    staging: &Path,
     root: BorrowedFd<'_>,
 ) -> Result<(OwnedFd, Option<String>), Failure> {
     let opened = match &file.kind {
@@ -124,6 +125,7 @@ fn open_one(
         FileKind::Timerfd(record) => timerfd::restore(id, file, record, &image.manifest.clocks),
         FileKind::Signalfd(record) => signalfd::restore(id, file, record),
         FileKind::Inotify(_) => inotify::restore(id, file),
+        FileKind::IoUring(record) => io_uring::restore::restore(id, file, record, staging),
         FileKind::Pipe(_)
         | FileKind::Fifo(_)
         | FileKind::Unnamed(_)

@@ -4,14 +4,16 @@ use super::super::Findings;
 use super::super::container::Place;
 use super::super::descriptor::refused::Refusal;
 use super::super::subject::Process;
-use super::super::unnamed::{Found, Unnamed};
+use super::super::met::Met;
+use super::super::unnamed::Found;
 use super::objects::Objects;
 use super::refuse::object;
 use super::smaps::Mapping;
 use crate::failure::{Doing, Failure};
-use image_format::Timespec;
+use image_format::io_uring::MappedRing;
 use image_format::memory::{Backing, HugeMapping, MappedFile, MappedUnnamed, SysvShm};
 use image_format::types::Bytes;
+use image_format::{Hex, Timespec};
 use nix::sys::statfs::statfs;
 use std::collections::HashMap;
 use std::fs;
@@ -36,6 +38,8 @@ enum Known {
         remedy: String,
     },
     AioRing,
+    /// A ring of io_uring, by its number.
+    IoUring(u32),
 }
 
 /// The file system of rings of io_setup(2) (fs/aio.c, v6.18).
@@ -47,14 +51,14 @@ type Key = ((u32, u32), u64, Vec<u8>);
 /// Tells what mappings map, and remembers.
 pub(super) struct Backings<'a> {
     place: &'a Place,
-    unnamed: &'a mut Unnamed,
+    met: &'a mut Met,
     files: HashMap<Key, Known>,
     objects: Objects,
 }
 
 impl<'a> Backings<'a> {
-    pub(super) fn new(place: &'a Place, unnamed: &'a mut Unnamed) -> Self {
-        Backings { place, unnamed, files: HashMap::new(), objects: Objects::default() }
+    pub(super) fn new(place: &'a Place, met: &'a mut Met) -> Self {
+        Backings { place, met, files: HashMap::new(), objects: Objects::default() }
     }
 
     /// The shared anonymous objects that were met.
@@ -129,6 +133,7 @@ impl<'a> Backings<'a> {
                 writable: mapping.shared && mapping.has(b"mw"),
             })),
             Known::AioRing => Some(Backing::AioRing),
+            Known::IoUring(ring) => Some(Backing::IoUring(MappedRing { ring, offset: Hex(mapping.offset) })),
             Known::Segment(segment) => {
                 Some(Backing::SysvShm(SysvShm { segment, offset: mapping.offset, writable: mapping.has(b"mw") }))
             }
@@ -159,16 +164,18 @@ impl<'a> Backings<'a> {
         // The same mount holds memfds and shared anonymous memory, and no name there can be chosen to begin so.
         if path.starts_with(b"/SYSV")
             && metadata.nlink() == 0
-            && self.unnamed.is_kernels(&metadata, file_system()?).doing(what)?
+            && self.met.unnamed.is_kernels(&metadata, file_system()?).doing(what)?
         {
             return Ok(Known::Segment(u32::try_from(metadata.ino()).doing(what)?));
         }
         if path == b"/[aio] (deleted)" && file_system()? == AIO_RING_MAGIC {
             return Ok(Known::AioRing);
         }
+        if path == b"anon_inode:[io_uring]" {
+            return Ok(Known::IoUring(self.met.rings.number(metadata.ino())));
+        }
         for (prefix, kind) in [
-            (&b"anon_inode:[io_uring]"[..], "an io_uring"),
-            (b"/secretmem", "secret memory (memfd_secret)"),
+            (&b"/secretmem"[..], "secret memory (memfd_secret)"),
             (b"anon_inode:[perf_event]", "a perf buffer"),
             (b"socket:", "a ring of a packet socket"),
         ] {
@@ -191,7 +198,7 @@ impl<'a> Backings<'a> {
                 tmpfile: false,
                 held: true,
             };
-            return Ok(match self.unnamed.find(&found) {
+            return Ok(match self.met.unnamed.find(&found) {
                 Ok(number) => Known::Unnamed(number),
                 Err(Refusal { reason, remedy }) => Known::Refused { reason, remedy },
             });

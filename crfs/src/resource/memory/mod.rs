@@ -30,7 +30,7 @@ use super::Findings;
 use super::container::Place;
 use super::proc::Proc;
 use super::subject::Process;
-use super::unnamed::Unnamed;
+use super::met::Met;
 use crate::failure::Failure;
 use backing::Backings;
 use image_format::memory::{Backing, PageRange, Segment, Source};
@@ -49,8 +49,8 @@ struct Space {
 /// # Errors
 /// When the process is gone.
 pub fn survey(process: &Process, place: &Place, proc: &mut Proc, findings: &mut Findings) -> Result<(), Failure> {
-    let mut unnamed = Unnamed::new();
-    let mut backings = Backings::new(place, &mut unnamed);
+    let mut met = Met::new();
+    let mut backings = Backings::new(place, &mut met);
     let mappings = smaps::read(process.alive().host, proc)?;
     segments(process, mappings, &mut backings, findings)?;
     Ok(())
@@ -65,10 +65,10 @@ pub fn capture(
     parents: &BTreeMap<Pid, Pid>,
     place: &Place,
     proc: &mut Proc,
-    unnamed: &mut Unnamed,
+    met: &mut Met,
     findings: &mut Findings,
 ) -> Result<BTreeMap<Pid, Vec<Segment>>, Failure> {
-    let mut backings = Backings::new(place, unnamed);
+    let mut backings = Backings::new(place, met);
     let mut spaces = BTreeMap::new();
     // By all processors: the kernel walks the page tables of each process twice.
     let looks = image_format::parallel::map(processes, |process| {

@@ -41,9 +41,14 @@ pub(super) fn mapping(pid: Pid, mapping: &Mapping, backing: Option<&Backing>, fi
             Backing::Unnamed(_) => mapping.shared,
             _ => false,
         };
-    let ring = *backing == Backing::AioRing;
+    let is_rings = |flag: &[u8; 2]| match backing {
+        Backing::AioRing => flag == b"de",
+        // Pages of the kernel's own (`io_uring_mmap` in io_uring/memmap.c, v6.18).
+        Backing::IoUring(_) => [b"de", b"mm"].contains(&flag),
+        _ => false,
+    };
     for flag in &mapping.flags {
-        if IMPLIED.contains(&flag) || CARRIED.contains(&flag) || huge && HUGE.contains(&flag) || ring && flag == b"de" {
+        if IMPLIED.contains(&flag) || CARRIED.contains(&flag) || huge && HUGE.contains(&flag) || is_rings(flag) {
             continue;
         }
         let known = REFUSED.iter().find(|(letters, _)| *letters == flag).map(|(_, words)| (*words).to_owned());

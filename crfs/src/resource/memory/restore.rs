@@ -6,10 +6,11 @@ use crate::plan::{MemoryPlan, Plan};
 use crate::resource::aio;
 use crate::resource::unnamed::Made;
 use crfs_tracee::{Arg, Batch, HostPid};
+use image_format::files::FileKind;
 use image_format::memory::{Backing, MappedFile, Segment, SegmentFlags, Source, SysvShm};
 use image_format::process::MemoryLayout;
 use image_format::types::PAGE_SIZE;
-use image_format::{Bytes, Image, ProcessImage, Timespec, layout};
+use image_format::{Bytes, FileId, Image, ProcessImage, Timespec, layout};
 use libc::{
     MADV_DODUMP, MADV_DONTDUMP, MADV_DONTFORK, MADV_DONTNEED, MADV_HUGEPAGE, MADV_MERGEABLE, MADV_NOHUGEPAGE,
     MADV_NORMAL, MADV_POPULATE_WRITE, MADV_RANDOM, MADV_SEQUENTIAL, MADV_WIPEONFORK, MAP_ANONYMOUS, MAP_DROPPABLE,
@@ -36,6 +37,8 @@ pub struct Backings {
     files: BTreeMap<(Bytes, bool), OwnedFd>,
     objects: BTreeMap<u32, File>,
     unnamed: BTreeMap<(u32, bool), OwnedFd>,
+    /// Rings of io_uring.
+    rings: BTreeMap<u32, OwnedFd>,
     /// The numbers of files without a name that consist of huge pages.
     huge: BTreeSet<u32>,
 }
@@ -113,6 +116,26 @@ impl Backings {
         let fd = self.unnamed.get(&(number, writable)).map(AsRawFd::as_raw_fd);
         fd.and_then(|fd| u64::try_from(fd).ok())
             .ok_or_else(|| Failure::new(Kind::System, format!("{}: was not opened", layout::unnamed_data(number))))
+    }
+
+    /// Takes the rings of io_uring, once they were made as descriptors.
+    ///
+    /// # Errors
+    /// When the system refuses to duplicate one.
+    pub fn add_rings(&mut self, image: &Image, open: &BTreeMap<FileId, OwnedFd>) -> Result<(), Failure> {
+        for (id, file) in &image.files {
+            if let (FileKind::IoUring(record), Some(fd)) = (&file.kind, open.get(id)) {
+                let ring = fd.try_clone().doing(|| format!("{}: duplicating it", layout::file_entry(*id)))?;
+                self.rings.insert(record.ring, ring);
+            }
+        }
+        Ok(())
+    }
+
+    fn ring(&self, number: u32) -> Result<u64, Failure> {
+        let fd = self.rings.get(&number).map(AsRawFd::as_raw_fd);
+        fd.and_then(|fd| u64::try_from(fd).ok())
+            .ok_or_else(|| Failure::new(Kind::System, format!("ring {number} of io_uring: was not made")))
     }
 
     /// Whether a mapping takes pages from a pool of huge ones.
@@ -205,6 +228,7 @@ pub fn map(
             Backing::File(file) => Some(backings.file(&file.path, file.writable)?),
             Backing::Unnamed(file) => Some(backings.unnamed(file.file, file.writable)?),
             Backing::SharedAnonymous(shared) => Some(backings.object(shared.object)?),
+            Backing::IoUring(mapped) => Some(backings.ring(mapped.ring)?),
             _ => None,
         };
         let fd = source.map(|worker_fd| *pulled.entry(worker_fd).or_insert_with(|| pull(batch, link, worker_fd)));
@@ -295,6 +319,7 @@ fn map_segment(batch: &mut Batch, segment: &Segment, fd: Option<Arg>, huge: bool
         Backing::File(file) => file.offset,
         Backing::Unnamed(file) => file.offset,
         Backing::SharedAnonymous(shared) => shared.offset,
+        Backing::IoUring(mapped) => mapped.offset.0,
         Backing::Anonymous | Backing::HugePages(_) => 0,
     };
     let has = |flag: SegmentFlags| segment.flags.contains(flag);

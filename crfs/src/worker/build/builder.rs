@@ -144,15 +144,17 @@ impl<'a> Builder<'a> {
         let image = &copy.image;
         let roots = mounts.roots(image);
         let unnamed = unnamed::Made::make(image, &roots, contents)?;
-        let backings = Backings::open(image, plan, roots.own(), &unnamed)?;
+        let mut backings = Backings::open(image, plan, roots.own(), &unnamed)?;
         let mut pages = PageFiles::new(from, copy);
         backings.fill_objects(plan, &mut pages)?;
+        let opened = descriptor::open_all(image, from, &roots, &container.log_file(), &unnamed, notes)?;
+        backings.add_rings(image, &opened.files)?;
         let mut builder = Builder {
             copy,
             plan,
             backings,
             directories: Directories::open(image, &roots)?,
-            opened: descriptor::open_all(image, from, &roots, &container.log_file(), &unnamed, notes)?,
+            opened,
             unnamed,
             cgroups,
             namespaces,

@@ -10,9 +10,9 @@ use crate::resource::mount::Views;
 use crate::resource::process::Sharers;
 use crate::resource::subject::{Process, Subjects, Thread};
 use crate::resource::sysv::{self, Contents};
-use crate::resource::unnamed::Unnamed;
+use crate::resource::met::Met;
 use crate::resource::{
-    Findings, aio, cgroup, contents, job_control, ldt, memory, mount, mqueue, numa, pid_namespace, process, registers,
+    Findings, aio, cgroup, contents, io_uring, job_control, ldt, memory, mount, mqueue, numa, pid_namespace, process, registers,
     security, signal, thread, tty, unshared, user_namespace, zombie,
 };
 use crate::worker::laps::Laps;
@@ -79,9 +79,9 @@ pub(super) fn read(
     });
     let with_memory: Vec<&Process> =
         subjects.processes.iter().filter(|process| shares(process.pid).memory.is_none()).collect();
-    let mut unnamed = Unnamed::new();
+    let mut met = Met::new();
     let segments: BTreeMap<Pid, Vec<Segment>> =
-        memory::capture(&with_memory, &parents.collect(), &place, &mut job.proc, &mut unnamed, findings)?;
+        memory::capture(&with_memory, &parents.collect(), &place, &mut job.proc, &mut met, findings)?;
     for (pid, segments) in segments {
         if let Some(image) = processes.get_mut(&pid) {
             image.segments = segments;
@@ -125,10 +125,11 @@ pub(super) fn read(
         place.root(),
         &job.container.log_file(),
         console.as_ref(),
-        &mut unnamed,
+        &mut met,
         findings,
     )?;
     drop(console);
+    io_uring::report(subjects, &processes, &met.rings, &mut job.kernel, findings)?;
     // Timers ran on while this read: they are told as of the moment whose clocks the manifest has.
     let now = crfs_sys::time::clock_ns(libc::CLOCK_MONOTONIC).doing(|| "reading CLOCK_MONOTONIC")?;
     descriptor::timers_at_moment(&mut files, now - moment.monotonic_ns);
@@ -192,7 +193,7 @@ pub(super) fn read(
         files,
         stdios,
         locks,
-        unnamed: unnamed.into_records(),
+        unnamed: met.unnamed.into_records(),
         sysv,
         queues: message_queues,
         seccomp,

@@ -2,7 +2,7 @@
 
 use super::{Job, waiting};
 use crate::failure::{Doing, Failure, Kind};
-use crate::resource::Findings;
+use crate::resource::{Findings, io_uring};
 use crate::resource::container::Moment;
 use crate::resource::proc::{Stat, Status};
 use crate::resource::process::vfork::{Stuck, Vfork};
@@ -23,6 +23,10 @@ const SETTLE: Duration = Duration::from_secs(5);
 /// How long a child of vfork(2) is let run: it reaches its exec in less.
 const BRIEFLY: Duration = Duration::from_millis(2);
 const PAUSE: Duration = Duration::from_micros(50);
+/// How long requests of io_uring may go on while all tasks are frozen.
+const REQUESTS: Duration = Duration::from_secs(2);
+/// Between two looks whether they have ended.
+const REQUEST_PAUSE: Duration = Duration::from_millis(1);
 
 /// The container's tasks, and the handles of their threads unless something forbids to take them.
 pub(super) struct Held {
@@ -40,6 +44,7 @@ pub(super) fn hold(
     findings: &mut Findings,
     laps: &mut Laps,
 ) -> Result<Option<Held>, Failure> {
+    let requests_end = end.min(Instant::now() + REQUESTS);
     loop {
         let moment = Moment::now()?;
         let mut tids = job.cgroup.threads()?;
@@ -82,6 +87,12 @@ pub(super) fn hold(
         let listed = list(job, &stopped.stopped);
         laps.lap("tasks");
         return match listed {
+            // A task is told of their ends when it is in the freezer, and not while it is in a tracer's hands.
+            Ok(subjects) if Instant::now() < requests_end && io_uring::under_way(&subjects, &mut job.kernel)? => {
+                abandon(job, stopped, end)?;
+                std::thread::sleep(REQUEST_PAUSE);
+                continue;
+            }
             Ok(subjects) => {
                 let tracees = stopped.stopped.into_iter().map(|tracee| (tracee.tid().raw(), tracee)).collect();
                 Ok(Some(Held { subjects, moment, tracees: Some(tracees) }))
