@@ -3,10 +3,11 @@
 use super::fill::PageFiles;
 use crate::failure::{Doing, Failure, Kind};
 use crate::plan::{MemoryPlan, Plan};
-use crate::resource::aio;
+use crate::resource::{aio, io_uring};
 use crate::resource::unnamed::Made;
 use crfs_tracee::{Arg, Batch, HostPid};
 use image_format::files::FileKind;
+use image_format::io_uring::MappedRing;
 use image_format::memory::{Backing, MappedFile, Segment, SegmentFlags, Source, SysvShm};
 use image_format::process::MemoryLayout;
 use image_format::types::PAGE_SIZE;
@@ -132,10 +133,26 @@ impl Backings {
         Ok(())
     }
 
-    fn ring(&self, number: u32) -> Result<u64, Failure> {
-        let fd = self.rings.get(&number).map(AsRawFd::as_raw_fd);
-        fd.and_then(|fd| u64::try_from(fd).ok())
-            .ok_or_else(|| Failure::new(Kind::System, format!("ring {number} of io_uring: was not made")))
+    /// The mappings of rings that a process does not inherit.
+    ///
+    /// # Errors
+    /// When a ring was not made, which is a mistake of the caller.
+    pub fn rings<'a>(
+        &self,
+        process: &'a ProcessImage,
+        plan: &MemoryPlan,
+    ) -> Result<Vec<io_uring::map::Place<'a>>, Failure> {
+        let segments = plan.map.iter().filter_map(|&index| process.segments.get(index));
+        let rings = segments.filter_map(|segment| match &segment.backing {
+            Backing::IoUring(mapped) => Some((segment, mapped)),
+            _ => None,
+        });
+        let place = |(segment, mapped): (&'a Segment, &'a MappedRing)| {
+            let fd = self.rings.get(&mapped.ring).map(AsRawFd::as_raw_fd).and_then(|fd| u64::try_from(fd).ok());
+            let missing = || Failure::new(Kind::System, format!("ring {} of io_uring: was not made", mapped.ring));
+            Ok(io_uring::map::Place { segment, mapped, worker_fd: fd.ok_or_else(missing)? })
+        };
+        rings.map(place).collect()
     }
 
     /// Whether a mapping takes pages from a pool of huge ones.
@@ -228,7 +245,6 @@ pub fn map(
             Backing::File(file) => Some(backings.file(&file.path, file.writable)?),
             Backing::Unnamed(file) => Some(backings.unnamed(file.file, file.writable)?),
             Backing::SharedAnonymous(shared) => Some(backings.object(shared.object)?),
-            Backing::IoUring(mapped) => Some(backings.ring(mapped.ring)?),
             _ => None,
         };
         let fd = source.map(|worker_fd| *pulled.entry(worker_fd).or_insert_with(|| pull(batch, link, worker_fd)));
@@ -238,6 +254,7 @@ pub fn map(
                 aio::restore::map(batch, segment);
                 advise_early(batch, segment);
             }
+            Backing::IoUring(_) => {}
             _ => map_segment(batch, segment, fd, backings.is_huge(segment)),
         }
         if segment.backing == Backing::Vvar && !process.segments.iter().any(|other| other.backing == Backing::Vdso) {
@@ -309,7 +326,9 @@ fn attach(batch: &mut Batch, segment: &Segment, piece: &SysvShm) {
 fn map_segment(batch: &mut Batch, segment: &Segment, fd: Option<Arg>, huge: bool) {
     let (start, length) = (segment.start.0, segment.end.0 - segment.start.0);
     let offset = match &segment.backing {
-        Backing::Vsyscall | Backing::Vdso | Backing::VvarVclock | Backing::SysvShm(_) | Backing::AioRing => return,
+        Backing::Vsyscall | Backing::Vdso | Backing::VvarVclock | Backing::SysvShm(_) => return,
+        // The latter by a batch of their own.
+        Backing::AioRing | Backing::IoUring(_) => return,
         Backing::Vvar => {
             // Maps all three parts, the lowest of which is this one.
             let args = [ARCH_MAP_VDSO_64.into(), start.into()];
@@ -319,7 +338,6 @@ fn map_segment(batch: &mut Batch, segment: &Segment, fd: Option<Arg>, huge: bool
         Backing::File(file) => file.offset,
         Backing::Unnamed(file) => file.offset,
         Backing::SharedAnonymous(shared) => shared.offset,
-        Backing::IoUring(mapped) => mapped.offset.0,
         Backing::Anonymous | Backing::HugePages(_) => 0,
     };
     let has = |flag: SegmentFlags| segment.flags.contains(flag);
@@ -354,7 +372,7 @@ fn map_segment(batch: &mut Batch, segment: &Segment, fd: Option<Arg>, huge: bool
 }
 
 /// Advice that children may inherit.
-fn advise_early(batch: &mut Batch, segment: &Segment) {
+pub fn advise_early(batch: &mut Batch, segment: &Segment) {
     for (flag, advice) in [
         (SegmentFlags::nohugepage, MADV_NOHUGEPAGE),
         (SegmentFlags::hugepage, MADV_HUGEPAGE),

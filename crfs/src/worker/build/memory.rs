@@ -1,13 +1,14 @@
 //! The address spaces of processes: mapped, and filled.
 
 use super::builder::Builder;
-use crate::failure::{Failure, Kind};
+use crate::failure::{Doing, Failure, Kind};
 use crate::plan::{MemoryPlan, SCRATCH_SIZE, Step};
+use crate::resource::io_uring;
 use crate::resource::memory::aside;
 use crate::resource::memory::fill::{self, Unfilled};
 use crate::resource::memory::restore as memory;
 use crfs_tracee::Batch;
-use image_format::Pid;
+use image_format::{Pid, layout};
 
 impl<'a> Builder<'a> {
     pub(super) fn memory(&mut self, pid: Pid) -> Result<(), Failure> {
@@ -20,6 +21,23 @@ impl<'a> Builder<'a> {
         let vdso_size = self.copy.image.manifest.kernel.vdso_size;
         memory::map(&mut batch, image, planned, self.plan.link_fd, &self.backings, vdso_size)?;
         self.policies.of_mappings(&mut batch, image, planned);
+        self.inject(pid, &batch)?;
+        self.rings(pid)
+    }
+
+    /// Maps the rings of io_uring, when all else is mapped.
+    fn rings(&mut self, pid: Pid) -> Result<(), Failure> {
+        let places = self.backings.rings(self.image(pid)?, self.memory_plan(pid)?)?;
+        if places.is_empty() {
+            return Ok(());
+        }
+        let link = self.plan.link_fd;
+        let leader = self.leader(pid)?;
+        io_uring::map::map(pid, leader.tid(), &places, link, |batch| {
+            leader.run(batch).doing(|| layout::process_dir(pid))
+        })?;
+        let mut batch = Batch::new();
+        places.iter().for_each(|place| memory::advise_early(&mut batch, place.segment));
         self.inject(pid, &batch)
     }
 
