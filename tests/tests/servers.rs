@@ -63,6 +63,11 @@ fn postgresql_under_pgbench() {
 }
 
 #[test]
+fn mariadb_with_io_uring() {
+    goes_on("mariadb");
+}
+
+#[test]
 fn node() {
     goes_on("node");
 }

@@ -1,7 +1,7 @@
 """A server with clients beside it in the container, asked numbered questions over connections that stay open, and now and then over a new
 one. No answer may be lost, doubled or wrong.
 
-usage: servers.py PATH nginx|nginx-master|redis|memcached|node|node-cluster|asyncio|postgresql|pgbench
+usage: servers.py PATH nginx|nginx-master|redis|memcached|node|node-cluster|asyncio|postgresql|pgbench|mariadb
 
 Appends `N` to PATH for each round. When PATH.check appears it writes PATH.result.
 """
@@ -60,10 +60,12 @@ class Web:
 class Psql:
     """The client of PostgreSQL, over its Unix socket. Transactions stay open from one question to the next."""
 
+    command = ["psql", "-X", "-q", "-A", "-t", "-h", directory, "-p", str(PORT), "-U", "postgres", "postgres"]
+    end = "\\echo done"
+
     def __init__(self):
-        command = ["psql", "-X", "-q", "-A", "-t", "-h", directory, "-p", str(PORT), "-U", "postgres", "postgres"]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-        self.process = subprocess.Popen(command, **pipes, text=True, bufsize=1)
+        self.process = subprocess.Popen(self.command, **pipes, text=True, bufsize=1)
         self.added = []
         if self.ask("SELECT 'here'") != ["here"]:
             self.process.wait(10)
@@ -71,7 +73,7 @@ class Psql:
 
     def ask(self, question):
         try:
-            self.process.stdin.write(f"{question};\n\\echo done\n")
+            self.process.stdin.write(f"{question};\n{self.end}\n")
         except BrokenPipeError:
             return []
         lines = iter(lambda: self.process.stdout.readline().rstrip("\n"), "done")
@@ -85,6 +87,13 @@ class Psql:
     def close(self):
         self.process.stdin.close()
         self.process.wait(10)
+
+
+class Mysql(Psql):
+    """The client of MariaDB."""
+
+    command = ["mariadb", "--no-defaults", "-N", "-B", "-n", "-S", unix_path, "-u", "root", "test"]
+    end = "SELECT 'done';"
 
 
 class Nginx:
@@ -151,6 +160,8 @@ class Postgresql:
         server = os.path.join(programs, "postgres")
         return [server, "-D", data, "-k", directory, "-p", str(PORT), "-c", "listen_addresses="]
 
+    between = "|"
+
     def check(self, client, number):
         if number == 1:
             expect(client.ask("CREATE TABLE numbers (number int PRIMARY KEY)"), [])
@@ -162,7 +173,33 @@ class Postgresql:
             expect(client.ask(f"BEGIN; INSERT INTO numbers VALUES ({number})"), [])
             client.added = [number]
         seen = self.committed.union(client.added)
-        expect(client.ask("SELECT count(*), sum(number) FROM numbers"), [f"{len(seen)}|{sum(seen)}"])
+        expect(client.ask("SELECT count(*), sum(number) FROM numbers"), [f"{len(seen)}{self.between}{sum(seen)}"])
+
+
+class Mariadb(Postgresql):
+    """The same transactions. Its storage engine reads and writes by io_uring."""
+
+    client = Mysql
+    user = "mysql"
+    between = "\t"
+
+    def command(self):
+        shutil.chown(directory, self.user, self.user)
+        data = os.path.join(directory, "data")
+        install = ["mariadb-install-db", "--no-defaults", f"--datadir={data}", "--auth-root-authentication-method=normal"]
+        subprocess.run(install, user=self.user, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=True)
+        options = ["skip-networking", "transaction-isolation=READ-COMMITTED", "innodb-use-native-aio=1"]
+        return ["mariadbd", "--no-defaults", f"--datadir={data}", f"--socket={unix_path}"] + [f"--{it}" for it in options]
+
+    def check(self, client, number):
+        if number == 1:
+            expect(client.ask("SELECT @@innodb_use_native_aio"), ["1"])
+        super().check(client, number)
+
+    def finish(self):
+        client = Mysql()
+        expect(client.ask("CHECK TABLE numbers EXTENDED"), ["test.numbers\tcheck\tstatus\tOK"])
+        client.close()
 
 
 class Pgbench(Postgresql):
@@ -320,6 +357,7 @@ def main():
         "asyncio": Asyncio,
         "postgresql": Postgresql,
         "pgbench": Pgbench,
+        "mariadb": Mariadb,
     }[kind]()
     user = getattr(server, "user", None)
     process = subprocess.Popen(server.command(), user=user, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)

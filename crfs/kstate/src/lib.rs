@@ -40,13 +40,13 @@ mod tty;
 mod waits;
 
 pub use aio::AioContext;
-pub use io_uring::{IoRequests, IoUring};
 pub use attributes::SyscallDispatch;
 pub use btf::{BtfError, Field, Kind, PathError};
 pub use error::Error;
 pub use feature::{Disabled, Feature, Status};
 pub use files::PipeEnds;
 pub use flags::{MemoryFlags, ThreadFlags};
+pub use io_uring::{IoRequests, IoUring};
 pub use memory::{Brk, MemoryLayout};
 pub use mqueue::{MessageQueue, NotifyCookie, QueueNotify, QueuedMessage};
 pub use numa::{Mapped, NumaPolicy, SharedPolicy};

@@ -182,7 +182,8 @@ impl Ring {
     /// # Errors
     /// Of io_uring_setup(2) and mmap(2); `EMEDIUMTYPE` where this kernel gives a ring another shape.
     pub fn new(shape: Shape) -> Result<Self> {
-        let mut params = Params { flags: shape.flags | SETUP_CQSIZE, cq_entries: shape.cq_entries, ..Params::default() };
+        let mut params =
+            Params { flags: shape.flags | SETUP_CQSIZE, cq_entries: shape.cq_entries, ..Params::default() };
         // SAFETY: the kernel reads and writes `params`, which lives for the call.
         let result = unsafe { libc::syscall(libc::SYS_io_uring_setup, shape.sq_entries, &raw mut params) };
         let fd = i32::try_from(Errno::result(result)?).map_err(|_| Errno::EBADF)?;

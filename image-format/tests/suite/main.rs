@@ -6,6 +6,7 @@ mod check;
 mod check_aio;
 mod check_cgroups;
 mod check_files;
+mod check_io_uring;
 mod check_memory;
 mod check_mounts;
 mod check_mqueue;

@@ -52,7 +52,11 @@ pub(super) fn check(state: &KernelState, _: &Scene, roles: &Roles) -> Result<(),
     // What has completed is told to the task when it next enters the kernel.
     same("completions", ring.ends(), (24, 22))?;
     same("no request under way", state.io_requests(&caller)?, before)?;
-    same("a ring with nothing to do", state.io_uring(&caller, fd)?, IoUring { submitted: 24, completed: 22, ..expected })
+    same(
+        "a ring with nothing to do",
+        state.io_uring(&caller, fd)?,
+        IoUring { submitted: 24, completed: 22, ..expected },
+    )
 }
 
 fn ring() -> Result<Ring, Trouble> {

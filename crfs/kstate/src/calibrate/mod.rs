@@ -5,8 +5,8 @@
 
 mod checks;
 mod connections;
-mod learn;
 mod io_uring;
+mod learn;
 mod numa;
 mod scene;
 

@@ -10,11 +10,12 @@ use super::{Descriptors, TableOf, streams};
 use crate::console::Pause;
 use crate::external::External;
 use crate::failure::{Doing, Failure, Kind};
-use crate::resource::mount::Views;
 use crate::resource::met::Met;
+use crate::resource::mount::Views;
 use crate::resource::{
-    Findings, device, directory, ended_task, epoll, eventfd, inet_socket, inotify, io_uring, lock, namespace, netlink_socket,
-    owner, path_only, pidfd, pipe, pseudo_file, regular_file, signalfd, socket, timerfd, tty, unix_socket,
+    Findings, device, directory, ended_task, epoll, eventfd, inet_socket, inotify, io_uring, lock, namespace,
+    netlink_socket, owner, path_only, pidfd, pipe, pseudo_file, regular_file, signalfd, socket, timerfd, tty,
+    unix_socket,
 };
 use crfs_kstate::{KernelState, Task};
 use image_format::ended::EndedTask;
@@ -457,9 +458,8 @@ fn draft(
             namespace::capture(seen, whose.init, whose.processes).map(|record| Draft::Done(FileKind::Namespace(record)))
         }
         libc::S_IFREG if seen.file_system == refused::MQUEUE => Ok(Draft::Queue),
-        libc::S_IFREG if regular_file::is_unnamed(seen) => {
-            regular_file::capture_unnamed(seen, place, &mut met.unnamed).map(|record| Draft::Done(FileKind::Unnamed(record)))
-        }
+        libc::S_IFREG if regular_file::is_unnamed(seen) => regular_file::capture_unnamed(seen, place, &mut met.unnamed)
+            .map(|record| Draft::Done(FileKind::Unnamed(record))),
         libc::S_IFREG => regular_file::capture(seen, place).map(|record| Draft::Done(FileKind::Regular(record))),
         libc::S_IFDIR => directory::capture(seen, place).map(|record| Draft::Done(FileKind::Directory(record))),
         libc::S_IFCHR if tty::is_tty(seen) => Ok(Draft::Tty),

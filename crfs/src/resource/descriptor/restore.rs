@@ -4,8 +4,8 @@ use crate::failure::{Doing, Failure, Kind};
 use crate::resource::mount::Roots;
 use crate::resource::unnamed::Made;
 use crate::resource::{
-    device, directory, epoll, eventfd, inotify, io_uring, lock, path_only, pipe, pseudo_file, regular_file, signalfd, timerfd,
-    tty,
+    device, directory, epoll, eventfd, inotify, io_uring, lock, path_only, pipe, pseudo_file, regular_file, signalfd,
+    timerfd, tty,
 };
 use image_format::files::{Fifo, File, FileKind, OpenFlags, Stream};
 use image_format::{FileId, Image};
@@ -86,7 +86,8 @@ pub fn open_all(
         open.extend(refused.keep(opened)?.map(|fd| (id, fd)));
     }
     make_room(roots.own(), alone.len());
-    let opened = image_format::parallel::map(&alone, |&(id, file)| open_one(image, id, file, staging, roots.of_file(id)));
+    let opened =
+        image_format::parallel::map(&alone, |&(id, file)| open_one(image, id, file, staging, roots.of_file(id)));
     for (&(id, _), opened) in alone.iter().zip(opened) {
         let Some((fd, note)) = refused.keep(opened)? else { continue };
         open.insert(id, fd);

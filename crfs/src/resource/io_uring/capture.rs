@@ -50,8 +50,7 @@ pub(in crate::resource) fn capture(
     };
     let unknown = ring.flags.0 & !FLAGS;
     if unknown != 0 {
-        let names: Vec<&str> =
-            REFUSED.iter().filter(|(flag, _)| unknown & flag != 0).map(|&(_, name)| name).collect();
+        let names: Vec<&str> = REFUSED.iter().filter(|(flag, _)| unknown & flag != 0).map(|&(_, name)| name).collect();
         let names = if names.is_empty() { format!("{unknown:#x}") } else { names.join(", ") };
         return Err(Refusal::new(format!("an io_uring of a kind that is not carried yet ({names})"), OFF));
     }

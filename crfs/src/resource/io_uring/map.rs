@@ -45,8 +45,7 @@ pub fn map(
         let closed = to_close(&taken(&text), lowest, start..end);
         let mut batch = Batch::new();
         for gap in &closed {
-            let flags =
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED_NOREPLACE;
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED_NOREPLACE;
             let (at, length) = (gap.start.into(), (gap.end - gap.start).into());
             let args = [at, length, libc::PROT_NONE.into(), flags.into(), u64::MAX.into(), 0u64.into()];
             batch.call(libc::SYS_mmap, &args, "mmap of what lies between mappings");
@@ -108,7 +107,9 @@ mod tests {
 
     #[test]
     fn all_gaps_are_closed_but_the_wanted_one() {
-        let taken = taken("5000-6000 r--p 0 00:00 0\n9000-a000 rw-p 0 00:00 0 [heap]\nb000-c000 r--p 0 00:00 0 /x\nffffffffff600000-ffffffffff601000 --xp 0 00:00 0 [vsyscall]\n");
+        let taken = taken(
+            "5000-6000 r--p 0 00:00 0\n9000-a000 rw-p 0 00:00 0 [heap]\nb000-c000 r--p 0 00:00 0 /x\nffffffffff600000-ffffffffff601000 --xp 0 00:00 0 [vsyscall]\n",
+        );
         assert_eq!(taken, [0x5000..0x6000, 0x9000..0xa000, 0xb000..0xc000]);
         // One page between 0xa000 and 0xb000 is too narrow for two.
         let closed = to_close(&taken, 0x1000, 0x7000..0x9000);

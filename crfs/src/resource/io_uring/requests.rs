@@ -45,7 +45,9 @@ pub fn report(
             if !kernel.ask(thread.host, &path, crfs_kstate::KernelState::uses_io_uring)?.unwrap_or(false) {
                 continue;
             }
-            let Some(requests) = kernel.ask(thread.host, &path, crfs_kstate::KernelState::io_requests)? else { continue };
+            let Some(requests) = kernel.ask(thread.host, &path, crfs_kstate::KernelState::io_requests)? else {
+                continue;
+            };
             if requests.under_way > 0 {
                 findings.block(
                     &path,
@@ -67,7 +69,12 @@ pub fn report(
             let Backing::IoUring(mapped) = &segment.backing else { continue };
             if !rings.is_open(mapped.ring) {
                 findings.block(
-                    format!("{}: {:#x}-{:#x}", layout::process_file(pid, "mem.segments"), segment.start.0, segment.end.0),
+                    format!(
+                        "{}: {:#x}-{:#x}",
+                        layout::process_file(pid, "mem.segments"),
+                        segment.start.0,
+                        segment.end.0
+                    ),
                     "maps an io_uring that no descriptor leads to, which is not carried yet",
                     "Unmap it before the checkpoint",
                 );

@@ -3,8 +3,8 @@
 use super::super::Findings;
 use super::super::container::Place;
 use super::super::descriptor::refused::Refusal;
-use super::super::subject::Process;
 use super::super::met::Met;
+use super::super::subject::Process;
 use super::super::unnamed::Found;
 use super::objects::Objects;
 use super::refuse::object;

@@ -28,9 +28,9 @@ mod smaps;
 
 use super::Findings;
 use super::container::Place;
+use super::met::Met;
 use super::proc::Proc;
 use super::subject::Process;
-use super::met::Met;
 use crate::failure::Failure;
 use backing::Backings;
 use image_format::memory::{Backing, PageRange, Segment, Source};

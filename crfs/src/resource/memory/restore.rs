@@ -3,8 +3,8 @@
 use super::fill::PageFiles;
 use crate::failure::{Doing, Failure, Kind};
 use crate::plan::{MemoryPlan, Plan};
-use crate::resource::{aio, io_uring};
 use crate::resource::unnamed::Made;
+use crate::resource::{aio, io_uring};
 use crfs_tracee::{Arg, Batch, HostPid};
 use image_format::files::FileKind;
 use image_format::io_uring::MappedRing;

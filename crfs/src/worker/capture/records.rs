@@ -6,14 +6,14 @@ use crate::failure::Doing;
 use crate::failure::{Failure, Kind};
 use crate::resource::container::{Environment, Moment, Place, manifest};
 use crate::resource::descriptor::{self, Descriptors};
+use crate::resource::met::Met;
 use crate::resource::mount::Views;
 use crate::resource::process::Sharers;
 use crate::resource::subject::{Process, Subjects, Thread};
 use crate::resource::sysv::{self, Contents};
-use crate::resource::met::Met;
 use crate::resource::{
-    Findings, aio, cgroup, contents, io_uring, job_control, ldt, memory, mount, mqueue, numa, pid_namespace, process, registers,
-    security, signal, thread, tty, unshared, user_namespace, zombie,
+    Findings, aio, cgroup, contents, io_uring, job_control, ldt, memory, mount, mqueue, numa, pid_namespace, process,
+    registers, security, signal, thread, tty, unshared, user_namespace, zombie,
 };
 use crate::worker::laps::Laps;
 use crfs_tracee::{Stopped, Tracee};

@@ -2,11 +2,11 @@
 
 use super::{Job, waiting};
 use crate::failure::{Doing, Failure, Kind};
-use crate::resource::{Findings, io_uring};
 use crate::resource::container::Moment;
 use crate::resource::proc::{Stat, Status};
 use crate::resource::process::vfork::{Stuck, Vfork};
 use crate::resource::subject::{self, Subjects};
+use crate::resource::{Findings, io_uring};
 use crate::worker::laps::Laps;
 use crate::worker::thaw;
 use crfs_tracee::{HostPid, StopAll, Stopped, Tracee, Waited, stop_all};
