@@ -3,8 +3,9 @@
 use crfs::freezer::Cgroup;
 use crfs::resource::Findings;
 use crfs::resource::descriptor::{self, Descriptors, TableOf, Whose};
+use crfs::resource::met::Met;
 use crfs::resource::mount::{Roots, Views};
-use crfs::resource::unnamed::{Made, Unnamed};
+use crfs::resource::unnamed::Made;
 use crfs_kstate::KernelState;
 use crfs_sys::HostPid;
 use crfs_sys::puppet::{Arg, Puppet, Stage, Step};
@@ -166,7 +167,7 @@ impl World {
             &root(puppets),
             &self.log(),
             None,
-            &mut Unnamed::new(),
+            &mut Met::new(),
             &mut findings,
         )
         .unwrap();
@@ -312,6 +313,6 @@ pub(crate) fn look(processes: &[(Pid, i32)], root: &Path, log: &Path) -> (Descri
     let mut findings = Findings::default();
     let whose =
         Whose { tables: &tables(processes), processes, init: processes[0].1, external: &[], views: &Views::default() };
-    let captured = descriptor::capture(whose, None, root, log, None, &mut Unnamed::new(), &mut findings);
+    let captured = descriptor::capture(whose, None, root, log, None, &mut Met::new(), &mut findings);
     (captured.unwrap(), findings)
 }
