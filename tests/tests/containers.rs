@@ -18,10 +18,10 @@ def text(path):
     with open(path) as file:
         return file.read()
 def look():
-    files = ['/in-upper', '/dev/shm/mine', '/etc/given']
+    files = ['/in-upper', '/dev/shm/mine', '/run/mine', '/etc/given']
     devices = [os.stat('/dev/' + name).st_rdev for name in ('null', 'zero', 'tty')]
     return [sorted(mounts()), sorted(os.listdir('/')), [text(file) for file in files], devices, os.uname().nodename]
-for path, word in ('/in-upper', 'upper'), ('/dev/shm/mine', 'shm'):
+for path, word in ('/in-upper', 'upper'), ('/dev/shm/mine', 'shm'), ('/run/mine', 'run'):
     with open(path, 'w') as file:
         file.write(word)
 first, count = look(), 0
@@ -51,7 +51,7 @@ impl Container {
     fn new(streams: impl Fn() -> Stdio) -> Self {
         let container = Container { world: World::new() };
         let [lower, root, data] = ["lower", "root", "data"].map(|name| container.at(name));
-        for name in ["usr", "proc", "dev", "sys", "etc", "data"] {
+        for name in ["usr", "proc", "dev", "sys", "etc", "data", "run"] {
             fs::create_dir_all(lower.join(name)).expect("a directory of the root");
         }
         for name in ["bin", "lib", "lib64"] {
@@ -109,6 +109,8 @@ impl Container {
             "root": {"path": "root"},
             "hostname": "inside",
             "mounts": [
+                // Older than what every container gets for itself.
+                fresh("/run", "tmpfs", &["size=64k"]),
                 fresh("/proc", "proc", &[]),
                 fresh("/dev", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=64k"]),
                 fresh("/dev/pts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]),
