@@ -7,12 +7,9 @@
 
 use crate::error::Error;
 use crate::feature::Feature;
-use crate::files;
 use crate::paths::Path;
 use crate::state::{KernelState, View};
 use crate::tasks::{Task, word};
-use crfs_sys::bpf::PerCpu;
-use std::os::fd::AsRawFd;
 
 /// More contexts than fs.aio-max-nr allows by far.
 const MAX_CONTEXTS: u32 = 1 << 20;
@@ -50,12 +47,22 @@ impl KernelState {
         if contexts.is_empty() {
             return Ok(Vec::new());
         }
-        let off = |error: std::io::Error| Error::FeatureOff { feature: Feature::AioRequests, why: error.to_string() };
-        let per_cpu = self.reader.per_cpu().map_err(off)?;
-        let own = self.view(Feature::AioRequests, &Task::caller(0))?;
-        let array = files::file(&own, per_cpu.array().as_raw_fd())?;
-        let template = own.u64_from(array, &[Path::FilePrivate, Path::ArrayPerCpu])?;
-        contexts.into_iter().map(|context| read(&view, context, &per_cpu, template)).collect()
+        contexts.into_iter().map(|context| self.context(&view, context)).collect()
+    }
+
+    fn context(&self, view: &View<'_>, context: u64) -> Result<AioContext, Error> {
+        let number = |path| view.u32_from(context, &[path]);
+        let places = number(Path::AioPlaces)?;
+        // A place goes from a request to those that have completed, to a processor, to the counter. Read the other way round none is
+        // counted twice that goes on meanwhile.
+        let mut free = number(Path::AioFree)?;
+        let beforehand = view.u64_from(context, &[Path::AioPerCpu])?.wrapping_add(view.offset(Path::AioCpuFree)?);
+        for taken in self.of_each_processor(view, beforehand, Path::AioCpuFree)? {
+            free = free.wrapping_add(u32::from_ne_bytes(taken));
+        }
+        free = free.wrapping_add(number(Path::AioCompleted)?);
+        let under_way = places.saturating_sub(1).saturating_sub(free);
+        Ok(AioContext { id: view.u64_from(context, &[Path::AioId])?, places, under_way })
     }
 }
 
@@ -73,22 +80,4 @@ fn contexts(view: &View<'_>) -> Result<Vec<u64>, Error> {
     let mut entries = vec![0; count as usize * 8];
     view.bytes_from(table, &[Path::AioContexts], &mut entries)?;
     Ok(entries.chunks_exact(8).map(|entry| word(entry, 0)).filter(|&context| context != 0).collect())
-}
-
-fn read(view: &View<'_>, context: u64, per_cpu: &PerCpu, template: u64) -> Result<AioContext, Error> {
-    let number = |path| view.u32_from(context, &[path]);
-    let places = number(Path::AioPlaces)?;
-    // A place goes from a request to those that have completed, to a processor, to the counter. Read the other way round none is
-    // counted twice that goes on meanwhile.
-    let mut free = number(Path::AioFree)?;
-    let beforehand = view.u64_from(context, &[Path::AioPerCpu])?.wrapping_add(view.offset(Path::AioCpuFree)?);
-    for address in per_cpu.addresses() {
-        let mut taken = [0; 4];
-        let there = beforehand.wrapping_add(address.wrapping_sub(template));
-        view.bytes_at(there, Path::AioCpuFree, &mut taken)?;
-        free = free.wrapping_add(u32::from_ne_bytes(taken));
-    }
-    free = free.wrapping_add(number(Path::AioCompleted)?);
-    let under_way = places.saturating_sub(1).saturating_sub(free);
-    Ok(AioContext { id: view.u64_from(context, &[Path::AioId])?, places, under_way })
 }

@@ -11,7 +11,6 @@ use crate::files;
 use crate::paths::Path;
 use crate::state::{KernelState, View};
 use crate::tasks::{Task, word};
-use std::os::fd::AsRawFd;
 
 /// A ring of io_uring_setup(2).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,19 +105,9 @@ impl KernelState {
 
     /// The counter of a task's requests: what all processors have added up, and what each has since.
     fn sum(&self, view: &View<'_>) -> Result<i64, Error> {
-        let off = |error: std::io::Error| Error::FeatureOff { feature: Feature::IoUring, why: error.to_string() };
-        let per_cpu = self.reader.per_cpu().map_err(off)?;
-        let own = self.view(Feature::IoUring, &Task::caller(0))?;
-        let array = files::file(&own, per_cpu.array().as_raw_fd())?;
-        let template = own.u64_from(array, &[Path::FilePrivate, Path::ArrayPerCpu])?;
         let counters = view.u64(&[Path::TaskIoUring, Path::TaskRequestsPerCpu])?;
-        let mut sum = view.u64(&[Path::TaskIoUring, Path::TaskRequests])?.cast_signed();
-        for address in per_cpu.addresses() {
-            let mut counted = [0; 4];
-            let there = counters.wrapping_add(address.wrapping_sub(template));
-            view.bytes_at(there, Path::TaskRequestsPerCpu, &mut counted)?;
-            sum += i64::from(i32::from_ne_bytes(counted));
-        }
-        Ok(sum)
+        let since = self.of_each_processor(view, counters, Path::TaskRequestsPerCpu)?;
+        let before = view.u64(&[Path::TaskIoUring, Path::TaskRequests])?.cast_signed();
+        Ok(before + since.into_iter().map(|counted| i64::from(i32::from_ne_bytes(counted))).sum::<i64>())
     }
 }

@@ -25,6 +25,7 @@ mod numa;
 mod paths;
 mod pending_tcp;
 mod pending_unix;
+mod per_cpu;
 mod posix_timers;
 mod restart;
 mod seccomp;

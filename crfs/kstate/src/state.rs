@@ -327,6 +327,10 @@ impl View<'_> {
         Ok(self.u32(chain)?.cast_signed())
     }
 
+    pub(crate) fn feature(&self) -> Feature {
+        self.feature
+    }
+
     pub(crate) fn tid(&self) -> i32 {
         self.tid
     }
