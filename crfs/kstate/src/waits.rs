@@ -18,6 +18,8 @@ use crate::tasks::{Task, word};
 
 /// The size of a kernel stack (THREAD_SIZE), and its alignment.
 const STACK_SIZE: u64 = 16 * 1024;
+/// The kernel's half of the address space begins here.
+const KERNEL: u64 = 0xffff_8000_0000_0000;
 /// Bit of an enqueued timer (HRTIMER_STATE_ENQUEUED).
 const ENQUEUED: u8 = 1;
 
@@ -93,5 +95,7 @@ fn sleeper(view: &View<'_>, start: u64) -> Result<Option<Sleeper>, Error> {
         return Ok(None);
     }
     let at = |path| view.u64_from(start, &[path]);
-    Ok(Some(Sleeper { function: at(Path::SleeperFunction)?, expires_ns: at(Path::SleeperExpires)? }))
+    let found = Sleeper { function: at(Path::SleeperFunction)?, expires_ns: at(Path::SleeperExpires)? };
+    // What calls left behind on the stack may pass so far: functions lie in the half of the address space that is the kernel's, times do not.
+    Ok((found.function >= KERNEL && (1..KERNEL).contains(&found.expires_ns)).then_some(found))
 }

@@ -196,8 +196,9 @@ pub(super) fn sleepers(state: &KernelState, actor: &Actor) -> Result<Vec<Sleeper
 /// Not among [`CHECKS`]: it is made while the children wait.
 pub(super) fn wait_end(state: &KernelState, scene: &Scene) -> Result<(), Trouble> {
     for actor in [&scene.bare, &scene.full, &scene.poll, &scene.futex] {
-        let [sleeper] = sleepers(state, actor)?[..] else {
-            return Err(Trouble::Wrong("a waiting child's stack has not one timer that wakes it".to_owned()));
+        let found = sleepers(state, actor)?;
+        let [sleeper] = found[..] else {
+            return Err(Trouble::Wrong(format!("a waiting child's stack has not one timer that wakes it: {found:x?}")));
         };
         same("what wakes it", sleeper.function, state.known.wakeup)?;
         until("the end of the wait", sleeper.expires_ns, scene, scene::WAIT_SECONDS)?;

@@ -16,7 +16,7 @@ use crate::restart::RestartFunctions;
 use crate::state::KernelState;
 use scene::{Roles, Scene};
 use std::path::Path as FilePath;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Why a feature was not proven.
 enum Trouble {
@@ -38,8 +38,8 @@ impl From<Error> for Trouble {
     }
 }
 
-/// How often it is looked at children that wait.
-const LOOKS: u32 = 5;
+/// How long it is looked at children that wait: on a busy machine one may not have come to its wait, or not have gone back to it.
+const LOOKING: Duration = Duration::from_millis(500);
 const BETWEEN_LOOKS: Duration = Duration::from_millis(2);
 
 impl KernelState {
@@ -104,15 +104,14 @@ impl KernelState {
     /// While the children still wait: learns what wakes one, and reads the end of every wait. They are not stopped, and one that wakes
     /// for a moment, as on a busy machine, is on no timer then: it is looked again.
     fn look_at_waits(&mut self, scene: &Scene) -> Result<(), Trouble> {
-        let mut looked = self.look_at_waits_once(scene);
-        for _ in 1..LOOKS {
-            if !matches!(looked, Err(Trouble::Wrong(_))) {
-                break;
+        let end = Instant::now() + LOOKING;
+        loop {
+            let looked = self.look_at_waits_once(scene);
+            if !matches!(looked, Err(Trouble::Wrong(_))) || Instant::now() >= end {
+                return looked;
             }
             std::thread::sleep(BETWEEN_LOOKS);
-            looked = self.look_at_waits_once(scene);
         }
-        looked
     }
 
     fn look_at_waits_once(&mut self, scene: &Scene) -> Result<(), Trouble> {

@@ -27,8 +27,9 @@ fn a_wrong_offset_is_found_in_every_feature_and_in_no_other() {
         state.fault = Some(feature);
         state.calibrate().unwrap();
         let off: Vec<_> = healthy.iter().copied().filter(|&feature| state.feature(feature).is_err()).collect();
+        let why: Vec<_> = off.iter().filter_map(|&feature| state.feature(feature).err()).collect();
         let expected = if feature == Feature::Tracees { healthy.clone() } else { vec![feature] };
-        assert_eq!(off, expected, "with wrong offsets for {feature}");
+        assert_eq!(off, expected, "with wrong offsets for {feature}: {why:?}");
         let why = state.feature(feature).unwrap_err();
         assert_eq!(why.feature, feature);
         println!("{why}");
