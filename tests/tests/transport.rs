@@ -324,6 +324,21 @@ fn everything_that_is_missing_is_told_at_once() {
     world.crctl(["verify", text(&copy)]).expect_success();
 }
 
+/// The log, and what lies in file systems of the container's own or only a mount namespace apart shows.
+#[test]
+fn what_a_restore_makes_itself_is_not_missing() {
+    let world = World::new();
+    let script = "mount -t tmpfs t /mnt && exec 5>/mnt/file && cd /mnt && \
+        unshare --mount bash -c 'mount -t tmpfs t /opt && cd /opt && exec 6>/opt/other && echo up && exec sleep 1000' & wait";
+    world.crctl(["run", "vs1", "--", "bash", "-c", script]).expect_success();
+    assert!(wait_for(PATIENCE, || world.crctl(["logs", "vs1"]).stdout.contains("up")));
+    let copy = checkpoint(&world, "vs1", &[]);
+    world.kill("vs1");
+    world.crctl(["rm", "vs1"]).expect_success();
+    world.crctl(["verify", text(&copy)]).expect_success();
+    world.crctl(["restore", text(&copy), "--name", "vs1", "--run"]).expect_success();
+}
+
 #[test]
 fn a_checkpoint_can_be_looked_into() {
     let (world, _victim) = running();

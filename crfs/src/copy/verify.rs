@@ -5,8 +5,9 @@ use super::reach::Reach;
 use crate::failure::{Failure, Kind};
 use crate::resource::container::restore::check_host;
 use crate::transport::{Progress, Source};
-use image_format::files::{FileKind, IfChanged};
+use image_format::files::{FileKind, IfChanged, Stream};
 use image_format::memory::{Backing, CHUNK_SIZE, MappedFile, checksum};
+use image_format::namespaces::NamespaceContent;
 use image_format::{Bytes, Pid, contents, layout};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -127,8 +128,18 @@ fn missing_files(copy: &Copy) -> Vec<Failure> {
     let look = |path: &Bytes| reach.path(path).map(fs::metadata);
     let mut found: BTreeSet<String> = reach.missing().into_iter().collect();
     let mut tell = |reason: Option<String>| found.extend(reason);
-    for process in image.processes.values() {
-        let cwd = process.process.cwd_deleted.is_none().then_some(&process.process.cwd);
+    let apart: Vec<_> = image
+        .namespaces
+        .iter()
+        .filter_map(|namespace| match &namespace.content {
+            NamespaceContent::Mnt(content) => Some((&namespace.processes, &content.files)),
+            _ => None,
+        })
+        .collect();
+    for (pid, process) in &image.processes {
+        // What only a mount namespace apart shows is no path of this host's.
+        let is_there = process.process.cwd_deleted.is_none() && !apart.iter().any(|(pids, _)| pids.contains(pid));
+        let cwd = is_there.then_some(&process.process.cwd);
         for path in [Some(&process.process.exe), cwd].into_iter().flatten() {
             let error = look(path).and_then(Result::err);
             tell(error.map(|error| format!("{path}: {error}; put it back")));
@@ -139,7 +150,10 @@ fn missing_files(copy: &Copy) -> Vec<Failure> {
             }
         }
     }
-    for (&id, file) in &image.files {
+    // A restored container has a log of its own.
+    let logs = image.stdios.iter().filter(|stdio| stdio.stream == Stream::Log).map(|stdio| &stdio.file);
+    let elsewhere: BTreeSet<_> = apart.iter().flat_map(|(_, files)| files.iter()).chain(logs).collect();
+    for (&id, file) in image.files.iter().filter(|(id, _)| !elsewhere.contains(id)) {
         if let FileKind::Regular(file) = &file.kind {
             let entry = layout::file_entry(id);
             let as_it_was = matches!(file.if_changed, IfChanged::Default | IfChanged::Strict);

@@ -5,8 +5,8 @@ use crate::failure::{Doing, Failure};
 use crate::resource::descriptor::refused::Refusal;
 use crate::resource::descriptor::seen::Seen;
 use crfs_sys::socket_options::get_number;
-use image_format::FileId;
 use image_format::socket::{SocketOptions, SocketStyle};
+use image_format::{FileId, parallel};
 use nix::errno::Errno;
 use nix::sys::socket::AddressFamily;
 use std::collections::HashMap;
@@ -40,6 +40,11 @@ impl<'a> Socket<'a> {
         let style = style(ask(libc::SO_TYPE)?);
         let (family, protocol) = (ask(libc::SO_DOMAIN)?, ask(libc::SO_PROTOCOL)?);
         Ok(Socket { id, seen, fd, family, style, protocol })
+    }
+
+    /// Its style; that of raw ones is nowhere recorded.
+    pub(crate) fn style_or_datagram(&self) -> SocketStyle {
+        self.style.unwrap_or(SocketStyle::Datagram)
     }
 
     /// The duplicate, for a question.
@@ -112,14 +117,28 @@ impl Usual {
         style: SocketStyle,
         host: i32,
     ) -> Result<SocketOptions, Failure> {
-        let usual = match self.0.entry((socket.family, style)) {
+        options::capture(socket.ask(), self.of(socket.family, style, host)?).doing(|| "asking for a socket's options")
+    }
+
+    /// The same of many sockets of one family and style, asked by all processors.
+    pub(crate) fn options_of_all(
+        &mut self,
+        sockets: &[BorrowedFd<'_>],
+        (family, style): (i32, SocketStyle),
+        host: i32,
+    ) -> Result<Vec<Result<SocketOptions, Failure>>, Failure> {
+        let usual = self.of(family, style, host)?;
+        Ok(parallel::map(sockets, |&socket| options::capture(socket, usual).doing(|| "asking for a socket's options")))
+    }
+
+    fn of(&mut self, family: i32, style: SocketStyle, host: i32) -> Result<&options::Usual, Failure> {
+        Ok(match self.0.entry((family, style)) {
             Entry::Occupied(usual) => usual.into_mut(),
             Entry::Vacant(place) => {
-                let family = AddressFamily::from_i32(socket.family).unwrap_or(AddressFamily::Unix);
+                let family = AddressFamily::from_i32(family).unwrap_or(AddressFamily::Unix);
                 let ask = || options::Usual::of(family, style).doing(|| "making a socket to compare with");
                 place.insert(inside::in_network(host, ask)?)
             }
-        };
-        options::capture(socket.ask(), usual).doing(|| "asking for a socket's options")
+        })
     }
 }

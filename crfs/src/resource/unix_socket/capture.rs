@@ -13,8 +13,8 @@ use crate::resource::socket::inside;
 use crfs_sys::socket_queue::{Credentials, condition};
 use image_format::files::FileKind;
 use image_format::socket::{
-    SocketCredentials, SocketStyle, UnixClosed, UnixExternal, UnixFile, UnixLink, UnixMessage, UnixName, UnixPath,
-    UnixSocket,
+    SocketCredentials, SocketOptions, SocketStyle, UnixClosed, UnixExternal, UnixFile, UnixLink, UnixMessage, UnixName,
+    UnixPath, UnixSocket,
 };
 use image_format::{Bytes, FileId, Octal, Pid};
 use std::collections::{BTreeMap, HashMap};
@@ -72,7 +72,30 @@ pub(in crate::resource) fn capture(
         sockets,
         context,
     };
-    sockets.iter().map(|socket| all.one(socket, of(socket), usual)).collect()
+    let mut options = options(sockets, context.init, usual)?;
+    let one = |socket: &Socket<'_>| {
+        all.one(socket, of(socket), options.remove(&socket.id).unwrap_or(Ok(SocketOptions::default())))
+    };
+    sockets.iter().map(one).collect()
+}
+
+/// The options of each socket, as far as they can be asked for; there are some twenty of them.
+fn options(
+    sockets: &[Socket<'_>],
+    init: i32,
+    usual: &mut Usual,
+) -> Result<HashMap<FileId, Result<SocketOptions, Failure>>, Failure> {
+    let mut options = HashMap::new();
+    for style in [SocketStyle::Stream, SocketStyle::Datagram, SocketStyle::Seqpacket] {
+        let alike: Vec<&Socket<'_>> = sockets.iter().filter(|socket| socket.style_or_datagram() == style).collect();
+        if alike.is_empty() {
+            continue;
+        }
+        let asked: Vec<_> = alike.iter().map(|socket| socket.ask()).collect();
+        let answers = usual.options_of_all(&asked, (libc::AF_UNIX, style), init)?;
+        options.extend(alike.into_iter().map(|socket| socket.id).zip(answers));
+    }
+    Ok(options)
 }
 
 fn is_listening(socket: &Socket<'_>) -> bool {
@@ -104,14 +127,19 @@ pub(super) struct All<'a> {
 }
 
 impl All<'_> {
-    fn one(&self, socket: &Socket<'_>, diag: &Diag, usual: &mut Usual) -> Result<Result<Captured, Refusal>, Failure> {
-        let style = socket.style.unwrap_or(SocketStyle::Datagram);
+    fn one(
+        &self,
+        socket: &Socket<'_>,
+        diag: &Diag,
+        options: Result<SocketOptions, Failure>,
+    ) -> Result<Result<Captured, Refusal>, Failure> {
+        let style = socket.style_or_datagram();
         let what = describe(style, diag.name.as_ref());
         let refused = common::refused(socket, &what).doing(|| format!("{what}: asking for its options"))?;
         if let Some(refusal) = refused {
             return Ok(Err(refusal));
         }
-        let options = usual.options(socket, style, self.context.init)?;
+        let options = options?;
         let parts = self.link(socket, style, diag, &what).and_then(|(link, mut bytes)| {
             let name = self.name(socket, diag, &link)?;
             let queued = self.queue(socket, &what, &mut bytes)?;
