@@ -194,7 +194,7 @@ pub fn parse_tty(name: &str) -> Option<u32> {
     number.parse().ok().filter(|parsed: &u32| parsed.to_string() == number)
 }
 
-/// The bytes queued in the socket of an entry.
+/// The bytes queued in the socket of an entry, or the memory of its ring of io_uring.
 #[must_use]
 pub fn socket_data(id: FileId) -> String {
     format!("{FILES}/{}.queue", id_name(id.0))

@@ -15,8 +15,9 @@ use std::collections::BTreeMap;
 /// When a thread is gone.
 pub fn under_way(subjects: &Subjects, kernel: &mut Kernel) -> Result<bool, Failure> {
     for process in &subjects.processes {
+        let path = layout::process_file(process.pid, "attr");
         for thread in process.threads.iter().filter(|thread| !thread.has_ended()) {
-            let asked = kernel.ask(thread.host, "io_uring", |state, task| match state.uses_io_uring(task)? {
+            let asked = kernel.ask(thread.host, &path, |state, task| match state.uses_io_uring(task)? {
                 true => state.io_requests(task).map(|requests| requests.under_way > 0),
                 false => Ok(false),
             });
