@@ -103,12 +103,12 @@ pub enum FileKind {
     MessageQueue(OpenQueue),
     /// Either side of a pseudo-terminal.
     Tty(Tty),
-    /// A Unix socket.
-    UnixSocket(UnixSocket),
+    /// A Unix socket. What is large stands apart: an image may have very many of the others.
+    UnixSocket(Box<UnixSocket>),
     /// A TCP or UDP socket.
-    InetSocket(InetSocket),
+    InetSocket(Box<InetSocket>),
     /// A netlink socket.
-    NetlinkSocket(NetlinkSocket),
+    NetlinkSocket(Box<NetlinkSocket>),
 }
 
 impl File {

@@ -7,28 +7,34 @@ const FEWEST: usize = 32;
 
 /// What `work` makes of each item, in their order. Many items are shared among as many threads as there are processors.
 pub fn map<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
-    let of = |share: &[T]| share.iter().map(&work).collect::<Vec<R>>();
     if items.len() <= FEWEST {
         // Asking how many processors there are takes longer than a few items.
-        return of(items);
+        return items.iter().map(work).collect();
     }
+    // Each is written where it stays: fresh memory costs more than what most of this work is.
+    let mut results = Vec::from_iter(items.iter().map(|_| None));
+    let of = |items: &[T], results: &mut [Option<R>]| {
+        for (item, result) in items.iter().zip(results) {
+            *result = Some(work(item));
+        }
+    };
     let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
     let share = items.len().div_ceil(processors).max(FEWEST);
     std::thread::scope(|scope| {
-        let (own, others) = items.split_at(share.min(items.len()));
-        let begin = |share| std::thread::Builder::new().spawn_scoped(scope, move || of(share)).map_err(|_| share);
-        let others: Vec<_> = others.chunks(share).map(begin).collect();
-        let mut results = of(own);
-        for other in others {
-            match other.map(std::thread::ScopedJoinHandle::join) {
-                Ok(Ok(more)) => results.extend(more),
-                Ok(Err(panic)) => std::panic::resume_unwind(panic),
-                // No thread was to be had.
-                Err(share) => results.extend(of(share)),
-            }
+        let mut shares = items.chunks(share).zip(results.chunks_mut(share));
+        let own = shares.next();
+        for (items, results) in shares {
+            // Where no thread is to be had, the share is worked on below.
+            let _ = std::thread::Builder::new().spawn_scoped(scope, || of(items, results));
         }
-        results
-    })
+        if let Some((items, results)) = own {
+            of(items, results);
+        }
+    });
+    for (item, result) in items.iter().zip(&mut results) {
+        result.get_or_insert_with(|| work(item));
+    }
+    results.into_iter().flatten().collect()
 }
 
 #[cfg(test)]

@@ -2,10 +2,11 @@
 
 use super::{Findings, absolute, duration, time};
 use crate::ended::{self, EndedTask};
-use crate::files::{Directory, FileKind, IfChanged, Inotify, OpenFlags, Pidfd, Pipe, PseudoFile, RegularFile, Timerfd};
+use crate::files::{
+    Directory, File, FileKind, IfChanged, Inotify, OpenFlags, Pidfd, Pipe, PseudoFile, RegularFile, Timerfd,
+};
 use crate::image::Image;
 use crate::layout::{STDIOS, file_entry};
-use crate::socket::UnixSocket;
 use crate::types::{FileId, PAGE_SIZE};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,36 +16,8 @@ const FD_LIMIT: u32 = 1 << 30;
 pub(super) fn check(image: &Image, findings: &mut Findings) {
     references(image, findings);
     for (&id, file) in &image.files {
-        let path = file_entry(id);
-        if i64::try_from(file.position).is_err() {
-            findings.add(&path, format!("position {}: offsets are below 2^63", file.position));
-        }
-        for problem in kind(&file.kind) {
-            findings.add(&path, problem);
-        }
-        if matches!(file.kind, FileKind::PathOnly(_)) && !file.flags.contains(OpenFlags::O_PATH) {
-            findings.add(&path, "flags: such a place is open with O_PATH only");
-        }
-        let writes = file.flags.0 & (OpenFlags::O_WRONLY.0 | OpenFlags::O_RDWR.0) != 0;
-        if let FileKind::Regular(RegularFile { if_changed: IfChanged::Append, .. }) = file.kind
-            && !writes
-        {
-            findings.add(&path, "if_changed: append: it is not open for writing");
-        }
-        let is_at_end = matches!(
-            file.kind,
-            FileKind::Pseudo(PseudoFile { at_end: true, .. }) | FileKind::EndedTask(EndedTask { at_end: true, .. })
-        );
-        if is_at_end && file.position != 0 {
-            findings.add(&path, format!("position {}: it is at its end, wherever that is", file.position));
-        }
-        if matches!(file.kind, FileKind::EndedTask(_)) && writes {
-            findings.add(&path, "flags: such a file is carried when it is open for reading only");
-        }
-        if let FileKind::Directory(Directory { listing: None, .. }) = file.kind
-            && file.position != 0
-        {
-            findings.add(&path, format!("position {}: of which listing, `listing` must say", file.position));
+        for problem in description(file) {
+            findings.add(&file_entry(id), problem);
         }
     }
     pipes(image, findings);
@@ -102,13 +75,47 @@ fn references(image: &Image, findings: &mut Findings) {
         FileKind::UnixSocket(socket) => Some(socket),
         _ => None,
     });
-    held.extend(sockets.flat_map(UnixSocket::messages).flat_map(|message| message.files.iter().copied()));
+    held.extend(sockets.flat_map(|socket| socket.messages()).flat_map(|message| message.files.iter().copied()));
     for &id in image.files.keys().filter(|id| !held.contains(id)) {
         findings.add(&file_entry(id), "no process has it open");
     }
 }
 
 /// What is wrong with a description taken by itself.
+fn description(file: &File) -> Vec<String> {
+    let mut problems = kind(&file.kind);
+    let mut add = |problem: String| problems.push(problem);
+    if i64::try_from(file.position).is_err() {
+        add(format!("position {}: offsets are below 2^63", file.position));
+    }
+    if matches!(file.kind, FileKind::PathOnly(_)) && !file.flags.contains(OpenFlags::O_PATH) {
+        add("flags: such a place is open with O_PATH only".to_owned());
+    }
+    let writes = file.flags.0 & (OpenFlags::O_WRONLY.0 | OpenFlags::O_RDWR.0) != 0;
+    if let FileKind::Regular(RegularFile { if_changed: IfChanged::Append, .. }) = file.kind
+        && !writes
+    {
+        add("if_changed: append: it is not open for writing".to_owned());
+    }
+    let is_at_end = matches!(
+        file.kind,
+        FileKind::Pseudo(PseudoFile { at_end: true, .. }) | FileKind::EndedTask(EndedTask { at_end: true, .. })
+    );
+    if is_at_end && file.position != 0 {
+        add(format!("position {}: it is at its end, wherever that is", file.position));
+    }
+    if matches!(file.kind, FileKind::EndedTask(_)) && writes {
+        add("flags: such a file is carried when it is open for reading only".to_owned());
+    }
+    if let FileKind::Directory(Directory { listing: None, .. }) = file.kind
+        && file.position != 0
+    {
+        add(format!("position {}: of which listing, `listing` must say", file.position));
+    }
+    problems
+}
+
+/// What is wrong with what a description is open on.
 fn kind(kind: &FileKind) -> Vec<String> {
     let path = |path| absolute(path).map(|problem| format!("path: {problem}"));
     let problems = match kind {

@@ -24,8 +24,7 @@ pub(super) fn check(image: &Image, findings: &mut Findings) {
     let mut names = BTreeMap::new();
     let mut ports = BTreeMap::new();
     for (&id, file) in &image.files {
-        let path = file_entry(id);
-        let mut tell = |problem: String| findings.add(&path, problem);
+        let mut tell = |problem: String| findings.add(&file_entry(id), problem);
         match &file.kind {
             FileKind::UnixSocket(socket) => {
                 unix(image, id, socket, &mut tell);

@@ -118,6 +118,12 @@ impl Arbitrary for Signal {
         Signal(rng.random_range(1..=64))
     }
 }
+impl<T: Arbitrary> Arbitrary for Box<T> {
+    fn arbitrary(rng: &mut TestRng) -> Self {
+        Box::new(T::arbitrary(rng))
+    }
+}
+
 impl<T: Arbitrary> Arbitrary for Vec<T> {
     fn arbitrary(rng: &mut TestRng) -> Self {
         (0..rng.random_range(0..4)).map(|_| T::arbitrary(rng)).collect()

@@ -116,7 +116,7 @@ fn who_uses_them() {
                     gid: 0,
                     options,
                 };
-                file(i, 2).kind = FileKind::NetlinkSocket(netlink);
+                file(i, 2).kind = FileKind::NetlinkSocket(netlink.into());
                 by_thread(i, None, FileId(2), "x");
             },
             "posix.mq: line 1: notify: thread: cookie: it has 32 bytes",

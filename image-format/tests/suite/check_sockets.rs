@@ -87,16 +87,16 @@ fn image() -> Image {
     accepted.name = Some(UnixName::Accepted(LISTENER));
     let listening = InetLink::Listening(InetListening { backlog: 5, pending: vec![] });
     let kinds = [
-        (PAIR[0], FileKind::UnixSocket(pair)),
-        (PAIR[1], FileKind::UnixSocket(unix(UnixLink::Connected(PAIR[0])))),
-        (LISTENER, FileKind::UnixSocket(listener)),
-        (SERVED[0], FileKind::UnixSocket(accepted)),
-        (SERVED[1], FileKind::UnixSocket(unix(UnixLink::Connected(SERVED[0])))),
-        (INET[0], FileKind::InetSocket(inet("0.0.0.0:80", listening))),
-        (INET[1], FileKind::InetSocket(inet("127.0.0.1:80", connected("127.0.0.1:4000", INET[2])))),
-        (INET[2], FileKind::InetSocket(inet("127.0.0.1:4000", connected("127.0.0.1:80", INET[1])))),
-        (NETLINK[0], FileKind::NetlinkSocket(netlink(7))),
-        (NETLINK[1], FileKind::NetlinkSocket(netlink(0))),
+        (PAIR[0], FileKind::UnixSocket(pair.into())),
+        (PAIR[1], FileKind::UnixSocket(unix(UnixLink::Connected(PAIR[0])).into())),
+        (LISTENER, FileKind::UnixSocket(listener.into())),
+        (SERVED[0], FileKind::UnixSocket(accepted.into())),
+        (SERVED[1], FileKind::UnixSocket(unix(UnixLink::Connected(SERVED[0])).into())),
+        (INET[0], FileKind::InetSocket(inet("0.0.0.0:80", listening).into())),
+        (INET[1], FileKind::InetSocket(inet("127.0.0.1:80", connected("127.0.0.1:4000", INET[2])).into())),
+        (INET[2], FileKind::InetSocket(inet("127.0.0.1:4000", connected("127.0.0.1:80", INET[1])).into())),
+        (NETLINK[0], FileKind::NetlinkSocket(netlink(7).into())),
+        (NETLINK[1], FileKind::NetlinkSocket(netlink(0).into())),
     ];
     for (fd, (id, kind)) in (40..).zip(kinds) {
         image.files.insert(id, File { flags: OpenFlags(2), position: 0, owner: None, kind });

@@ -216,7 +216,7 @@ impl<'a> World<'a> {
                 )));
             }
         }
-        Ok(Ok((FileKind::InetSocket(record), queued)))
+        Ok(Ok((FileKind::InetSocket(record.into()), queued)))
     }
 
     /// What it is connected to. Of a listening socket also the bytes that wait in connections.

@@ -31,7 +31,7 @@ pub(in crate::resource) fn restore(site: &Site<'_>, open: &mut BTreeMap<FileId, 
         .files
         .iter()
         .filter_map(|(&id, file)| match &file.kind {
-            FileKind::InetSocket(socket) => Some((id, socket)),
+            FileKind::InetSocket(socket) => Some((id, &**socket)),
             _ => None,
         })
         .collect();

@@ -78,7 +78,7 @@ fn one(socket: &Socket<'_>, init: i32, frozen: bool, usual: &mut Usual) -> Resul
         gid: socket.seen.metadata.gid(),
         options: usual.options(socket, SocketStyle::Datagram, init)?,
     };
-    Ok(Ok((FileKind::NetlinkSocket(record), Vec::new())))
+    Ok(Ok((FileKind::NetlinkSocket(record.into()), Vec::new())))
 }
 
 /// What a socket answers.

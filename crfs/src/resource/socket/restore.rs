@@ -7,7 +7,7 @@ use crate::resource::{inet_socket, netlink_socket, unix_socket};
 use crfs_tracee::Batch;
 use image_format::files::FileKind;
 use image_format::layout::{file_entry, socket_data};
-use image_format::socket::{UnixLink, UnixSocket};
+use image_format::socket::UnixLink;
 use image_format::{FileId, Image, Pid};
 use nix::errno::Errno;
 use std::collections::BTreeMap;
@@ -69,7 +69,8 @@ impl Site<'_> {
 #[must_use]
 pub fn notes(image: &Image) -> Vec<String> {
     let note = |(&id, file): (&FileId, &image_format::files::File)| match &file.kind {
-        FileKind::UnixSocket(UnixSocket { link: UnixLink::External(external), .. }) => {
+        FileKind::UnixSocket(socket) => {
+            let UnixLink::External(external) = &socket.link else { return None };
             let object = file_entry(id);
             Some(format!(
                 "{object}: is connected to {} anew; what was under way on its connection to the outside is lost",

@@ -165,7 +165,7 @@ impl All<'_> {
             options,
             queued,
         };
-        Ok(Ok((FileKind::UnixSocket(record), bytes)))
+        Ok(Ok((FileKind::UnixSocket(record.into()), bytes)))
     }
 
     /// What it is connected to. Of a listening socket also the bytes that wait in connections.

@@ -35,7 +35,7 @@ pub(in crate::resource) fn restore(
         .files
         .iter()
         .filter_map(|(&id, file)| match &file.kind {
-            FileKind::UnixSocket(socket) => Some((id, socket)),
+            FileKind::UnixSocket(socket) => Some((id, &**socket)),
             _ => None,
         })
         .collect();

@@ -35,6 +35,7 @@ use image_format::{Bytes, Image, Pid, layout};
 use nix::sys::signal::Signal;
 use std::ffi::{CString, OsString};
 use std::fs;
+use std::mem::ManuallyDrop;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::OpenOptionsExt;
@@ -61,7 +62,9 @@ fn build(
     laps: &mut Laps,
 ) -> Result<(), Failure> {
     let container = registry.container(name)?;
-    let (copy, texts) = Copy::load_with_texts(from)?;
+    // Never freed by pieces: the worker ends when it is done.
+    let (copy, texts) =
+        Copy::load_with_texts(from).map(|(copy, texts)| (ManuallyDrop::new(copy), ManuallyDrop::new(texts)))?;
     let image = &copy.image;
     let contents = Contents::of(&copy, from)?;
     container_restore::check_host(&image.manifest)?;
