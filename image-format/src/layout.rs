@@ -123,7 +123,7 @@ pub fn table_file(process: Pid, owner: Pid) -> String {
 /// The entry of an open file description.
 #[must_use]
 pub fn file_entry(file: FileId) -> String {
-    format!("{FILES}/{}", id_name(file.0))
+    format!("{FILES}/0x{:08x}", file.0)
 }
 
 /// The bytes queued in a pipe.

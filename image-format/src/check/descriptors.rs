@@ -8,7 +8,7 @@ use crate::files::{
 use crate::image::Image;
 use crate::layout::{STDIOS, file_entry};
 use crate::types::{FileId, PAGE_SIZE};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 /// NR_OPEN's own ceiling is below 2^30 (fs/file.c, sysctl_nr_open_max, v6.18).
 const FD_LIMIT: u32 = 1 << 30;
@@ -27,7 +27,7 @@ pub(super) fn check(image: &Image, findings: &mut Findings) {
 
 /// Descriptors once each, and every description there and held by someone.
 fn references(image: &Image, findings: &mut Findings) {
-    let mut held = BTreeSet::new();
+    let mut held = HashSet::new();
     let mut refer = |findings: &mut Findings, path: &str, index: u64, file: FileId| {
         held.insert(file);
         if !image.files.contains_key(&file) {
@@ -36,7 +36,7 @@ fn references(image: &Image, findings: &mut Findings) {
     };
     for table in image.tables() {
         let path = table.path();
-        let mut seen = BTreeSet::new();
+        let mut seen = HashSet::new();
         for (index, entry) in (0..).zip(table.fds) {
             refer(findings, &path, index, entry.file);
             if !seen.insert(entry.fd) {
@@ -275,7 +275,8 @@ fn circles(image: &Image, findings: &mut Findings) {
         _ => &[],
     };
     let mut done = BTreeSet::new();
-    for &start in image.files.keys() {
+    let instances = image.files.iter().filter(|(_, file)| matches!(file.kind, FileKind::Epoll(_)));
+    for (&start, _) in instances {
         let mut open = BTreeSet::new();
         let mut stack = vec![(start, 0)];
         while let Some((id, next)) = stack.pop() {

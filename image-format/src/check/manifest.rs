@@ -24,15 +24,15 @@ pub fn read_format(bytes: &[u8]) -> Result<u32, ImageError> {
     parse_object(bytes).map(|Announced { format }| format).map_err(malformed)
 }
 
-/// Parses a manifest. What another format calls its fields is not known here, so the format is looked at first.
+/// Parses a manifest. What another format calls its fields is not known here: of one that cannot be read, the format is looked at first.
 ///
 /// # Errors
 /// When it is of another format, malformed, or announces what this crate does not understand.
 pub fn read_manifest(bytes: &[u8]) -> Result<Manifest, ImageError> {
-    known(read_format(bytes)?)?;
-    let read = parse_object(bytes).map_err(malformed)?;
-    manifest(&read)?;
-    Ok(read)
+    match parse_object(bytes) {
+        Ok(read) => manifest(&read).map(|()| read),
+        Err(error) => Err(read_format(bytes).and_then(known).err().unwrap_or_else(|| malformed(error))),
+    }
 }
 
 fn malformed(source: TextError) -> ImageError {

@@ -5,11 +5,13 @@ use image_format::Bytes;
 use image_format::files::OpenFlags;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, OpenHow, ResolveFlag, fcntl, openat2};
+use std::collections::HashMap;
 use std::fs::{File, Metadata};
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
+use std::sync::{Mutex, PoisonError};
 
 /// Status flags that fcntl(2) F_SETFL can change.
 const SETTABLE: u64 = OpenFlags::O_APPEND.0 | OpenFlags::O_NONBLOCK.0 | OpenFlags::O_DIRECT.0 | OpenFlags::O_NOATIME.0;
@@ -33,6 +35,30 @@ const WITH_PATH: u64 = OpenFlags::O_PATH.0 | OpenFlags::O_DIRECTORY.0 | OpenFlag
 
 /// Never visible afterwards.
 const NOCTTY: u64 = 0o400;
+
+/// Devices and inodes of what stood at paths, as one walk by them found it: of two descriptions of one file, one look is enough.
+#[derive(Debug, Default)]
+pub(crate) struct Looked(Mutex<HashMap<(RawFd, Bytes, OFlag), (u64, u64)>>);
+
+impl Looked {
+    /// What stood at a path below a root when it was looked at last, if it was; otherwise what `look` sees there.
+    fn at(
+        &self,
+        root: BorrowedFd<'_>,
+        path: &Bytes,
+        follow: OFlag,
+        look: impl FnOnce() -> Result<(u64, u64), Failure>,
+    ) -> Result<(u64, u64), Failure> {
+        let key = (root.as_raw_fd(), path.clone(), follow);
+        let known = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(&there) = known().get(&key) {
+            return Ok(there);
+        }
+        let there = look()?;
+        known().insert(key, there);
+        Ok(there)
+    }
+}
 
 /// How often a path walk is tried again that a rename elsewhere disturbed: openat2(2) leaves that to the caller.
 const TRIES: u32 = 100;
@@ -71,10 +97,10 @@ pub(crate) fn open(
     expected: (u32, &str),
     object: &str,
 ) -> Result<File, Failure> {
-    open_seen(root, path, flags, expected, object).map(|(file, _)| file)
+    open_seen(root, path, flags, expected, object, &Looked::default()).map(|(file, _)| file)
 }
 
-/// [`open`], with what was opened as it is now.
+/// [`open`], with what was opened as it is now. What is known to stand there is not looked at before it is opened.
 ///
 /// # Errors
 /// As there.
@@ -84,18 +110,21 @@ pub(crate) fn open_seen(
     flags: OpenFlags,
     expected: (u32, &str),
     object: &str,
+    looked: &Looked,
 ) -> Result<(File, Metadata), Failure> {
     let unfit = |reason: String| Failure::new(Kind::Incompatible, format!("{object}: {path}: {reason}"));
     check_flags(flags, object)?;
     let follow = if flags.contains(OpenFlags::O_NOFOLLOW) { OFlag::O_NOFOLLOW } else { OFlag::empty() };
-    let place =
-        walk(root, path, OFlag::O_PATH | follow).map_err(|errno| unfit(format!("not found: {}", errno.desc())))?;
-    let place = File::from(place);
-    let there = place.metadata().doing(|| format!("{object}: {path}: looking at it"))?;
     let (mode, what) = expected;
-    if there.mode() & libc::S_IFMT != mode {
-        return Err(unfit(format!("it is no {what} here")));
-    }
+    let there = looked.at(root, path, follow, || {
+        let place = walk(root, path, OFlag::O_PATH | follow);
+        let place = File::from(place.map_err(|errno| unfit(format!("not found: {}", errno.desc())))?);
+        let there = place.metadata().doing(|| format!("{object}: {path}: looking at it"))?;
+        if there.mode() & libc::S_IFMT != mode {
+            return Err(unfit(format!("it is no {what} here")));
+        }
+        Ok((there.dev(), there.ino()))
+    })?;
     let wanted = if flags.contains(OpenFlags::O_PATH) {
         flags.0 & WITH_PATH
     } else if mode == libc::S_IFCHR {
@@ -109,7 +138,7 @@ pub(crate) fn open_seen(
     let opened = opened.map_err(|errno| unfit(format!("cannot be opened: {}", errno.desc())))?;
     let file = File::from(opened);
     let here = file.metadata().doing(|| format!("{object}: {path}: looking at it"))?;
-    if (here.dev(), here.ino()) != (there.dev(), there.ino()) {
+    if (here.dev(), here.ino()) != there {
         return Err(unfit("it is being replaced at this moment".to_owned()));
     }
     let added = wanted & !flags.0 & SETTABLE;

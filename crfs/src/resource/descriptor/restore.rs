@@ -1,5 +1,6 @@
 //! Opening everything an image has open.
 
+use super::reopen;
 use crate::failure::{Doing, Failure, Kind};
 use crate::resource::mount::Roots;
 use crate::resource::unnamed::Made;
@@ -86,8 +87,10 @@ pub fn open_all(
         open.extend(refused.keep(opened)?.map(|fd| (id, fd)));
     }
     make_room(roots.own(), alone.len());
-    let opened =
-        image_format::parallel::map(&alone, |&(id, file)| open_one(image, id, file, staging, roots.of_file(id)));
+    let looked = reopen::Looked::default();
+    let opened = image_format::parallel::map(&alone, |&(id, file)| {
+        open_one(image, id, file, staging, roots.of_file(id), &looked)
+    });
     for (&(id, _), opened) in alone.iter().zip(opened) {
         let Some((fd, note)) = refused.keep(opened)? else { continue };
         open.insert(id, fd);
@@ -115,9 +118,10 @@ fn open_one(
     file: &File,
     staging: &Path,
     root: BorrowedFd<'_>,
+    looked: &reopen::Looked,
 ) -> Result<(OwnedFd, Option<String>), Failure> {
     let opened = match &file.kind {
-        FileKind::Regular(record) => return regular_file::restore(id, file, record, root),
+        FileKind::Regular(record) => return regular_file::restore(id, file, record, root, looked),
         FileKind::Directory(record) => directory::restore(id, file, record, root),
         FileKind::PathOnly(record) => path_only::restore(id, file, record, root),
         FileKind::Device(record) => device::restore(id, file, record, root),

@@ -4,7 +4,7 @@ use crate::failure::{Failure, Kind};
 use crate::resource::pid_namespace::PidNamespaces;
 use crfs_sys::owner::{F_OWNER_PGRP, F_OWNER_PID, F_OWNER_TID, F_SETOWN_EX, F_SETSIG};
 use crfs_tracee::Batch;
-use image_format::files::{FileKind, OpenFlags, Owner, OwnerKind};
+use image_format::files::{File, FileKind, OpenFlags, Owner, OwnerKind};
 use image_format::layout::file_entry;
 use image_format::{FileId, Image, Pid};
 use std::collections::BTreeMap;
@@ -31,26 +31,25 @@ pub struct Setting {
 /// # Errors
 /// When no process has it, which the checks of an image refuse.
 pub fn settings(image: &Image, namespaces: &PidNamespaces<'_>) -> Result<Vec<Setting>, Failure> {
+    // Of these it is a flag of open(2), which signals nobody.
+    let is_opened = |file: &File| matches!(file.kind, FileKind::Regular(_) | FileKind::Directory(_));
+    let is_asynchronous = |file: &File| file.flags.contains(OpenFlags::FASYNC) && !is_opened(file);
+    let told = image.files.iter().filter(|(_, file)| is_asynchronous(file) || file.owner.is_some());
+    let told: BTreeMap<FileId, &File> = told.map(|(&id, file)| (id, file)).collect();
     let mut holders: BTreeMap<FileId, (Pid, Pid, u32)> = BTreeMap::new();
     let entered = image.threaded_in_user_namespaces();
     // Whoever can be anybody speaks for others.
     let (late, early): (Vec<_>, Vec<_>) = image.tables().partition(|table| entered.contains(&table.process));
     for table in early.into_iter().chain(late) {
         for fd in table.fds {
-            let owner = image.files.get(&fd.file).and_then(|file| file.owner.as_ref());
-            if owner.is_none_or(|owner| namespaces.seen_by(table.process, owner.id).is_ok()) {
+            let Some(file) = told.get(&fd.file) else { continue };
+            if file.owner.as_ref().is_none_or(|owner| namespaces.seen_by(table.process, owner.id).is_ok()) {
                 holders.entry(fd.file).or_insert((table.process, table.owner, fd.fd));
             }
         }
     }
     let mut settings = Vec::new();
-    for (&id, file) in &image.files {
-        // Of these it is a flag of open(2), which signals nobody.
-        let is_opened = matches!(file.kind, FileKind::Regular(_) | FileKind::Directory(_));
-        let asynchronous = file.flags.contains(OpenFlags::FASYNC) && !is_opened;
-        if !asynchronous && file.owner.is_none() {
-            continue;
-        }
+    for (id, file) in told {
         let nobody = || {
             Failure::new(
                 Kind::System,
@@ -58,7 +57,7 @@ pub fn settings(image: &Image, namespaces: &PidNamespaces<'_>) -> Result<Vec<Set
             )
         };
         let &(process, thread, fd) = holders.get(&id).ok_or_else(nobody)?;
-        let flags = asynchronous.then_some(file.flags.0);
+        let flags = is_asynchronous(file).then_some(file.flags.0);
         let seen = |owner: &Owner| Ok(Owner { id: namespaces.seen_by(process, owner.id)?, ..owner.clone() });
         let owner = file.owner.as_ref().map(seen).transpose()?;
         settings.push(Setting { process, thread, fd, flags, owner, has_entered: entered.contains(&process) });

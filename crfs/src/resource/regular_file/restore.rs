@@ -21,10 +21,11 @@ pub(in crate::resource) fn restore(
     file: &File,
     record: &RegularFile,
     root: BorrowedFd<'_>,
+    looked: &reopen::Looked,
 ) -> Result<(OwnedFd, Option<String>), Failure> {
     let object = file_entry(id);
     let expected = (libc::S_IFREG, "regular file");
-    let (mut opened, metadata) = reopen::open_seen(root, &record.path, file.flags, expected, &object)?;
+    let (mut opened, metadata) = reopen::open_seen(root, &record.path, file.flags, expected, &object, looked)?;
     if file.flags.contains(OpenFlags::O_PATH) {
         return Ok((opened.into(), None));
     }

@@ -208,6 +208,8 @@ impl<'a> Builder<'a> {
         pseudo_file::read_on(&self.copy.image, &self.opened.files)?;
         notes.append(&mut self.notes);
         let console = self.opened.terminals.take_console();
+        // The end of the worker closes them all, before anything runs, and faster than one by one.
+        std::mem::forget(self.opened.files);
         let live = self.tasks.into_iter().filter(|(_, task)| !task.finished.is_empty());
         Ok(Built { console, tasks: live.collect() })
     }

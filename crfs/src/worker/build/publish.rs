@@ -23,18 +23,23 @@ pub(super) fn publish(
     container: &Container,
     live: &Live,
 ) -> Result<(), Failure> {
-    let mut entries: BTreeMap<&str, Option<Cow<'_, [u8]>>> = BTreeMap::new();
     let elsewhere: BTreeSet<&str> = live.contents.iter().map(|content| content.path.as_str()).collect();
     let named = image.manifest.paths.iter().map(|entry| (entry.path.as_str(), entry.kind));
-    for (path, kind) in named.chain([(layout::MANIFEST, PathKind::Object)]) {
+    let mut named = Vec::from_iter(named.chain([(layout::MANIFEST, PathKind::Object)]));
+    named.sort_unstable_by_key(|&(path, _)| path);
+    // Both are sorted, and may be many.
+    let mut texts = texts.iter().peekable();
+    let mut entries: Vec<(&str, Option<Cow<'_, [u8]>>)> = Vec::with_capacity(named.len());
+    for (path, kind) in named {
+        while texts.next_if(|(name, _)| name.as_str() < path).is_some() {}
         let name = path.rsplit('/').next().unwrap_or(path);
         let content = match kind {
             PathKind::Directory => None,
             _ if elsewhere.contains(path) => continue,
             // Page contents and all sums come from the processes themselves now.
             _ if name == layout::MEM_PAGES || name == layout::MEM_SUMS || name == layout::CONTENTS_SUMS => continue,
-            _ => Some(match texts.get(path) {
-                Some(text) => text.into(),
+            _ => Some(match texts.next_if(|(name, _)| *name == path) {
+                Some((_, text)) => text.into(),
                 // What nobody holds open, and that no process can be asked for.
                 None if layout::is_content(path) => {
                     let mut bytes = Vec::new();
@@ -47,7 +52,7 @@ pub(super) fn publish(
                 None => fs::read(from.join(path)).doing(|| format!("{path}: reading what was copied in"))?.into(),
             }),
         };
-        entries.insert(path, content);
+        entries.push((path, content));
     }
-    captured::write(&container.image_file(), entries.iter().map(|(&path, content)| (path, content.as_deref())))
+    captured::write(&container.image_file(), entries.iter().map(|(path, content)| (*path, content.as_deref())))
 }
