@@ -1,6 +1,7 @@
 //! `files/`: open file descriptions, and which of them are the standard streams.
 
 use crate::ended::EndedTask;
+use crate::fanotify::Fanotify;
 use crate::flags;
 use crate::io_uring::IoUring;
 use crate::signal::{Signal, SignalSet};
@@ -97,6 +98,8 @@ pub enum FileKind {
     Namespace(Namespace),
     /// inotify_init(2).
     Inotify(Inotify),
+    /// fanotify_init(2).
+    Fanotify(Fanotify),
     /// io_uring_setup(2).
     IoUring(IoUring),
     /// mq_open(3).

@@ -12,6 +12,7 @@ pub mod contents;
 pub mod controls;
 pub mod convert;
 pub mod ended;
+pub mod fanotify;
 pub mod files;
 pub mod image;
 pub mod io_uring;

@@ -111,6 +111,8 @@ features! {
     Numa = "numa";
     /// The number an inotify instance gives to its next watch.
     Inotify = "inotify";
+    /// Whether a fanotify group was made without privileges.
+    Fanotify = "fanotify";
     /// What was sent over Unix connections that wait to be accepted.
     PendingUnix = "pending_unix";
     /// What has arrived on TCP connections that wait to be accepted.

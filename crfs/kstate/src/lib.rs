@@ -14,6 +14,7 @@ mod btf;
 mod cache;
 mod calibrate;
 mod error;
+mod fanotify;
 mod feature;
 mod files;
 mod flags;

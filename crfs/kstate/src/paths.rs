@@ -339,6 +339,9 @@ paths! {
     // inotify. 5.14 - 6.18.
     WatchNext: Number(4), "fsnotify_group.inotify_data.idr.idr_next";
 
+    // fanotify. 5.14 - 6.18.
+    GroupFlags: Number(4), "fsnotify_group.fanotify_data.flags";
+
     // What waits in sockets. 6.9 - 6.18: before that, a fragment is a bio_vec.
     SocketSock: Pointer, "socket.sk";
     SockQueue: Place(24), "sock.sk_receive_queue";
@@ -663,6 +666,7 @@ pub(crate) fn needs(feature: Feature) -> Needs {
             ],
         ),
         Feature::Inotify => (&[P::TaskFiles, P::FilesFdt, P::FdtMax, P::FdtFd, P::FilePrivate], &[P::WatchNext]),
+        Feature::Fanotify => (&[P::TaskFiles, P::FilesFdt, P::FdtMax, P::FdtFd, P::FilePrivate], &[P::GroupFlags]),
         Feature::PendingUnix => (
             &[
                 P::TaskFiles,

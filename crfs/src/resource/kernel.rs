@@ -114,7 +114,7 @@ impl Kernel {
 }
 
 /// What is asked only where it matters (a wait with a time limit, a pipe), or not at all; all else is asked of every process or thread.
-const SOMETIMES_NEEDED: [Feature; 18] = [
+const SOMETIMES_NEEDED: [Feature; 19] = [
     Feature::AioRequests,
     Feature::IoUring,
     Feature::ThreadRecord,
@@ -131,6 +131,7 @@ const SOMETIMES_NEEDED: [Feature; 18] = [
     Feature::Terminals,
     Feature::MessageQueues,
     Feature::Inotify,
+    Feature::Fanotify,
     Feature::PendingUnix,
     Feature::PendingTcp,
 ];

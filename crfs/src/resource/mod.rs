@@ -14,6 +14,7 @@ mod directory;
 pub mod ended_task;
 pub mod epoll;
 mod eventfd;
+pub mod fanotify;
 mod huge_pages;
 mod inet_socket;
 pub mod inotify;
@@ -59,6 +60,7 @@ mod unix_socket;
 pub mod unnamed;
 pub mod unshared;
 pub mod user_namespace;
+mod watched_inode;
 pub mod zombie;
 
 use image_format::Blocker;

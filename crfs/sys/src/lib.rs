@@ -11,6 +11,7 @@ pub mod clone_fn;
 pub mod close_range;
 pub mod controls;
 pub mod dispatch;
+pub mod fanotify;
 pub mod fds;
 pub mod file_handle;
 pub mod file_map;

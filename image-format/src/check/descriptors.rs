@@ -2,9 +2,7 @@
 
 use super::{Findings, absolute, duration, time};
 use crate::ended::{self, EndedTask};
-use crate::files::{
-    Directory, File, FileKind, IfChanged, Inotify, OpenFlags, Pidfd, Pipe, PseudoFile, RegularFile, Timerfd,
-};
+use crate::files::{Directory, File, FileKind, IfChanged, OpenFlags, Pidfd, Pipe, PseudoFile, RegularFile, Timerfd};
 use crate::image::Image;
 use crate::layout::{STDIOS, file_entry};
 use crate::types::{FileId, PAGE_SIZE};
@@ -155,7 +153,8 @@ fn kind(kind: &FileKind) -> Vec<String> {
         | FileKind::Pidfd(_)
         | FileKind::Namespace(_) => vec![],
         FileKind::Timerfd(timer) => timerfd(timer),
-        FileKind::Inotify(instance) => inotify(instance),
+        FileKind::Inotify(instance) => super::watches::inotify(instance),
+        FileKind::Fanotify(group) => super::watches::fanotify(group),
         FileKind::Signalfd(signalfd) => {
             vec![super::signals::unblockable(signalfd.mask).map(|problem| format!("mask: {problem}"))]
         }
@@ -198,26 +197,6 @@ fn timerfd(timer: &Timerfd) -> Vec<Option<String>> {
         duration(timer.remaining).map(|problem| format!("remaining: {problem}")),
         duration(timer.interval).map(|problem| format!("interval: {problem}")),
     ]
-}
-
-fn inotify(instance: &Inotify) -> Vec<Option<String>> {
-    const LAST_WD: u32 = i32::MAX.unsigned_abs();
-    // IN_ALL_EVENTS, IN_EXCL_UNLINK, IN_ONESHOT: what fdinfo shows (fs/notify/fdinfo.c, v6.18).
-    const MASK: u64 = 0xfff | 1 << 26 | 1 << 31;
-    let number = |wd: u32| (wd == 0 || wd > LAST_WD).then(|| format!("{wd} is no number from 1 to {LAST_WD}"));
-    let mut problems = vec![number(instance.next_wd).map(|problem| format!("next_wd: {problem}"))];
-    let mut seen = BTreeSet::new();
-    for watch in &instance.watches {
-        let within = |problem: String| format!("watch {}: {problem}", watch.wd);
-        problems.push(number(watch.wd).map(within));
-        problems.push((!seen.insert(watch.wd)).then(|| within("it stands there twice".to_owned())));
-        problems.push(absolute(&watch.path).map(|problem| within(format!("path: {problem}"))));
-        let fits = watch.mask.0 != 0 && watch.mask.0 & !MASK == 0;
-        problems.push(
-            (!fits).then(|| within(format!("mask {}: inotify_add_watch(2) takes bits of {MASK:#x}", watch.mask))),
-        );
-    }
-    problems
 }
 
 /// What a pidfd names is there, alive or a zombie.

@@ -33,6 +33,7 @@ mod tree;
 mod tty;
 mod unnamed;
 mod user_namespaces;
+mod watches;
 
 use crate::contents::{self, ContentSum};
 use crate::image::{Image, ImageError};

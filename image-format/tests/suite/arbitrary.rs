@@ -3,6 +3,7 @@
 use image_format::aio::*;
 use image_format::cgroups::*;
 use image_format::controls::*;
+use image_format::fanotify::*;
 use image_format::files::*;
 use image_format::image::{Image, ProcessImage, ThreadImage};
 use image_format::io_uring::{IoUring, MappedRing};
@@ -159,7 +160,8 @@ wrappers! {
 
 choices! {
     IfChanged [Default, Strict, Ignore, Append] [Replace]
-    FileKind [] [Regular, Unnamed, Directory, PathOnly, Device, Pipe, Fifo, Eventfd, Epoll, Timerfd, Signalfd, Pseudo, EndedTask, Pidfd, Namespace, Inotify, IoUring, MessageQueue, Tty, UnixSocket, InetSocket, NetlinkSocket]
+    FileKind [] [Regular, Unnamed, Directory, PathOnly, Device, Pipe, Fifo, Eventfd, Epoll, Timerfd, Signalfd, Pseudo, EndedTask, Pidfd, Namespace, Inotify, Fanotify, IoUring, MessageQueue, Tty, UnixSocket, InetSocket, NetlinkSocket]
+    Marked [Inode, Mount, Filesystem] []
     PseudoFileSystem [Proc, Sysfs, Cgroup2, Cgroup] []
     PathType [SymbolicLink, Fifo, Socket, BlockDevice, CharacterDevice] []
     Stream [Log, Console] []
@@ -227,6 +229,8 @@ records! {
     image_format::files::Namespace { kind, process }
     image_format::files::Inotify { watches, next_wd, unread }
     image_format::files::InotifyWatch { wd, path, mask }
+    Fanotify { flags, event_flags, unprivileged, marks, unread }
+    FanotifyMark { on, path, mask, ignored_mask, flags }
     OpenQueue { queue }
     PosixQueue { number, name, mode, uid, gid, capacity, message_size, messages, notify }
     PosixMessage { priority, size }

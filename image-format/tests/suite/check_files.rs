@@ -3,6 +3,7 @@
 use crate::check::{CHILD, FIRST, each_is_told, file, process};
 use crate::golden;
 use image_format::ended::EndedTask;
+use image_format::fanotify::{Fanotify, FanotifyMark, Marked};
 use image_format::files::{
     Directory, EpollTarget, Fifo, File, FileKind, IfChanged, Inotify, InotifyWatch, OpenFlags, Owner, OwnerKind,
     PathOnly, PathType, Pidfd, PseudoFile, PseudoFileSystem, Replacement, Stdio, Stream,
@@ -49,6 +50,66 @@ fn inotify() {
         (
             |i| watching(i, &[(3, "/tmp", 0x2001)], 4),
             "files/0x00000002: watch 3: mask 0x2001: inotify_add_watch(2) takes bits of 0x84000fff",
+        ),
+    ]);
+}
+
+#[test]
+fn fanotify() {
+    fn group(image: &mut Image, flags: u64, change: fn(&mut Fanotify)) {
+        let mark =
+            FanotifyMark { on: Marked::Mount, path: "/".into(), mask: Hex(0x20), ignored_mask: Hex(0), flags: Hex(0) };
+        let mut group =
+            Fanotify { flags: Hex(flags), event_flags: Hex(0), unprivileged: false, marks: vec![mark], unread: false };
+        change(&mut group);
+        file(image, 2).kind = FileKind::Fanotify(group);
+    }
+    each_is_told(&[
+        (|i| group(i, 0x4000, |_| ()), "files/0x00000002: flags 0x4000: bits of fanotify_init(2) are 0x3fbf"),
+        (|i| group(i, 0xc, |_| ()), "files/0x00000002: flags 0xc: a group is of one class"),
+        (
+            |i| group(i, 0, |group| group.event_flags = Hex(0x40)),
+            "files/0x00000002: event_flags 0x40: bits of fanotify_init(2) are 0x1c9c03",
+        ),
+        (
+            |i| group(i, 0, |group| group.unprivileged = true),
+            "files/0x00000002: flags 0x0: an unprivileged group has FAN_REPORT_FID or FAN_REPORT_DIR_FID and none of 0x21bc",
+        ),
+        (
+            |i| group(i, 0x210, |group| group.unprivileged = true),
+            "files/0x00000002: flags 0x210: an unprivileged group has FAN_REPORT_FID or FAN_REPORT_DIR_FID and none of 0x21bc",
+        ),
+        (
+            |i| group(i, 0x10, |group| group.unread = true),
+            "files/0x00000002: unread: nothing can stand for the events of a queue without limit",
+        ),
+        (
+            |i| group(i, 0, |group| group.marks[0].path = "tmp".into()),
+            "files/0x00000002: mark 1: path: \"tmp\" is not an absolute path",
+        ),
+        (
+            |i| group(i, 0, |group| group.marks[0].mask = Hex(0x1_0000)),
+            "files/0x00000002: mark 1: mask 0x10000: bits of what can be carried of fanotify_mark(2) are 0x58009fff",
+        ),
+        (
+            |i| group(i, 0, |group| group.marks[0].ignored_mask = Hex(0x4000)),
+            "files/0x00000002: mark 1: ignored_mask 0x4000: bits of what can be carried of fanotify_mark(2) are 0x58179fff",
+        ),
+        (
+            |i| group(i, 0, |group| group.marks[0].mask = Hex(0)),
+            "files/0x00000002: mark 1: it neither tells nor ignores anything",
+        ),
+        (
+            |i| group(i, 0, |group| group.marks[0].flags = Hex(1)),
+            "files/0x00000002: mark 1: flags 0x1: bits of a mark are 0x640",
+        ),
+        (
+            |i| group(i, 0, |group| group.marks[0].flags = Hex(0x200)),
+            "files/0x00000002: mark 1: flags 0x200: only a mark of an inode can be evictable",
+        ),
+        (
+            |i| group(i, 0, |group| group.marks.push(group.marks[0].clone())),
+            "files/0x00000002: mark 2: / is marked twice",
         ),
     ]);
 }

@@ -71,6 +71,7 @@ pub(super) const CHECKS: &[(Feature, Check)] = &[
     (Feature::MessageQueues, message_queues),
     (Feature::Numa, numa::check),
     (Feature::Inotify, inotify),
+    (Feature::Fanotify, fanotify),
     (Feature::PendingUnix, connections::check_unix),
     (Feature::PendingTcp, connections::check_tcp),
 ];
@@ -606,4 +607,12 @@ fn inotify(state: &KernelState, scene: &Scene, roles: &Roles) -> Result<(), Trou
     let next = [5, 6].map(|fd| state.inotify_next_wd(&roles.terminal, fd));
     let [set, new] = next;
     same("the next watch", (set?, new?), (scene::NEXT_WD, 0))
+}
+
+fn fanotify(state: &KernelState, scene: &Scene, roles: &Roles) -> Result<(), Trouble> {
+    for (name, flags) in scene::GROUPS {
+        let fd = i32::try_from(scene.terminal.outcome(name)?).unwrap_or(-1);
+        same(name, state.fanotify_flags(&roles.terminal, fd)?, flags)?;
+    }
+    Ok(())
 }

@@ -41,6 +41,10 @@ pub(super) const FUTEX_VALUE: u32 = 0x1357_9bdf;
 /// What a terminal holds.
 pub(super) const FED: &[u8] = b"crfs\n";
 pub(super) const NEXT_WD: u32 = 0x0012_3456;
+/// fanotify groups, by their flags: the second as its maker gets it without privileges (FANOTIFY_UNPRIV, include/linux/fanotify.h, v6.18).
+pub(super) const GROUPS: [(&str, u32); 2] =
+    [("fanotify_init", libc::FAN_REPORT_TID | libc::FAN_NONBLOCK), ("fanotify_init without privileges", UNPRIVILEGED)];
+const UNPRIVILEGED: u32 = libc::FAN_REPORT_FID | 1 << 31;
 /// The messages of a queue, by priority, as they are sent; one goes beyond a page.
 pub(super) const MESSAGES: [(u32, usize); 4] = [(3, 4), (1, 2), (7, 5000), (1, 0)];
 /// Signal and value of mq_notify(3).
@@ -613,8 +617,20 @@ fn terminal() -> Result<(Actor, u64), Error> {
     s.step("INOTIFY_IOC_SETNEXTWD", Step::call_with(libc::SYS_ioctl, next));
     message_queues(&mut s)?;
     connections::script(&mut s)?;
+    fanotify(&mut s)?;
     let set = s.words(&[0])?;
     let time = s.words(&[WAIT_SECONDS, 0])?;
     s.call("rt_sigtimedwait", libc::SYS_rt_sigtimedwait, [set, 0, time, 8]);
     Ok((s.start(libc::SIGCHLD, false)?, number))
+}
+
+/// Two groups. Between them the child gives up what it might do as an administrator, last of all.
+fn fanotify(s: &mut Script) -> Result<(), Error> {
+    const CAPABILITY_VERSION: u64 = 0x2008_0522;
+    let [(privileged, flags), (unprivileged, fewer)] = GROUPS;
+    s.call(privileged, libc::SYS_fanotify_init, [flags.into(), 0]);
+    let (header, none) = (s.words(&[CAPABILITY_VERSION])?, s.words(&[0; 3])?);
+    s.call("capset", libc::SYS_capset, [header, none]);
+    s.call(unprivileged, libc::SYS_fanotify_init, [(fewer & !(1 << 31)).into(), 0]);
+    Ok(())
 }

@@ -13,7 +13,7 @@ use crate::failure::{Doing, Failure, Kind};
 use crate::resource::met::Met;
 use crate::resource::mount::Views;
 use crate::resource::{
-    Findings, device, directory, ended_task, epoll, eventfd, inet_socket, inotify, io_uring, lock, namespace,
+    Findings, device, directory, ended_task, epoll, eventfd, fanotify, inet_socket, inotify, io_uring, lock, namespace,
     netlink_socket, owner, path_only, pidfd, pipe, pseudo_file, regular_file, signalfd, socket, timerfd, tty,
     unix_socket,
 };
@@ -432,6 +432,9 @@ fn draft(
             }
             "inotify" => {
                 inotify::capture(seen, place, whose.init, kernel).map(|record| Draft::Done(FileKind::Inotify(record)))
+            }
+            "fanotify" => {
+                fanotify::capture(seen, place, whose.init, kernel).map(|record| Draft::Done(FileKind::Fanotify(record)))
             }
             "io_uring" => {
                 let found = io_uring::capture(seen, &mut met.rings, kernel);

@@ -38,6 +38,11 @@ impl FdInfo {
         self.text.lines().filter_map(move |line| after(line, name))
     }
 
+    /// The rest of every line that begins so.
+    pub(crate) fn beginning<'a>(&'a self, with: &'a str) -> impl Iterator<Item = &'a str> {
+        self.text.lines().filter_map(move |line| line.strip_prefix(with))
+    }
+
     /// The value as a hexadecimal number.
     pub(crate) fn hex(&self, name: &str) -> Option<u64> {
         u64::from_str_radix(self.value(name)?, 16).ok()

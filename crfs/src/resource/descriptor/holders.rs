@@ -66,6 +66,18 @@ impl<'a> Kernel<'a> {
         next.map_err(|error| error.to_string())
     }
 
+    /// The flags of a fanotify group, with `FANOTIFY_UNPRIV`. This process may hold it.
+    ///
+    /// # Errors
+    /// In words.
+    pub(crate) fn fanotify_flags(&self, host: i32, fd: i32) -> Result<u32, String> {
+        let flags = match self.holder(host)? {
+            None => self.state.own_fanotify_flags(fd),
+            Some(task) => self.state.fanotify_flags(task, fd),
+        };
+        flags.map_err(|error| error.to_string())
+    }
+
     /// What a POSIX message queue holds that this process has open.
     ///
     /// # Errors

@@ -118,10 +118,10 @@ impl<'a> Apart<'a> {
         Ok(Apart { views, places: places.collect::<Result<_, _>>()? })
     }
 
-    /// The number and the root of the namespace that the path of what is open is one of. What an inotify instance watches are paths of its
-    /// holder. None: it is the container's own, or no path.
+    /// The number and the root of the namespace that the path of what is open is one of. What inotify instances and fanotify groups watch are paths
+    /// of their holders. None: it is the container's own, or no path.
     pub(crate) fn of(&self, seen: &Seen) -> Option<(u32, &OpenPlace)> {
-        if seen.link == b"anon_inode:inotify" {
+        if seen.link == b"anon_inode:inotify" || seen.link == b"anon_inode:[fanotify]" {
             return self.of_process(seen.holder.pid);
         }
         self.place(self.views.of_mount(seen.info.mount)?)

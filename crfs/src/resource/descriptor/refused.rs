@@ -32,8 +32,7 @@ pub(crate) const CLOSE: &str = "Have the program close it before the freeze.";
 const RECEIVE: &str = "Try again when the program has received the message.";
 
 /// Anonymous inodes by the kernel's name for them (without brackets), as people call them, with a remedy.
-const ANONYMOUS: [(&str, &str, &str); 13] = [
-    ("fanotify", "a fanotify group", CLOSE),
+const ANONYMOUS: [(&str, &str, &str); 12] = [
     ("userfaultfd", "a userfaultfd", CLOSE),
     ("perf_event", "a perf event", "Run it without performance counters."),
     ("secretmem", "secret memory (memfd_secret)", CLOSE),

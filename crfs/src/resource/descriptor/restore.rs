@@ -5,8 +5,8 @@ use crate::failure::{Doing, Failure, Kind};
 use crate::resource::mount::Roots;
 use crate::resource::unnamed::Made;
 use crate::resource::{
-    device, directory, epoll, eventfd, inotify, io_uring, lock, path_only, pipe, pseudo_file, regular_file, signalfd,
-    timerfd, tty,
+    device, directory, epoll, eventfd, fanotify, inotify, io_uring, lock, path_only, pipe, pseudo_file, regular_file,
+    signalfd, timerfd, tty,
 };
 use image_format::files::{Fifo, File, FileKind, OpenFlags, Stream};
 use image_format::{FileId, Image};
@@ -130,6 +130,7 @@ fn open_one(
         FileKind::Timerfd(record) => timerfd::restore(id, file, record, &image.manifest.clocks),
         FileKind::Signalfd(record) => signalfd::restore(id, file, record),
         FileKind::Inotify(_) => inotify::restore(id, file),
+        FileKind::Fanotify(record) => fanotify::restore(id, file, record),
         FileKind::IoUring(record) => io_uring::restore::restore(id, file, record, staging),
         FileKind::Pipe(_)
         | FileKind::Fifo(_)

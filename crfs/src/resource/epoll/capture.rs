@@ -111,6 +111,7 @@ pub(in crate::resource) fn check_target(
         | FileKind::Timerfd(_)
         | FileKind::Signalfd(_)
         | FileKind::Inotify(_)
+        | FileKind::Fanotify(_)
         | FileKind::Epoll(_) => Ok(target.events | ALWAYS),
         _ if is_ready() == Ok(true) => Ok(target.events),
         _ => Err(Refusal::new(

@@ -38,5 +38,6 @@ mod views;
 pub use apart::{Made, Roots};
 pub use capture::{Mounts, capture};
 pub use contents::{Contents, MountPlace};
+pub(crate) use own::mount_of;
 pub(super) use own::survey;
 pub use views::{View, Views};

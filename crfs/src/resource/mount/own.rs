@@ -283,7 +283,7 @@ pub(super) fn look(place: &Place, path: &Path) -> Option<File> {
 }
 
 /// The number of the mount that something lies on.
-pub(super) fn mount_of(opened: &File) -> Option<u32> {
+pub(crate) fn mount_of(opened: &File) -> Option<u32> {
     let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", opened.as_raw_fd())).ok()?;
     text.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok())
 }

@@ -1,9 +1,10 @@
 //! What is opened only when all processes are there, in one step: sockets, which are connected to each other across processes,
-//! files that the kernel makes up, pidfds and namespaces; and what inotify instances watch, when nothing is opened any more.
+//! files that the kernel makes up, pidfds and namespaces; and what inotify instances and fanotify groups watch, when nothing is opened any more.
 
 use super::builder::Builder;
 use crate::failure::{Doing, Failure};
 use crate::resource::descriptor;
+use crate::resource::fanotify;
 use crate::resource::inotify;
 use crate::resource::namespace;
 use crate::resource::pidfd;
@@ -49,6 +50,7 @@ impl Builder<'_> {
         let opened = opened.and_then(|()| pseudo_file::restore_inside(image, first, self, &mut open));
         let made = opened.and_then(|()| socket::restore_all(image, from, roots.own(), host, self, &mut open));
         let watched = made.and_then(|()| inotify::watch_all(image, &roots, &open, &mut self.notes));
+        let watched = watched.and_then(|()| fanotify::mark_all(image, &roots, &open, &mut self.notes));
         self.opened.files = open;
         self.notes.extend(socket::notes(image));
         watched
