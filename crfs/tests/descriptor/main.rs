@@ -4,6 +4,7 @@
 //! and are traced while they are captured. This needs root.
 #![allow(clippy::unwrap_used)]
 
+mod fanotify;
 mod inotify;
 mod obstacles;
 mod refusals;
