@@ -106,7 +106,6 @@ pub fn capture(
 }
 
 /// A description on its way to a record.
-#[expect(clippy::large_enum_variant, reason = "nearly all of them are Done")]
 pub(super) enum Draft {
     Done(FileKind),
     /// An end of a pipe, with its path if it has a name.

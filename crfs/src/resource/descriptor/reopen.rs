@@ -38,7 +38,10 @@ const NOCTTY: u64 = 0o400;
 
 /// Devices and inodes of what stood at paths, as one walk by them found it: of two descriptions of one file, one look is enough.
 #[derive(Debug, Default)]
-pub(crate) struct Looked(Mutex<HashMap<(RawFd, Bytes, OFlag), (u64, u64)>>);
+pub(crate) struct Looked(Mutex<HashMap<Walk, (u64, u64)>>);
+
+/// A root, a path below it, and how it is opened.
+type Walk = (RawFd, Bytes, OFlag);
 
 impl Looked {
     /// What stood at a path below a root when it was looked at last, if it was; otherwise what `look` sees there.
