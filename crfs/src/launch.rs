@@ -16,7 +16,7 @@ use crate::registry::{Container, Init, Record, Registry, State};
 use image_format::manifest::NamespaceKind;
 use nix::fcntl::Flock;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CString, OsString};
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::{AsFd, OwnedFd};
@@ -287,6 +287,7 @@ impl Attempt<'_> {
             overlay: None,
             own_devices: false,
             host_namespaces: self.host_namespaces(),
+            made: BTreeMap::new(),
             hostname: self.options.hostname.clone().unwrap_or_else(|| name.into()),
             domainname: host.domainname().to_owned(),
         };

@@ -83,6 +83,8 @@ pub struct Container {
     pub hostname: Bytes,
     /// uts domain name. May be edited; the host's own stays as it is.
     pub domainname: Bytes,
+    /// Whether `lo` is up in a network of its own; true where it shares the host's.
+    pub loopback: bool,
 }
 
 impl Container {

@@ -2,6 +2,7 @@
 
 use crate::files::NamespaceType;
 use crate::image::Image;
+use crate::manifest::NamespaceKind;
 use crate::pid_namespaces::PidNamespace;
 use crate::types::{Bytes, FileId, Pid};
 use crate::user_namespaces::UserNamespace;
@@ -119,9 +120,12 @@ impl Image {
         (1..).zip(users)
     }
 
-    /// The user namespace that a mount namespace apart belongs to; None: the container's own.
+    /// The user namespace that a mount namespace belongs to, by its number (0: the container's own); None: the container's own.
     #[must_use]
     pub fn user_of_mounts(&self, number: u32) -> Option<u32> {
+        if number == 0 {
+            return self.user_of_container(NamespaceKind::Mnt);
+        }
         let is_it = |namespace: &&UnsharedNamespace| matches!(&namespace.content, NamespaceContent::Mnt(content) if content.number == number);
         self.namespaces.iter().find(is_it)?.user
     }

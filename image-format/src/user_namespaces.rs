@@ -2,6 +2,7 @@
 
 use crate::files::{FileKind, PseudoFileSystem};
 use crate::image::{Image, ProcessImage};
+use crate::manifest::NamespaceKind;
 use crate::namespaces::NamespaceContent;
 use crate::pid_namespaces::PidSpaces;
 use crate::thread::ThreadAttr;
@@ -21,6 +22,16 @@ pub struct UserNamespace {
     pub gid_map: Vec<IdRange>,
     /// /proc/PID/setgroups: whether setgroups(2) is allowed.
     pub setgroups: bool,
+    /// The types of the container's own namespaces that belong to it: the container's first process made them there. Not `pid`.
+    pub container: BTreeSet<NamespaceKind>,
+}
+
+impl UserNamespace {
+    /// Whether the container's root, who makes message queues again, is nobody in it: the file system that holds them takes none of nobody.
+    #[must_use]
+    pub fn keeps_queues_out(&self) -> bool {
+        [&self.uid_map, &self.gid_map].iter().any(|map| inside(map, 0).is_none())
+    }
 }
 
 /// So many ids, one after the other.
@@ -71,6 +82,12 @@ pub enum Hindrance {
 }
 
 impl Image {
+    /// The user namespace that the container's own namespace of a type belongs to, as others name it; None: the container's own.
+    #[must_use]
+    pub fn user_of_container(&self, kind: NamespaceKind) -> Option<u32> {
+        self.user_namespaces().find(|(_, user)| user.container.contains(&kind)).map(|(number, _)| number)
+    }
+
     /// The processes in user namespaces below the container's own which have more threads than one: they join before those are there.
     #[must_use]
     pub fn threaded_in_user_namespaces(&self) -> BTreeSet<Pid> {

@@ -15,7 +15,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::{Pid, chdir, chroot, pipe2, pivot_root, sethostname, setsid};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -43,7 +43,7 @@ const ALIVE: u8 = b'.';
 const ALIVE_EVERY: Duration = Duration::from_secs(1);
 
 /// How a container's surroundings differ from the host's.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct Surroundings {
     /// The directory that becomes its `/`; the host's own root when None.
     pub root: Option<PathBuf>,
@@ -53,6 +53,8 @@ pub struct Surroundings {
     pub own_devices: bool,
     /// The namespaces that it shares with the host. A network of its own holds `lo` alone.
     pub host_namespaces: BTreeSet<NamespaceKind>,
+    /// Those of its own that are made already, with nothing in them yet: they belong to a user namespace inside.
+    pub made: BTreeMap<NamespaceKind, File>,
     /// Its host name.
     pub hostname: OsString,
     /// Its NIS domain name.
@@ -127,7 +129,8 @@ pub fn clone_init(
     };
     let directory = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
     let time = TimeNamespace::prepare(clock_offsets)?;
-    let flags = BORN_INTO.iter().filter(|(kind, _)| surroundings.has_own(*kind)).map(|&(_, flag)| flag);
+    let is_new = |kind| surroundings.has_own(kind) && !surroundings.made.contains_key(&kind);
+    let flags = BORN_INTO.iter().filter(|(kind, _)| is_new(*kind)).map(|&(_, flag)| flag);
     let flags: CloneFlags = flags.collect();
     let arguments = CloneArgs {
         flags: u64::from(flags.bits().cast_unsigned()),
@@ -193,8 +196,11 @@ fn enter(
     furnish: impl FnOnce() -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     setsid().doing(|| "setsid(2)")?;
+    for (kind, made) in &surroundings.made {
+        setns(made, CloneFlags::empty()).doing(|| format!("joining its {} namespace", kind.name()))?;
+    }
     // Here and not by a flag of clone3(2): that takes the caller's cgroup for the namespace's root, not the one born into.
-    if surroundings.has_own(NamespaceKind::Cgroup) {
+    if surroundings.has_own(NamespaceKind::Cgroup) && !surroundings.made.contains_key(&NamespaceKind::Cgroup) {
         unshare(CloneFlags::CLONE_NEWCGROUP).doing(|| "making a cgroup namespace")?;
     }
     if surroundings.has_own(NamespaceKind::Uts) {

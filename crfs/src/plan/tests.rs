@@ -35,6 +35,7 @@ pub(super) fn image(processes: &[(u32, u32, u32, u32)]) -> Image {
             host_namespaces: BTreeSet::new(),
             hostname: "h".into(),
             domainname: "".into(),
+            loopback: true,
         },
         parent: None,
         paths: vec![],

@@ -43,8 +43,17 @@ pub fn loopback_is_up() -> Result<bool> {
 
 /// Brings `lo` up, which is down in a new network namespace. `EPERM` without CAP_NET_ADMIN there.
 pub fn bring_loopback_up() -> Result<()> {
+    set_loopback(true)
+}
+
+/// Takes `lo` down. `EPERM` as above.
+pub fn take_loopback_down() -> Result<()> {
+    set_loopback(false)
+}
+
+fn set_loopback(up: bool) -> Result<()> {
     let (socket, mut request) = loopback()?;
-    request.flags |= UP;
+    request.flags = if up { request.flags | UP } else { request.flags & !UP };
     // SAFETY: the kernel reads one ifreq.
     unsafe { ioctl::set_flags(socket.as_raw_fd(), &raw const request) }?;
     Ok(())

@@ -86,6 +86,8 @@ pub(super) fn container(manifest: &Manifest, findings: &mut Findings) {
     field("container.host_namespaces", bare.then(|| reason.to_owned()));
     field("container.hostname", node_name(&manifest.container.hostname));
     field("container.domainname", node_name(&manifest.container.domainname));
+    let no_own = manifest.container.shares(NamespaceKind::Net) && !manifest.container.loopback;
+    field("container.loopback", no_own.then(|| "false, and `net` is shared with the host".to_owned()));
     let size = manifest.cpu.xsave_size;
     let small = (size < XSAVE_MIN).then(|| format!("{size} bytes: an extended state area has {XSAVE_MIN} or more"));
     field("cpu.xsave_size", small);

@@ -16,9 +16,9 @@ pub(super) fn check(image: &Image, findings: &mut Findings) {
     for (index, namespace) in (0..).zip(&image.namespaces) {
         let may_be_empty = match namespace.content {
             NamespaceContent::Pid(_) => true,
-            NamespaceContent::User(_) => {
+            NamespaceContent::User(ref user) => {
                 users += 1;
-                image.namespaces.iter().any(|other| other.user == Some(users))
+                !user.container.is_empty() || image.namespaces.iter().any(|other| other.user == Some(users))
             }
             _ => false,
         };

@@ -2,7 +2,8 @@
 
 use super::Findings;
 use crate::image::Image;
-use crate::layout::{NAMESPACES, file_entry, process_file};
+use crate::layout::{MANIFEST, NAMESPACES, POSIX_MQ, file_entry, process_file};
+use crate::manifest::NamespaceKind;
 use crate::namespaces::NamespaceContent;
 use crate::user_namespaces::{Hindrance, IdRange, UserNamespace, inside};
 use std::collections::BTreeSet;
@@ -12,7 +13,7 @@ const MOST_RANGES: usize = 340;
 
 pub(super) fn check(image: &Image, findings: &mut Findings) {
     let users: Vec<&UserNamespace> = image.user_namespaces().map(|(_, user)| user).collect();
-    let mut before = 0;
+    let (mut before, mut taken) = (0, BTreeSet::new());
     for (line, namespace) in (0..).zip(&image.namespaces) {
         let is_user = matches!(namespace.content, NamespaceContent::User(_));
         // One lies in an earlier one.
@@ -24,9 +25,11 @@ pub(super) fn check(image: &Image, findings: &mut Findings) {
             let earlier = if is_user { "earlier " } else { "" };
             findings.line(NAMESPACES, line, format!("user: there is no such {earlier}line of type user"));
         }
-        let NamespaceContent::User(UserNamespace { owner, uid_map, gid_map, .. }) = &namespace.content else {
-            continue;
-        };
+        let NamespaceContent::User(user) = &namespace.content else { continue };
+        let UserNamespace { owner, uid_map, gid_map, .. } = user;
+        for reason in of_container(image, user, &mut taken) {
+            findings.line(NAMESPACES, line, format!("container: {reason}"));
+        }
         if let Some(Some(above)) = above {
             for (name, map, around) in [("uid_map", uid_map, &above.uid_map), ("gid_map", gid_map, &above.gid_map)] {
                 for range in map.iter().filter(|range| !around.iter().any(|other| range.is_within(other))) {
@@ -62,6 +65,22 @@ pub(super) fn check(image: &Image, findings: &mut Findings) {
             findings.add(&process_file(pid, "process"), reason);
         }
     }
+}
+
+/// What is wrong with what belongs to one of the container's own namespaces. `taken` are those of earlier lines.
+fn of_container(image: &Image, user: &UserNamespace, taken: &mut BTreeSet<NamespaceKind>) -> Vec<String> {
+    let problem = |&kind: &NamespaceKind| match kind {
+        NamespaceKind::Pid => Some("pid never belongs to one".to_owned()),
+        kind if image.manifest.container.shares(kind) => {
+            Some(format!("{} is shared with the host ({MANIFEST})", kind.name()))
+        }
+        kind if !taken.insert(kind) => Some(format!("{} belongs to another one too", kind.name())),
+        NamespaceKind::Ipc if user.keeps_queues_out() && !image.queues.is_empty() => Some(format!(
+            "ipc belongs to it, where the container's root is nobody, and there are message queues ({POSIX_MQ})"
+        )),
+        _ => None,
+    };
+    user.container.iter().filter_map(problem).collect()
 }
 
 fn told(hindrance: Hindrance) -> String {

@@ -74,6 +74,7 @@ fn namespaces(manifest: &mut Value) {
         None => return,
     };
     container.remove("host_net");
+    container.insert("loopback".to_owned(), json!(true));
 }
 
 /// The mode by its number: none but 0 was carried.

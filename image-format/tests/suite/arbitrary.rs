@@ -277,7 +277,7 @@ records! {
     Kernel { release, vdso, vdso_size }
     Cpu { xfeatures, xsave_size, flags }
     Clocks { realtime, monotonic, boottime }
-    Container { root, host_namespaces, hostname, domainname }
+    Container { root, host_namespaces, hostname, domainname, loopback }
     PathEntry { path, kind, size }
     Segment { start, end, protection, shared, flags, backing, pages }
     MappedFile { path, offset, size, modified, writable }
@@ -362,7 +362,7 @@ records! {
     MountNamespace { number, base, private, files }
     EmptyNetwork { loopback }
     PidNamespace { ids, for_children_of, shown_by }
-    UserNamespace { owner, uid_map, gid_map, setgroups }
+    UserNamespace { owner, uid_map, gid_map, setgroups, container }
     IdRange { inside, outside, count }
     UtsNames { hostname, domainname }
     DelegatedFile { file, mode, uid, gid }

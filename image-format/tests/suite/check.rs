@@ -180,6 +180,13 @@ fn manifest_fields() {
             |i| i.manifest.container.domainname = vec![0].into(),
             "manifest: container.domainname: \"\\\\x00\" is not at most 64 bytes without NUL",
         ),
+        (
+            |i| {
+                i.manifest.container.host_namespaces.insert(NamespaceKind::Net);
+                i.manifest.container.loopback = false;
+            },
+            "manifest: container.loopback: false, and `net` is shared with the host",
+        ),
     ]);
 }
 

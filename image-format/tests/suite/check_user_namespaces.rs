@@ -2,6 +2,7 @@
 
 use crate::golden;
 use image_format::files::{FileKind, PseudoFile, PseudoFileSystem};
+use image_format::manifest::NamespaceKind;
 use image_format::namespaces::{NamespaceContent, UnsharedNamespace};
 use image_format::pid_namespaces::PidNamespace;
 use image_format::user_namespaces::{IdRange, UserNamespace};
@@ -20,7 +21,7 @@ fn told(uid_map: &[IdRange], edit: fn(&mut Image)) -> Vec<String> {
     let mut image = golden::image();
     member(&mut image).threads.remove(&Pid(12291));
     let user =
-        UserNamespace { owner: 0, uid_map: uid_map.to_vec(), gid_map: vec![range(0, 1000, 1)], setgroups: false };
+        UserNamespace { uid_map: uid_map.to_vec(), gid_map: vec![range(0, 1000, 1)], ..UserNamespace::default() };
     let content = NamespaceContent::User(user);
     image.namespaces.push(UnsharedNamespace { content, processes: vec![Pid(12290)], user: None });
     edit(&mut image);
@@ -126,7 +127,7 @@ fn the_first_process_may_be_in_one() {
 /// Adds one that lies in another, and that nobody is in.
 fn nest(image: &mut Image, owner: u32, uid_map: &[IdRange]) {
     let user =
-        UserNamespace { owner, uid_map: uid_map.to_vec(), gid_map: vec![range(1000, 1000, 1)], setgroups: false };
+        UserNamespace { owner, uid_map: uid_map.to_vec(), gid_map: vec![range(1000, 1000, 1)], ..Default::default() };
     let content = NamespaceContent::User(user);
     image.namespaces.push(UnsharedNamespace { content, processes: Vec::new(), user: Some(1) });
 }
@@ -156,4 +157,33 @@ fn whose_namespaces_are() {
     let later = "namespaces: line 2: user: there is no such earlier line of type user";
     is_told(&map, |image| image.namespaces[1].user = Some(1), later);
     is_told(&map, |image| image.namespaces[1].user = Some(0), later);
+}
+
+/// The last one has these of the container's.
+fn owns(image: &mut Image, kinds: &[NamespaceKind]) {
+    if let Some(NamespaceContent::User(user)) = image.namespaces.last_mut().map(|line| &mut line.content) {
+        user.container.extend(kinds);
+    }
+}
+
+#[test]
+fn what_of_the_container_belongs_to_one() {
+    use NamespaceKind::{Cgroup, Ipc, Mnt, Net, Pid, Uts};
+    let map = [range(0, 0, 1)];
+    let of_container = |problem: &String| problem.contains("container: ");
+    assert!(!told(&map, |image| owns(image, &[Cgroup, Ipc, Mnt, Net, Uts])).iter().any(of_container));
+    is_told(&map, |image| owns(image, &[Pid]), "namespaces: line 2: container: pid never belongs to one");
+    let shared = |image: &mut Image| {
+        image.manifest.container.host_namespaces.insert(Net);
+        owns(image, &[Net]);
+    };
+    is_told(&map, shared, "namespaces: line 2: container: net is shared with the host (manifest)");
+    let twice = |image: &mut Image| {
+        owns(image, &[Uts]);
+        nest(image, 0, &[]);
+        owns(image, &[Uts]);
+    };
+    is_told(&map, twice, "namespaces: line 3: container: uts belongs to another one too");
+    let nobody = "namespaces: line 2: container: ipc belongs to it, where the container's root is nobody, and there are message queues (posix.mq)";
+    is_told(&[range(0, 1000, 1)], |image| owns(image, &[Ipc]), nobody);
 }

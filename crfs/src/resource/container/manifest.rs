@@ -1,10 +1,12 @@
 //! What `manifest` says of the container and of where it was taken; its list of paths is [`image_format::Image::paths`] of the whole.
 
 use super::super::proc::Proc;
+use super::inside::{NET, inside};
 use super::{Moment, cpu, host, uts};
 use crate::failure::{Doing, Failure};
 use crate::registry::Record;
-use image_format::manifest::{Container, Cpu, FORMAT_VERSION, Kernel, Manifest};
+use crfs_sys::sockets::loopback_is_up;
+use image_format::manifest::{Container, Cpu, FORMAT_VERSION, Kernel, Manifest, NamespaceKind};
 use image_format::memory::checksum;
 use image_format::namespaces::UtsNames;
 use image_format::types::{Bytes, Hex, PAGE_SIZE};
@@ -20,6 +22,7 @@ const XCR0: std::ops::Range<usize> = 464..472;
 pub struct Environment {
     clocks: image_format::manifest::Clocks,
     names: UtsNames,
+    loopback: bool,
     release: String,
     flags: Vec<String>,
 }
@@ -29,9 +32,12 @@ impl Environment {
     ///
     /// # Errors
     /// When the first process is gone.
-    pub fn read(init: i32, moment: &Moment, proc: &mut Proc) -> Result<Self, Failure> {
+    pub fn read(record: &Record, init: i32, moment: &Moment, proc: &mut Proc) -> Result<Self, Failure> {
         let release = nix::sys::utsname::uname().doing(|| "uname(2)")?.release().to_string_lossy().into_owned();
-        Ok(Environment { clocks: moment.inside(init, proc)?, names: uts::names(init)?, release, flags: cpu::flags()? })
+        let loopback = record.shares(NamespaceKind::Net)
+            || inside(init, &[NET], || loopback_is_up().doing(|| "looking at lo"))?;
+        let (clocks, names) = (moment.inside(init, proc)?, uts::names(init)?);
+        Ok(Environment { clocks, names, loopback, release, flags: cpu::flags()? })
     }
 }
 
@@ -70,6 +76,7 @@ pub fn manifest(
             host_namespaces: record.host_namespaces.clone(),
             hostname: environment.names.hostname,
             domainname: environment.names.domainname,
+            loopback: environment.loopback,
         },
         parent: None,
         paths: Vec::new(),

@@ -52,8 +52,17 @@ impl Made {
             File::options().read(true).custom_flags(flags).open(&path).doing(|| format!("{path}: opening"))
         };
         let mut made = Made(vec![One { namespace: open("ns/mnt", 0)?, root: open("root", libc::O_PATH)? }]);
+        let of = |maker: Maker| Ok(One { namespace: maker.open("ns/mnt")?, root: maker.open("root")? });
+        let pidfd = crfs_sys::pidfd::open(first.pid(), false).doing(|| "opening a pidfd of the first process")?;
         let late = image.late_mounts();
-        if !late.is_empty() {
+        if let Some(owner) = users.owner(image.user_of_mounts(0)) {
+            let directory = cgroup.open()?;
+            let one = Maker::born_beside(first, directory.as_fd(), |alive| {
+                let base = made.0[0].namespace.as_fd();
+                furniture.mount_lowered((pidfd.as_fd(), base), pids, owner, alive).map(|()| Vec::new())
+            });
+            made.0[0] = one.and_then(of)?;
+        } else if !late.is_empty() {
             let directory = cgroup.open()?;
             Maker::born_beside(first, directory.as_fd(), |alive| {
                 furniture.mount_late(&late, made.0[0].namespace.as_fd(), pids, alive).map(|()| Vec::new())
@@ -61,14 +70,12 @@ impl Made {
         }
         for (content, _) in image.mount_namespaces() {
             let directory = cgroup.open()?;
-            let pidfd = crfs_sys::pidfd::open(first.pid(), false).doing(|| "opening a pidfd of the first process")?;
             let base = made.one(content.base).namespace.as_fd();
-            let owner = users.owner(image.user_of_mounts(content.number));
+            let owners = [content.base, content.number].map(|number| users.owner(image.user_of_mounts(number)));
             let one = Maker::born_beside(first, directory.as_fd(), |alive| {
-                furniture.mount_apart(content, (pidfd.as_fd(), base), pids, owner, alive).map(|()| Vec::new())
+                furniture.mount_apart(content, (pidfd.as_fd(), base), pids, owners, alive).map(|()| Vec::new())
             });
-            let one = one.and_then(|maker| Ok(One { namespace: maker.open("ns/mnt")?, root: maker.open("root")? }));
-            made.0.push(one.map_err(|failure| failure.within(format!("{NAMESPACES}: mnt {}", content.number)))?);
+            made.0.push(one.and_then(of).map_err(|failure| failure.within(format!("{NAMESPACES}: mnt {}", content.number)))?);
         }
         Ok(made)
     }
@@ -153,25 +160,24 @@ impl<'a> Roots<'a> {
 
 impl Furniture<'_> {
     /// Makes a namespace that begins as a copy of `base`, in the calling process, which is in it afterwards. What a file system shows is
-    /// that of the namespaces of the process of which `first` is a pidfd.
+    /// that of the namespaces of the process of which `first` is a pidfd. `owners` has whom the base and it belong to.
     fn mount_apart(
         &self,
         content: &MountNamespace,
         (first, base): (BorrowedFd<'_>, BorrowedFd<'_>),
         pids: &PidNamespaces<'_>,
-        owner: Option<Owner<'_>>,
+        [of_base, owner]: [Option<Owner<'_>>; 2],
         alive: &mut dyn FnMut(),
     ) -> Result<(), Failure> {
-        let others = CloneFlags::CLONE_NEWPID
-            | CloneFlags::CLONE_NEWIPC
-            | CloneFlags::CLONE_NEWNET
-            | CloneFlags::CLONE_NEWCGROUP;
-        setns(first, others).doing(|| "joining the container's namespaces")?;
-        setns(base, CloneFlags::CLONE_NEWNS).doing(|| "joining the namespace that it is a copy of")?;
+        join(first, base)?;
         let mounts = |number: u32| self.image.mounts.iter().filter(move |record| record.namespace == number);
         let mut taken = self.made_before(mounts(content.number), base, pids)?;
         let groups = groups(mounts(content.base))?;
-        unshare(CloneFlags::CLONE_NEWNS).doing(|| "unshare(2)")?;
+        match of_base {
+            // What is mounted in a copy for somebody else could not be unmounted.
+            Some(of_base) => lowered::enter(&[], of_base).map(drop)?,
+            None => unshare(CloneFlags::CLONE_NEWNS).doing(|| "unshare(2)")?,
+        }
         if content.private {
             let flags = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
             mount(None::<&str>, "/", None::<&str>, flags, None::<&str>).doing(|| "making all of it private")?;
@@ -183,6 +189,22 @@ impl Furniture<'_> {
         self.mount_lines(gone.into_iter(), &mut taken, BTreeMap::new(), alive)?;
         taken.extend(lowered::enter(&left, owner)?);
         self.mount_lines(left.into_iter(), &mut taken, groups, alive)
+    }
+
+    /// Makes the container's own namespace, where it belongs to a user namespace inside: a copy of `base`, in which nothing was mounted for programs
+    /// yet. The calling process is in it afterwards; `first` as above.
+    fn mount_lowered(
+        &self,
+        (first, base): (BorrowedFd<'_>, BorrowedFd<'_>),
+        pids: &PidNamespaces<'_>,
+        owner: Owner<'_>,
+        alive: &mut dyn FnMut(),
+    ) -> Result<(), Failure> {
+        join(first, base)?;
+        let lines: Vec<&Mount> = self.image.mounts.iter().filter(|record| record.namespace == 0).collect();
+        let mut taken = self.made_before(lines.iter().copied(), base, pids)?;
+        taken.extend(lowered::enter(&lines, owner)?);
+        self.mount_lines(lines.into_iter(), &mut taken, BTreeMap::new(), alive)
     }
 
     /// Makes those mounts of the container's own namespace that show a pid namespace below its own, and what hangs on them, in the calling
@@ -229,6 +251,14 @@ impl Furniture<'_> {
         }
         Ok(taken)
     }
+}
+
+/// Has the calling process join a mount namespace, and those others of a process, given its pidfd, that file systems show.
+fn join(first: BorrowedFd<'_>, mounts: BorrowedFd<'_>) -> Result<(), Failure> {
+    let others =
+        CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWCGROUP;
+    setns(first, others).doing(|| "joining the container's namespaces")?;
+    setns(mounts, CloneFlags::CLONE_NEWNS).doing(|| "joining the namespace that it is a copy of")
 }
 
 /// A mount of each group of peers that lines have.

@@ -63,7 +63,10 @@ impl<'a> Furniture<'a> {
     /// [`Kind::Incompatible`] with the line of `mounts` or `mounts.N` at which this host refuses.
     pub fn mount_all(&self, alive: &mut dyn FnMut()) -> Result<(), Failure> {
         let late = self.image.late_mounts();
-        let own = self.image.mounts.iter().filter(|record| record.namespace == 0 && !late.contains(&record.number));
+        let is_now = |record: &&Mount| record.namespace == 0 && !late.contains(&record.number);
+        // Where they belong to a user namespace inside, they are made there.
+        let is_lowered = self.image.user_of_mounts(0).is_some();
+        let own = self.image.mounts.iter().filter(|record| is_now(record) && !is_lowered);
         let mut taken = BTreeMap::new();
         for &number in self.host.keys() {
             taken.insert(number, self.of_the_host(number).doing(|| format!("{MOUNTS}: duplicating a descriptor"))?);

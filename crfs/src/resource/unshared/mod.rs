@@ -25,7 +25,7 @@ mod restore;
 
 pub(super) use capture::apart;
 pub use capture::{capture, report};
-pub use restore::Made;
+pub use restore::{Made, of_container};
 
 use image_format::files::NamespaceType;
 

@@ -3,17 +3,19 @@
 use super::cgroup;
 use super::maker::Maker;
 use crate::failure::{Doing, Failure};
+use crate::freezer::Cgroup;
 use crate::launch::set_names;
 use crate::resource::cgroup::restore::Tree;
 use crate::resource::user_namespace::{self, UserNamespaces};
 use crfs_sys::sockets::bring_loopback_up;
 use crfs_tracee::Batch;
-use image_format::Pid;
+use image_format::manifest::NamespaceKind;
+use image_format::{Image, Pid};
 use image_format::files::NamespaceType;
 use image_format::layout::NAMESPACES;
 use image_format::namespaces::{CgroupRoot, NamespaceContent, UnsharedNamespace};
 use nix::sched::{CloneFlags, setns, unshare};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd};
@@ -87,6 +89,39 @@ impl Made {
         let one = self.0.iter().find(|one| one.kind == kind && one.members.contains(&pid))?;
         Some(format!("/proc/self/fd/{}", one.open.as_raw_fd()))
     }
+}
+
+/// The container's own namespaces that belong to a user namespace inside, but for that of mounts, with nothing in them. `cgroup` is the container's.
+///
+/// The caller must have one thread.
+///
+/// # Errors
+/// When one cannot be made.
+pub fn of_container(
+    image: &Image,
+    cgroup: &Cgroup,
+    users: &UserNamespaces<'_>,
+) -> Result<BTreeMap<NamespaceKind, File>, Failure> {
+    let mut made = BTreeMap::new();
+    for kind in NamespaceKind::ALL {
+        let flag = match kind {
+            NamespaceKind::Cgroup => CloneFlags::CLONE_NEWCGROUP,
+            NamespaceKind::Ipc => CloneFlags::CLONE_NEWIPC,
+            NamespaceKind::Net => CloneFlags::CLONE_NEWNET,
+            NamespaceKind::Uts => CloneFlags::CLONE_NEWUTS,
+            // Made with what is mounted there; always the container's.
+            NamespaceKind::Mnt | NamespaceKind::Pid => continue,
+        };
+        let Some((user, _)) = users.owner(image.user_of_container(kind)) else { continue };
+        let directory = cgroup.open()?;
+        let maker = Maker::born(Some(directory.as_fd()), |_| {
+            user_namespace::enter(Some(user))?;
+            unshare(flag).doing(|| "unshare(2)").map(|()| Vec::new())
+        });
+        let open = maker.and_then(|maker| maker.open(&format!("ns/{}", kind.name())));
+        made.insert(kind, open.map_err(|failure| failure.within(format!("{NAMESPACES}: container: {}", kind.name())))?);
+    }
+    Ok(made)
 }
 
 fn current(kind: NamespaceType) -> Result<File, Failure> {

@@ -1,12 +1,14 @@
 //! From the links and maps of processes to the records.
 
 use crate::failure::{Doing, Failure, Kind};
+use crate::registry::Record;
 use crate::resource::Findings;
 use crate::resource::proc::Proc;
 use crate::resource::subject::Subjects;
 use crate::resource::unshared::maker::Maker;
 use crfs_sys::namespaces::{of_children, owner, owner_uid, parent};
-use image_format::layout::{file_entry, process_file, thread_file};
+use image_format::layout::{POSIX_MQ, file_entry, process_file, thread_file};
+use image_format::manifest::NamespaceKind;
 use image_format::namespaces::{NamespaceContent, UnsharedNamespace};
 use image_format::pid_namespaces::PidSpaces;
 use image_format::user_namespaces::{Hindrance, IdRange, UserNamespace};
@@ -42,6 +44,7 @@ struct Search {
 /// # Errors
 /// When a process is gone.
 pub fn capture(
+    record: &Record,
     subjects: &Subjects,
     namespaces: &mut Vec<UnsharedNamespace>,
     proc: &mut Proc,
@@ -74,6 +77,13 @@ pub fn capture(
             None => None,
         });
     }
+    let first = subjects.processes.iter().find(|process| process.alive().host == subjects.init);
+    let first = first.map_or(Pid(1), |first| first.pid);
+    let mut of_container = BTreeMap::new();
+    for kind in NamespaceKind::ALL.into_iter().filter(|kind| *kind != NamespaceKind::Pid && !record.shares(*kind)) {
+        let whose = owner(open(subjects.init, kind.name())?.as_fd()).doing(|| "asking whose a namespace is")?;
+        of_container.insert(kind, search.note(File::from(whose), first, findings)?);
+    }
     let order = search.order();
     let place = |user: &Number| order.iter().position(|known| known == user).and_then(|at| u32::try_from(at + 1).ok());
     for (namespace, owner) in namespaces.iter_mut().zip(owners) {
@@ -81,7 +91,8 @@ pub fn capture(
     }
     for user in &order {
         if let Some(found) = search.found.get(user) {
-            let content = NamespaceContent::User(content(found, proc)?);
+            let container = of_container.iter().filter(|(_, owner)| *owner == user).map(|(kind, _)| *kind).collect();
+            let content = NamespaceContent::User(UserNamespace { container, ..content(found, proc)? });
             let processes = found.members.iter().map(|(pid, _)| *pid).collect();
             namespaces.push(UnsharedNamespace { content, processes, user: place(&found.above) });
         }
@@ -177,6 +188,7 @@ fn content(found: &Found, proc: &mut Proc) -> Result<UserNamespace, Failure> {
         uid_map: map(proc, "uid_map")?,
         gid_map: map(proc, "gid_map")?,
         setgroups: proc.text(format_args!("{host}/setgroups"))?.trim() == "allow",
+        container: BTreeSet::new(),
     })
 }
 
@@ -206,6 +218,22 @@ pub fn report(image: &Image, findings: &mut Findings) {
                 "is in a user namespace of its own and shares its working directory, root and umask with another process",
                 "Use fork or threads",
             );
+        }
+    }
+    for (_, user) in image.user_namespaces() {
+        let owns = |kind| user.container.contains(&kind);
+        if owns(NamespaceKind::Ipc) && user.keeps_queues_out() && !image.queues.is_empty() {
+            findings.block(
+                POSIX_MQ,
+                "the container's ipc namespace belongs to a user namespace inside where root is nobody, and has message queues; that is not carried",
+                "Have the program remove them (mq_unlink) before the freeze",
+            );
+        }
+        for line in image.mounts.iter().filter(|line| line.namespace == 0 && owns(NamespaceKind::Mnt)) {
+            if line.kind.is_overlay() && line.path.0 != b"/" {
+                let reason = "inside the container, whose file system belongs to a user namespace inside";
+                findings.block("manifest", format!("overlay is mounted on {} {reason}", line.path), "Unmount it there");
+            }
         }
     }
     for pid in image.threaded_in_user_namespaces() {

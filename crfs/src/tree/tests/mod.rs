@@ -395,6 +395,7 @@ fn manifest(paths: Vec<PathEntry>) -> Manifest {
             host_namespaces: BTreeSet::new(),
             hostname: Bytes(vec![]),
             domainname: Bytes(vec![]),
+            loopback: true,
         },
         parent: None,
         paths,

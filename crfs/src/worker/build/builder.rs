@@ -190,6 +190,11 @@ impl<'a> Builder<'a> {
         let injector =
             Injector::bootstrap(stopped, stub::GADGET, scratch, SCRATCH_SIZE).doing(|| "mapping the scratch memory")?;
         builder.tasks.insert(pid, Task::new(pid, injector));
+        if image.user_of_mounts(0).is_some() {
+            let mut batch = Batch::new();
+            mounts.join(&mut batch, 0, plan.link_fd);
+            builder.inject(pid, &batch)?;
+        }
         Ok(builder)
     }
 

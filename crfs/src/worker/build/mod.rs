@@ -33,8 +33,9 @@ use image_format::manifest::NamespaceKind;
 use image_format::mounts::MountKind;
 use image_format::{Bytes, Image, Pid, layout};
 use nix::sys::signal::Signal;
+use std::collections::BTreeMap;
 use std::ffi::{CString, OsString};
-use std::fs;
+use std::fs::{self, File};
 use std::mem::ManuallyDrop;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
@@ -82,20 +83,23 @@ fn build(
         let link = link_to_worker(&plan)?;
         let furniture = mount::Furniture::open(image, &contents)?;
         let cgroups = cgroup::restore::Tree::make(image, &cgroup)?;
-        let init = first_process(image, &furniture, &home, &cgroup, &link)?;
+        let user_namespaces = user_namespace::UserNamespaces::make(&image.namespaces)?;
+        let made = unshared::of_container(image, &cgroup, &user_namespaces)?;
+        let init = first_process(image, &furniture, made, &home, (&cgroup, &link))?;
         note_stub_init(&container, &home, init)?;
         laps.lap("surroundings");
-        let user_namespaces = user_namespace::UserNamespaces::make(&image.namespaces)?;
         let namespaces = unshared::Made::make(&image.namespaces, &cgroups, &user_namespaces)?;
         let pid_namespaces = pid_namespace::PidNamespaces::make(image, init, &cgroup, &user_namespaces)?;
         let mounts = Made::make(image, &furniture, init, &cgroup, &pid_namespaces, &user_namespaces)?;
         cgroups.begin(plan.first()?, init.raw(), notes)?;
+        let network = container_restore::without_loopback(&image.manifest, init)?;
         let ground =
             Ground { first: init, cgroups: &cgroups, mounts: &mounts, namespaces, pid_namespaces, user_namespaces };
         let builder = Builder::new(&container, (from, &contents), &copy, &plan, ground, notes)?;
         laps.lap("open");
         let mut built = builder.run(notes, laps)?;
         mount::settle_times(image, &mounts)?;
+        network.as_ref().map_or(Ok(()), container_restore::take_down)?;
         cgroups.finish(notes)?;
         cgroup.freeze(FREEZE_DEADLINE)?;
         let console = built.take_console();
@@ -182,9 +186,9 @@ struct Link {
 fn first_process(
     image: &Image,
     furniture: &mount::Furniture<'_>,
+    made: BTreeMap<NamespaceKind, File>,
     home: &Home,
-    cgroup: &Cgroup,
-    link: &Link,
+    (cgroup, link): (&Cgroup, &Link),
 ) -> Result<HostPid, Failure> {
     let manifest = &image.manifest;
     let mut host_namespaces = manifest.container.host_namespaces.clone();
@@ -198,6 +202,7 @@ fn first_process(
         overlay: image.root_overlay().map(|(_, options)| options.clone()),
         own_devices: has_own_devices(image),
         host_namespaces,
+        made,
         hostname: os(&manifest.container.hostname),
         domainname: os(&manifest.container.domainname),
     };

@@ -44,7 +44,7 @@ pub(super) fn read(
 ) -> Result<Records, Failure> {
     let place = Place::of(&job.record, subjects.init, &mut job.proc)?;
     let views = Views::look(&job.record, subjects, &mut job.proc, findings)?;
-    let environment = Environment::read(subjects.init, moment, &mut job.proc)?;
+    let environment = Environment::read(&job.record, subjects.init, moment, &mut job.proc)?;
     laps.lap("surroundings");
     let mut processes = BTreeMap::new();
     let mut made_by: BTreeMap<i32, Pid> = BTreeMap::new();
@@ -180,7 +180,7 @@ pub(super) fn read(
         findings,
     )?);
     namespaces.extend(with_mounts);
-    user_namespace::capture(subjects, &mut namespaces, &mut job.proc, findings)?;
+    user_namespace::capture(&job.record, subjects, &mut namespaces, &mut job.proc, findings)?;
     for namespace in &mut namespaces {
         namespace.add_files(&elsewhere);
     }
