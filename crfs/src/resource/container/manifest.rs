@@ -34,8 +34,8 @@ impl Environment {
     /// When the first process is gone.
     pub fn read(record: &Record, init: i32, moment: &Moment, proc: &mut Proc) -> Result<Self, Failure> {
         let release = nix::sys::utsname::uname().doing(|| "uname(2)")?.release().to_string_lossy().into_owned();
-        let loopback = record.shares(NamespaceKind::Net)
-            || inside(init, &[NET], || loopback_is_up().doing(|| "looking at lo"))?;
+        let loopback =
+            record.shares(NamespaceKind::Net) || inside(init, &[NET], || loopback_is_up().doing(|| "looking at lo"))?;
         let (clocks, names) = (moment.inside(init, proc)?, uts::names(init)?);
         Ok(Environment { clocks, names, loopback, release, flags: cpu::flags()? })
     }

@@ -75,7 +75,9 @@ impl Made {
             let one = Maker::born_beside(first, directory.as_fd(), |alive| {
                 furniture.mount_apart(content, (pidfd.as_fd(), base), pids, owners, alive).map(|()| Vec::new())
             });
-            made.0.push(one.and_then(of).map_err(|failure| failure.within(format!("{NAMESPACES}: mnt {}", content.number)))?);
+            made.0.push(
+                one.and_then(of).map_err(|failure| failure.within(format!("{NAMESPACES}: mnt {}", content.number)))?,
+            );
         }
         Ok(made)
     }

@@ -83,11 +83,11 @@ impl<'a> Given<'a> {
         known(&Mount { path: root.join(inside), ..mount.clone() }).or_else(|| known(mount).filter(|_| devices))
     }
 
-    /// The mounts that a new container would not have.
-    pub(super) fn foreign(&self, record: &Record, place: &Place) -> Vec<&'a Mount> {
+    /// The mounts that a new container would not have. `is_copy`: the container's first process has made a copy of all that it was born with.
+    pub(super) fn foreign(&self, record: &Record, place: &Place, is_copy: bool) -> Vec<&'a Mount> {
         let mut foreign = self.unknown();
         // Who made the mounts of a container that was added began with none of the host's.
-        if !record.added {
+        if !record.added && !is_copy && !foreign.is_empty() {
             let birth = Birth::of(self, place);
             foreign.retain(|mount| !birth.is_left_over(mount, self.host, place));
         }
@@ -125,13 +125,20 @@ impl<'a> Given<'a> {
     }
 }
 
-/// Tells mounts that a container was born with from those that were made since: their numbers are lower than that of its own terminals.
+/// Tells mounts that a container was born with from those that were made since: their numbers are lower than that of its own terminals. Not
+/// where its first process has made a copy of them all (unshare(2)), whose numbers say nothing: what it has of the host's may come later too.
 struct Birth(Option<u64>);
 
 impl Birth {
     fn of(given: &Given<'_>, place: &Place) -> Self {
         let fresh = given.inside.iter().filter(|mount| given.is_fresh(mount));
-        Birth(fresh.filter_map(|mount| Self::number(mount, place)).min())
+        let birth = fresh.filter_map(|mount| Self::number(mount, place)).min();
+        // In another root the host's devices are bound after its own /proc is there.
+        let is_bound = |mount: &Mount| given.root.is_some() && mount.path.starts_with("/dev");
+        let of_host = given.inside.iter().filter(|mount| !given.is_fresh(mount) && !is_bound(mount));
+        let mut of_host = of_host.filter(|mount| given.there(mount).is_some());
+        let is_later = |mount: &Mount| Self::number(mount, place).is_some_and(|number| birth < Some(number));
+        Birth(birth.filter(|_| !of_host.any(is_later)))
     }
 
     /// Nothing inside made it, and the host has it no more.

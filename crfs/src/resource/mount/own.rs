@@ -5,13 +5,13 @@ use super::super::container::Place;
 use super::super::proc::Proc;
 use super::cgroup_mounts;
 use super::given::Given;
-use crate::failure::Failure;
+use crate::failure::{Doing, Failure};
 use crate::mountinfo::{Mount, mounts, paths_of};
 use crate::registry::Record;
 use image_format::Bytes;
 use image_format::mounts::{BindMount, FileSystem, FreshMount, HostPath, MountFlags, MountKind};
 use std::fs::{self, File, Metadata};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -122,13 +122,18 @@ pub(super) fn find(record: &Record, init: i32, proc: &mut Proc, findings: &mut F
     }
     let place = Place::of(record, init, proc)?;
     let given = Given::of(record, &host, &inside);
-    let foreign = given.foreign(record, &place);
+    let is_copy = owner_of_mounts(init)? != own_user()?;
+    let foreign = given.foreign(record, &place, is_copy);
     let mut found = given.changed(&foreign, &place);
     let cgroups = cgroup_mounts::top(record, init, proc)?;
     let sources = Sources { own_cgroup: cgroups.as_deref(), host: &host };
     let mut placed: Vec<&Mount> =
         inside.iter().filter(|mount| !mount.is_crfs() && !foreign.iter().any(|own| own.id == mount.id)).collect();
     let mut left: Vec<&Mount> = foreign;
+    if is_copy {
+        // A restore makes new file systems first, and numbers them so.
+        left.sort_by(|one, other| one.path.cmp(&other.path));
+    }
     if record.root.is_some() {
         // A restore takes them before it makes any, so that the next checkpoint would find them first.
         left.sort_by_cached_key(|mount| host_path(mount, &place, &host).is_none());
@@ -165,6 +170,21 @@ pub(super) fn find(record: &Record, init: i32, proc: &mut Proc, findings: &mut F
         !hidden && !covered
     });
     Ok(found)
+}
+
+/// The user namespace that the mount namespace of a process belongs to, by its inode.
+///
+/// # Errors
+/// When the process is gone.
+pub(super) fn owner_of_mounts(host: i32) -> Result<u64, Failure> {
+    let path = format!("/proc/{host}/ns/mnt");
+    let namespace = File::open(&path).doing(|| format!("{path}: opening"))?;
+    let owner = crfs_sys::namespaces::owner(namespace.as_fd()).map(File::from);
+    Ok(owner.doing(|| "asking whose a mount namespace is")?.metadata().doing(|| "looking at it")?.ino())
+}
+
+fn own_user() -> Result<u64, Failure> {
+    Ok(fs::metadata("/proc/self/ns/user").doing(|| "/proc/self/ns/user: looking at it")?.ino())
 }
 
 fn refuse(mount: &Mount, reason: &str, findings: &mut Findings) {

@@ -4,16 +4,14 @@ use super::super::container::Place;
 use super::super::proc::Proc;
 use super::super::subject::Subjects;
 use super::super::{Findings, unshared};
-use crate::failure::{Doing, Failure};
+use super::own::owner_of_mounts;
+use crate::failure::Failure;
 use crate::mountinfo::{Mount, mounts};
 use crate::registry::Record;
 use image_format::Pid;
 use image_format::files::NamespaceType;
 use image_format::layout::thread_file;
 use image_format::manifest::NamespaceKind;
-use std::fs::File;
-use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
 
 /// The links of /proc/PID/ns of what file systems show; which pid namespace a /proc shows is told by its process 1.
 const SHOWN: [(&str, &str); 2] = [("ipc", "mqueue"), ("net", "sysfs")];
@@ -43,10 +41,7 @@ impl View {
     pub(super) fn of(host: i32, place: Place, proc: &mut Proc) -> Result<Self, Failure> {
         let mut mounts = mounts(proc.bytes(format_args!("{host}/mountinfo"))?);
         mounts.retain(|mount| !mount.is_crfs());
-        let path = format!("/proc/{host}/ns/mnt");
-        let namespace = File::open(&path).doing(|| format!("{path}: opening"))?;
-        let owner = crfs_sys::namespaces::owner(namespace.as_fd()).map(File::from);
-        let owner = owner.doing(|| "asking whose a mount namespace is")?.metadata().doing(|| "looking at it")?.ino();
+        let owner = owner_of_mounts(host)?;
         Ok(View { processes: Vec::new(), host, place, ambiguous: Vec::new(), owner, mounts })
     }
 }

@@ -15,6 +15,9 @@
 //! ids that the worker has made the next ones ([`super::pid_namespace`]): who is there may ask for none. One in another
 //! is made and mapped by a child that joined that one. Namespaces of other types that belong to one are made by children that joined it.
 //!
+//! The container's own namespaces may belong to one, where the first process began it and them. The worker makes such ones before the first
+//! process, which joins them in the place of new ones ([`super::unshared`]); that of mounts is made of the one it was born into ([`super::mount`]).
+//!
 //! **What is refused.** A pid namespace that belongs to one and lies in another pid namespace below the container's; processes in it that share directories with others; of those with several
 //! threads what `report` tells.
 
