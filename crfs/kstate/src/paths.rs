@@ -89,6 +89,7 @@ paths! {
     TaskFs: Pointer, "task_struct.fs";
     TaskNsproxy: Pointer, "task_struct.nsproxy";
     ShadowStack: Number(8), "task_struct.thread.features";
+    LoginUid: Number(4), "task_struct.loginuid";
     ThreadPid: Pointer, "task_struct.thread_pid";
     PidLevel: Number(4), "pid.level";
     Upid: Place(16), "upid";

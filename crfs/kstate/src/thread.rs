@@ -15,6 +15,9 @@ use crate::tasks::{Task, word};
 /// Pid namespaces cannot be nested deeper (`MAX_PID_NS_LEVEL` in include/linux/pid_namespace.h).
 const MAX_LEVEL: u32 = 32;
 
+/// `AUDIT_UID_UNSET`.
+const UNSET: u32 = u32::MAX;
+
 /// In `task_struct.__state`: stopped for its tracer. A task that runs, or may, has 0 there.
 const TRACED: u64 = 8;
 
@@ -35,6 +38,8 @@ pub struct ThreadRecord {
     pub blocked: u64,
     /// Signals that wait for it alone.
     pub pending: u64,
+    /// Who logged in; None for nobody, and on a kernel without audit.
+    pub login_uid: Option<u32>,
     /// Whether it made processes that are not yet reaped.
     pub has_children: bool,
     /// What it may have in common with other threads.
@@ -83,6 +88,7 @@ impl KernelState {
             timer_slack_ns: view.u64(&[Path::TaskSlack])?,
             blocked: view.u64(&[Path::TaskBlocked])?,
             pending: view.u64(&[Path::TaskPending])?,
+            login_uid: self.login_uid(&view)?,
             // An empty list points to itself.
             has_children: word(&children, 0) != list,
             shared: Shared {
@@ -95,6 +101,11 @@ impl KernelState {
                 shadow_stack: self.known.path(Path::ShadowStack).map_or(Ok(0), |_| view.u64(&[Path::ShadowStack]))?,
             },
         })
+    }
+
+    fn login_uid(&self, view: &View<'_>) -> Result<Option<u32>, Error> {
+        let uid = self.known.path(Path::LoginUid).ok().map(|_| view.u32(&[Path::LoginUid])).transpose()?;
+        Ok(uid.filter(|&uid| uid != UNSET))
     }
 
     /// Whether a task neither runs nor is stopped for a tracer at this moment, whatever was kept of it. One that has ended is at rest.

@@ -12,6 +12,7 @@ use crate::resource::met::Met;
 use crate::resource::mount::Views;
 use crate::resource::proc::{Proc, Status};
 use crate::resource::process::Sharers;
+use crate::resource::security::Label;
 use crate::resource::subject::{self, Subjects};
 use crate::resource::{Findings, descriptor, memory, process, security, thread, zombie};
 use image_format::{Pid, layout};
@@ -45,13 +46,14 @@ fn survey(registry: &Registry, name: &str, findings: &mut Findings) -> Result<()
     let ours = Status::read(&mut proc, "self/status")?;
     found?;
     process::survey_outsiders(&record, &subjects, &mut proc, findings)?;
+    let label = Label::own(&mut proc);
     for subject in &subjects.processes {
         attempt(subject.alive().host, findings, |found| process::survey(subject, &subjects, &mut proc, found))?;
         for thread in &subject.threads {
             // A thread that ends takes only its own obstacles with it.
             let mut found = Findings::default();
             thread::survey(subject, thread, &ours, &mut found);
-            let looked = security::survey(subject, thread, &mut proc, &mut found)
+            let looked = security::survey(subject, thread, label.as_ref(), &mut proc, &mut found)
                 .and_then(|()| zombie::capture(subject, thread, &subjects, &mut proc, &mut found).map(drop));
             if !subject::is_gone(&format!("/proc/{}/task/{}", subject.host, thread.host)) {
                 // What has let go of its files and memory on its way out looks as if it had its own.
@@ -102,12 +104,13 @@ pub(super) fn look(
     let sharing = process::sharing(subjects)?;
     process::survey_outsiders(record, subjects, proc, findings)?;
     let ours = Status::read(proc, "self/status")?;
+    let label = Label::own(proc);
     for subject in &subjects.processes {
         process::survey(subject, subjects, proc, findings)?;
         for thread in &subject.threads {
             thread::survey(subject, thread, &ours, findings);
             if !thread.has_ended() {
-                security::survey(subject, thread, proc, findings)?;
+                security::survey(subject, thread, label.as_ref(), proc, findings)?;
             }
         }
     }

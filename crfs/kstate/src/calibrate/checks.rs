@@ -116,6 +116,9 @@ fn thread_record(state: &KernelState, scene: &Scene, roles: &Roles) -> Result<()
         if status.contains("x86_Thread_features:") && state.known.path(Path::ShadowStack).is_err() {
             return Err(Trouble::Wrong("shadow stacks cannot be told".to_owned()));
         }
+        if let Ok(shown) = actor.proc("loginuid") {
+            same("the login uid", record.login_uid.unwrap_or(u32::MAX).to_string().as_str(), shown.trim())?;
+        }
         let stat = actor.stat().map_err(unread)?;
         // Not what was set: a real-time task, and so the child of one, has none.
         let slack = actor.proc("timerslack_ns").map_err(unread)?;

@@ -2,7 +2,7 @@
 //!
 //! - **What:** a user id, or none, that children inherit.
 //! - **Where:** `task_struct.loginuid` (`include/linux/sched.h`, `fs/proc/base.c`, v6.18).
-//! - **Read:** /proc/PID/task/TID/loginuid.
+//! - **Read:** from kernel memory; /proc/PID/task/TID/loginuid where that cannot be read.
 //! - **Made again:** a thread may write its own only, so it pulls the file from the worker.
 //! - **Refused:** nothing. Where the host's audit has fixed it there is a note. The session id (/proc/PID/sessionid) is the kernel's
 //!   to give: a new one.

@@ -15,18 +15,35 @@ use image_format::layout;
 use nix::errno::Errno;
 use nix::unistd::Pid;
 
-/// Obstacles that the system tells from outside, of a running thread too.
+/// The label of this process, which is what restored threads would have.
+#[derive(Clone, Debug)]
+pub struct Label(Vec<u8>);
+
+impl Label {
+    /// Reads it. None where no security module keeps labels (EINVAL): then no other task has one.
+    pub fn own(proc: &mut Proc) -> Option<Self> {
+        proc.read(format_args!("thread-self/attr/current")).map(|label| Label(label.to_vec())).ok()
+    }
+}
+
+/// Obstacles that the system tells from outside, of a running thread too. `own` is the label of this process.
 ///
 /// # Errors
 /// When the thread is gone.
-pub fn survey(process: &Process, thread: &Thread, proc: &mut Proc, findings: &mut Findings) -> Result<(), Failure> {
+pub fn survey(
+    process: &Process,
+    thread: &Thread,
+    own: Option<&Label>,
+    proc: &mut Proc,
+    findings: &mut Findings,
+) -> Result<(), Failure> {
     let path = layout::thread_file(process.pid, thread.tid, "attr");
-    // No security module keeps labels: EINVAL. Where one does, ours is what the restored thread would have.
-    let label = proc.read(format_args!("{}/task/{}/attr/current", process.host, thread.host)).map(<[u8]>::to_vec);
-    if let Ok(label) = label
-        && proc.read(format_args!("thread-self/attr/current")).is_ok_and(|own| own != label)
+    let label = format_args!("{}/task/{}/attr/current", process.host, thread.host);
+    if let Some(Label(own)) = own
+        && let Ok(label) = proc.read(label)
+        && own != label
     {
-        let label = String::from_utf8_lossy(&label).trim_end_matches(['\0', '\n']).to_owned();
+        let label = String::from_utf8_lossy(label).trim_end_matches(['\0', '\n']).to_owned();
         findings.block(
             &path,
             format!("runs under the label {label:?} of a security module, which is not carried"),
@@ -46,25 +63,43 @@ pub fn survey(process: &Process, thread: &Thread, proc: &mut Proc, findings: &mu
     Ok(())
 }
 
-/// Obstacles that only kernel memory tells, of a frozen and traced thread. `path` is its `attr`.
-///
-/// # Errors
-/// When the thread is gone.
-pub fn kernel_blockers(host: i32, path: &str, kernel: &mut Kernel, findings: &mut Findings) -> Result<(), Failure> {
-    if kernel.ask(host, path, |state, task| state.in_landlock_domain(task))?.unwrap_or(false) {
-        findings.block(
-            path,
-            "is confined by Landlock, whose rules nobody can read",
-            "Start it without; it would come back free",
-        );
+/// What credentials bring with them that only kernel memory tells: of all threads that have them.
+#[derive(Clone, Debug)]
+pub struct Confinement {
+    /// PR_SET_SECUREBITS.
+    pub securebits: u32,
+    in_landlock_domain: bool,
+    /// Which keyrings of its own hold keys.
+    keyrings: Vec<&'static str>,
+}
+
+impl Confinement {
+    /// Reads it for a frozen and traced thread. `path` is its `attr`.
+    ///
+    /// # Errors
+    /// When the thread is gone.
+    pub fn read(host: i32, path: &str, kernel: &mut Kernel) -> Result<Self, Failure> {
+        let securebits = kernel.ask(host, path, |state, task| state.securebits(task))?.unwrap_or(0);
+        let in_landlock_domain = kernel.ask(host, path, |state, task| state.in_landlock_domain(task))?.unwrap_or(false);
+        let rings = kernel.ask(host, path, |state, task| Ok((state.keyrings(task)?, state.own_keyrings()?.session)))?;
+        let (rings, own_session) = rings.unwrap_or_default();
+        // What everybody of the host's session has is there again for whoever restores from it.
+        let session = rings.session.filter(|&ring| Some(ring.address) != own_session.map(|own| own.address));
+        let kinds = [("thread", rings.thread), ("process", rings.process), ("session", session)];
+        let held = kinds.into_iter().filter(|(_, ring)| ring.is_some_and(|ring| ring.keys > 0));
+        Ok(Confinement { securebits, in_landlock_domain, keyrings: held.map(|(kind, _)| kind).collect() })
     }
-    let rings = kernel.ask(host, path, |state, task| Ok((state.keyrings(task)?, state.own_keyrings()?.session)))?;
-    let Some((rings, own_session)) = rings else { return Ok(()) };
-    // What everybody of the host's session has is there again for whoever restores from it.
-    let session = rings.session.filter(|&ring| Some(ring.address) != own_session.map(|own| own.address));
-    let kinds = [("thread", rings.thread), ("process", rings.process), ("session", session)];
-    for (kind, keys) in kinds.iter().filter_map(|(kind, ring)| ring.map(|ring| (kind, ring.keys))) {
-        if keys > 0 {
+
+    /// The obstacles that it is for a thread that has it. `path` is the thread's `attr`.
+    pub fn report(&self, path: &str, findings: &mut Findings) {
+        if self.in_landlock_domain {
+            findings.block(
+                path,
+                "is confined by Landlock, whose rules nobody can read",
+                "Start it without; it would come back free",
+            );
+        }
+        for kind in &self.keyrings {
             findings.block(
                 path,
                 format!("has keys in a {kind} keyring of its own, which are not carried"),
@@ -72,5 +107,4 @@ pub fn kernel_blockers(host: i32, path: &str, kernel: &mut Kernel, findings: &mu
             );
         }
     }
-    Ok(())
 }

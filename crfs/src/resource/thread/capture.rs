@@ -12,11 +12,12 @@ use image_format::seccomp::Seccomp;
 use image_format::thread::{Credentials, RobustList, Rseq, Scheduling, SecureBits, ThreadAttr};
 use image_format::types::{Address, Bytes, Hex};
 use nix::unistd::Pid;
+use std::sync::OnceLock;
 
 /// `SCHED_DEADLINE`.
 const SCHED_DEADLINE: u32 = 6;
 
-/// Reads it but for `seccomp`, which is given. `object` is the thread's directory.
+/// Reads it but for the securebits and `seccomp`, which are given. `object` is the thread's directory.
 ///
 /// # Errors
 /// When the thread is gone.
@@ -25,7 +26,7 @@ pub fn capture(
     process: i32,
     thread: &Thread,
     object: &str,
-    seccomp: Seccomp,
+    (securebits, seccomp): (u32, Seccomp),
     proc: &mut Proc,
     kernel: &mut Kernel,
 ) -> Result<ThreadAttr, Failure> {
@@ -34,14 +35,14 @@ pub fn capture(
     let robust = robust_list::get(Pid::from_raw(host)).doing(|| format!("{path}: reading the robust list"))?;
     let rseq = tracee.rseq().doing(|| path.clone())?;
     // Threads other than leaders have their timer slack only under their own number.
-    let (timer_slack_ns, personality) = match &thread.record {
-        Some(record) => (record.timer_slack_ns, record.personality.into()),
+    let (timer_slack_ns, personality, login_uid) = match &thread.record {
+        Some(record) => (record.timer_slack_ns, record.personality.into(), record.login_uid),
         None => (
             proc.number(format_args!("{host}/timerslack_ns"))?,
             proc.hex(format_args!("{process}/task/{host}/personality"))?,
+            login_uid::capture(proc, &format!("{process}/task/{host}")),
         ),
     };
-    let securebits = kernel.ask(host, &path, |state, task| state.securebits(task))?.unwrap_or(0);
     Ok(ThreadAttr {
         name: Bytes(thread.stat.comm.clone()),
         credentials: credentials(&thread.status, securebits),
@@ -63,7 +64,7 @@ pub fn capture(
         no_new_privs: thread.status.no_new_privs,
         seccomp,
         controls: thread_controls::capture(thread, &path, kernel)?,
-        login_uid: login_uid::capture(proc, &format!("{process}/task/{host}")),
+        login_uid,
         // Found by comparing with the first thread; the caller sets it.
         directories: None,
     })
@@ -86,10 +87,9 @@ fn credentials(status: &Status, securebits: u32) -> Credentials {
 fn scheduling(host: i32, path: &str) -> Result<Scheduling, Failure> {
     let tid = Pid::from_raw(host);
     let attributes = sched::attributes(tid).doing(|| format!("{path}: reading the scheduling attributes"))?;
-    // A time-sharing task reports its slice as a runtime (v6.12 and later). The default slice is no attribute of the task.
-    let default = sched::attributes(Pid::from_raw(0)).doing(|| format!("{path}: reading the default slice"))?;
     let deadline = attributes.policy == SCHED_DEADLINE;
-    let own_slice = attributes.runtime != default.runtime;
+    // A time-sharing task reports its slice as a runtime (v6.12 and later). The default slice is no attribute of the task.
+    let own_slice = attributes.runtime != default_slice().doing(|| format!("{path}: reading the default slice"))?;
     let io_priority = sched::io_priority(tid).doing(|| format!("{path}: reading the I/O priority"))?;
     Ok(Scheduling {
         policy: attributes.policy,
@@ -101,6 +101,12 @@ fn scheduling(host: i32, path: &str) -> Result<Scheduling, Failure> {
         period_ns: attributes.period,
         io_priority: io_priority.cast_unsigned(),
     })
+}
+
+/// The slice of a task that asked for none, as this worker: asked once, and not for each of a thousand threads.
+fn default_slice() -> nix::Result<u64> {
+    static SLICE: OnceLock<nix::Result<u64>> = OnceLock::new();
+    *SLICE.get_or_init(|| sched::attributes(Pid::from_raw(0)).map(|attributes| attributes.runtime))
 }
 
 fn affinity(host: i32, path: &str) -> Result<Vec<u32>, Failure> {

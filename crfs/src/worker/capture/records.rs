@@ -9,11 +9,12 @@ use crate::resource::descriptor::{self, Descriptors};
 use crate::resource::met::Met;
 use crate::resource::mount::Views;
 use crate::resource::process::Sharers;
+use crate::resource::security::Confinement;
 use crate::resource::subject::{Process, Subjects, Thread};
 use crate::resource::sysv::{self, Contents};
 use crate::resource::{
     Findings, aio, cgroup, contents, io_uring, job_control, ldt, memory, mount, mqueue, numa, pid_namespace, process,
-    registers, security, signal, thread, tty, unshared, user_namespace, zombie,
+    registers, signal, thread, tty, unshared, user_namespace, zombie,
 };
 use crate::worker::laps::Laps;
 use crfs_tracee::{Stopped, Tracee};
@@ -240,11 +241,20 @@ fn process_image(
     let ldt = ldt::capture(subject, &mut job.kernel)?;
     let mut threads = BTreeMap::new();
     let mut family = Family::default();
+    // Of the thread that it was read of last: threads have most things in common.
+    let mut confined: Option<(&Thread, Confinement)> = None;
     for thread in subject.threads.iter().filter(|thread| tracees.contains_key(&thread.host)) {
         let found = zombie::capture(subject, thread, subjects, &mut job.proc, findings)?;
         family.made_by.extend(found.living.into_iter().map(|child| (child, thread.tid)));
         family.dead_inside.extend(found.inside);
-        let mut image = thread_image(job, subject, thread, tracees, moment, findings)?;
+        let same = confined.take().filter(|(first, _): &(&Thread, _)| first.shares_all_with(thread));
+        let path = || layout::thread_file(subject.pid, thread.tid, "attr");
+        let known = match same {
+            Some(known) => known,
+            None => (thread, Confinement::read(thread.host, &path(), &mut job.kernel)?),
+        };
+        let mut image = thread_image(job, subject, thread, &known.1, tracees, moment, findings)?;
+        confined = Some(known);
         image.attr.directories = process::own_directories(subject, thread, directories, &mut job.proc, findings)?;
         threads.insert(thread.tid, ThreadImage { zombies: found.zombies, ..image });
     }
@@ -276,6 +286,7 @@ fn thread_image(
     job: &mut Job,
     process: &Process,
     subject: &Thread,
+    confinement: &Confinement,
     tracees: &Tracees,
     moment: &Moment,
     findings: &mut Findings,
@@ -286,9 +297,10 @@ fn thread_image(
     };
     let path = format!("{object}/attr");
     let seccomp = job.filters.capture(tracee, subject, &path, &mut job.kernel, findings)?;
-    let attr = thread::capture(tracee, process.host, subject, &object, seccomp, &mut job.proc, &mut job.kernel)?;
+    confinement.report(&path, findings);
+    let given = (confinement.securebits, seccomp);
+    let attr = thread::capture(tracee, process.host, subject, &object, given, &mut job.proc, &mut job.kernel)?;
     thread::kernel_blockers(subject.host, &object, &mut job.kernel, findings)?;
-    security::kernel_blockers(subject.host, &path, &mut job.kernel, findings)?;
     let signals = signal::thread(tracee, &object, &mut job.kernel)?;
     let wait_end = job.waits.get(&subject.host).copied();
     let registers = registers::capture(tracee, &object, &mut job.kernel, moment, wait_end, findings)?;
