@@ -77,13 +77,21 @@ impl Mapping {
 
 /// The mappings of a process in the order of their addresses.
 pub(super) fn read(host: i32, proc: &mut Proc) -> Result<Vec<Mapping>, Failure> {
-    let malformed = || Failure::new(Kind::Unsupported, format!("/proc/{host}/smaps: malformed"));
-    parse(proc.bytes(format_args!("{host}/smaps"))?).ok_or_else(malformed)
+    let mut mappings = Vec::new();
+    let mut malformed = false;
+    proc.lines(format_args!("{host}/smaps"), |text| malformed |= parse(text, &mut mappings).is_none())?;
+    match malformed {
+        true => Err(Failure::new(Kind::Unsupported, format!("/proc/{host}/smaps: malformed"))),
+        false => Ok(mappings),
+    }
 }
 
-fn parse(bytes: &[u8]) -> Option<Vec<Mapping>> {
-    let mut mappings: Vec<Mapping> = Vec::new();
-    for line in bytes.split(|&b| b == b'\n') {
+/// Adds what some lines tell, of which the first may belong to the last mapping so far.
+fn parse(text: &[u8], mappings: &mut Vec<Mapping>) -> Option<()> {
+    let mut start = 0;
+    for end in memchr::memchr_iter(b'\n', text) {
+        let line = &text[start..end];
+        start = end + 1;
         // A mapping begins with an address in lower-case digits, all else with a capital.
         match line.first() {
             Some(b'0'..=b'9' | b'a'..=b'f') => mappings.push(header(line)?),
@@ -108,7 +116,7 @@ fn parse(bytes: &[u8]) -> Option<Vec<Mapping>> {
             _ => {}
         }
     }
-    Some(mappings)
+    Some(())
 }
 
 /// `55568c5f0000-55568c5f2000 r--p 00000000 fe:00 1234      /usr/bin/cat`
@@ -149,7 +157,8 @@ mod tests {
             Size:                  8 kB\nKernelPageSize:     2048 kB\nProtectionKey:         3\nVmFlags: rd wr sh mr mw me ms nh sd \n\
             7ffd00000000-7ffd00021000 rw-p 00000000 00:00 0                          [stack]\nVmFlags: rd wr mr mw me gd ac \n\
             ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0\nVmFlags: ex \n";
-        let mappings = parse(text).expect("well formed");
+        let mut mappings = Vec::new();
+        parse(text, &mut mappings).expect("well formed");
         assert_eq!(mappings.len(), 3);
         let file = &mappings[0];
         assert_eq!((file.start, file.end, file.protection, file.shared), (0x7f00_0000_0000, 0x7f00_0000_2000, 3, true));
@@ -164,7 +173,7 @@ mod tests {
 
     #[test]
     fn nonsense_is_no_mapping() {
-        assert_eq!(parse(b"7f00 rw-p\n"), None);
-        assert_eq!(parse(b"VmFlags: rd\n"), None);
+        assert_eq!(parse(b"7f00 rw-p\n", &mut Vec::new()), None);
+        assert_eq!(parse(b"VmFlags: rd\n", &mut Vec::new()), None);
     }
 }

@@ -96,6 +96,37 @@ impl Proc {
         }
     }
 
+    /// Hands on the whole lines of a file below /proc as they are read, many at a time: the listing of many mappings is longer than what a
+    /// processor keeps at hand.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn lines(&mut self, path: fmt::Arguments<'_>, mut lines: impl FnMut(&[u8])) -> Result<(), Failure> {
+        let mut read = || -> io::Result<()> {
+            let mut file = self.file(path)?;
+            // Of a line that is not whole yet.
+            let mut kept = 0;
+            loop {
+                if kept == self.buffer.len() {
+                    self.buffer.resize(kept * 2, 0);
+                }
+                let count = file.read(&mut self.buffer[kept..])?;
+                let length = kept + count;
+                let whole = match count {
+                    0 => length,
+                    _ => memchr::memrchr(b'\n', &self.buffer[..length]).map_or(0, |at| at + 1),
+                };
+                lines(&self.buffer[..whole]);
+                self.buffer.copy_within(whole..length, 0);
+                kept = length - whole;
+                if count == 0 {
+                    return Ok(());
+                }
+            }
+        };
+        read().doing(|| format!("/proc/{}: reading", self.path))
+    }
+
     /// The content of a file that the kernel writes as one record (`single_open`) of less than 16 KiB: one read gives it all.
     ///
     /// # Errors
