@@ -9,6 +9,7 @@
 
 use crate::failure::{Doing, Failure, Kind};
 use crfs_sys::file_map::FileMap;
+use image_format::Texts;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
@@ -190,6 +191,16 @@ impl Writer {
     /// Adds a file.
     pub fn file(&mut self, path: &str, content: &[u8]) {
         self.entry(format_args!("{}", content.len()), path);
+        self.content(content);
+    }
+
+    /// Adds files whose contents follow each other.
+    pub fn texts(&mut self, texts: &Texts) {
+        texts.files().for_each(|(path, content)| self.entry(format_args!("{}", content.len()), path));
+        self.content(texts.bytes());
+    }
+
+    fn content(&mut self, content: &[u8]) {
         self.at += content.len() as u64;
         if self.failed.is_none() {
             self.failed = self.out.write_all(content).err();

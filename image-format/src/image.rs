@@ -5,6 +5,7 @@ mod render;
 
 pub(crate) use parse::bytes;
 pub use parse::{ImageError, TextSource, parse_file, read_content_sums, read_sums};
+pub use render::Texts;
 
 use crate::aio::AioContext;
 use crate::cgroups::Cgroup;

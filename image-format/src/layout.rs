@@ -81,10 +81,21 @@ pub const THREAD_FILES: [(&str, PathKind); 9] = [
     ("wait.zombies", PathKind::Lines),
 ];
 
+/// Bytes of an [`id_name`].
+const ID_NAME: usize = 10;
+
+/// Digit by digit: thousands of threads have ten files each, and a path is made of two names.
+fn push_id(path: &mut String, id: u32) {
+    path.push_str("0x");
+    (0..8).rev().for_each(|digit| path.extend(char::from_digit(id >> (4 * digit) & 15, 16)));
+}
+
 /// The directory name of a process or thread, and the name of an open file description: `0x00003002`.
 #[must_use]
 pub fn id_name(id: u32) -> String {
-    format!("0x{id:08x}")
+    let mut name = String::with_capacity(ID_NAME);
+    push_id(&mut name, id);
+    name
 }
 
 /// The id that a name of eight hex digits stands for.
@@ -102,16 +113,27 @@ pub fn process_dir(pid: Pid) -> String {
     id_name(pid.0)
 }
 
+/// A path of directories that are called by ids, and a name.
+fn below(ids: &[Pid], name: &str) -> String {
+    let mut path = String::with_capacity(ids.len() * (ID_NAME + 1) + name.len());
+    for id in ids {
+        push_id(&mut path, id.0);
+        path.push('/');
+    }
+    path.push_str(name);
+    path
+}
+
 /// A file of a process.
 #[must_use]
 pub fn process_file(pid: Pid, name: &str) -> String {
-    format!("{}/{name}", id_name(pid.0))
+    below(&[pid], name)
 }
 
 /// A file of a thread.
 #[must_use]
 pub fn thread_file(pid: Pid, tid: Pid, name: &str) -> String {
-    format!("{}/{}/{name}", id_name(pid.0), id_name(tid.0))
+    below(&[pid, tid], name)
 }
 
 /// The descriptor table of a process (`owner` is its id), or one that its thread `owner` has for itself.

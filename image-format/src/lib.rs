@@ -43,6 +43,6 @@ pub mod unnamed;
 pub mod user_namespaces;
 
 pub use blocker::Blocker;
-pub use image::{Image, ProcessImage, ThreadImage};
+pub use image::{Image, ProcessImage, Texts, ThreadImage};
 pub use text::{TextError, parse_lines, parse_object, render_lines, render_object};
 pub use types::{Address, Blob, Bytes, FileId, Hex, Octal, Pid, Timespec};

@@ -1,6 +1,8 @@
 //! Work on many things at once.
 
 use std::num::NonZero;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::sync_channel;
 
 /// A thread is not worth starting for less.
 const FEWEST: usize = 32;
@@ -37,6 +39,35 @@ pub fn map<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<
     results.into_iter().flatten().collect()
 }
 
+/// A few things are done sooner than threads are started for them.
+const FEWEST_EACH: usize = 8;
+
+/// Hands what `work` makes of each item to `out`, in no particular order: `out` stays on this thread, while others work on the next items.
+pub fn each<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync, mut out: impl FnMut(R)) {
+    let next = AtomicUsize::new(0);
+    let (work, take) = (&work, || items.get(next.fetch_add(1, Ordering::Relaxed)));
+    if items.len() > FEWEST_EACH {
+        let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let (done, results) = sync_channel(processors);
+        std::thread::scope(|scope| {
+            for _ in 0..processors {
+                let done = done.clone();
+                let help = move || while take().is_some_and(|item| done.send(work(item)).is_ok()) {};
+                let started = std::thread::Builder::new().spawn_scoped(scope, help);
+                if started.is_err() {
+                    break;
+                }
+            }
+            drop(done);
+            results.into_iter().for_each(&mut out);
+        });
+    }
+    // All of them where no thread was to be had.
+    while let Some(item) = take() {
+        out(work(item));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -46,6 +77,17 @@ mod tests {
         for count in [0, 1, FEWEST, FEWEST + 1, 1000] {
             let items: Vec<usize> = (0..count).collect();
             assert_eq!(map(&items, |item| item + 1), (1..=count).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn each_is_handed_out_once() {
+        for count in [0, 1, FEWEST_EACH, FEWEST_EACH + 1, 1000] {
+            let items: Vec<usize> = (0..count).collect();
+            let mut found = Vec::new();
+            each(&items, |item| item + 1, |result| found.push(result));
+            found.sort_unstable();
+            assert_eq!(found, (1..=count).collect::<Vec<_>>());
         }
     }
 }

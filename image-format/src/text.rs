@@ -41,35 +41,46 @@ pub enum TextError {
 }
 
 /// Renders one object, indented, with a newline at its end.
-///
-/// # Panics
-/// Never: the records of this crate have string keys only and no failing serializer.
 #[must_use]
 pub fn render_object<T: Serialize>(record: &T) -> Vec<u8> {
-    let mut bytes = to_json(serde_json::to_vec_pretty(record));
-    bytes.push(b'\n');
+    let mut bytes = Vec::new();
+    append_object(&mut bytes, record);
     bytes
 }
 
 /// Renders records one a line, with the end line.
-///
-/// # Panics
-/// Never, as [`render_object`].
 #[must_use]
 pub fn render_lines<T: Serialize>(records: &[T]) -> Vec<u8> {
     let mut bytes = Vec::new();
+    append_lines(&mut bytes, records);
+    bytes
+}
+
+/// [`render_object`], after what is there.
+///
+/// # Panics
+/// Never: the records of this crate have string keys only and no failing serializer.
+pub(crate) fn append_object<T: Serialize>(bytes: &mut Vec<u8>, record: &T) {
+    written(serde_json::to_writer_pretty(&mut *bytes, record));
+    bytes.push(b'\n');
+}
+
+/// [`render_lines`], after what is there.
+///
+/// # Panics
+/// Never, as [`append_object`].
+pub(crate) fn append_lines<T: Serialize>(bytes: &mut Vec<u8>, records: &[T]) {
     for record in records {
-        bytes.extend(to_json(serde_json::to_vec(record)));
+        written(serde_json::to_writer(&mut *bytes, record));
         bytes.push(b'\n');
     }
     bytes.extend_from_slice(END.as_bytes());
     bytes.push(b'\n');
-    bytes
 }
 
 #[allow(clippy::expect_used)] // the one place where serialization into memory could fail, and it cannot for our types
-fn to_json(result: serde_json::Result<Vec<u8>>) -> Vec<u8> {
-    result.expect("records serialize into memory")
+fn written(result: serde_json::Result<()>) {
+    result.expect("records serialize into memory");
 }
 
 /// Parses what [`render_object`] wrote, or an edited form of it.

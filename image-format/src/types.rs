@@ -205,10 +205,10 @@ impl fmt::Debug for Blob {
 }
 impl Serialize for Blob {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        // Thousands of bytes a thread: twice as fast as pushing characters.
-        let digits = |byte: &u8| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]];
-        let text: Vec<[u8; 2]> = self.0.iter().map(digits).collect();
+        // Thousands of bytes a thread: reckoned, since the compiler then takes many at once, which it cannot look up in a table.
+        let digit = |half: u8| half + if half < 10 { b'0' } else { b'a' - 10 };
+        let mut text = vec![[0; 2]; self.0.len()];
+        text.iter_mut().zip(&self.0).for_each(|(digits, byte)| *digits = [digit(byte >> 4), digit(byte & 15)]);
         let text = std::str::from_utf8(text.as_flattened()).map_err(serde::ser::Error::custom)?;
         serializer.serialize_str(text)
     }

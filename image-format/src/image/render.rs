@@ -1,64 +1,139 @@
 //! Records as the text files of a tree, and which paths the tree has.
 
 use super::{Image, ProcessImage, ThreadImage};
-use crate::manifest::{PathEntry, PathKind};
+use crate::files::File;
+use crate::manifest::{Manifest, PathEntry, PathKind};
 use crate::mounts::data_size;
 use crate::process::Absent;
-use crate::text::{render_lines, render_object};
-use crate::types::Pid;
+use crate::text::{append_lines, append_object};
+use crate::types::{FileId, Pid};
 use crate::{layout, parallel};
+use serde::Serialize;
 use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 
-/// Processes, or threads, whose text is made before any of it is written.
-const RENDERED_AT_ONCE: usize = 256;
+/// Records of a kind whose text is made by one thread in a row: a group is written while the next ones are made.
+const GROUP: usize = 32;
+
+/// Text files, one after the other.
+#[derive(Debug, Default)]
+pub struct Texts {
+    bytes: Vec<u8>,
+    /// Their paths, and where each ends.
+    files: Vec<(String, usize)>,
+}
+
+impl Texts {
+    /// All of them in a row.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Path and content of each.
+    pub fn files(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        let starts = std::iter::once(0).chain(self.files.iter().map(|(_, end)| *end));
+        self.files.iter().zip(starts).map(|((path, end), start)| (path.as_str(), &self.bytes[start..*end]))
+    }
+
+    fn object<T: Serialize>(&mut self, path: String, record: &T) {
+        append_object(&mut self.bytes, record);
+        self.files.push((path, self.bytes.len()));
+    }
+
+    fn lines<T: Serialize>(&mut self, path: String, records: &[T]) {
+        append_lines(&mut self.bytes, records);
+        self.files.push((path, self.bytes.len()));
+    }
+
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.files.clear();
+    }
+}
+
+/// What is rendered in a row.
+enum Group<'a> {
+    Manifest(&'a Manifest),
+    Container(&'a Image),
+    Files(&'a [(&'a FileId, &'a File)]),
+    Processes(&'a [&'a ProcessImage]),
+    Threads(&'a [(Pid, Pid, &'a ThreadImage)]),
+}
+
+impl Group<'_> {
+    fn render(&self, texts: &mut Texts) {
+        match self {
+            Group::Manifest(manifest) => texts.object(layout::MANIFEST.to_owned(), manifest),
+            Group::Container(image) => image.render_container(texts),
+            Group::Files(files) => files.iter().for_each(|(id, file)| texts.object(layout::file_entry(**id), file)),
+            Group::Processes(processes) => processes.iter().for_each(|process| process.render(texts)),
+            Group::Threads(threads) => threads.iter().for_each(|(pid, tid, thread)| thread.render(*pid, *tid, texts)),
+        }
+    }
+}
 
 impl Image {
     /// The image's text files by path, but for `manifest`, `mem.sums` and `contents.sums`.
     #[must_use]
     pub fn render(&self) -> BTreeMap<String, Vec<u8>> {
         let mut files = BTreeMap::new();
-        self.render_each(|path, bytes| drop(files.insert(path, bytes)));
+        let owned = |(path, bytes): (&str, &[u8])| (path.to_owned(), bytes.to_vec());
+        self.render_each(false, |texts| files.extend(texts.files().map(owned)));
         files
     }
 
-    /// [`Image::render`] group by group, in no particular order: the text of all of them never lies in memory at once.
-    pub fn render_each(&self, mut out: impl FnMut(String, Vec<u8>)) {
-        for name in layout::CONTAINER_ABSENT {
-            out(name.to_owned(), render_lines::<Absent>(&[]));
-        }
-        out(layout::STDIOS.to_owned(), render_lines(&self.stdios));
-        out(layout::SECCOMP.to_owned(), render_lines(&self.seccomp));
-        out(layout::SYSV_SHM.to_owned(), render_lines(&self.sysv.segments));
-        out(layout::SYSV_SEM.to_owned(), render_lines(&self.sysv.semaphores));
-        out(layout::SYSV_MSG.to_owned(), render_lines(&self.sysv.queues));
-        out(layout::POSIX_MQ.to_owned(), render_lines(&self.queues));
-        out(layout::LOCKS.to_owned(), render_lines(&self.locks));
-        out(layout::UNNAMED.to_owned(), render_lines(&self.unnamed));
-        out(layout::MOUNTS.to_owned(), render_lines(&self.mounts));
-        out(layout::CGROUPS.to_owned(), render_lines(&self.cgroups));
-        out(layout::NAMESPACES.to_owned(), render_lines(&self.namespaces));
-        for (&number, tree) in &self.trees {
-            out(layout::mount_tree(number), render_lines(tree));
-        }
+    /// [`Image::render`], and `manifest` if it is wanted, group by group in no particular order: `out` takes one while the next ones are made by
+    /// other threads, and the text of all of them never lies in memory at once.
+    pub fn render_each(&self, manifest: bool, mut out: impl FnMut(&Texts)) {
         let files: Vec<_> = self.files.iter().collect();
-        for group in files.chunks(RENDERED_AT_ONCE) {
-            let texts = parallel::map(group, |&(&id, file)| (layout::file_entry(id), render_object(file)));
-            texts.into_iter().for_each(|(path, bytes)| out(path, bytes));
+        let processes: Vec<&ProcessImage> = self.processes.values().collect();
+        let threads = processes
+            .iter()
+            .flat_map(|process| process.threads.iter().map(|(&tid, thread)| (process.process.pid, tid, thread)));
+        let threads: Vec<_> = threads.collect();
+        // The longest first: it names every file.
+        let mut groups = Vec::from_iter(manifest.then_some(Group::Manifest(&self.manifest)));
+        groups.push(Group::Container(self));
+        groups.extend(files.chunks(GROUP).map(Group::Files));
+        groups.extend(processes.chunks(GROUP).map(Group::Processes));
+        groups.extend(threads.chunks(GROUP).map(Group::Threads));
+        // Memory that was written to once costs less than fresh one.
+        let used: Mutex<Vec<Texts>> = Mutex::default();
+        let pool = || used.lock().unwrap_or_else(PoisonError::into_inner);
+        let render = |group: &Group<'_>| {
+            let mut texts = pool().pop().unwrap_or_default();
+            group.render(&mut texts);
+            texts
+        };
+        parallel::each(&groups, render, |mut texts| {
+            out(&texts);
+            texts.clear();
+            pool().push(texts);
+        });
+    }
+
+    /// What belongs to no process and is no open file description.
+    fn render_container(&self, out: &mut Texts) {
+        for name in layout::CONTAINER_ABSENT {
+            out.lines::<Absent>(name.to_owned(), &[]);
+        }
+        out.lines(layout::STDIOS.to_owned(), &self.stdios);
+        out.lines(layout::SECCOMP.to_owned(), &self.seccomp);
+        out.lines(layout::SYSV_SHM.to_owned(), &self.sysv.segments);
+        out.lines(layout::SYSV_SEM.to_owned(), &self.sysv.semaphores);
+        out.lines(layout::SYSV_MSG.to_owned(), &self.sysv.queues);
+        out.lines(layout::POSIX_MQ.to_owned(), &self.queues);
+        out.lines(layout::LOCKS.to_owned(), &self.locks);
+        out.lines(layout::UNNAMED.to_owned(), &self.unnamed);
+        out.lines(layout::MOUNTS.to_owned(), &self.mounts);
+        out.lines(layout::CGROUPS.to_owned(), &self.cgroups);
+        out.lines(layout::NAMESPACES.to_owned(), &self.namespaces);
+        for (&number, tree) in &self.trees {
+            out.lines(layout::mount_tree(number), tree);
         }
         for (&number, pty) in &self.ttys {
-            out(layout::tty_file(number), render_object(pty));
-        }
-        let processes: Vec<&ProcessImage> = self.processes.values().collect();
-        for group in processes.chunks(RENDERED_AT_ONCE) {
-            let texts = parallel::map(group, |process| process.render());
-            texts.into_iter().flatten().for_each(|(path, bytes)| out(path, bytes));
-        }
-        let threads =
-            self.processes.iter().flat_map(|(pid, process)| process.threads.iter().map(move |thread| (pid, thread)));
-        let threads: Vec<_> = threads.collect();
-        for group in threads.chunks(RENDERED_AT_ONCE) {
-            let texts = parallel::map(group, |&(&pid, (&tid, thread))| thread.render(pid, tid));
-            texts.into_iter().flatten().for_each(|(path, bytes)| out(path, bytes));
+            out.object(layout::tty_file(number), pty);
         }
     }
 
@@ -133,39 +208,37 @@ impl Image {
 
 impl ProcessImage {
     /// Its own files, without those of its threads.
-    fn render(&self) -> Vec<(String, Vec<u8>)> {
-        let own = [
-            ("process", render_object(&self.process)),
-            ("attr", render_object(&self.attr)),
-            ("fds", render_lines(&self.fds)),
-            ("aio", render_lines(&self.aio)),
-            ("ldt", render_lines(&self.ldt)),
-            ("numa", render_lines(&self.numa)),
-            ("mem.segments", render_lines(&self.segments)),
-            ("signal.action", render_lines(&self.actions)),
-            ("signal.pending", render_lines(&self.pending)),
-            ("sysv.semadj", render_lines(&self.semadj)),
-            ("sysv.shmcount", render_lines(&self.attached())),
-            ("thread.list", render_lines(&self.thread_list())),
-        ];
-        own.into_iter().map(|(name, bytes)| (layout::process_file(self.process.pid, name), bytes)).collect()
+    fn render(&self, out: &mut Texts) {
+        let path = |name| layout::process_file(self.process.pid, name);
+        out.object(path("process"), &self.process);
+        out.object(path("attr"), &self.attr);
+        out.lines(path("fds"), &self.fds);
+        out.lines(path("aio"), &self.aio);
+        out.lines(path("ldt"), &self.ldt);
+        out.lines(path("numa"), &self.numa);
+        out.lines(path("mem.segments"), &self.segments);
+        out.lines(path("signal.action"), &self.actions);
+        out.lines(path("signal.pending"), &self.pending);
+        out.lines(path("sysv.semadj"), &self.semadj);
+        out.lines(path("sysv.shmcount"), &self.attached());
+        out.lines(path("thread.list"), &self.thread_list());
     }
 }
 
 impl ThreadImage {
-    fn render(&self, pid: Pid, tid: Pid) -> Vec<(String, Vec<u8>)> {
-        let own = [
-            ("attr", render_object(&self.attr)),
-            ("signal", render_object(&self.mask)),
-            ("signal.altstack", render_object(&self.altstack)),
-            ("signal.pending", render_lines(&self.pending)),
-            ("thread", render_object(&self.fpu)),
-            ("thread.frame", render_object(&self.frame)),
-            ("timers", render_lines(&self.timers)),
-            ("tls", render_object(&self.tls)),
-            ("wait.zombies", render_lines(&self.zombies)),
-        ];
-        let fds = self.fds.as_ref().map(|fds| (layout::FDS, render_lines(fds)));
-        own.into_iter().chain(fds).map(|(name, bytes)| (layout::thread_file(pid, tid, name), bytes)).collect()
+    fn render(&self, pid: Pid, tid: Pid, out: &mut Texts) {
+        let path = |name| layout::thread_file(pid, tid, name);
+        out.object(path("attr"), &self.attr);
+        out.object(path("signal"), &self.mask);
+        out.object(path("signal.altstack"), &self.altstack);
+        out.lines(path("signal.pending"), &self.pending);
+        out.object(path("thread"), &self.fpu);
+        out.object(path("thread.frame"), &self.frame);
+        out.lines(path("timers"), &self.timers);
+        out.object(path("tls"), &self.tls);
+        out.lines(path("wait.zombies"), &self.zombies);
+        if let Some(fds) = &self.fds {
+            out.lines(path(layout::FDS), fds);
+        }
     }
 }

@@ -4,7 +4,7 @@ use super::records::Records;
 use crate::captured::{self, Writer};
 use crate::failure::Failure;
 use crate::registry::Container;
-use image_format::text::{render_lines, render_object};
+use image_format::text::render_lines;
 use image_format::{Blocker, layout};
 
 /// What stands in the place of `manifest` when there are obstacles.
@@ -13,10 +13,8 @@ const BLOCKERS: &str = "blockers";
 /// Writes the tree, with `manifest`, or `blockers` in its place when there are any.
 pub(super) fn tree(container: &Container, records: &Records, blockers: &[Blocker]) -> Result<(), Failure> {
     let mut writer = Writer::create(&container.image_file())?;
-    records.image.render_each(|path, bytes| writer.file(&path, &bytes));
-    if blockers.is_empty() {
-        writer.file(layout::MANIFEST, &render_object(&records.image.manifest));
-    } else {
+    records.image.render_each(blockers.is_empty(), |texts| writer.texts(texts));
+    if !blockers.is_empty() {
         writer.file(BLOCKERS, &render_lines(blockers));
     }
     for (path, bytes) in &records.contents {
