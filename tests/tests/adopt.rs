@@ -1,7 +1,7 @@
 //! Taking in what runs, `crctl add`; and running a command in what is there, `crctl exec`.
 
 use crfs_tests::compare::differences;
-use crfs_tests::world::{Leftovers, Method, Outcome, PATIENCE, Program, World, binary, python, wait_for};
+use crfs_tests::world::{Leftovers, Method, Outcome, PATIENCE, Program, World, binary, python, run, wait_for};
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -110,6 +110,56 @@ fn a_process_of_the_host_comes_back_in_its_place() {
     assert_ne!(namespace(&pid, "time"), namespace("self", "time"), "its clocks would not go on");
     program.passes();
     assert!(wait_for(PATIENCE, || world.state("vs1") == "exited"));
+    world.must("rm", "vs1");
+    before.expect_again(&world);
+}
+
+/// The host's root directory once more, below a directory.
+struct OtherRoot(PathBuf);
+
+impl OtherRoot {
+    fn new(world: &World) -> Self {
+        let path = world.dir().join("root");
+        fs::create_dir(&path).expect("a directory");
+        let root = OtherRoot(path);
+        run(Command::new("mount").args(["--bind", "/"]).arg(&root.0), PATIENCE).expect_success();
+        root
+    }
+}
+
+impl Drop for OtherRoot {
+    fn drop(&mut self) {
+        // Lazily: after a test that failed a process may be there.
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).stderr(Stdio::null()).status();
+    }
+}
+
+#[test]
+fn one_with_another_root_by_chroot_comes_back_with_that() {
+    let world = World::new();
+    let before = Leftovers::of(&world);
+    let root = OtherRoot::new(&world);
+    let program = counter(&world);
+    let mut host = Host::program_under(&world, &["chroot", &root.0.display().to_string()], &program);
+    let pid = host.pid();
+    let link = || fs::read_link(format!("/proc/{pid}/root")).expect("a root directory");
+    assert_eq!(link(), root.0);
+    world.crctl(["add", "vs1", "--pid", &pid]).expect_success();
+    world.freeze("vs1");
+    let copy = world.copy_out("vs1", Method::Cp);
+    world.kill("vs1");
+    host.reap();
+    world.restore(&copy, "vs1", Method::Cp);
+    world.thaw("vs1");
+    program.goes_on(2);
+    assert_eq!((init(&world, "vs1"), link()), (pid.clone(), root.0.clone()));
+    assert_eq!(namespace(&pid, "mnt"), namespace("self", "mnt"));
+    // Without its root.
+    world.freeze("vs1");
+    let copy = world.copy_out("vs1", Method::Cp);
+    world.remove("vs1");
+    run(Command::new("umount").arg(&root.0), PATIENCE).expect_success();
+    assert!(!world.copy_in(&copy, "vs1", Method::Cp).success(), "it was restored without its root");
     world.must("rm", "vs1");
     before.expect_again(&world);
 }

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 
 /// Shows progress in /data, and compares all that it sees of its container with how that was, whenever it is asked to.
 const PROGRAM: &str = "
-import os, sys, time
+import os, select, sys, time
 def mounts():
     for line in open('/proc/self/mountinfo'):
         left, right = line.split(' - ')
@@ -32,6 +32,13 @@ with open('/data/progress', 'w') as progress:
         count += 1
         progress.write('%d\\n' % count)
         progress.flush()
+        if os.path.exists('/data/watch'):
+            watching = select.epoll()
+            watching.register(1, select.EPOLLERR)
+            os.rename('/data/watch', '/data/watched')
+        if os.path.exists('/data/forget'):
+            watching.close()
+            os.rename('/data/forget', '/data/forgotten')
         if os.path.exists('/data/check'):
             now = look()
             os.write(1, b'out\\n')
@@ -155,6 +162,13 @@ impl Container {
         fs::remove_file(self.at("data/verdict")).expect("removing the answer");
     }
 
+    /// Asks for something, and waits until it is done.
+    #[track_caller]
+    fn does(&self, what: &str, done: &str) {
+        fs::write(self.at("data").join(what), "").expect("asking");
+        assert!(wait_for(PATIENCE, || self.at("data").join(done).exists()), "it does not {what}");
+    }
+
     /// Ends it, and who made it unmounts its root.
     fn is_gone(&self) {
         self.world.kill("vs1");
@@ -276,6 +290,45 @@ fn streams_that_lead_outside_become_the_log() {
     let logged = world.crctl(["logs", "vs1"]).expect_success();
     assert_eq!(logged.stdout, "out\nerr\n");
     // From now on they are the container's.
+    world.freeze("vs1");
+    world.remove("vs1");
+}
+
+#[test]
+fn a_stream_that_is_waited_for_cannot_become_a_log() {
+    let streams = Streams::new();
+    let container = Container::new(|| streams.writer());
+    let world = &container.world;
+    world.crctl(["add", "vs1", "--pid", &container.pid()]).expect_success();
+    container.does("watch", "watched");
+    let freeze = || world.crctl(["freeze", "vs1", "--external", "stdio"]);
+    freeze()
+        .expect_refusal(&["an epoll instance watches descriptor 1, a standard stream that would be joined to a file"]);
+    container.goes_on();
+    container.does("forget", "forgotten");
+    freeze().expect_success();
+    container.is_gone();
+    world.must("rm", "vs1");
+}
+
+#[test]
+fn a_file_that_its_root_does_not_show_becomes_the_log() {
+    let output = tempfile::NamedTempFile::new().expect("a file of the host");
+    let container = Container::new(|| fs::File::create(output.path()).expect("opening it").into());
+    let world = &container.world;
+    world.crctl(["add", "vs1", "--pid", &container.pid()]).expect_success();
+    world.crctl(["freeze", "vs1"]).expect_refusal(&["fds: 1", &output.path().display().to_string()]);
+    world.crctl(["freeze", "vs1", "--external", "stdio"]).expect_success();
+    let copy = world.copy_out("vs1", Method::Cp);
+    container.is_gone();
+    // Each of its two descriptions has a position of its own.
+    assert_eq!(fs::read_to_string(output.path()).expect("the file"), "err\n");
+    world.restore(&copy, "vs1", Method::Cp);
+    world.thaw("vs1");
+    container.goes_on();
+    container.is_as_it_was();
+    let logged = world.crctl(["logs", "vs1"]).expect_success();
+    assert_eq!(logged.stdout, "out\nerr\n");
     world.freeze("vs1");
     world.remove("vs1");
 }
