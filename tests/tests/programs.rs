@@ -166,6 +166,12 @@ fn git_in_the_middle_of_a_collection() {
     three_generations(python(), "gc.py", PLAIN);
 }
 
+/// With apt's locks, and connections in the middle of a file.
+#[test]
+fn apt_get_in_the_middle_of_a_download() {
+    three_generations(python(), "download.py", PLAIN);
+}
+
 #[test]
 fn a_filter_of_libseccomp() {
     three_generations(python(), "sandboxed.py", PLAIN);

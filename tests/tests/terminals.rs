@@ -255,3 +255,28 @@ fn tmux_with_an_editor_a_monitor_and_a_shell() {
     screen.expect("server exited");
     assert_eq!(screen.ends().code(), Some(1));
 }
+
+/// The swap file holds what is not in the text yet; who deletes it takes the name and leaves the file.
+#[test]
+fn an_editor_whose_swap_file_was_deleted_goes_on_after_a_restore() {
+    let world = World::new();
+    let text = world.dir().join("text");
+    let swap = world.dir().join(".text.swp");
+    let file = text.to_string_lossy();
+    let mut screen = Screen::open(&world, &["run", "-it", "vs1", "--", "vim.tiny", "-u", "NONE", &file]);
+    screen.expect("[New");
+    screen.type_in("ibefore\x1b:preserve\r");
+    screen.expect("preserved");
+    std::fs::remove_file(&swap).expect("deleting the swap file");
+    screen.type_in(DETACH);
+    screen.expect("detached");
+    screen.ends();
+    through_a_copy(&world);
+    assert!(!swap.exists(), "the restore has put it back");
+    let mut screen = Screen::open(&world, &["attach", "vs1"]);
+    screen.type_in("A and after\x1b:preserve\r");
+    screen.expect("preserved");
+    screen.type_in(":wq\r");
+    assert_eq!(screen.ends().code(), Some(0));
+    assert_eq!(std::fs::read_to_string(&text).expect("what was written"), "before and after\n");
+}
