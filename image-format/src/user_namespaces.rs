@@ -88,6 +88,18 @@ impl Image {
         self.user_namespaces().find(|(_, user)| user.container.contains(&kind)).map(|(number, _)| number)
     }
 
+    /// Whether a user namespace is another, or lies in it at any depth; each as others name it, None being the container's own.
+    #[must_use]
+    pub fn is_user_within(&self, inner: Option<u32>, outer: Option<u32>) -> bool {
+        let lines = self.namespaces.iter().filter(|line| matches!(line.content, NamespaceContent::User(_)));
+        let above: Vec<Option<u32>> = lines.map(|line| line.user).collect();
+        let above =
+            |number: &u32| usize::try_from(*number).ok().and_then(|number| *above.get(number.checked_sub(1)?)?);
+        // A check of them tells circles.
+        let mut around = std::iter::successors(inner, above).take(self.namespaces.len() + 1);
+        outer.is_none() || around.any(|number| Some(number) == outer)
+    }
+
     /// The processes in user namespaces below the container's own which have more threads than one: they join before those are there.
     #[must_use]
     pub fn threaded_in_user_namespaces(&self) -> BTreeSet<Pid> {

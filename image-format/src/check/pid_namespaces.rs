@@ -30,6 +30,7 @@ pub(super) fn check(image: &Image, findings: &mut Findings) {
     let known = known(image, &tasks);
     let is_pid = |line: &&(u64, &UnsharedNamespace)| matches!(line.1.content, NamespaceContent::Pid(_));
     let lines = (0..).zip(&image.namespaces).filter(|line| is_pid(&line));
+    let mut owners: BTreeMap<PidSpace, Option<u32>> = BTreeMap::new();
     for ((line, namespace), (space, pids)) in lines.zip(spaces.all()) {
         for problem in ids(pids, &known).into_iter().chain(nesting(&spaces, space, pids)) {
             findings.line(NAMESPACES, line, format!("ids: {problem}"));
@@ -43,10 +44,12 @@ pub(super) fn check(image: &Image, findings: &mut Findings) {
         for problem in shown_by(&spaces, space, pids, image) {
             findings.line(NAMESPACES, line, format!("shown_by: {problem}"));
         }
-        if spaces.above(space).is_some() && namespace.user.is_some() {
-            let reason = "user: one that lies in another below the container's own belongs to no user namespace inside";
+        let around = spaces.above(space).and_then(|above| owners.get(&above).copied().flatten());
+        if !image.is_user_within(namespace.user, around) {
+            let reason = "user: the one that it lies in belongs to a user namespace that this one is not in";
             findings.line(NAMESPACES, line, reason);
         }
+        owners.insert(space, namespace.user);
         if let Some(problem) = first(&spaces, space, pids, &tasks) {
             findings.line(NAMESPACES, line, format!("ids: {problem}"));
         }

@@ -180,12 +180,12 @@ fn what_shows_one_is_a_new_proc() {
 }
 
 #[test]
-fn one_in_another_belongs_to_the_container() {
+fn one_in_another_belongs_to_who_is_in_whom_that_belongs_to() {
     each_is_told(&[(
         |i| {
             with(i, &[line(SOUND, &[], &[]), line(SOUND, &[12290], &[])]);
-            i.namespaces[2].user = Some(1);
+            i.namespaces[1].user = Some(1);
         },
-        "namespaces: line 3: user: one that lies in another below the container's own belongs to no user namespace inside",
+        "namespaces: line 3: user: the one that it lies in belongs to a user namespace that this one is not in",
     )]);
 }

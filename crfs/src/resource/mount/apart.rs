@@ -57,14 +57,14 @@ impl Made {
         let late = image.late_mounts();
         if let Some(owner) = users.owner(image.user_of_mounts(0)) {
             let directory = cgroup.open()?;
-            let one = Maker::born_beside(first, directory.as_fd(), |alive| {
+            let one = Maker::born_beside(first, Some(directory.as_fd()), |alive| {
                 let base = made.0[0].namespace.as_fd();
                 furniture.mount_lowered((pidfd.as_fd(), base), pids, owner, alive).map(|()| Vec::new())
             });
             made.0[0] = one.and_then(of)?;
         } else if !late.is_empty() {
             let directory = cgroup.open()?;
-            Maker::born_beside(first, directory.as_fd(), |alive| {
+            Maker::born_beside(first, Some(directory.as_fd()), |alive| {
                 furniture.mount_late(&late, made.0[0].namespace.as_fd(), pids, alive).map(|()| Vec::new())
             })?;
         }
@@ -72,7 +72,7 @@ impl Made {
             let directory = cgroup.open()?;
             let base = made.one(content.base).namespace.as_fd();
             let owners = [content.base, content.number].map(|number| users.owner(image.user_of_mounts(number)));
-            let one = Maker::born_beside(first, directory.as_fd(), |alive| {
+            let one = Maker::born_beside(first, Some(directory.as_fd()), |alive| {
                 furniture.mount_apart(content, (pidfd.as_fd(), base), pids, owners, alive).map(|()| Vec::new())
             });
             made.0.push(

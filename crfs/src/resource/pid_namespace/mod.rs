@@ -13,7 +13,8 @@
 //! into one that its parent is not in has a parent that joins it by setns(2) for that moment. Calls that name a task name it as whoever
 //! makes them sees it. Who began a namespace for children that are not born yet does so again, last of all. One that a
 //! file system of /proc shows, or that belongs to a user namespace inside, is made before anybody is in it, by a child of the worker that is gone at once, and the mount by the option
-//! `pidns`, so that paths lead there from the beginning.
+//! `pidns`, so that paths lead there from the beginning. One that belongs to a user namespace and lies in another pid namespace is begun
+//! so when the first process of that is there, just before its own: only who is in a pid namespace can begin one in it.
 //!
 //! **What is refused.** One that is not below the container's; children that would be born into
 //! one whose processes have all ended; a process group or session of processes outside that was not inherited; a file system of /proc

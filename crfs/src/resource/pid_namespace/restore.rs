@@ -14,7 +14,7 @@ use image_format::{Image, Pid};
 use nix::sched::{CloneFlags, unshare};
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 /// CLONE_NEWPID, as clone3(2) takes it.
 pub const NEW: u64 = 0x2000_0000;
@@ -26,11 +26,13 @@ pub struct PidNamespaces<'a> {
     /// The container's own.
     own: File,
     open: BTreeMap<PidSpace, File>,
+    /// Those that lie in another and belong to a user namespace, which is this: begun once the first process of that other is there.
+    late: BTreeMap<PidSpace, File>,
 }
 
 impl<'a> PidNamespaces<'a> {
     /// Those of an image, below that of its first process. Those that a /proc shows, or that belong to a
-    /// user namespace inside, are made, before anybody is in them.
+    /// user namespace inside, are made, before anybody is in them, but for those that lie in each other.
     ///
     /// The caller must have one thread.
     ///
@@ -43,16 +45,44 @@ impl<'a> PidNamespaces<'a> {
         users: &UserNamespaces<'_>,
     ) -> Result<Self, Failure> {
         let spaces = PidSpaces::of(&image.namespaces);
-        let mut open_now = BTreeMap::new();
+        let (mut open_now, mut late) = (BTreeMap::new(), BTreeMap::new());
         let lines = image.namespaces.iter().filter(|line| matches!(line.content, NamespaceContent::Pid(_)));
         for ((space, pids), line) in spaces.all().zip(lines) {
             let user = users.owner(line.user).map(|(open, _)| open);
-            if !pids.shown_by.is_empty() || user.is_some() {
-                let made = in_advance(first, cgroup, user).map_err(|failure| failure.within(NAMESPACES));
+            if let Some(user) = user.filter(|_| spaces.above(space).is_some()) {
+                late.insert(space, user.try_clone().doing(|| "duplicating a descriptor")?);
+            } else if !pids.shown_by.is_empty() || user.is_some() {
+                let made =
+                    in_advance(first, Some(cgroup.open()?.as_fd()), user).map_err(|failure| failure.within(NAMESPACES));
                 open_now.insert(space, made?);
             }
         }
-        Ok(PidNamespaces { spaces, own: open(first)?, open: open_now })
+        Ok(PidNamespaces { spaces, own: open(first)?, open: open_now, late })
+    }
+
+    /// The first process of the one in which this one is still to be begun, by [`PidNamespaces::begin`].
+    #[must_use]
+    pub fn begun_beside(&self, space: PidSpace) -> Option<Pid> {
+        let is_missing = self.late.contains_key(&space) && !self.is_there(space);
+        is_missing.then(|| self.spaces.first(self.spaces.above(space)?)).flatten()
+    }
+
+    /// Makes such a one, given that first process as the host numbers it.
+    ///
+    /// The caller must have one thread.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn begin(&mut self, space: PidSpace, first: HostPid) -> Result<(), Failure> {
+        let made = in_advance(first, None, self.late.get(&space)).map_err(|failure| failure.within(NAMESPACES))?;
+        self.open.insert(space, made);
+        Ok(())
+    }
+
+    /// The one that a process has for its children, where that is not its own.
+    #[must_use]
+    pub fn of_children(&self, pid: Pid) -> Option<PidSpace> {
+        self.spaces.of_children(pid)
     }
 
     /// Has the next task that is born where one was take its ids.
@@ -163,9 +193,8 @@ impl<'a> PidNamespaces<'a> {
 
 /// Makes one below that of a process, which nobody is in. A child of the caller begins it, born beside that process, since only who is in a
 /// pid namespace can begin one in it.
-fn in_advance(first: HostPid, cgroup: &freezer::Cgroup, user: Option<&File>) -> Result<File, Failure> {
-    let directory = cgroup.open()?;
-    let begun = Maker::born_beside(first, directory.as_fd(), |_| {
+fn in_advance(first: HostPid, cgroup: Option<BorrowedFd<'_>>, user: Option<&File>) -> Result<File, Failure> {
+    let begun = Maker::born_beside(first, cgroup, |_| {
         user_namespace::enter(user)?;
         unshare(CloneFlags::CLONE_NEWPID).doing(|| "unshare(2)").map(|()| Vec::new())
     })?;

@@ -68,7 +68,7 @@ impl Maker {
     /// As [`Maker::born`].
     pub(in crate::resource) fn born_beside(
         first: HostPid,
-        cgroup: BorrowedFd<'_>,
+        cgroup: Option<BorrowedFd<'_>>,
         work: impl FnOnce(&mut dyn FnMut()) -> Result<Vec<OwnedFd>, Failure>,
     ) -> Result<Self, Failure> {
         let open = |process: String| {
@@ -77,7 +77,7 @@ impl Maker {
         };
         let (own, theirs) = (open("self".to_owned())?, open(first.raw().to_string())?);
         setns(&theirs, CloneFlags::CLONE_NEWPID).doing(|| "setns(2)")?;
-        let born = Self::born(Some(cgroup), work);
+        let born = Self::born(cgroup, work);
         setns(&own, CloneFlags::CLONE_NEWPID).doing(|| "going back to the own pid namespace")?;
         born
     }

@@ -10,7 +10,6 @@ use crfs_sys::namespaces::{of_children, owner, owner_uid, parent};
 use image_format::layout::{POSIX_MQ, file_entry, process_file, thread_file};
 use image_format::manifest::NamespaceKind;
 use image_format::namespaces::{NamespaceContent, UnsharedNamespace};
-use image_format::pid_namespaces::PidSpaces;
 use image_format::user_namespaces::{Hindrance, IdRange, UserNamespace};
 use image_format::{Image, Pid};
 use nix::sched::{CloneFlags, setns};
@@ -242,18 +241,6 @@ pub fn report(image: &Image, findings: &mut Findings) {
             let reason =
                 format!("is in a user namespace of its own with several threads, {what}; that is not carried yet");
             findings.block(process_file(pid, "process"), reason, remedy);
-        }
-    }
-    let spaces = PidSpaces::of(&image.namespaces);
-    let pids = image.namespaces.iter().filter(|namespace| matches!(namespace.content, NamespaceContent::Pid(_)));
-    for (namespace, (space, content)) in pids.zip(spaces.all()) {
-        let first = namespace.processes.first().or(content.for_children_of.first());
-        if let (Some(&first), Some(_), Some(_)) = (first, namespace.user, spaces.above(space)) {
-            findings.block(
-                thread_file(first, first, "attr"),
-                "has a pid namespace that belongs to a user namespace inside and lies in another pid namespace below the container's",
-                "Do not begin such a sandbox in another; that is not carried yet",
-            );
         }
     }
 }

@@ -18,7 +18,7 @@
 //! The container's own namespaces may belong to one, where the first process began it and them. The worker makes such ones before the first
 //! process, which joins them in the place of new ones ([`super::unshared`]); that of mounts is made of the one it was born into ([`super::mount`]).
 //!
-//! **What is refused.** A pid namespace that belongs to one and lies in another pid namespace below the container's; processes in it that share directories with others; of those with several
+//! **What is refused.** Processes in it that share directories with others; of those with several
 //! threads what `report` tells.
 
 mod capture;

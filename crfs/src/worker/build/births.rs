@@ -6,6 +6,7 @@ use crate::plan::{Birth, BornInto, Role, Terminal};
 use crate::resource::process::restore as process;
 use crate::resource::{pid_namespace, tty};
 use crfs_tracee::{Batch, Injector, Spawn};
+use image_format::pid_namespaces::PidSpace;
 use image_format::{Pid, layout};
 use std::fs::File;
 
@@ -22,6 +23,9 @@ impl Builder<'_> {
                 }
                 _ => libc::SIGCHLD,
             };
+            if let BornInto::New(space) = birth.born_into {
+                self.begin_late(space)?;
+            }
             let set_tid = pid_namespace::numbers(&birth.ids)?;
             let flags = process::clone_flags(birth.shares, birth.clone_parent);
             let begins = matches!(birth.born_into, BornInto::New(space) if !self.pid_namespaces.is_there(space));
@@ -60,6 +64,13 @@ impl Builder<'_> {
                 .doing(|| layout::process_dir(pid))?;
         }
         Ok(())
+    }
+
+    /// Begins a pid namespace that belongs to a user namespace inside and lies in another one, in which there is somebody by now.
+    pub(super) fn begin_late(&mut self, space: PidSpace) -> Result<(), Failure> {
+        let Some(first) = self.pid_namespaces.begun_beside(space) else { return Ok(()) };
+        let host = self.host(first)?;
+        self.pid_namespaces.begin(space, host)
     }
 
     /// Has the next child of a creator born into a namespace below its own, if it is to be. Returns the creator's own then.

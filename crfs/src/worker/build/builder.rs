@@ -235,12 +235,15 @@ impl<'a> Builder<'a> {
             Action::Group => self.group(pid),
             Action::Memory => self.memory(pid),
             Action::Fill => self.fill(steps),
-            Action::Namespaces => self.each_thread(pid, |builder, tid, injector, _| {
-                let mut batch = Batch::new();
-                builder.namespaces.join(&mut batch, pid, builder.plan.link_fd);
-                builder.pid_namespaces.aim_later(&mut batch, pid, builder.plan.link_fd)?;
-                injector.run(&batch).map(drop).doing(|| thread::restore::path(pid, tid))
-            }),
+            Action::Namespaces => {
+                self.pid_namespaces.of_children(pid).map_or(Ok(()), |space| self.begin_late(space))?;
+                self.each_thread(pid, |builder, tid, injector, _| {
+                    let mut batch = Batch::new();
+                    builder.namespaces.join(&mut batch, pid, builder.plan.link_fd);
+                    builder.pid_namespaces.aim_later(&mut batch, pid, builder.plan.link_fd)?;
+                    injector.run(&batch).map(drop).doing(|| thread::restore::path(pid, tid))
+                })
+            }
             Action::OpenLate => self.open_late(pid),
             Action::Descriptors => self.descriptors(pid),
             Action::Directories => {
