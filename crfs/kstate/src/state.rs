@@ -161,7 +161,7 @@ impl KernelState {
     /// Access to one task for the getters of one feature.
     pub(crate) fn view(&self, feature: Feature, task: &Task) -> Result<View<'_>, Error> {
         self.feature(feature)?;
-        let copy = self.copies.get(task.address());
+        let copy = self.copies.get(task);
         Ok(View { state: self, feature, tid: task.tid(), task: task.address(), copy })
     }
 }

@@ -3,7 +3,7 @@
 //! The kernel keeps them in the list `ptraced` of the tracer's task_struct, each linked by its `ptrace_entry`.
 //! Source: include/linux/sched.h and kernel/ptrace.c (`__ptrace_link`), v6.18.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use crate::error::Error;
@@ -22,12 +22,14 @@ pub struct Task {
     tid: i32,
     tgid: i32,
     address: u64,
+    /// Which of the tasks it was that were found with it.
+    place: usize,
 }
 
 impl Task {
     /// The calling thread itself, in the place of one that is not traced; `tid` is for errors.
     pub(crate) fn caller(tid: i32) -> Self {
-        Self { tid, tgid: 0, address: 0 }
+        Self { tid, tgid: 0, address: 0, place: usize::MAX }
     }
 
     /// Its thread id in the host's pid namespace.
@@ -85,7 +87,7 @@ impl KernelState {
         while node != head {
             let address = node.wrapping_sub(entry.link);
             let links = entry.read(&view, address, &mut buf)?;
-            let task = Task { tid: links.tid, tgid: links.tgid, address };
+            let task = Task { tid: links.tid, tgid: links.tgid, address, place: tasks.len() };
             found(address, entry.start, &buf);
             if links.previous != previous || tasks.len() >= MAX_TASKS || tasks.insert(task.tid, task).is_some() {
                 return Err(changed());
@@ -134,24 +136,20 @@ impl Entry {
     }
 }
 
-/// What was read of tasks that hold still, by where they lie.
+/// What was read of tasks that hold still, in the order they were found in: each with where it lies, the offset in task_struct that was
+/// read from, and the bytes.
 #[derive(Debug, Default)]
-pub(crate) struct Copies {
-    bytes: Vec<u8>,
-    /// For each task, where its bytes begin in those of all, and the offset in task_struct they were read from.
-    places: HashMap<u64, (Range<usize>, u64)>,
-}
+pub(crate) struct Copies(Vec<(u64, u64, Box<[u8]>)>);
 
 impl Copies {
     fn push(&mut self, task: u64, start: u64, bytes: &[u8]) {
-        let place = self.bytes.len();
-        self.bytes.extend_from_slice(bytes);
-        self.places.insert(task, (place..self.bytes.len(), start));
+        self.0.push((task, start, bytes.into()));
     }
 
-    pub(crate) fn get(&self, task: u64) -> Option<Kept<'_>> {
-        let (place, start) = self.places.get(&task)?;
-        Some(Kept { start: *start, bytes: self.bytes.get(place.clone())? })
+    pub(crate) fn get(&self, task: &Task) -> Option<Kept<'_>> {
+        // A task may be of another look than the copies.
+        let (_, start, bytes) = self.0.get(task.place).filter(|(address, ..)| *address == task.address)?;
+        Some(Kept { start: *start, bytes })
     }
 }
 

@@ -11,9 +11,13 @@ use crate::resource::kernel::Kernel;
 use crate::resource::proc::Proc;
 use crate::resource::registers::shorten;
 use crfs_sys::pidfd;
+use image_format::parallel;
 use nix::unistd::Pid;
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
+
+/// Threads that are looked at in a row.
+const GROUP: usize = 64;
 
 /// A thread that was seen waiting.
 #[derive(Clone, Copy, Debug)]
@@ -29,18 +33,30 @@ pub(super) struct Waiting {
 
 /// Looks at the threads of a running container. Those that cannot be read are left out.
 pub(super) fn look(cgroup: &Cgroup, proc: &mut Proc, kernel: &Kernel) -> Result<Vec<Waiting>, Failure> {
-    let mut found = Vec::new();
+    let mut threads = Vec::new();
     for process in cgroup.procs()? {
         // A process may end at any moment.
-        for thread in proc.numbers(format_args!("{process}/task")).unwrap_or_default() {
-            found.extend(waiting(process, thread, proc, kernel));
-        }
+        let numbers = proc.numbers(format_args!("{process}/task")).unwrap_or_default();
+        threads.extend(numbers.into_iter().map(|thread| (process, thread)));
     }
-    Ok(found)
+    // By all processors: it is a file of each thread, and most wait in other calls, or run.
+    let groups: Vec<_> = threads.chunks(GROUP).collect();
+    let mut calls = Vec::new();
+    parallel::each(&groups, |group| calls_of(group), |found| calls.extend(found));
+    Ok(calls.into_iter().filter_map(|(process, thread, call)| waiting(process, thread, call, proc, kernel)).collect())
 }
 
-fn waiting(process: i32, thread: i32, proc: &mut Proc, kernel: &Kernel) -> Option<Waiting> {
-    let call = call(process, thread, proc).filter(|&call| shorten::applies(call))?;
+/// Process, thread and number of the call, of those whose wait may be forgotten.
+fn calls_of(threads: &[(i32, i32)]) -> Vec<(i32, i32, i64)> {
+    let Ok(mut proc) = Proc::open() else { return Vec::new() };
+    let waits = threads.iter().filter_map(|&(process, thread)| {
+        let call = call(process, thread, &mut proc).filter(|&call| shorten::applies(call))?;
+        Some((process, thread, call))
+    });
+    waits.collect()
+}
+
+fn waiting(process: i32, thread: i32, call: i64, proc: &mut Proc, kernel: &Kernel) -> Option<Waiting> {
     // Before the end is read: were it another wait by then, the count would tell afterwards.
     let switches = switches(process, thread, proc)?;
     let opened = pidfd::open(Pid::from_raw(thread), process != thread).ok()?;
