@@ -114,7 +114,7 @@ impl Proc {
                 let length = kept + count;
                 let whole = match count {
                     0 => length,
-                    _ => memchr::memrchr(b'\n', &self.buffer[..length]).map_or(0, |at| at + 1),
+                    _ => self.buffer[..length].iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1),
                 };
                 lines(&self.buffer[..whole]);
                 self.buffer.copy_within(whole..length, 0);
