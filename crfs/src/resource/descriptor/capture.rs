@@ -97,7 +97,7 @@ pub fn capture(
     pass.owners(whose)?;
     pass.pipes(whose)?;
     pass.queues(whose)?;
-    pass.ttys(&place)?;
+    pass.ttys(whose, &place)?;
     pass.sockets(whose, &place, &apart, in_flight.as_ref())?;
     pass.epolls()?;
     pass.locks();
@@ -132,7 +132,7 @@ impl Draft {
 pub(super) struct Pass<'a> {
     pub(super) table: &'a Table,
     pub(super) kernel: Option<&'a Kernel<'a>>,
-    console: Option<&'a Pause>,
+    pub(super) console: Option<&'a Pause>,
     pub(super) findings: &'a mut Findings,
     met: &'a mut Met,
     /// One for each description of the table.
@@ -232,7 +232,7 @@ impl Pass<'_> {
     }
 
     /// Puts the sides of each terminal together.
-    fn ttys(&mut self, place: &OpenPlace) -> Result<(), Failure> {
+    fn ttys(&mut self, whose: Whose<'_>, place: &OpenPlace) -> Result<(), Failure> {
         let mut pairs: BTreeMap<u32, Vec<(usize, tty::Side)>> = BTreeMap::new();
         for index in 0..self.drafts.len() {
             let Draft::Tty = self.drafts[index] else { continue };
@@ -262,8 +262,9 @@ impl Pass<'_> {
             let Some((state, task)) = self.kernel.and_then(|kernel| kernel.task(holder.host)) else {
                 return Err(gone(holder));
             };
-            let console = self.console.filter(|console| console.number == number);
-            match tty::capture(&all, place, console, state, task)? {
+            let console = self.console.filter(|console| console.number == number).map(|console| &console.shown[..]);
+            let declared = || self.terminal_outside(sides.iter().map(|(index, _)| *index), whose);
+            match tty::capture(&all, place, console.or_else(declared), state, task)? {
                 Ok(pty) => {
                     self.out.ttys.insert(number, pty);
                 }

@@ -1,5 +1,6 @@
 //! Standard streams that lead outside, and that the user has declared (`--external stdio`): those of a container that another program made
-//! are pipes whose other ends it holds, or files that only it sees. A restore gives the container its log for outputs, and no input.
+//! are pipes whose other ends it holds, files that only it sees, or a terminal that it shows. A restore gives the container its log for outputs,
+//! and no input; in the place of such a terminal a console of its own.
 
 use super::capture::{Pass, Whose};
 use super::refused::Refusal;
@@ -29,6 +30,17 @@ impl Pass<'_> {
         let kind = (is_file && self.is_declared(index, whose)).then(|| self.outside(index)).flatten()?;
         self.streams.insert(index);
         Some(kind)
+    }
+
+    /// What has been shown on a terminal, if it is such a stream, and the container has no console yet: nothing that anybody here knows. A
+    /// restore makes it the console.
+    pub(super) fn terminal_outside(
+        &self,
+        mut sides: impl Iterator<Item = usize>,
+        whose: Whose<'_>,
+    ) -> Option<&'static [u8]> {
+        let is_first = self.console.is_none() && self.out.ttys.values().all(|pty| pty.console.is_none());
+        (is_first && sides.any(|side| self.is_declared(side, whose))).then_some(&[])
     }
 
     fn is_declared(&self, index: usize, whose: Whose<'_>) -> bool {

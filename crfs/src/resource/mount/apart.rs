@@ -2,7 +2,7 @@
 
 use super::contents::detached;
 use super::lowered::{self, Owner};
-use super::restore::{Furniture, path};
+use super::restore::{Furniture, is_of_a_terminal, path};
 use crate::failure::{Doing, Failure};
 use crate::freezer;
 use crate::resource::pid_namespace::PidNamespaces;
@@ -80,6 +80,30 @@ impl Made {
             );
         }
         Ok(made)
+    }
+
+    /// Binds what shows a terminal in the container's own mount namespace, when terminals are there.
+    ///
+    /// # Errors
+    /// With the line of `mounts` at which this host refuses.
+    pub fn bind_terminals(
+        &self,
+        furniture: &Furniture<'_>,
+        first: HostPid,
+        cgroup: &freezer::Cgroup,
+    ) -> Result<(), Failure> {
+        let records =
+            || furniture.image.mounts.iter().filter(|record| record.namespace == 0 && is_of_a_terminal(record));
+        if records().next().is_none() {
+            return Ok(());
+        }
+        let directory = cgroup.open()?;
+        Maker::born_beside(first, directory.as_fd(), |alive| {
+            let own = self.0[0].namespace.as_fd();
+            setns(own, CloneFlags::CLONE_NEWNS).doing(|| "joining the container's mount namespace")?;
+            furniture.mount_lines(records(), &mut BTreeMap::new(), BTreeMap::new(), alive).map(|()| Vec::new())
+        })?;
+        Ok(())
     }
 
     /// By its number; the check of an image found that there is one.

@@ -63,7 +63,8 @@ impl<'a> Furniture<'a> {
     /// [`Kind::Incompatible`] with the line of `mounts` or `mounts.N` at which this host refuses.
     pub fn mount_all(&self, alive: &mut dyn FnMut()) -> Result<(), Failure> {
         let late = self.image.late_mounts();
-        let is_now = |record: &&Mount| record.namespace == 0 && !late.contains(&record.number);
+        let is_now =
+            |record: &&Mount| record.namespace == 0 && !late.contains(&record.number) && !is_of_a_terminal(record);
         // Where they belong to a user namespace inside, they are made there.
         let is_lowered = self.image.user_of_mounts(0).is_some();
         let own = self.image.mounts.iter().filter(|record| is_now(record) && !is_lowered);
@@ -181,6 +182,13 @@ pub fn settle_times(image: &Image, namespaces: &Made) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// Whether it shows a terminal, as /dev/console of containers that others made: it is bound when terminals are there.
+pub(super) fn is_of_a_terminal(record: &Mount) -> bool {
+    let MountKind::Bind(bind) = &record.kind else { return false };
+    let number = bind.source.0.strip_prefix(b"/dev/pts/".as_slice()).unwrap_or_default();
+    !number.is_empty() && number.iter().all(u8::is_ascii_digit)
 }
 
 /// Unmounts what a copy has, if this host has it.

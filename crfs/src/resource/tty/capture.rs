@@ -1,7 +1,6 @@
 //! From the descriptions of a terminal to its records.
 
 use super::DEVPTS;
-use crate::console::Pause;
 use crate::failure::{Doing, Failure};
 use crate::resource::descriptor::place::OpenPlace;
 use crate::resource::descriptor::refused::{Refusal, device};
@@ -110,27 +109,28 @@ fn duplicate(seen: &Seen) -> nix::Result<OwnedFd> {
     seen.duplicate()
 }
 
-/// Captures a pair from all descriptions of it that are not hung up.
+/// Captures a pair from all descriptions of it that are not hung up. `shown` is the last that its console has shown, if it is one.
 ///
 /// # Errors
 /// When it changes although its processes stand still.
 pub(in crate::resource) fn capture(
     sides: &[(&Seen, &Side)],
     place: &OpenPlace,
-    console: Option<&Pause>,
+    shown: Option<&[u8]>,
     state: &KernelState,
     task: &Task,
 ) -> Result<Result<Pty, Refusal>, Failure> {
     let inside = sides.iter().find(|(_, side)| side.record.side == TtySide::Master);
     let &(seen, Side { own, other, record }) = inside.unwrap_or(&sides[0]);
     let (master, slave) = if inside.is_some() { (own, other) } else { (other, own) };
-    if inside.is_none() && console.is_none() {
+    if inside.is_none() && shown.is_none() {
         return Ok(Err(Refusal::new(
             format!("terminal {}: the program that shows it is outside the container", seen.name()),
-            "Run both in the container, or start it with `crctl run -t`, which gives it a terminal of its own.",
+            "Run both in the container, or start it with `crctl run -t`, which gives it a terminal of its own; or freeze with `--external \
+             stdio`, if it is a standard stream of the container's first process.",
         )));
     }
-    let console = if inside.is_some() { None } else { console };
+    let shown = if inside.is_some() { None } else { shown };
     let doing = |what: &'static str| move || format!("terminal {}: {what}", record.number);
     let fd = duplicate(seen).doing(doing("duplicating it"))?;
     let settings = tty::settings(fd.as_fd()).doing(doing("asking its settings"))?;
@@ -186,7 +186,7 @@ pub(in crate::resource) fn capture(
         foreground: None,
         input: queued(queue(slave)?),
         output: queued(queue(master)?),
-        console: console.map(|console| Console { shown: Blob(console.shown.clone()) }),
+        console: shown.map(|shown| Console { shown: Blob(shown.to_vec()) }),
     }))
 }
 

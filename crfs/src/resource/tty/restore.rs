@@ -114,7 +114,8 @@ pub(in crate::resource) fn restore(
 
 fn open_master(number: u32, end: Option<&End<'_>>, root: BorrowedFd<'_>) -> Result<OwnedFd, Failure> {
     let object = end.map_or_else(|| tty_file(number), |end| file_entry(end.id));
-    let default = Bytes(b"/dev/ptmx".to_vec());
+    // Beside /dev/pts a link may stand in the place of the device.
+    let default = Bytes(b"/dev/pts/ptmx".to_vec());
     let (path, flags) = end.map_or((&default, BOTH), |end| (&end.tty.path, end.file.flags));
     let master: OwnedFd = reopen::open(root, path, flags, (libc::S_IFCHR, "terminal"), &object)?.into();
     match tty::number(master.as_fd()).doing(|| format!("{object}: asking for the number of the terminal"))? {
