@@ -1,15 +1,19 @@
 //! Containers that others made (runc): taken in with their own root directory, and restored without who made them.
 
-use crfs_tests::world::{Leftovers, Method, PATIENCE, World, copy_tree, python, run, wait_for};
+use crfs_tests::world::{Leftovers, Method, PATIENCE, World, binary, copy_tree, python, run, wait_for};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::pty::openpty;
 use serde_json::{Value, json};
 use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// Shows progress in /data, and compares all that it sees of its container with how that was, whenever it is asked to.
 const PROGRAM: &str = "
-import os, select, sys, time
+import os, select, sys, termios, time
 def mounts():
     for line in open('/proc/self/mountinfo'):
         left, right = line.split(' - ')
@@ -17,10 +21,15 @@ def mounts():
 def text(path):
     with open(path) as file:
         return file.read()
+def terminal():
+    if not os.isatty(0):
+        return None
+    return [os.ttyname(0), os.fstat(0).st_rdev == os.stat('/dev/console').st_rdev, termios.tcgetattr(0), tuple(os.get_terminal_size(0)),
+        os.tcgetpgrp(0) == os.getpgrp(), os.fstat(os.open('/dev/tty', os.O_RDWR)).st_rdev]
 def look():
     files = ['/in-upper', '/dev/shm/mine', '/run/mine', '/etc/given']
     devices = [os.stat('/dev/' + name).st_rdev for name in ('null', 'zero', 'tty')]
-    return [sorted(mounts()), sorted(os.listdir('/')), [text(file) for file in files], devices, os.uname().nodename]
+    return [sorted(mounts()), sorted(os.listdir('/')), [text(file) for file in files], devices, os.uname().nodename, terminal()]
 for path, word in ('/in-upper', 'upper'), ('/dev/shm/mine', 'shm'), ('/run/mine', 'run'):
     with open(path, 'w') as file:
         file.write(word)
@@ -52,11 +61,17 @@ with open('/data/progress', 'w') as progress:
 /// A container of runc, whose root is an overlay over a directory that has next to nothing; /usr is the host's.
 struct Container {
     world: World,
+    /// The terminal that it was given, as who made it has it.
+    terminal: Option<OwnedFd>,
 }
 
 impl Container {
     fn new(streams: impl Fn() -> Stdio) -> Self {
-        let container = Container { world: World::new() };
+        Container::with(false, streams)
+    }
+
+    fn with(terminal: bool, streams: impl Fn() -> Stdio) -> Self {
+        let mut container = Container { world: World::new(), terminal: None };
         let [lower, root, data] = ["lower", "root", "data"].map(|name| container.at(name));
         for name in ["usr", "proc", "dev", "sys", "etc", "data", "run"] {
             fs::create_dir_all(lower.join(name)).expect("a directory of the root");
@@ -73,15 +88,25 @@ impl Container {
         let [below, upper, work] = ["lower", "upper", "work"].map(|name| container.at(name).display().to_string());
         let options = format!("lowerdir={below},upperdir={upper},workdir={work}");
         must(Command::new("mount").args(["-t", "overlay", "overlay", "-o", &options]).arg(&root));
-        fs::write(container.at("config.json"), container.config().to_string()).expect("the bundle");
+        fs::write(container.at("config.json"), container.config(terminal).to_string()).expect("the bundle");
         let mut runc = container.runc();
         runc.args(["run", "-d", "--pid-file"])
             .arg(container.at("pid"))
             .arg("-b")
             .arg(container.world.dir())
             .arg(container.id());
+        let listener =
+            terminal.then(|| UnixListener::bind(container.at("console")).expect("a socket for the terminal"));
+        if terminal {
+            runc.arg("--console-socket").arg(container.at("console"));
+        }
         let started = runc.stdin(Stdio::null()).stdout(streams()).stderr(streams()).status().expect("runc");
         assert!(started.success(), "runc: {started}");
+        container.terminal = listener.map(|listener| {
+            let (sent, _) = listener.accept().expect("runc has connected");
+            let (_, terminal) = crfs_sys::rights::receive(sent.as_fd(), &mut [0; 4096]).expect("what runc has sent");
+            terminal.expect("a terminal")
+        });
         container.goes_on();
         container
     }
@@ -101,7 +126,7 @@ impl Container {
         runc
     }
 
-    fn config(&self) -> Value {
+    fn config(&self, terminal: bool) -> Value {
         let mount = |path: &str, kind: &str, source: &Path, options: &[&str]| json!({"destination": path, "type": kind, "source": source, "options": options});
         let fresh = |path: &str, kind: &str, options: &[&str]| mount(path, kind, Path::new(kind), options);
         let namespaces = ["pid", "network", "ipc", "uts", "mount", "cgroup"].map(|kind| json!({"type": kind}));
@@ -109,7 +134,7 @@ impl Container {
         json!({
             "ociVersion": "1.0.2",
             "process": {
-                "user": {"uid": 0, "gid": 0}, "cwd": "/", "env": ["PATH=/usr/bin"], "args": [python(), "/program.py"],
+                "terminal": terminal, "user": {"uid": 0, "gid": 0}, "cwd": "/", "env": ["PATH=/usr/bin"], "args": [python(), "/program.py"],
                 "capabilities": {"bounding": capabilities, "effective": capabilities, "permitted": capabilities},
                 "noNewPrivileges": true
             },
@@ -292,6 +317,53 @@ fn streams_that_lead_outside_become_the_log() {
     // From now on they are the container's.
     world.freeze("vs1");
     world.remove("vs1");
+}
+
+#[test]
+fn a_terminal_that_is_shown_outside_becomes_the_console() {
+    let container = Container::with(true, Stdio::null);
+    let world = &container.world;
+    world.crctl(["add", "vs1", "--pid", &container.pid()]).expect_success();
+    world.crctl(["freeze", "vs1"]).expect_refusal(&["the program that shows it is outside", "--external stdio"]);
+    world.crctl(["attach", "vs1"]).expect_refusal(&["it has no terminal to attach to"]);
+    world.crctl(["freeze", "vs1", "--external", "stdio"]).expect_success();
+    let copy = world.copy_out("vs1", Method::Cp);
+    container.is_gone();
+    world.must("rm", "vs1");
+    for _ in 0..2 {
+        world.restore(&copy, "vs1", Method::Cp);
+        world.thaw("vs1");
+        container.goes_on();
+        container.is_as_it_was();
+        attaches(world, "out\r\nerr\r\n");
+        // From now on it is the container's.
+        world.freeze("vs1");
+        world.remove("vs1");
+    }
+}
+
+/// Attaches, and waits until this is shown.
+#[track_caller]
+fn attaches(world: &World, text: &str) {
+    let pair = openpty(None, None).expect("a terminal");
+    fcntl(&pair.master, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).expect("a terminal that is not waited for");
+    let slave = || Stdio::from(pair.slave.try_clone().expect("another handle"));
+    let mut command = world.command("setsid");
+    command.args(["--ctty", "--wait"]).arg(binary("crctl")).args(["attach", "vs1"]).env("TERM", "xterm");
+    let mut attached = command.stdin(slave()).stdout(slave()).stderr(slave()).spawn().expect("starting crctl");
+    let mut shown = Vec::new();
+    let is_shown = wait_for(PATIENCE, || {
+        let mut part = [0; 4096];
+        let length = nix::unistd::read(&pair.master, &mut part).unwrap_or(0);
+        shown.extend_from_slice(&part[..length]);
+        String::from_utf8_lossy(&shown).contains(text)
+    });
+    // ^P^Q
+    nix::unistd::write(&pair.master, b"\x10\x11").expect("typing");
+    let ends = wait_for(PATIENCE, || attached.try_wait().expect("waiting for crctl").is_some());
+    let _ = attached.kill();
+    assert!(ends, "crctl does not end");
+    assert!(is_shown, "{:?} is shown", String::from_utf8_lossy(&shown));
 }
 
 #[test]
