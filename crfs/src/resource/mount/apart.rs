@@ -86,19 +86,14 @@ impl Made {
     ///
     /// # Errors
     /// With the line of `mounts` at which this host refuses.
-    pub fn bind_terminals(
-        &self,
-        furniture: &Furniture<'_>,
-        first: HostPid,
-        cgroup: &freezer::Cgroup,
-    ) -> Result<(), Failure> {
+    pub fn bind_terminals(&self, furniture: &Furniture<'_>, first: HostPid) -> Result<(), Failure> {
         let records =
             || furniture.image.mounts.iter().filter(|record| record.namespace == 0 && is_of_a_terminal(record));
         if records().next().is_none() {
             return Ok(());
         }
-        let directory = cgroup.open()?;
-        Maker::born_beside(first, directory.as_fd(), |alive| {
+        // In no cgroup of the container: one that offers controllers takes no process.
+        Maker::born_beside(first, None, |alive| {
             let own = self.0[0].namespace.as_fd();
             setns(own, CloneFlags::CLONE_NEWNS).doing(|| "joining the container's mount namespace")?;
             furniture.mount_lines(records(), &mut BTreeMap::new(), BTreeMap::new(), alive).map(|()| Vec::new())

@@ -96,7 +96,7 @@ fn build(
         let ground =
             Ground { first: init, cgroups: &cgroups, mounts: &mounts, namespaces, pid_namespaces, user_namespaces };
         let builder = Builder::new(&container, (from, &contents), &copy, &plan, ground, notes)?;
-        mounts.bind_terminals(&furniture, init, &cgroup)?;
+        mounts.bind_terminals(&furniture, init)?;
         laps.lap("open");
         let mut built = builder.run(notes, laps)?;
         mount::settle_times(image, &mounts)?;
