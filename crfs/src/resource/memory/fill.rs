@@ -10,7 +10,7 @@ use crate::transport::CompressedFile;
 use crfs_sys::file_map::FileMap;
 use crfs_sys::memory;
 use crfs_tracee::{HostPid, Injector};
-use image_format::memory::{Backing, ChunkSum, Segment, checksum};
+use image_format::memory::{Backing, CHUNK_SIZE, ChunkSum, Segment, checksum};
 use image_format::{Pid, ProcessImage, layout};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 #[allow(clippy::cast_possible_truncation)] // 1 MiB
-const CHUNK: usize = image_format::memory::CHUNK_SIZE as usize;
+const CHUNK: usize = CHUNK_SIZE as usize;
 /// The most that a thread writes at a time.
 const LARGEST_PIECE: u64 = 64 << 20;
 /// The same of compressed contents, which lie in the thread's own memory then.
@@ -224,14 +224,15 @@ pub fn fill(processes: &[Unfilled<'_>], pages: &mut PageFiles<'_>, cpus: &[u64])
     each(&work, threads, cpus, &|(target, piece)| target.write(piece))
 }
 
-/// A run in parts that one thread writes at a time, cut where huge pages begin. `largest` is a number of whole huge pages.
+/// A run in parts of so many bytes at most. Those of whole huge pages are cut where such begin.
 fn pieces(fill: Fill, largest: u64) -> impl Iterator<Item = Fill> {
     let Fill { address, length, from, offset } = fill;
     let end = address + length;
+    let unit = largest.min(HUGE);
     let mut at = address;
     std::iter::from_fn(move || {
         let start = at;
-        at = (start / HUGE * HUGE + largest).min(end);
+        at = (start / unit * unit + largest).min(end);
         (start < end).then(|| Fill { address: start, length: at - start, from, offset: offset + (start - address) })
     })
 }
@@ -289,23 +290,27 @@ impl<'a> Target<'a> {
         let segment = segments.get(segments.partition_point(|segment| segment.end.0 <= piece.address));
         let file = self.files.get(&piece.from);
         let file = file.ok_or_else(|| Failure::new(Kind::System, format!("process {}: not opened", piece.from)))?;
-        let bytes = file.bytes(piece)?;
-        // process_vm_writev is twice as fast, and refuses what the process itself may not write.
-        let write = |address| {
-            if segment.is_some_and(|segment| is_writable(segment) || is_huge(segment)) {
-                memory::write(host_pid.pid(), address, &bytes).map_err(std::io::Error::from)
-            } else {
-                self.memory.write_all_at(&bytes, address)
-            }
+        let is_writable = segment.is_some_and(|segment| is_writable(segment) || is_huge(segment));
+        // What was compared with its checksum is still at hand when it is written.
+        let write = |to: u64| {
+            pieces(*piece, CHUNK_SIZE).try_for_each(|part| {
+                let (bytes, address) = (file.bytes(&part)?, to + (part.address - piece.address));
+                // process_vm_writev is twice as fast, and refuses what the process itself may not write.
+                let written = if is_writable {
+                    memory::write(host_pid.pid(), address, &bytes).map_err(std::io::Error::from)
+                } else {
+                    self.memory.write_all_at(&bytes, address)
+                };
+                written.doing(|| {
+                    let directory = layout::process_dir(image.process.pid);
+                    format!("{directory}: writing {} bytes at {:#x}", part.length, part.address)
+                })
+            })
         };
-        let written = match aside {
+        match aside {
             Some(aside) => aside.write(piece, self.supply, write),
             None => write(piece.address),
-        };
-        written.doing(|| {
-            let directory = layout::process_dir(image.process.pid);
-            format!("{directory}: writing {} bytes at {:#x}", piece.length, piece.address)
-        })
+        }
     }
 }
 
