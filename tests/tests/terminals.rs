@@ -1,11 +1,13 @@
 //! Containers with a terminal: `crctl run -it` and `crctl attach`, driven as a user would, through a terminal of the test's own.
 
+use crfs_sys::tty;
 use crfs_tests::world::{Method, World, binary, python, wait_for};
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::pty::{Winsize, openpty};
-use std::os::fd::OwnedFd;
-use std::process::{Child, ExitStatus, Stdio};
+use nix::pty::Winsize;
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -22,14 +24,27 @@ struct Screen {
 
 impl Screen {
     fn open(world: &World, arguments: &[&str]) -> Self {
-        let size = Winsize { ws_row: 30, ws_col: 90, ws_xpixel: 0, ws_ypixel: 0 };
-        let pair = openpty(Some(&size), None).expect("a terminal");
-        fcntl(&pair.master, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).expect("a terminal that is not waited for");
-        let slave = || Stdio::from(pair.slave.try_clone().expect("another handle"));
         let mut command = world.command("setsid");
-        command.args(["--ctty", "--wait"]).arg(binary("crctl")).args(arguments).env("TERM", "xterm");
-        let child = command.stdin(slave()).stdout(slave()).stderr(slave()).spawn().expect("starting crctl");
-        Screen { master: pair.master, child, shown: String::new(), seen: 0 }
+        command.args(["--ctty", "--wait"]).arg(binary("crctl")).args(arguments);
+        Screen::of(command)
+    }
+
+    /// Not as the controlling terminal, so that no signal tells of its end.
+    fn of(mut command: Command) -> Self {
+        let open = |path: &str, flags: i32| {
+            let flags = libc::O_NOCTTY | flags;
+            File::options().read(true).write(true).custom_flags(flags).open(path).expect("a side of a terminal")
+        };
+        // Nobody inherits it.
+        let master = open("/dev/ptmx", libc::O_NONBLOCK);
+        tty::set_lock(master.as_fd(), false).expect("unlocking a terminal");
+        let size = Winsize { ws_row: 30, ws_col: 90, ws_xpixel: 0, ws_ypixel: 0 };
+        tty::set_window_size(master.as_fd(), &size).expect("a size");
+        let number = tty::number(master.as_fd()).expect("the number of a terminal");
+        let slave = open(&format!("/dev/pts/{number}"), 0);
+        let slave = || Stdio::from(slave.try_clone().expect("another handle"));
+        let child = command.env("TERM", "xterm").stdin(slave()).stdout(slave()).stderr(slave()).spawn();
+        Screen { master: master.into(), child: child.expect("starting crctl"), shown: String::new(), seen: 0 }
     }
 
     fn type_in(&self, text: &str) {
@@ -57,6 +72,11 @@ impl Screen {
         });
         assert!(shown, "{text:?} is not shown: {:?}", &self.shown[self.seen..]);
         self.seen += self.shown[self.seen..].find(text).map_or(0, |at| at + text.len());
+    }
+
+    /// Closes the other side.
+    fn hang_up(&mut self) {
+        self.master = File::open("/dev/null").expect("/dev/null").into();
     }
 
     #[track_caller]
@@ -279,4 +299,28 @@ fn an_editor_whose_swap_file_was_deleted_goes_on_after_a_restore() {
     screen.type_in(":wq\r");
     assert_eq!(screen.ends().code(), Some(0));
     assert_eq!(std::fs::read_to_string(&text).expect("what was written"), "before and after\n");
+}
+
+/// As a terminal whose window is closed, or whose connection is lost.
+#[test]
+fn who_is_attached_by_a_terminal_that_is_hung_up_is_detached() {
+    let world = World::new();
+    let mut screen = Screen::open(&world, &BASH);
+    screen.type_in("PS1='>> '; x=forty\r");
+    screen.type_in("echo $x-one\r");
+    screen.expect("forty-one");
+    screen.hang_up();
+    screen.ends();
+    let mut attach = world.command(binary("crctl"));
+    attach.args(["attach", "vs1"]);
+    let mut screen = Screen::of(attach);
+    screen.expect("forty-one");
+    screen.type_in("echo $x-two\r");
+    screen.expect("forty-two");
+    screen.hang_up();
+    screen.ends();
+    let mut screen = Screen::open(&world, &["attach", "vs1"]);
+    screen.expect("forty-two");
+    screen.type_in("exit 7\r");
+    assert_eq!(screen.ends().code(), Some(7));
 }

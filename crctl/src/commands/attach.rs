@@ -26,8 +26,10 @@ pub(super) fn attach(registry: &Registry, name: &str) -> Result<u8> {
     let input = stdin();
     let client = Client::attach(&registry.container(name)?, terminal_size(input.as_fd()).as_ref())?;
     let ending = {
-        let _raw = Raw::enter(&input)?;
-        Session { client, input: &input, keys: Keys::default(), pending: Vec::new(), typing: true }.run()?
+        let raw = Raw::enter(&input)?;
+        let is_terminal = raw.0.is_some();
+        Session { client, input: &input, is_terminal, keys: Keys::default(), pending: Vec::new(), typing: true }
+            .run()?
     };
     match ending {
         Ending::Detached => {
@@ -84,6 +86,7 @@ impl Drop for Raw<'_> {
 struct Session<'a> {
     client: Client,
     input: &'a Stdin,
+    is_terminal: bool,
     keys: Keys,
     /// Typed, and not yet taken by the console.
     pending: Vec<u8>,
@@ -152,12 +155,13 @@ impl Session<'_> {
         }
     }
 
-    /// True: the user detaches.
+    /// True: the user detaches, or their terminal is gone.
     fn type_in(&mut self) -> Result<bool> {
         let mut part = [0; PART];
         match read(self.input, &mut part) {
-            // EIO: the terminal was hung up.
-            Ok(0) | Err(Errno::EIO) => self.typing = false,
+            // In raw mode a terminal has no end but that it was hung up.
+            Ok(0) | Err(Errno::EIO) if self.is_terminal => return Ok(true),
+            Ok(0) => self.typing = false,
             Ok(length) => {
                 let (bytes, detached) = self.keys.feed(&part[..length]);
                 self.pending.extend(bytes);
