@@ -155,19 +155,19 @@ impl Aside {
         }
     }
 
-    /// Writes a part, which lies aside whole or not at all, there or at its place.
+    /// Writes a part, which lies aside whole or not at all, there or at its place. `write` tells how long the processor was at it.
     pub(super) fn write<E>(
         &self,
         part: &Fill,
         supply: &Supply,
-        write: impl FnOnce(u64) -> Result<(), E>,
+        write: impl FnOnce(u64) -> Result<Duration, E>,
     ) -> Result<(), E> {
         let run = self.runs.get(self.runs.partition_point(|run| run.place.end <= part.address));
         let inside = run.filter(|run| run.place.contains(&part.address));
-        let Some(run) = inside.filter(|_| supply.is_worth_asking()) else { return write(part.address) };
-        let begun = processor_time();
-        write(run.at + (part.address - run.place.start))?;
-        supply.took(part.length / HUGE, processor_time().saturating_sub(begun));
+        let Some(run) = inside.filter(|_| supply.is_worth_asking()) else {
+            return write(part.address).map(drop);
+        };
+        supply.took(part.length / HUGE, write(run.at + (part.address - run.place.start))?);
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
         written.push(part.address..part.address + part.length);
         Ok(())
@@ -238,7 +238,7 @@ impl Aside {
 }
 
 /// What the calling thread has used: other programs do not count.
-fn processor_time() -> Duration {
+pub(super) fn processor_time() -> Duration {
     clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map(Duration::from).unwrap_or_default()
 }
 

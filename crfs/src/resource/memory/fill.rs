@@ -1,7 +1,7 @@
 //! Page contents on their way into processes that are being made: compared with their checksums, and written from outside by several
 //! threads.
 
-use super::aside::{Aside, HUGE, Supply};
+use super::aside::{Aside, HUGE, Supply, processor_time};
 use crate::copy::Copy;
 use crate::failure::{Doing, Failure, Kind};
 use crate::plan::MemoryPlan;
@@ -19,6 +19,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 #[allow(clippy::cast_possible_truncation)] // 1 MiB
 const CHUNK: usize = CHUNK_SIZE as usize;
@@ -293,8 +294,9 @@ impl<'a> Target<'a> {
         let is_writable = segment.is_some_and(|segment| is_writable(segment) || is_huge(segment));
         // What was compared with its checksum is still at hand when it is written.
         let write = |to: u64| {
-            pieces(*piece, CHUNK_SIZE).try_for_each(|part| {
+            pieces(*piece, CHUNK_SIZE).try_fold(Duration::ZERO, |spent, part| {
                 let (bytes, address) = (file.bytes(&part)?, to + (part.address - piece.address));
+                let begun = processor_time();
                 // process_vm_writev is twice as fast, and refuses what the process itself may not write.
                 let written = if is_writable {
                     memory::write(host_pid.pid(), address, &bytes).map_err(std::io::Error::from)
@@ -304,12 +306,13 @@ impl<'a> Target<'a> {
                 written.doing(|| {
                     let directory = layout::process_dir(image.process.pid);
                     format!("{directory}: writing {} bytes at {:#x}", part.length, part.address)
-                })
+                })?;
+                Ok(spent + processor_time().saturating_sub(begun))
             })
         };
         match aside {
             Some(aside) => aside.write(piece, self.supply, write),
-            None => write(piece.address),
+            None => write(piece.address).map(drop),
         }
     }
 }
