@@ -4,6 +4,7 @@ use crate::flags;
 use crate::io_uring::MappedRing;
 use crate::types::{Address, Bytes, Pid, Timespec};
 use serde::{Deserialize, Serialize};
+use twox_hash::XxHash3_64;
 
 /// Bytes of `mem.pages` that one line of `mem.sums` covers.
 pub const CHUNK_SIZE: u64 = 1 << 20;
@@ -217,7 +218,7 @@ impl<'de> Deserialize<'de> for Fixed {
 /// The checksum of a chunk's bytes.
 #[must_use]
 pub fn checksum(bytes: &[u8]) -> u64 {
-    xxhash_rust::xxh3::xxh3_64(bytes)
+    XxHash3_64::oneshot(bytes)
 }
 
 /// Bytes of a `mem.sums` for so many bytes of `mem.pages`.

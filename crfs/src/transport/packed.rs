@@ -10,10 +10,11 @@ use image_format::layout;
 use image_format::manifest::PathKind;
 use image_format::memory::CHUNK_SIZE;
 use std::fs::{self, File, OpenOptions};
+use std::hash::Hasher;
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
-use xxhash_rust::xxh3::Xxh3;
+use twox_hash::XxHash3_64;
 
 const MAGIC: &[u8; 10] = b"crfs-pack\n";
 /// The version this program writes and reads.
@@ -62,11 +63,11 @@ fn header(kind: SectionKind, name: &str, content: &[u8]) -> [u8; 24] {
 }
 
 fn sum(head: &[u8], name: &[u8], content: &[u8]) -> u64 {
-    let mut hasher = Xxh3::new();
-    hasher.update(head);
-    hasher.update(name);
-    hasher.update(content);
-    hasher.digest()
+    let mut hasher = XxHash3_64::new();
+    hasher.write(head);
+    hasher.write(name);
+    hasher.write(content);
+    hasher.finish()
 }
 
 struct Packer<'a> {
