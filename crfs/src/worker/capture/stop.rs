@@ -23,8 +23,11 @@ const SETTLE: Duration = Duration::from_secs(5);
 /// How long a child of vfork(2) is let run: it reaches its exec in less.
 const BRIEFLY: Duration = Duration::from_millis(2);
 const PAUSE: Duration = Duration::from_micros(50);
-/// How long requests of io_uring may go on while all tasks are frozen.
+/// How long requests of io_uring may go on.
 const REQUESTS: Duration = Duration::from_secs(2);
+/// How long of it all tasks stand still at a time: a request that a thread of the kernel's was to do, and has not begun, waits for the
+/// thaw, since such threads are frozen with the task that they work for (`io_wq_worker` in io_uring/io-wq.c, v6.18).
+const REQUESTS_FROZEN: Duration = Duration::from_millis(100);
 /// Between two looks whether they have ended.
 const REQUEST_PAUSE: Duration = Duration::from_millis(1);
 
@@ -45,6 +48,7 @@ pub(super) fn hold(
     laps: &mut Laps,
 ) -> Result<Option<Held>, Failure> {
     let requests_end = end.min(Instant::now() + REQUESTS);
+    let mut requests_thaw = Instant::now() + REQUESTS_FROZEN;
     loop {
         let moment = Moment::now()?;
         let mut tids = job.cgroup.threads()?;
@@ -57,7 +61,7 @@ pub(super) fn hold(
         laps.lap("seize");
         if let Some(late) = stopped.late.first().map(Tracee::tid) {
             let shown = describe(job, late.raw());
-            let stuck = abandon(job, stopped, end)?;
+            let stuck = abandon(job, stopped, true, end)?;
             if !stuck.is_empty() && stuck.report(&subject::collect(&mut job.proc, &job.record)?, findings) {
                 return Ok(None);
             }
@@ -66,7 +70,7 @@ pub(super) fn hold(
         }
         if let Some((tid, error)) = stopped.refused.first() {
             let failure = Failure::from_error(error).within(format!("{}: stopping it", describe(job, tid.raw())));
-            abandon(job, stopped, end)?;
+            abandon(job, stopped, false, end)?;
             // Somebody else may trace it, which is an obstacle and is told as one.
             let subjects = subject::collect(&mut job.proc, &job.record)?;
             let mut threads = subjects.processes.iter().flat_map(|process| &process.threads);
@@ -78,7 +82,7 @@ pub(super) fn hold(
         if let Some((tid, exit)) = stopped.gone.first() {
             // Killed while frozen. What it leaves is listed anew.
             let shown = format!("task {tid} (as the host numbers it) ended ({exit})");
-            abandon(job, stopped, end)?;
+            abandon(job, stopped, false, end)?;
             if Instant::now() >= end {
                 return Err(Failure::new(Kind::Stale, format!("{shown} while it was to be captured; freeze again")));
             }
@@ -89,8 +93,14 @@ pub(super) fn hold(
         return match listed {
             // A task is told of their ends when it is in the freezer, and not while it is in a tracer's hands.
             Ok(subjects) if Instant::now() < requests_end && io_uring::under_way(&subjects, &mut job.kernel)? => {
-                abandon(job, stopped, end)?;
-                std::thread::sleep(REQUEST_PAUSE);
+                let thaws = Instant::now() >= requests_thaw;
+                abandon(job, stopped, thaws, end)?;
+                if thaws {
+                    breathe(job, end, "a task with requests of io_uring")?;
+                    requests_thaw = Instant::now() + REQUESTS_FROZEN;
+                } else {
+                    std::thread::sleep(REQUEST_PAUSE);
+                }
                 continue;
             }
             Ok(subjects) => {
@@ -99,7 +109,7 @@ pub(super) fn hold(
             }
             Err(failure) => {
                 // A thaw cannot seize what is still seized.
-                abandon(job, stopped, end)?;
+                abandon(job, stopped, false, end)?;
                 Err(failure)
             }
         };
@@ -138,7 +148,7 @@ fn describe(job: &mut Job, host: i32) -> String {
     format!("task {tid} ({}, {host} on the host)", String::from_utf8_lossy(&name))
 }
 
-/// Lets the container run for a moment, so that a child of vfork(2) gets to its exec.
+/// Lets the container run for a moment, so that a child of vfork(2) gets to its exec, and requests of io_uring to their end.
 fn breathe(job: &mut Job, end: Instant, shown: &str) -> Result<(), Failure> {
     let left = end.saturating_duration_since(Instant::now());
     if left.is_zero() {
@@ -161,10 +171,9 @@ fn breathe(job: &mut Job, end: Instant, shown: &str) -> Result<(), Failure> {
 }
 
 /// Lets go of everything after a stop that did not succeed, but for the parents of vfork whose children do not go on: the end of this
-/// worker lets go of those.
-fn abandon(job: &mut Job, stopped: StopAll, end: Instant) -> Result<Stuck, Failure> {
+/// worker lets go of those. `thaws`: the container runs then, as it must where some have not stopped.
+fn abandon(job: &mut Job, stopped: StopAll, thaws: bool, end: Instant) -> Result<Stuck, Failure> {
     let mut stuck = Stuck::default();
-    let thaws = !stopped.late.is_empty();
     for tracee in stopped.stopped {
         if thaws {
             thaw::mend(&tracee, job.waits.get(&tracee.tid().raw()).copied())?;
