@@ -41,6 +41,7 @@ pub mod tty;
 pub mod types;
 pub mod unnamed;
 pub mod user_namespaces;
+pub mod xstate;
 
 pub use blocker::Blocker;
 pub use image::{Image, ProcessImage, Texts, ThreadImage};

@@ -5,7 +5,8 @@ use crate::files::DeletedDirectory;
 use crate::flags;
 use crate::seccomp::Seccomp;
 use crate::signal::Signal;
-use crate::types::{Address, Blob, Bytes, Hex, Octal, Timespec};
+use crate::types::{Address, Bytes, Hex, Octal, Timespec};
+use crate::xstate::Xstate;
 use serde::{Deserialize, Serialize};
 
 /// `attr` of a thread.
@@ -141,8 +142,8 @@ pub struct Rseq {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FpuState {
-    /// NT_X86_XSTATE: an XSAVE area in the standard format.
-    pub xstate: Blob,
+    /// FPU, vector and further registers.
+    pub xstate: Xstate,
     /// Debug registers 0 to 3, 6 and 7.
     pub debug: [Hex; 6],
 }

@@ -64,7 +64,8 @@ pub fn write_core(
         }
         other => other.doing(|| format!("{}: making it", target.display()))?,
     };
-    write(source, process, copy.image.segments(pid), &stored, &file, progress).inspect_err(|_| {
+    let notes = notes(process, copy.image.segments(pid), copy.image.manifest.cpu.xsave_size as usize);
+    write(source, &notes, copy.image.segments(pid), &stored, &file, progress).inspect_err(|_| {
         // The first failure is the one that counts.
         let _ = std::fs::remove_file(target);
     })
@@ -72,7 +73,7 @@ pub fn write_core(
 
 fn write(
     source: &dyn Source,
-    process: &ProcessImage,
+    notes: &[u8],
     segments: &[Segment],
     stored: &[Stored],
     file: &File,
@@ -80,7 +81,6 @@ fn write(
 ) -> Result<(), Failure> {
     let put = |bytes: &[u8], at: u64| file.write_all_at(bytes, at).doing(|| "writing the core file");
     let loads: Vec<Load> = segments.iter().flat_map(|segment| loads(segment, stored)).collect();
-    let notes = notes(process, segments);
     let count = loads.len() as u64 + 1;
     let sections = u64::from(count >= PN_XNUM);
     let notes_at = HEADER + count * PROGRAM_HEADER + sections * SECTION_HEADER;
@@ -197,8 +197,8 @@ fn program_header(
     bytes
 }
 
-/// All notes: of the process, and of each thread, the leader first.
-fn notes(process: &ProcessImage, segments: &[Segment]) -> Vec<u8> {
+/// All notes: of the process, and of each thread, the leader first, with extended states of so many bytes.
+fn notes(process: &ProcessImage, segments: &[Segment], xsave_size: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     for (index, ThreadEntry { tid }) in process.thread_list().into_iter().enumerate() {
         let Some(thread) = process.threads.get(&tid) else { continue };
@@ -208,10 +208,10 @@ fn notes(process: &ProcessImage, segments: &[Segment]) -> Vec<u8> {
             note(&mut bytes, "CORE", NT_AUXV, &process.process.layout.auxv.0);
             note(&mut bytes, "CORE", NT_FILE, &files(segments));
         }
-        let xstate = &thread.fpu.xstate.0;
+        let xstate = thread.fpu.xstate.area(xsave_size);
         if let Some(fxsave) = xstate.get(..FXSAVE) {
             note(&mut bytes, "CORE", NT_PRFPREG, fxsave);
-            note(&mut bytes, "LINUX", NT_X86_XSTATE, xstate);
+            note(&mut bytes, "LINUX", NT_X86_XSTATE, &xstate);
         }
     }
     bytes

@@ -15,6 +15,7 @@ use image_format::thread::{
     Credentials, FpuState, Frame, Registers, RobustList, Scheduling, SecureBits, ThreadAttr, Tls,
 };
 use image_format::user_namespaces::UserNamespace;
+use image_format::xstate::Xstate;
 use image_format::{Blob, Bytes, Hex, Octal, ProcessImage, ThreadImage, Timespec};
 use tree::births;
 
@@ -146,7 +147,7 @@ fn thread() -> ThreadImage {
         mask: SignalMask { blocked: SignalSet(0) },
         altstack: AltStack { sp: Address(0), size: 0, flags: AltStackFlags(2) },
         pending: vec![],
-        fpu: FpuState { xstate: Blob(vec![]), debug: [none; 6] },
+        fpu: FpuState { xstate: Xstate::default(), debug: [none; 6] },
         frame: Frame { registers: Registers::default(), syscall: None },
         timers: vec![],
         tls: Tls { fs_base: Address(0), gs_base: Address(0) },

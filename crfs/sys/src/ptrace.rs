@@ -7,7 +7,6 @@
 
 use std::mem::{offset_of, size_of};
 use std::ptr::{from_mut, from_ref, null_mut};
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use libc::{c_long, c_uint, c_void};
 use nix::Result;
@@ -122,24 +121,23 @@ pub fn listen(tid: Pid) -> Result<()> {
     resume(libc::PTRACE_LISTEN, tid, None)
 }
 
-/// The extended state (x87, SSE, AVX, PKRU ...) in the uncompacted XSAVE format, of the size this CPU uses.
+/// Bytes of the extended state that this processor and kernel have: CPUID, leaf 0xd (`arch/x86/kernel/fpu/xstate.c`, get_xsave_size_user).
+#[must_use]
+pub fn xstate_size() -> usize {
+    // SAFETY: every x86-64 processor has CPUID, and one without this leaf answers for its last. Newer compilers know this.
+    #[allow(unused_unsafe)]
+    let leaf = unsafe { std::arch::x86_64::__cpuid_count(0xd, 0) };
+    leaf.ebx as usize
+}
+
+/// The extended state (x87, SSE, AVX, PKRU ...) in the uncompacted XSAVE format, [`xstate_size`] bytes.
 pub fn xstate(tid: Pid) -> Result<Vec<u8>> {
-    /// A buffer that was long enough: the size is the processor's, from 2.4 to 11 KB, and a thousand threads are asked in a row.
-    static ENOUGH: AtomicUsize = AtomicUsize::new(4096);
-    let mut buffer = vec![0u8; ENOUGH.load(Ordering::Relaxed)];
-    loop {
-        let mut iov = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
-        // SAFETY: `iov` describes a buffer of ours; the kernel writes at most iov_len bytes and stores the count in iov_len.
-        unsafe { request(libc::PTRACE_GETREGSET, tid, NT_X86_XSTATE, from_mut(&mut iov).cast()) }?;
-        if iov.iov_len < buffer.len() {
-            // Words, or it is EINVAL.
-            ENOUGH.store(iov.iov_len + 8, Ordering::Relaxed);
-            buffer.truncate(iov.iov_len);
-            return Ok(buffer);
-        }
-        // A full buffer may be a cut one: the kernel does not tell.
-        buffer.resize(buffer.len() * 2, 0);
-    }
+    let mut buffer = vec![0u8; xstate_size()];
+    let mut iov = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    // SAFETY: `iov` describes a buffer of ours; the kernel writes at most iov_len bytes and stores the count in iov_len.
+    unsafe { request(libc::PTRACE_GETREGSET, tid, NT_X86_XSTATE, from_mut(&mut iov).cast()) }?;
+    buffer.truncate(iov.iov_len);
+    Ok(buffer)
 }
 
 /// Sets the extended state from what [`xstate`] gave. `EINVAL` or `EFAULT` for a size or header that this CPU does not take.

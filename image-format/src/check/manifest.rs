@@ -11,6 +11,8 @@ use serde::Deserialize;
 
 /// The legacy region and the header of an XSAVE area: no area is smaller.
 pub(super) const XSAVE_MIN: u32 = 576;
+/// Several times what the largest processor of today has.
+const XSAVE_MAX: u32 = 1 << 16;
 
 /// The format that a manifest announces.
 ///
@@ -89,8 +91,10 @@ pub(super) fn container(manifest: &Manifest, findings: &mut Findings) {
     let no_own = manifest.container.shares(NamespaceKind::Net) && !manifest.container.loopback;
     field("container.loopback", no_own.then(|| "false, and `net` is shared with the host".to_owned()));
     let size = manifest.cpu.xsave_size;
-    let small = (size < XSAVE_MIN).then(|| format!("{size} bytes: an extended state area has {XSAVE_MIN} or more"));
-    field("cpu.xsave_size", small);
+    let known = XSAVE_MIN..=XSAVE_MAX;
+    let impossible = (!known.contains(&size))
+        .then(|| format!("{size} bytes: an extended state area has {XSAVE_MIN} to {XSAVE_MAX}"));
+    field("cpu.xsave_size", impossible);
 }
 
 /// sethostname(2): at most __NEW_UTS_LEN bytes.

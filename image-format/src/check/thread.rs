@@ -7,9 +7,14 @@ use crate::layout::thread_file;
 use crate::manifest::Cpu;
 use crate::thread::{Credentials, Directories, Frame, Resume, Scheduling, ThreadAttr};
 use crate::types::Pid;
+use crate::xstate::Xstate;
 
 /// The largest NR_CPUS that x86-64 can be built with (arch/x86/Kconfig, v6.18).
 const CPU_LIMIT: u32 = 8192;
+/// Offsets in an XSAVE area (Intel SDM, volume 1, 13.4): the header, which begins with the components that are not in their initial state.
+const XSTATE_BV: u32 = 512;
+/// The control and status register of SSE.
+const MXCSR: u32 = 24;
 /// NGROUPS_MAX.
 const GROUPS_LIMIT: usize = 65536;
 
@@ -24,7 +29,7 @@ pub(super) fn check(pid: Pid, tid: Pid, thread: &ThreadImage, cpu: &Cpu, finding
     report("attr", directories(tid == pid, thread.attr.directories.as_ref()));
     report("attr", credentials(&thread.attr.credentials));
     report("attr", scheduling(&thread.attr.scheduling));
-    report("thread", vec![xstate(&thread.fpu.xstate.0, cpu)]);
+    report("thread", vec![xstate(&thread.fpu.xstate, cpu)]);
     report("thread.frame", frame(&thread.frame));
     let base = |name: &str, base: u64| (base >= ADDRESS_LIMIT).then(|| format!("{name}: {base:#x} is no user address"));
     report("tls", vec![base("fs_base", thread.tls.fs_base.0), base("gs_base", thread.tls.gs_base.0)]);
@@ -93,22 +98,28 @@ fn scheduling(scheduling: &Scheduling) -> Vec<Option<String>> {
 
 /// An XSAVE area in the standard format that this machine's kernel takes (arch/x86/kernel/fpu/xstate.c,
 /// validate_user_xstate_header, v6.18).
-fn xstate(area: &[u8], cpu: &Cpu) -> Option<String> {
-    if area.len() as u64 != u64::from(cpu.xsave_size) {
-        return Some(format!("xstate: {} bytes, the manifest's xsave_size is {}", area.len(), cpu.xsave_size));
+fn xstate(state: &Xstate, cpu: &Cpu) -> Option<String> {
+    let mut end = 0;
+    for part in &state.0 {
+        let whole = !part.bytes.0.is_empty() && part.bytes.0.len().is_multiple_of(8) && part.offset.is_multiple_of(64);
+        if u64::from(part.offset) < end || !whole {
+            let reason = "a part is whole words, and begins at a multiple of 64 bytes that is not in the one before it";
+            return Some(format!("xstate: offset {}: {reason}", part.offset));
+        }
+        end = part.end();
     }
-    // Too small an xsave_size is told with the manifest.
-    let header: &[u8; 64] = area.get(512..XSAVE_MIN as usize)?.first_chunk()?;
-    let word = |index: usize| header[index * 8..].first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
-    let unknown = word(0) & !cpu.xfeatures.0;
+    if end > u64::from(cpu.xsave_size) {
+        return Some(format!("xstate: ends at {end}, the manifest's xsave_size is {}", cpu.xsave_size));
+    }
+    let unknown = state.word(XSTATE_BV) & !cpu.xfeatures.0;
     if unknown != 0 {
         return Some(format!("xstate: has components {unknown:#x} that the manifest's xfeatures has not"));
     }
-    if header[8..].iter().any(|&byte| byte != 0) {
+    if (XSTATE_BV + 8..XSAVE_MIN).step_by(8).any(|offset| state.word(offset) != 0) {
         return Some("xstate: its header is not that of the standard format".to_owned());
     }
-    // MXCSR: 16 bits, and AMD's bit 17.
-    let mxcsr = area[24..].first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
+    // 16 bits, and AMD's bit 17; the word's other half is its mask.
+    let mxcsr = state.word(MXCSR) & 0xffff_ffff;
     (mxcsr & !0x2_ffff != 0).then(|| format!("xstate: MXCSR {mxcsr:#x} has reserved bits"))
 }
 

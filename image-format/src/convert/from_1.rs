@@ -5,6 +5,8 @@ use super::{Step, add};
 use crate::layout::{
     self, CGROUPS, CONTENTS_SUMS, FILES, LOCKS, MANIFEST, MOUNTS, NAMESPACES, POSIX_MQ, SECCOMP, SYSV_SHM, UNNAMED,
 };
+use crate::types::Blob;
+use crate::xstate::Xstate;
 use serde_json::{Value, json};
 
 pub(super) const STEP: Step =
@@ -57,6 +59,7 @@ fn change(path: &str, record: &mut Value) {
             seccomp(record);
             THREAD_ATTR
         }
+        [_, _, "thread"] => return extended_state(record),
         [_, _, "timers"] => return timer(record),
         _ => return,
     };
@@ -75,6 +78,14 @@ fn namespaces(manifest: &mut Value) {
     };
     container.remove("host_net");
     container.insert("loopback".to_owned(), json!(true));
+}
+
+/// The whole area stood there.
+fn extended_state(thread: &mut Value) {
+    let Some(state) = thread.get_mut("xstate") else { return };
+    if let Ok(area) = serde_json::from_value::<Blob>(state.clone()) {
+        *state = json!(Xstate::of(&area.0));
+    }
 }
 
 /// The mode by its number: none but 0 was carried.

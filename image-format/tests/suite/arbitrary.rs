@@ -26,6 +26,7 @@ use image_format::timer::*;
 use image_format::tty::*;
 use image_format::unnamed::*;
 use image_format::user_namespaces::{IdRange, UserNamespace};
+use image_format::xstate::{Xstate, XstatePart};
 use image_format::{Address, Blob, Blocker, Bytes, FileId, Hex, Octal, Pid, Timespec};
 use proptest::prelude::{Just, RngExt, Strategy};
 use proptest::test_runner::TestRng;
@@ -152,7 +153,7 @@ impl<T: Arbitrary + Ord> Arbitrary for BTreeSet<T> {
 }
 
 wrappers! {
-    Pid, FileId, Address, Hex, Octal, Blob, Fixed, SignalSet,
+    Pid, FileId, Address, Hex, Octal, Blob, Fixed, SignalSet, Xstate,
     OpenFlags, Seals, Protection, SegmentFlags, AltStackFlags, ActionFlags, SecureBits, SeccompFlags, Mdwe, LockFuture, LdtFlags,
     NumaFlags,
     MountFlags,
@@ -328,6 +329,7 @@ records! {
     RobustList { head, length }
     Rseq { address, size, signature, flags }
     FpuState { xstate, debug }
+    XstatePart { offset, bytes }
     Frame { registers, syscall }
     Registers {
         r15, r14, r13, r12, rbp, rbx, r11, r10, r9, r8, rax, rcx, rdx, rsi, rdi, orig_rax, rip, cs, eflags, rsp, ss, ds,

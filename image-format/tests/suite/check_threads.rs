@@ -11,6 +11,7 @@ use image_format::thread::{InterruptedSyscall, Resume};
 use image_format::timer::{
     IntervalTimer, IntervalTimerKind, Notify, NotifyThread, PosixTimer, Timer, TimerClock, TimerState,
 };
+use image_format::xstate::{Xstate, XstatePart};
 use image_format::{Address, Blob, Hex, Image, Timespec, check};
 
 #[test]
@@ -205,35 +206,57 @@ fn registers_of_user_mode() {
 
 #[test]
 fn extended_state() {
+    fn area(image: &mut Image, change: impl FnOnce(&mut [u8])) {
+        let state = &mut thread(image).fpu.xstate;
+        let mut area = state.area(576);
+        change(&mut area);
+        *state = Xstate::of(&area);
+    }
+    let not_whole = "0x00000001/0x00000001/thread: xstate: offset 64: a part is whole words, and begins at a multiple of 64 bytes that is not in the one before it";
     each_is_told(&[
         (
-            |i| thread(i).fpu.xstate.0.truncate(512),
-            "0x00000001/0x00000001/thread: xstate: 512 bytes, the manifest's xsave_size is 576",
+            |i| thread(i).fpu.xstate.0.push(XstatePart { offset: 576, bytes: Blob(vec![1; 8]) }),
+            "0x00000001/0x00000001/thread: xstate: ends at 584, the manifest's xsave_size is 576",
         ),
         (
-            |i| thread(i).fpu.xstate.0[512] = 7,
+            |i| thread(i).fpu.xstate.0.push(XstatePart { offset: u32::MAX - 63, bytes: Blob(vec![1; 128]) }),
+            "0x00000001/0x00000001/thread: xstate: ends at 4294967360, the manifest's xsave_size is 576",
+        ),
+        (|i| thread(i).fpu.xstate.0.push(XstatePart { offset: 64, bytes: Blob(vec![1; 64]) }), not_whole),
+        (|i| thread(i).fpu.xstate.0 = vec![XstatePart { offset: 64, bytes: Blob(vec![]) }], not_whole),
+        (|i| thread(i).fpu.xstate.0 = vec![XstatePart { offset: 64, bytes: Blob(vec![1; 63]) }], not_whole),
+        (
+            |i| thread(i).fpu.xstate.0 = vec![XstatePart { offset: 510, bytes: Blob(vec![1; 64]) }],
+            "0x00000001/0x00000001/thread: xstate: offset 510: a part is whole words, and begins at a multiple of 64 bytes that is not in the one before it",
+        ),
+        (
+            |i| area(i, |area| area[512] = 7),
             "0x00000001/0x00000001/thread: xstate: has components 0x4 that the manifest's xfeatures has not",
         ),
         (
-            |i| thread(i).fpu.xstate.0[519] = 0x80,
+            |i| area(i, |area| area[519] = 0x80),
             "0x00000001/0x00000001/thread: xstate: has components 0x8000000000000000 that the manifest's xfeatures has not",
         ),
         (
-            |i| thread(i).fpu.xstate.0[527] = 0x80,
+            |i| area(i, |area| area[527] = 0x80),
             "0x00000001/0x00000001/thread: xstate: its header is not that of the standard format",
         ),
         (
-            |i| thread(i).fpu.xstate.0[575] = 1,
+            |i| area(i, |area| area[575] = 1),
             "0x00000001/0x00000001/thread: xstate: its header is not that of the standard format",
         ),
-        (|i| thread(i).fpu.xstate.0[27] = 1, "0x00000001/0x00000001/thread: xstate: MXCSR 0x1001f80 has reserved bits"),
+        (|i| area(i, |area| area[27] = 1), "0x00000001/0x00000001/thread: xstate: MXCSR 0x1001f80 has reserved bits"),
         (
             |i| {
                 i.manifest.cpu.xsave_size = 512;
                 let threads = i.processes.values_mut().flat_map(|process| process.threads.values_mut());
-                threads.for_each(|thread| thread.fpu.xstate.0.truncate(512));
+                threads.for_each(|thread| thread.fpu.xstate = Xstate::default());
             },
-            "manifest: cpu.xsave_size: 512 bytes: an extended state area has 576 or more",
+            "manifest: cpu.xsave_size: 512 bytes: an extended state area has 576 to 65536",
+        ),
+        (
+            |i| i.manifest.cpu.xsave_size = u32::MAX,
+            "manifest: cpu.xsave_size: 4294967295 bytes: an extended state area has 576 to 65536",
         ),
     ]);
 }

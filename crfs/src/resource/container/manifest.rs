@@ -5,6 +5,7 @@ use super::inside::{NET, inside};
 use super::{Moment, cpu, host, uts};
 use crate::failure::{Doing, Failure};
 use crate::registry::Record;
+use crfs_sys::ptrace::xstate_size;
 use crfs_sys::sockets::loopback_is_up;
 use image_format::manifest::{Container, Cpu, FORMAT_VERSION, Kernel, Manifest, NamespaceKind};
 use image_format::memory::checksum;
@@ -15,7 +16,7 @@ use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
 
 /// Where the kernel leaves XCR0 in an XSAVE area read by ptrace (`USER_XSTATE_XCR0_WORD`, `arch/x86/include/uapi/asm/sigcontext.h`).
-const XCR0: std::ops::Range<usize> = 464..472;
+const XCR0: u32 = 464;
 
 /// What is read from outside of processes.
 #[derive(Clone, Debug)]
@@ -51,8 +52,8 @@ pub fn manifest(
     processes: &BTreeMap<Pid, ProcessImage>,
     host: impl Fn(Pid) -> Option<i32>,
 ) -> Result<Manifest, Failure> {
-    let xstate = processes.values().flat_map(|process| process.threads.values()).next().map(|t| &t.fpu.xstate.0);
-    let xfeatures = xstate.and_then(|area| area.get(XCR0)?.try_into().ok()).map_or(0, u64::from_le_bytes);
+    let thread = processes.values().flat_map(|process| process.threads.values()).next();
+    let xfeatures = thread.map_or(0, |thread| thread.fpu.xstate.word(XCR0));
     let vdso = vdso(processes, host)?;
     Ok(Manifest {
         format: FORMAT_VERSION,
@@ -67,7 +68,7 @@ pub fn manifest(
         },
         cpu: Cpu {
             xfeatures: Hex(xfeatures),
-            xsave_size: xstate.and_then(|area| u32::try_from(area.len()).ok()).unwrap_or(0),
+            xsave_size: u32::try_from(xstate_size()).unwrap_or(u32::MAX),
             flags: environment.flags,
         },
         clocks: environment.clocks,

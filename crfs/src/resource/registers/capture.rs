@@ -10,7 +10,8 @@ use crfs_kstate::RestartBlock;
 use crfs_tracee::{Stopped, Tracee, UserRegs};
 use image_format::Timespec;
 use image_format::thread::{FpuState, Frame, Registers, Tls};
-use image_format::types::{Address, Blob, Hex};
+use image_format::types::{Address, Hex};
+use image_format::xstate::Xstate;
 
 /// Code segment selectors of 64-bit and 32-bit programs (`__USER_CS`, `__USER32_CS` in `arch/x86/include/asm/segment.h`).
 const USER32_CS: u64 = 0x23;
@@ -94,7 +95,7 @@ pub fn capture(
     };
     let [dr0, dr1, dr2, dr3, _, _, dr6, dr7] = debug;
     Ok(Captured {
-        fpu: FpuState { xstate: Blob(xstate), debug: [dr0, dr1, dr2, dr3, dr6, dr7].map(Hex) },
+        fpu: FpuState { xstate: Xstate::of(&xstate), debug: [dr0, dr1, dr2, dr3, dr6, dr7].map(Hex) },
         frame: Frame { registers, syscall },
         tls: Tls { fs_base: Address(regs.fs_base), gs_base: Address(regs.gs_base) },
     })

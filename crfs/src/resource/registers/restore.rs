@@ -1,12 +1,10 @@
 //! Registers, and the system call a thread was in.
 
 use crate::failure::{Failure, Kind};
+use crfs_sys::ptrace::xstate_size;
 use crfs_tracee::{InjectError, Injector, UserRegs};
 use image_format::thread::{FpuState, Registers, Resume, Tls};
 use image_format::{ThreadImage, Timespec};
-
-/// The offset of `struct xsave_hdr`'s XSTATE_BV in an XSAVE area.
-const XSTATE_BV: usize = 512;
 
 /// The register set a thread goes on with.
 #[must_use]
@@ -42,22 +40,19 @@ pub fn user_regs(registers: &Registers, tls: &Tls) -> UserRegs {
     }
 }
 
-/// The extended state, brought to the size this CPU wants: a component the CPU has beyond the image's is in its initial state.
+/// The extended state, with the room that this CPU wants: a component the CPU has beyond the image's is in its initial state.
 ///
 /// # Errors
-/// [`Kind::BadImage`] for an area without a header, [`Kind::Incompatible`] for one this CPU has no room for.
-pub fn xstate(fpu: &FpuState, size: usize) -> Result<Vec<u8>, Failure> {
-    let mut area = fpu.xstate.0.clone();
-    if area.len() < XSTATE_BV + 64 {
-        return Err(Failure::new(Kind::BadImage, "thread: xstate is shorter than an XSAVE header"));
-    }
-    if area.len() > size {
-        let reason =
-            format!("thread: xstate has {} bytes and this CPU's extended state {size}; it lacks registers", area.len());
+/// [`Kind::Incompatible`] for what this CPU has no room for.
+pub fn xstate(fpu: &FpuState) -> Result<Vec<u8>, Failure> {
+    let (needed, size) = (fpu.xstate.end(), xstate_size());
+    if needed > size as u64 {
+        let reason = format!(
+            "thread: xstate goes to {needed} bytes and this CPU's extended state to {size}; it lacks registers"
+        );
         return Err(Failure::new(Kind::Incompatible, reason));
     }
-    area.resize(size, 0);
-    Ok(area)
+    Ok(fpu.xstate.area(size))
 }
 
 /// Takes up again the system call a thread was interrupted in, where the kernel needs more than registers for it. Returns the rax

@@ -135,8 +135,7 @@ impl<'a> Builder<'a> {
                 builder.log_in(injector, &path, thread)?;
             }
             let tracee = injector.tracee().doing(|| path.clone())?;
-            let size = tracee.xstate().doing(|| path.clone())?.len();
-            tracee.set_xstate(&registers::restore::xstate(&thread.fpu, size)?).doing(|| path.clone())?;
+            tracee.set_xstate(&registers::restore::xstate(&thread.fpu)?).doing(|| path.clone())?;
             let [d0, d1, d2, d3, d6, d7] = thread.fpu.debug.map(|register| register.0);
             if d7 != 0 {
                 tracee.set_debug_registers(&[d0, d1, d2, d3, 0, 0, d6, d7]).doing(|| path.clone())?;
