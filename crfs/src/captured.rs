@@ -8,7 +8,6 @@
 //! records are rendered. It is renamed into place when it is whole, and no interface: copies are taken from the mounted tree.
 
 use crate::failure::{Doing, Failure, Kind};
-use crfs_sys::file_map::FileMap;
 use image_format::Texts;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -68,20 +67,6 @@ impl Captured {
     /// Every path, sorted.
     pub fn entries(&self) -> impl Iterator<Item = (&str, Entry)> {
         self.entries.iter().map(|(path, &entry)| (path.as_str(), entry))
-    }
-
-    /// Whether any file has this text in it: told for thousands of them at once. A path that has it counts too.
-    ///
-    /// # Errors
-    /// As mmap(2).
-    pub fn mentions(&self, text: &[u8]) -> io::Result<bool> {
-        Ok(memchr::memmem::find(FileMap::new(&self.file)?.bytes(), text).is_some())
-    }
-
-    /// Whether there is a file of this path.
-    #[must_use]
-    pub fn contains(&self, path: &str) -> bool {
-        matches!(self.entries.get(path), Some(Entry::File { .. }))
     }
 
     /// The content of a file.

@@ -27,6 +27,9 @@ const MOST_FINDINGS: usize = 20;
 /// Files that are told of a directory that is not whole; beyond them only their number is.
 const MOST_AWAITED: usize = 5;
 
+/// Text files as they stand in a copy, by path.
+pub type KeptFiles = BTreeMap<String, Vec<u8>>;
+
 /// The records of an image that is sound in itself. Page contents stay where they are.
 #[derive(Debug)]
 pub struct Copy {
@@ -49,15 +52,17 @@ impl Copy {
         Copy::of(&Uncompressed::open(directory)?)
     }
 
-    /// [`Copy::load`], with the text files as they stand there, by path.
+    /// [`Copy::load`], to be restored: with what is compressed in it, and if they are to be kept with the text files as they stand there,
+    /// by path.
     ///
     /// # Errors
     /// As there.
-    pub fn load_with_texts(directory: &Path) -> Result<(Self, BTreeMap<String, Vec<u8>>), Failure> {
+    pub fn load_to_restore(directory: &Path, keep_texts: bool) -> Result<(Self, Option<KeptFiles>), Failure> {
         let source = Uncompressed::open(directory)?;
-        let texts = KeptTexts::new(&source);
-        let mut copy = Copy::parse(&source, &texts)?;
-        let texts = texts.into_texts();
+        let (read, kept) = (Texts(&source), keep_texts.then(|| KeptTexts::new(&source)));
+        let texts: &dyn TextSource = kept.as_ref().map_or(&read, |kept| kept);
+        let mut copy = Copy::parse(&source, texts)?;
+        let texts = kept.map(KeptTexts::into_texts);
         copy.compressed = source.into_files();
         Ok((copy, texts))
     }

@@ -17,7 +17,7 @@ pub(crate) use run_state::{exit_code, hold, now, start_time, state_if_any};
 use crate::external::External;
 use crate::failure::{Doing, Failure, Kind};
 use crate::freezer::Cgroup;
-use crate::registry::{Container, Init, Record, Registry, State, Status, Timing};
+use crate::registry::{Container, Record, Registry, State, Status, Timing};
 use crate::worker::{self, Job, Report};
 use image_format::Blocker;
 use std::fs;
@@ -195,6 +195,7 @@ pub(crate) fn forget_image(_registry: &Registry, container: &Container) -> Resul
     let remove = |path: &Path| ignore_missing(fs::remove_file(path)).doing(|| format!("{}: removing", path.display()));
     remove(&container.image_file())?;
     remove(&container.waits_file())?;
+    remove(&container.countdowns_file())?;
     remove(&container.dir().join("live.json"))
 }
 
@@ -295,17 +296,6 @@ fn remove_tasks(record: &Record) -> Result<(), Failure> {
         cgroup.remove(KILL_PATIENCE)?;
     }
     Ok(())
-}
-
-/// The container's pid 1, from what the worker wrote.
-fn first_process(container: &Container) -> Result<Init, Failure> {
-    let missing = || Failure::new(Kind::System, format!("{}: the worker built no first process", container.name()));
-    let live = container.live()?.ok_or_else(missing)?;
-    // Its pid is 1 unless the tree was taken from another namespace; then the first one listed stands for it.
-    let by_pid = live.processes.iter().find(|process| process.pid == image_format::Pid(1));
-    let process = by_pid.or(live.processes.first()).ok_or_else(missing)?;
-    let start_time = start_time(process.host_pid).ok_or_else(missing)?;
-    Ok(Init { pid: process.host_pid, start_time })
 }
 
 /// Removes what was copied in: the files, and the page contents that their links lead to.

@@ -12,13 +12,16 @@
 //!     image                     the text files of the current freeze, and pipe data: [`crate::captured`] (state frozen)
 //!     live.json                 [`Live`]: the tasks behind the image (state frozen)
 //!     waits.json                when waits were to end that the freeze ended (state frozen)
+//!     countdowns.json           [`Countdowns`] of a restored container that has not run yet (state frozen)
 //!     staging/                  what was copied in so far (states incoming, building, failed)
 //! ```
 //! Page contents copied in may be as large as memory, and /run is often a small tmpfs: `staging/*/mem.pages` are symbolic
 //! links into the staging directory (CRFS_STAGING_DIR, by default /dev/shm/crfs).
 
+mod countdowns;
 mod records;
 
+pub use countdowns::{Countdowns, CountedTimerfd, CountedTimers, CountedWait, HostThread};
 pub use records::{Init, Live, LiveProcess, Record, Server, State, Status, Thawed, Timing};
 
 use crate::failure::{Doing, Failure, Kind};
@@ -282,6 +285,28 @@ impl Container {
     #[must_use]
     pub fn waits_file(&self) -> PathBuf {
         self.dir.join("waits.json")
+    }
+
+    /// `countdowns.json`. Empty when there is none.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn countdowns(&self) -> Result<Countdowns, Failure> {
+        Ok(read_json(&self.countdowns_file())?.unwrap_or_default())
+    }
+
+    /// Writes `countdowns.json`, if there are any.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write_countdowns(&self, countdowns: &Countdowns) -> Result<(), Failure> {
+        if *countdowns == Countdowns::default() { Ok(()) } else { write_json(&self.countdowns_file(), countdowns) }
+    }
+
+    /// Where `countdowns.json` stands.
+    #[must_use]
+    pub fn countdowns_file(&self) -> PathBuf {
+        self.dir.join("countdowns.json")
     }
 
     /// Holds the container against other operations until the guard is dropped.

@@ -137,14 +137,6 @@ pub(super) fn restore(registry: &Registry, arguments: &Restore, json: bool) -> R
     let own = || directory.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let name = arguments.name.clone().unwrap_or_else(own);
     worker::catch_signals()?;
-    let status = operation::restore(registry, &name, &directory)?;
-    if !arguments.run {
-        return done(&name, "restored, frozen", &status, json);
-    }
-    let thawed = operation::thaw(registry, &name)?;
-    if json {
-        return print_json(&status);
-    }
-    done(&name, "restored", &status, json)?;
-    done(&name, "running", &thawed, json)
+    let status = operation::restore(registry, &name, &directory, arguments.run)?;
+    done(&name, if arguments.run { "restored, running" } else { "restored, frozen" }, &status, json)
 }

@@ -1,8 +1,8 @@
 //! Making a container from a checkpoint: copied in through the mount, or where it stands.
 
 use super::{
-    PATIENCE, conclude, first_process, forget_image, forget_staged, hold, lock_existing, note_failure, now,
-    record_or_note, remove_tasks, require, state_if_any, state_locked,
+    PATIENCE, conclude, forget_image, forget_staged, hold, lock_existing, note_failure, now, record_or_note,
+    remove_tasks, require, state_if_any, state_locked,
 };
 use crate::failure::{Doing, Failure, Kind};
 use crate::freezer::Cgroup;
@@ -68,25 +68,26 @@ pub fn build(registry: &Registry, name: &str) -> Result<Status, Failure> {
     let (container, _lock) = lock_existing(registry, name)?;
     let (state, record) = state_locked(&container)?;
     require(name, "restore", state, &[State::Incoming, State::Failed])?;
-    let mut report = build_from(registry, &container, record, &container.staging_dir())?;
+    let mut report = build_from(registry, &container, record, (&container.staging_dir(), false))?;
     if report.failure.is_none() {
         note_failure(&mut report, forget_staged(registry, &container));
     }
     conclude(&container, "restore", begun, report)
 }
 
-/// Builds a container from a directory that holds a checkpoint, where that stands: nothing of it is copied. It is frozen afterwards.
+/// Builds a container from a directory that holds a checkpoint, where that stands: nothing of it is copied. It is frozen afterwards, or
+/// with `run` runs: sooner than by a [`super::thaw`], which needs a tree to stand before.
 ///
 /// # Errors
 /// [`Kind::Exists`] for a container in any state but exited, [`Kind::BadName`], and as [`build`]. Nothing of it is left then; an exited
 /// container of that name is still there.
-pub fn restore(registry: &Registry, name: &str, directory: &Path) -> Result<Status, Failure> {
+pub fn restore(registry: &Registry, name: &str, directory: &Path, run: bool) -> Result<Status, Failure> {
     let begun = Instant::now();
     let container = registry.container(name)?;
     let from = fs::canonicalize(directory).doing(|| directory.display().to_string())?;
     let _lock = hold(&container, PATIENCE)?;
     let before = container.record()?;
-    let built = fresh(registry, &container).and_then(|record| build_from(registry, &container, record, &from));
+    let built = fresh(registry, &container).and_then(|record| build_from(registry, &container, record, (&from, run)));
     let failure = match built {
         Err(failure) => failure,
         Ok(report) => match report.failure {
@@ -102,27 +103,29 @@ pub fn restore(registry: &Registry, name: &str, directory: &Path) -> Result<Stat
     Err(failure)
 }
 
-/// Builds it, and writes down what came of it: frozen, or failed with nothing of it left.
-fn build_from(registry: &Registry, container: &Container, mut record: Record, from: &Path) -> Result<Report, Failure> {
+/// Builds it, and writes down what came of it: frozen or running, or failed with nothing of it left.
+fn build_from(
+    registry: &Registry,
+    container: &Container,
+    mut record: Record,
+    (from, run): (&Path, bool),
+) -> Result<Report, Failure> {
     // What a build left that was killed with its operation.
     remove_tasks(&record)?;
     record.state = State::Building;
     container.write_record(&record)?;
-    let mut report = worker::run(&Job::Build { name: container.name().to_owned(), from: from.to_owned() });
-    // The worker knows what the image says of command, root and network, and may have written it down.
+    let mut report = worker::run(&Job::Build { name: container.name().to_owned(), from: from.to_owned(), run });
+    // The worker knows what the image says of command, root and network, and the first process, and may have written it down.
     record = container.existing().unwrap_or(record);
     if report.failure.is_none() {
-        record.state = State::Frozen;
-        record.restored = true;
+        record.state = if run { State::Running } else { State::Frozen };
+        record.restored = !run;
         record.inspect = false;
         record.exit_status = None;
-        match first_process(container) {
-            Ok(init) => record.init = Some(init),
-            Err(failure) => report.failure = Some(failure),
-        }
-    }
-    if report.failure.is_none() {
         record_or_note(container, &record, &mut report);
+    }
+    if report.failure.is_none() && run {
+        note_failure(&mut report, forget_image(registry, container));
     }
     if report.failure.is_some() {
         record.state = State::Failed;

@@ -48,12 +48,14 @@ pub enum Job {
         /// The container.
         name: String,
     },
-    /// Build the container, and leave it frozen, with `image` and `live.json` in place.
+    /// Build the container, and leave it frozen, with `image`, `live.json` and `countdowns.json` in place.
     Build {
         /// The container.
         name: String,
         /// The directory that holds its image.
         from: PathBuf,
+        /// Let it run instead, with nothing but `live.json` in place.
+        run: bool,
     },
     /// Let a frozen container run: repairs the calls that would leak EINTR, re-arms what is relative after a restore.
     Thaw {
@@ -127,7 +129,7 @@ pub fn exit_if_worker() {
             capture::run(&registry, name, *deadline_ms, *inspect, external)
         }
         Ok(Job::Survey { name }) => survey::run(&registry, name),
-        Ok(Job::Build { name, from }) => build::run(&registry, name, from),
+        Ok(Job::Build { name, from, run }) => build::run(&registry, name, from, *run),
         Ok(Job::Thaw { name }) => thaw::run(&registry, name),
     };
     let mut stdout = std::io::stdout();

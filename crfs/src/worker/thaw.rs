@@ -6,21 +6,19 @@
 //! restore sets timers again too.
 
 mod interrupted;
-mod rearm;
+mod timerfds;
 mod timers;
 
 use super::{Report, settle};
-use crate::captured::Captured;
 use crate::failure::{Doing, Failure, Kind};
 use crate::freezer::Cgroup;
-use crate::registry::{Container, Record, Registry, Timing};
-use crate::resource::proc::Proc;
+use crate::registry::{Countdowns, HostThread, Record, Registry, Timing};
 use crate::resource::registers::shorten::{Place, begin_again, shorten};
 use crate::resource::registers::syscalls;
-use crate::resource::subject::{self, Subjects};
 use crfs_tracee::{HostPid, Stopped, Tracee, UserRegs, stop_all};
 use image_format::Timespec;
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// For frozen tasks to stop for their tracer: 0.2 ms each, and a thousand of them in parallel.
@@ -44,45 +42,48 @@ fn thaw(registry: &Registry, name: &str, report: &mut Report) -> Result<(), Fail
     let container = registry.container(name)?;
     let record = container.existing()?;
     let cgroup = Cgroup::at(&record.cgroup);
-    let begun = Instant::now();
-    let pids = cgroup.procs()?;
     if cgroup.is_to_freeze()? {
         // A tracer that was killed has let go of them just now: what a task waits in can be told only once it is back in the freezer.
-        settle::wait(pids.iter().map(|&pid| HostPid::new(pid)))?;
+        settle::wait(cgroup.procs()?.into_iter().map(HostPid::new))?;
     }
-    let mut waits = Waits { ends_ns: container.waits()?, anew: BTreeMap::new() };
-    let first = if record.restored { Some(First::read(&container, &record)?) } else { None };
-    if let Some(First { image, subjects }) = &first {
-        waits.anew = rearm::waits(image, subjects)?;
-    }
-    let again = waits.anew.keys().map(|&tid| HostPid::new(tid));
+    let countdowns = if record.restored { container.countdowns()? } else { Countdowns::default() };
+    let_run(&record, container.waits()?, &countdowns, report)
+}
+
+/// Lets frozen tasks run. `ends_ns` is until when they wait, by thread, as the host numbers it, in nanoseconds of the host's
+/// CLOCK_MONOTONIC, where the call itself has forgotten it; `countdowns` is what is set again.
+///
+/// # Errors
+/// When a thread cannot be stopped, or a descriptor is not what the image says.
+pub(super) fn let_run(
+    record: &Record,
+    ends_ns: BTreeMap<i32, u64>,
+    countdowns: &Countdowns,
+    report: &mut Report,
+) -> Result<(), Failure> {
+    let begun = Instant::now();
+    let cgroup = Cgroup::at(&record.cgroup);
+    let pids = cgroup.procs()?;
+    // The id of one that was killed since may be somebody else's.
+    let lives = |thread: HostThread| {
+        let task = || Path::new("/proc").join(format!("{}/task/{}", thread.process, thread.thread));
+        pids.contains(&thread.process) && (thread.thread == thread.process || task().exists())
+    };
+    let anew = countdowns.waits.iter().filter(|wait| lives(wait.thread));
+    let anew: BTreeMap<i32, Timespec> = anew.map(|wait| (wait.thread.thread, wait.remaining)).collect();
+    let again = anew.keys().map(|&tid| HostPid::new(tid));
     let tids: BTreeSet<HostPid> = interrupted::threads(&pids).into_iter().chain(again).collect();
-    repair(tids.into_iter().collect(), &waits, report)?;
+    repair(tids.into_iter().collect(), &Waits { ends_ns, anew }, report)?;
     report.timings.push(timing("repair interrupted calls", begun));
-    let mut held = Vec::new();
-    if let Some(First { image, subjects }) = &first {
-        let begun = Instant::now();
-        rearm::rearm(image, subjects)?;
-        held = timers::hold(image, &cgroup, subjects, &mut report.notes)?;
-        report.timings.push(timing("set timers again", begun));
-    }
+    let begun = Instant::now();
+    countdowns.timerfds.iter().filter(|timerfd| lives(timerfd.thread)).try_for_each(timerfds::set)?;
+    let held = timers::hold(&countdowns.timers, &cgroup, record, &mut report.notes)?;
+    report.timings.push(timing("set timers again", begun));
     let begun = Instant::now();
     cgroup.thaw()?;
     timers::set(held, &mut report.notes);
     report.timings.push(timing("thaw", begun));
     Ok(())
-}
-
-/// What the first thaw after a restore looks at.
-struct First {
-    image: Captured,
-    subjects: Subjects,
-}
-
-impl First {
-    fn read(container: &Container, record: &Record) -> Result<Self, Failure> {
-        Ok(First { image: rearm::image(container)?, subjects: subject::collect(&mut Proc::open()?, record)? })
-    }
 }
 
 /// Turns EINTR into "start again" in the threads whose call was interrupted, for the time that remains until the end of the wait where

@@ -7,6 +7,7 @@
 
 use std::mem::{offset_of, size_of};
 use std::ptr::{from_mut, from_ref, null_mut};
+use std::sync::LazyLock;
 
 use libc::{c_long, c_uint, c_void};
 use nix::Result;
@@ -124,10 +125,14 @@ pub fn listen(tid: Pid) -> Result<()> {
 /// Bytes of the extended state that this processor and kernel have: CPUID, leaf 0xd (`arch/x86/kernel/fpu/xstate.c`, get_xsave_size_user).
 #[must_use]
 pub fn xstate_size() -> usize {
-    // SAFETY: every x86-64 processor has CPUID, and one without this leaf answers for its last. Newer compilers know this.
-    #[allow(unused_unsafe)]
-    let leaf = unsafe { std::arch::x86_64::__cpuid_count(0xd, 0) };
-    leaf.ebx as usize
+    // A virtual machine's host answers, which takes long.
+    static SIZE: LazyLock<usize> = LazyLock::new(|| {
+        // SAFETY: every x86-64 processor has CPUID, and one without this leaf answers for its last. Newer compilers know this.
+        #[allow(unused_unsafe)]
+        let leaf = unsafe { std::arch::x86_64::__cpuid_count(0xd, 0) };
+        leaf.ebx as usize
+    });
+    *SIZE
 }
 
 /// The extended state (x87, SSE, AVX, PKRU ...) in the uncompacted XSAVE format, [`xstate_size`] bytes.

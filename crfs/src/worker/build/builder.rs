@@ -19,7 +19,7 @@ use crfs_sys::sysv::Attachment;
 use crfs_tracee::{Batch, Injector, OneCpu, RemoteAddress, SeizeOptions, Stopped, Tracee, Waited, stub};
 use image_format::process::{Fd, Zombie};
 use image_format::signal::PendingSignal;
-use image_format::{Pid, ProcessImage, layout};
+use image_format::{FileId, Pid, ProcessImage, layout};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -83,7 +83,8 @@ pub(super) struct Task {
     /// The process, as the host numbers it.
     host: HostPid,
     pub(super) injected: BTreeMap<Pid, Injector>,
-    pub(super) finished: Vec<Tracee<Stopped>>,
+    /// Its threads, as the container numbers them, in their final state.
+    pub(super) finished: Vec<(Pid, Tracee<Stopped>)>,
     /// Zombies and helpers of its own that died, and children that job control stopped: what sent it a signal.
     deaths: usize,
 }
@@ -93,6 +94,18 @@ pub(super) struct Built {
     /// The master of the console, and the last it showed.
     console: Option<(OwnedFd, Vec<u8>)>,
     tasks: Vec<(Pid, Task)>,
+    /// Every description, for whoever lets the container run in this worker's life: not before they are closed.
+    pub(super) files: BTreeMap<FileId, OwnedFd>,
+}
+
+/// A process that lives without the worker.
+pub(super) struct LetGo {
+    /// As the container numbers it.
+    pub(super) pid: Pid,
+    /// As the host numbers it.
+    pub(super) host: HostPid,
+    /// Its threads, as both number them.
+    pub(super) threads: Vec<(Pid, HostPid)>,
 }
 
 impl Task {
@@ -108,14 +121,15 @@ impl Built {
     }
 
     /// Lets go of every task, in a frozen cgroup: they stay where they are. From here on they live without the worker.
-    pub(super) fn let_go(self) -> Result<Vec<(Pid, HostPid)>, Failure> {
-        for tracee in self.tasks.iter().flat_map(|(_, task)| &task.finished) {
+    pub(super) fn let_go(self) -> Result<Vec<LetGo>, Failure> {
+        for (_, tracee) in self.tasks.iter().flat_map(|(_, task)| &task.finished) {
             tracee.set_options(SeizeOptions::default()).doing(|| "letting the tasks outlive the worker")?;
         }
         let mut live = Vec::new();
         for (pid, task) in self.tasks {
-            live.push((pid, task.host));
-            for tracee in task.finished {
+            let threads = task.finished.iter().map(|(tid, tracee)| (*tid, tracee.tid())).collect();
+            live.push(LetGo { pid, host: task.host, threads });
+            for (_, tracee) in task.finished {
                 tracee.detach().doing(|| format!("{}: letting go", layout::process_dir(pid)))?;
             }
         }
@@ -213,10 +227,8 @@ impl<'a> Builder<'a> {
         pseudo_file::read_on(&self.copy.image, &self.opened.files)?;
         notes.append(&mut self.notes);
         let console = self.opened.terminals.take_console();
-        // The end of the worker closes them all, before anything runs, and faster than one by one.
-        std::mem::forget(self.opened.files);
         let live = self.tasks.into_iter().filter(|(_, task)| !task.finished.is_empty());
-        Ok(Built { console, tasks: live.collect() })
+        Ok(Built { console, tasks: live.collect(), files: self.opened.files })
     }
 
     /// Carries out one step, or one of each of several processes.

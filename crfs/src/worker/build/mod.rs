@@ -5,6 +5,7 @@
 
 mod births;
 mod builder;
+mod countdowns;
 mod deaths;
 mod memory;
 mod open_late;
@@ -14,7 +15,7 @@ mod threads;
 mod watch;
 
 use super::laps::Laps;
-use super::{Report, settle};
+use super::{Report, settle, thaw};
 use crate::console;
 use crate::copy::{Contents, Copy};
 use crate::failure::{Doing, Failure, Kind};
@@ -22,7 +23,7 @@ use crate::freezer::Cgroup;
 use crate::launch::{ClockOffsets, Surroundings, clone_init};
 use crate::operation::start_time;
 use crate::plan::{self, Home};
-use crate::registry::{Container, Init, Registry};
+use crate::registry::{Container, Init, Live, Record, Registry};
 use crate::resource::container::{home as container_home, restore as container_restore};
 use crate::resource::mount::{Made, restore as mount};
 use crate::resource::{cgroup, pid_namespace, unshared, user_namespace};
@@ -48,27 +49,30 @@ const FREEZE_DEADLINE: Duration = Duration::from_secs(10);
 /// For killed tasks to be gone.
 const KILL_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Runs the job.
-pub(super) fn run(registry: &Registry, name: &str, from: &Path) -> Report {
-    let (mut notes, mut laps) = (Vec::new(), Laps::start());
-    let failure = build(registry, name, from, &mut notes, &mut laps).err();
-    Report { failure, notes, timings: laps.timings, ..Report::default() }
+/// Runs the job. With `run` the container runs then, and nothing is kept of what was copied in.
+pub(super) fn run(registry: &Registry, name: &str, from: &Path, run: bool) -> Report {
+    let (mut report, mut laps) = (Report::default(), Laps::start());
+    report.failure = build(registry, name, (from, run), &mut report, &mut laps).err();
+    let thaw = std::mem::replace(&mut report.timings, laps.timings);
+    report.timings.extend(thaw);
+    report
 }
 
 fn build(
     registry: &Registry,
     name: &str,
-    from: &Path,
-    notes: &mut Vec<String>,
+    (from, run): (&Path, bool),
+    report: &mut Report,
     laps: &mut Laps,
 ) -> Result<(), Failure> {
     let container = registry.container(name)?;
     // Never freed by pieces: the worker ends when it is done.
     let (copy, texts) =
-        Copy::load_with_texts(from).map(|(copy, texts)| (ManuallyDrop::new(copy), ManuallyDrop::new(texts)))?;
+        Copy::load_to_restore(from, !run).map(|(copy, texts)| (ManuallyDrop::new(copy), ManuallyDrop::new(texts)))?;
     let image = &copy.image;
     let contents = Contents::of(&copy, from)?;
     container_restore::check_host(&image.manifest)?;
+    let notes = &mut report.notes;
     let home = container_home::choose(image, notes)?;
     let plan = plan::compute(image, &home)?;
     laps.lap("check");
@@ -79,7 +83,7 @@ fn build(
     log.doing(|| format!("{}: making the container's log", container.log_file().display()))?;
     let cgroup = Cgroup::of(registry, name)?;
     cgroup.create()?;
-    let (live, console) = made_or_gone(&cgroup, || {
+    let (tasks, console, files) = made_or_gone(&cgroup, || {
         let link = link_to_worker(&plan)?;
         let furniture = mount::Furniture::open(image, &contents)?;
         let cgroups = cgroup::restore::Tree::make(image, &cgroup)?;
@@ -103,26 +107,35 @@ fn build(
         network.as_ref().map_or(Ok(()), container_restore::take_down)?;
         cgroups.finish(notes)?;
         cgroup.freeze(FREEZE_DEADLINE)?;
-        let console = built.take_console();
-        let live = built.let_go()?;
-        Ok((live, console))
+        let (console, files) = (built.take_console(), std::mem::take(&mut built.files));
+        Ok((built.let_go()?, console, files))
     })?;
     laps.lap("freeze");
-    let published = made_or_gone(&cgroup, || {
-        settle::wait(live.iter().map(|&(_, host)| host))?;
-        let processes: Vec<_> = live.into_iter().filter(|&(pid, _)| pid != plan::OUTSIDE).collect();
-        let first = processes.iter().find(|(pid, _)| *pid == Pid(1)).or(processes.first()).map(|(_, host)| host.raw());
-        let mut live = settle::live(&cgroup, processes)?;
-        live.note_contents(image)?;
-        publish::publish(image, &texts, (from, &contents), &container, &live)?;
-        container.write_live(&live)?;
-        match (console, first) {
-            (Some((master, shown)), Some(first)) => console::start(&container, master, first, &shown),
-            _ => Ok(()),
+    made_or_gone(&cgroup, || {
+        settle::wait(tasks.iter().map(|task| task.host))?;
+        let countdowns = countdowns::of(image, &tasks);
+        let processes = tasks.into_iter().filter(|task| task.pid != plan::OUTSIDE);
+        let mut live = settle::live(&cgroup, processes.map(|task| (task.pid, task.host)))?;
+        if let Some(texts) = &*texts {
+            // The end of the worker closes them all, before anything runs, and faster than one by one.
+            std::mem::forget(files);
+            live.note_contents(image)?;
+            publish::publish(image, texts, (from, &contents), &container, &live)?;
+            container.write_countdowns(&countdowns)?;
+        } else {
+            drop(files);
         }
-    });
-    laps.lap("publish");
-    published
+        container.write_live(&live)?;
+        let record = with_init(&container, &live)?;
+        if let (Some((master, shown)), Some(first)) = (console, live.first()) {
+            console::start(&container, master, first.host_pid, &shown)?;
+        }
+        laps.lap(if run { "settle" } else { "publish" });
+        if !run {
+            return Ok(());
+        }
+        thaw::let_run(&record, BTreeMap::new(), &countdowns, report)
+    })
 }
 
 /// Does a part of the build. When it fails, every task and the cgroup are gone before it returns.
@@ -166,6 +179,16 @@ fn note_stub_init(container: &Container, home: &Home, first: HostPid) -> Result<
     let start_time = start_time(first.raw()).filter(|_| *home == Home::Stub);
     record.stub_init = start_time.map(|start_time| Init { pid: first.raw(), start_time });
     container.write_record(&record)
+}
+
+/// Notes which process stands for the container.
+fn with_init(container: &Container, live: &Live) -> Result<Record, Failure> {
+    let missing = || Failure::new(Kind::System, format!("{}: no first process was built", container.name()));
+    let first = live.first().ok_or_else(missing)?.host_pid;
+    let init = Init { pid: first, start_time: start_time(first).ok_or_else(missing)? };
+    let record = Record { init: Some(init), ..container.existing()? };
+    container.write_record(&record)?;
+    Ok(record)
 }
 
 /// A pidfd of this worker, through which the processes being built pull descriptors.

@@ -47,9 +47,9 @@ impl Builder<'_> {
             let attr = thread::restore::path(pid, tid);
             thread::restore::scheduling(tracee.tid(), &attr, &thread.attr, self.cpu.all(), &mut self.notes)?;
             thread_controls::restore::dispatch(&tracee, &attr, &thread.attr.controls)?;
-            finished.push(tracee);
+            finished.push((tid, tracee));
         }
-        if let Some(leader) = finished.last().filter(|_| image.process.shares.memory.is_none()) {
+        if let Some((_, leader)) = finished.last().filter(|_| image.process.shares.memory.is_none()) {
             memory::verify(leader.tid(), image)?;
         }
         if let Some(task) = self.tasks.get_mut(&pid) {
@@ -77,7 +77,7 @@ impl Builder<'_> {
         regs.orig_rax = u64::MAX;
         tracee.set_regs(&regs).doing(doing)?;
         if let Some(task) = self.tasks.get_mut(&OUTSIDE) {
-            task.finished = vec![tracee];
+            task.finished = vec![(OUTSIDE, tracee)];
         }
         Ok(())
     }

@@ -12,67 +12,57 @@
 //! its system calls to itself (PR_SET_SYSCALL_USER_DISPATCH), or where the calls cannot be made.
 
 use super::STOP_DEADLINE;
-use crate::captured::Captured;
-use crate::failure::{Doing, Failure};
+use crate::failure::Failure;
 use crate::freezer::Cgroup;
+use crate::registry::{CountedTimers, Record};
 use crate::resource::container::Moment;
 use crate::resource::proc::Proc;
-use crate::resource::subject::{Process, Subjects};
+use crate::resource::subject::{self, Process};
 use crate::resource::{interval_timer, posix_timer, signal};
 use crfs_tracee::{Batch, Gadget, InjectError, Injector, SeizeOptions, Stopped, Tracee, stop_all};
+use image_format::Pid;
 use image_format::manifest::Clocks;
 use image_format::seccomp::Seccomp;
 use image_format::signal::{PendingSignal, Signal};
 use image_format::thread::ThreadAttr;
-use image_format::timer::{IntervalTimer, PosixTimer, Timer};
-use image_format::{Pid, layout, parse_lines, parse_object};
 use std::time::Instant;
 
 /// A process whose threads all stand still for its timers to be set.
-pub(super) struct Held {
-    pid: Pid,
+pub(super) struct Held<'a> {
     /// What it calls itself, and its first thread that lives.
     own_ids: (Pid, Pid),
     /// The first thread that lives first.
     threads: Vec<Tracee<Stopped>>,
-    timers: Recorded,
-}
-
-/// What the image says of a process that has such timers.
-struct Recorded {
-    /// The first thread that lives.
-    first: Pid,
-    interval: Vec<IntervalTimer>,
-    posix: Vec<PosixTimer>,
-    pending: Vec<PendingSignal>,
-    /// Of that thread alone.
-    own_pending: Vec<PendingSignal>,
-    attr: ThreadAttr,
+    timers: &'a CountedTimers,
 }
 
 /// Stops the processes that have timers to be set. Call it while the container is frozen.
 ///
 /// # Errors
-/// When the image cannot be read.
-pub(super) fn hold(
-    image: &Captured,
+/// When a task that lives cannot be read.
+pub(super) fn hold<'a>(
+    counted: &'a [CountedTimers],
     cgroup: &Cgroup,
-    subjects: &Subjects,
+    record: &Record,
     notes: &mut Vec<String>,
-) -> Result<Vec<Held>, Failure> {
+) -> Result<Vec<Held<'a>>, Failure> {
     let mut all = Vec::new();
-    for process in &subjects.processes {
-        let Some(timers) = recorded(image, process.pid, process.alive().tid)? else { continue };
+    if counted.is_empty() {
+        return Ok(all);
+    }
+    let subjects = subject::collect(&mut Proc::open()?, record)?;
+    let of = |timers: &CountedTimers| subjects.processes.iter().find(|process| process.host == timers.host);
+    for (timers, process) in counted.iter().filter_map(|timers| Some((timers, of(timers)?))) {
         if cgroup.has_frozen_inside(process.host)? {
-            notes.push(left(process.pid, "its own cgroup is frozen"));
+            notes.push(left(timers.pid, "its own cgroup is frozen"));
             continue;
         }
         match stop(process, &timers.attr) {
             Ok(threads) => {
                 let own_ids = (process.leader().own_id(), process.alive().own_id());
-                all.push(Held { pid: process.pid, own_ids, threads, timers });
+                all.push(Held { own_ids, threads, timers });
             }
-            Err(reason) => notes.push(left(process.pid, &reason)),
+            Err(reason) => notes.push(left(timers.pid, &reason)),
         }
     }
     Ok(all)
@@ -80,36 +70,6 @@ pub(super) fn hold(
 
 fn left(pid: Pid, reason: &str) -> String {
     format!("process {pid}: its timers have counted since the restore: {reason}")
-}
-
-/// None for a process that has none, and for a stub init, which is in no image.
-fn recorded(image: &Captured, pid: Pid, first: Pid) -> Result<Option<Recorded>, Failure> {
-    let path = layout::thread_file(pid, first, "timers");
-    if !image.contains(&path) {
-        return Ok(None);
-    }
-    let timers: Vec<Timer> = parse_lines(&image.read(&path)?).doing(|| path.clone())?;
-    let (mut interval, mut posix) = (Vec::new(), Vec::new());
-    for timer in timers {
-        match timer {
-            Timer::Interval(timer) if interval_timer::restore::counts_time(&timer) => interval.push(timer),
-            Timer::Posix(timer) if posix_timer::restore::counts_time(&timer) => posix.push(timer),
-            Timer::Interval(_) | Timer::Posix(_) => {}
-        }
-    }
-    if interval.is_empty() && posix.is_empty() {
-        return Ok(None);
-    }
-    let signals = |path: String| parse_lines(&image.read(&path)?).doing(|| path.clone());
-    let attr = layout::thread_file(pid, first, "attr");
-    Ok(Some(Recorded {
-        first,
-        interval,
-        posix,
-        pending: signals(layout::process_file(pid, "signal.pending"))?,
-        own_pending: signals(layout::thread_file(pid, first, "signal.pending"))?,
-        attr: parse_object(&image.read(&attr)?).doing(|| attr)?,
-    }))
 }
 
 /// Stops all threads of a process, or says why it has to be left alone; those that were stopped go on then.
@@ -135,12 +95,12 @@ fn stop(process: &Process, attr: &ThreadAttr) -> Result<Vec<Tracee<Stopped>>, St
 }
 
 /// Sets the timers and lets the processes go. Call it when the container's cgroup has been thawed.
-pub(super) fn set(held: Vec<Held>, notes: &mut Vec<String>) {
-    for Held { pid, own_ids, threads, timers } in held {
+pub(super) fn set(held: Vec<Held<'_>>, notes: &mut Vec<String>) {
+    for Held { own_ids, threads, timers } in held {
         let mut threads = threads.into_iter();
         let Some(first) = threads.next() else { continue };
-        if let Err(reason) = set_in(first, own_ids, &timers) {
-            notes.push(left(pid, &reason));
+        if let Err(reason) = set_in(first, own_ids, timers) {
+            notes.push(left(timers.pid, &reason));
         }
         for thread in threads {
             // One that was killed meanwhile is gone.
@@ -149,7 +109,7 @@ pub(super) fn set(held: Vec<Held>, notes: &mut Vec<String>) {
     }
 }
 
-fn set_in(first: Tracee<Stopped>, own_ids: (Pid, Pid), timers: &Recorded) -> Result<(), String> {
+fn set_in(first: Tracee<Stopped>, own_ids: (Pid, Pid), timers: &CountedTimers) -> Result<(), String> {
     let Some(gadget) = Gadget::of_program(&first) else { return Err("it has no vDSO".to_owned()) };
     let host = first.tid();
     let clocks = now(host.raw()).map_err(|failure| failure.to_string())?;
@@ -172,7 +132,7 @@ fn now(host: i32) -> Result<Clocks, Failure> {
     Moment::now()?.inside(host, &mut Proc::open()?)
 }
 
-fn calls((process, thread): (Pid, Pid), timers: &Recorded, now: &Clocks) -> Batch {
+fn calls((process, thread): (Pid, Pid), timers: &CountedTimers, now: &Clocks) -> Batch {
     let mut batch = Batch::new();
     let alarm = Signal(u8::try_from(libc::SIGALRM).unwrap_or_default());
     let waits = |signals: &[PendingSignal], signal: Signal| signals.iter().any(|pending| pending.signal == signal);
