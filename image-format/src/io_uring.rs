@@ -1,6 +1,6 @@
 //! Rings of io_uring_setup(2).
 
-use crate::types::{Hex, PAGE_SIZE};
+use crate::types::{Hex, PAGE_SIZE, Pid};
 use serde::{Deserialize, Serialize};
 
 /// A ring without requests under way. The memory that it shares with the program (the rings of both queues, and behind them the entries to
@@ -20,6 +20,9 @@ pub struct IoUring {
     pub submitted: u32,
     /// How many completions the kernel has given, modulo 2^32.
     pub completed: u32,
+    /// The thread that alone may submit to it (`IORING_SETUP_SINGLE_ISSUER`); null where any may, none has come to be it yet
+    /// (`IORING_SETUP_R_DISABLED`), or it has ended.
+    pub issuer: Option<Pid>,
 }
 
 /// A mapping of a ring.
@@ -39,11 +42,28 @@ pub const OFF_CQ_RING: u64 = 0x800_0000;
 /// The entries to be submitted.
 pub const OFF_SQES: u64 = 0x1000_0000;
 
-/// `IORING_SETUP_` CQSIZE, CLAMP, SUBMIT_ALL, COOP_TASKRUN, TASKRUN_FLAG, SQE128, CQE32, NO_SQARRAY: those of rings that any task can make and
-/// use. What the others tie to a thread or a device is not carried.
-pub const FLAGS: u64 = 1 << 3 | 1 << 4 | 1 << 7 | 1 << 8 | 1 << 9 | 1 << 10 | 1 << 11 | 1 << 16;
+/// `IORING_SETUP_` CQSIZE, CLAMP, R_DISABLED, SUBMIT_ALL, COOP_TASKRUN, TASKRUN_FLAG, SQE128, CQE32, SINGLE_ISSUER, DEFER_TASKRUN,
+/// NO_SQARRAY. What the others tie to a thread of the kernel's or a device is not carried.
+pub const FLAGS: u64 = 1 << 3
+    | 1 << 4
+    | R_DISABLED
+    | 1 << 7
+    | COOP_TASKRUN
+    | TASKRUN_FLAG
+    | SQE128
+    | CQE32
+    | SINGLE_ISSUER
+    | DEFER_TASKRUN
+    | NO_SQARRAY;
+/// `IORING_SETUP_R_DISABLED`: nothing can be submitted yet.
+pub const R_DISABLED: u64 = 1 << 6;
+pub(crate) const COOP_TASKRUN: u64 = 1 << 8;
+pub(crate) const TASKRUN_FLAG: u64 = 1 << 9;
 const SQE128: u64 = 1 << 10;
 const CQE32: u64 = 1 << 11;
+/// `IORING_SETUP_SINGLE_ISSUER`: the ring belongs to one thread.
+pub const SINGLE_ISSUER: u64 = 1 << 12;
+pub(crate) const DEFER_TASKRUN: u64 = 1 << 13;
 const NO_SQARRAY: u64 = 1 << 16;
 
 /// `IORING_MAX_ENTRIES` and `IORING_MAX_CQ_ENTRIES` (io_uring/io_uring.c, v6.18).
@@ -57,7 +77,9 @@ const HEADER: u64 = 64;
 const CACHE_LINE: u64 = 64;
 
 impl IoUring {
-    fn has(&self, flag: u64) -> bool {
+    /// Whether it has an `IORING_SETUP_` flag.
+    #[must_use]
+    pub fn has(&self, flag: u64) -> bool {
         self.flags.0 & flag != 0
     }
 

@@ -124,7 +124,7 @@ fn asynchronous_requests_under_way_are_named() {
     victim.passes();
 }
 
-/// Nor does one of io_uring; and what belongs to one thread is not made again.
+/// Nor does one of io_uring; and what belongs to a device is not made again.
 #[test]
 fn rings_that_are_not_carried_are_named() {
     let (world, victim) = running("io_uring", &["poll"]);
@@ -132,8 +132,12 @@ fn rings_that_are_not_carried_are_named() {
     world.crctl(["freeze", "vs1"]).expect_refusal(&told);
     victim.goes_on(1);
     victim.passes();
-    let (world, victim) = running("io_uring", &["single"]);
-    let told = ["0x00000001/fds", "an io_uring of a kind that is not carried yet (IORING_SETUP_SINGLE_ISSUER)"];
+    let (world, victim) = running("io_uring_single_issuer", &["poll"]);
+    world.crctl(["freeze", "vs1"]).expect_refusal(&told);
+    victim.goes_on(1);
+    victim.passes();
+    let (world, victim) = running("io_uring", &["polled"]);
+    let told = ["0x00000001/fds", "an io_uring of a kind that is not carried yet (IORING_SETUP_IOPOLL)"];
     world.crctl(["freeze", "vs1"]).expect_refusal(&told);
     victim.goes_on(1);
     victim.passes();

@@ -70,7 +70,7 @@ macro_rules! passes_alone {
 }
 passes_alone! {
     aio altstack arguments avx brk controls credentials data epoll epoll_numbers eventfd expiries files fork_sharing
-    inotify io_uring itimer limits masks obstacles owner pending pidfd pipe posix_timers protnone rseq seccomp shared signalfd
+    inotify io_uring io_uring_single_issuer itimer limits masks obstacles owner pending pidfd pipe posix_timers protnone rseq seccomp shared signalfd
     sparse terminal threads time_limits timerfd tree waits zombie
 }
 

@@ -29,6 +29,8 @@ pub struct IoUring {
     pub registered: Vec<&'static str>,
     /// Whether completions wait for room in it.
     pub has_overflown: bool,
+    /// The task that alone may submit to it (IORING_SETUP_SINGLE_ISSUER), by [`Task::address`]; it may have ended. 0: none.
+    pub issuer: u64,
 }
 
 /// What a task has to do with rings.
@@ -69,7 +71,13 @@ impl KernelState {
             completed: number(Path::RingCompleted)?,
             registered: registered.into_iter().filter(|(_, is)| *is).map(|(name, _)| name).collect(),
             has_overflown: pointer(Path::RingOverflow)? != overflow,
+            issuer: pointer(Path::RingIssuer)?,
         })
+    }
+
+    /// The host's id of the task that a ring belongs to.
+    pub(crate) fn io_uring_issuer(&self, ring: &IoUring) -> Result<u32, Error> {
+        self.view(Feature::IoUring, &Task::caller(0))?.u32_from(ring.issuer, &[Path::TaskPid])
     }
 
     /// Whether the task has ever used a ring.

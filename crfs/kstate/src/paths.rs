@@ -215,6 +215,7 @@ paths! {
     RingPersonalities: Pointer, "io_ring_ctx.personalities.xa_head";
     RingRestricted: Number(1), "io_ring_ctx.restrictions.registered";
     RingOverflow: Place(16), "io_ring_ctx.cq_overflow_list";
+    RingIssuer: Pointer, "io_ring_ctx.submitter_task";
     StartCode: Number(8), "mm_struct.start_code";
     EndCode: Number(8), "mm_struct.end_code";
     StartData: Number(8), "mm_struct.start_data";
@@ -519,6 +520,7 @@ pub(crate) fn needs(feature: Feature) -> Needs {
         Feature::IoUring => (
             &[
                 P::TaskIoUring,
+                P::TaskPid,
                 P::TaskFiles,
                 P::FilesFdt,
                 P::FdtMax,
@@ -543,6 +545,7 @@ pub(crate) fn needs(feature: Feature) -> Needs {
                 P::RingSubmitted,
                 P::RingCompleted,
                 P::RingOverflow,
+                P::RingIssuer,
             ],
         ),
         Feature::IoPermission => (&[], &[P::IoBitmap, P::IoLevel]),

@@ -65,7 +65,7 @@ pub enum Action {
     Signals,
     /// Extended registers, controls and login uid of each thread.
     ThreadState,
-    /// Whom descriptions signal, of all processes; a step of the first that lives.
+    /// Rings of io_uring that belong to threads, whom descriptions signal, of all processes; a step of the first that lives.
     Owners,
     /// Rseq, robust list, alternate stack, name of each thread; user and group ids, capabilities, and what setting them clears:
     /// dumpable, parent-death signal.

@@ -74,6 +74,16 @@ const CQES: usize = 64;
 const CQE: usize = 16;
 const ENTER_GETEVENTS: u32 = 1;
 
+const REGISTER_ENABLE_RINGS: u32 = 12;
+
+/// `IORING_SETUP_` flags: of a ring that takes nothing yet, of one that belongs to the thread that makes or enables it, and of one whose
+/// thread is told of completions when it asks.
+pub const SETUP_R_DISABLED: u32 = 1 << 6;
+/// See [`SETUP_R_DISABLED`].
+pub const SETUP_SINGLE_ISSUER: u32 = 1 << 12;
+/// See [`SETUP_R_DISABLED`].
+pub const SETUP_DEFER_TASKRUN: u32 = 1 << 13;
+
 /// `IORING_OP_` of requests.
 const OP_FSYNC: u8 = 3;
 const OP_POLL_ADD: u8 = 6;
@@ -314,9 +324,30 @@ impl Ring {
         Errno::result(waited).map(drop)
     }
 
+    /// Lets a ring take requests that was made with [`SETUP_R_DISABLED`]. It then belongs to the calling thread, if it belongs to one.
+    ///
+    /// # Errors
+    /// Of io_uring_register(2), among them `EBADFD`: it takes them already.
+    pub fn enable(&self) -> Result<()> {
+        let (fd, none) = (self.fd.as_raw_fd(), null_mut::<libc::c_void>());
+        // SAFETY: this registration takes no pointer.
+        let enabled = unsafe { libc::syscall(libc::SYS_io_uring_register, fd, REGISTER_ENABLE_RINGS, none, 0u32) };
+        Errno::result(enabled).map(drop)
+    }
+
     fn enter(&self, count: u32) -> Result<u32> {
+        self.offer(count);
+        self.take(count)
+    }
+
+    /// Says that so many entries more are to be submitted.
+    fn offer(&self, count: u32) {
         let tail = self.rings.word(SQ_TAIL);
         tail.store(tail.load(Ordering::Relaxed).wrapping_add(count), Ordering::Release);
+    }
+
+    /// Has the kernel take entries.
+    fn take(&self, count: u32) -> Result<u32> {
         let none = null_mut::<libc::c_void>();
         // SAFETY: the kernel reads entries from the ring alone; without IORING_ENTER_GETEVENTS it takes no further argument.
         let taken =
@@ -330,11 +361,26 @@ impl Ring {
     /// # Errors
     /// `EIO` when the ring does not take them; of io_uring_enter(2).
     pub fn advance(&self, submitted: u32, completed: u32) -> Result<()> {
-        self.pass(completed)?;
+        let take = |count| self.take(count).map(|taken| taken == count);
+        if self.advance_by(submitted, completed, take)? { Ok(()) } else { Err(Errno::EIO) }
+    }
+
+    /// [`Ring::advance`] where somebody else must have the kernel take the entries: `take` calls io_uring_enter(2) for so many, and says
+    /// whether it took them all. False: the ring is not where it is to be.
+    ///
+    /// # Errors
+    /// Of `take`.
+    pub fn advance_by<E>(
+        &self,
+        submitted: u32,
+        completed: u32,
+        mut take: impl FnMut(u32) -> std::result::Result<bool, E>,
+    ) -> std::result::Result<bool, E> {
+        let completes = self.pass(completed, &mut take)?;
         self.sqe_flags(SKIP_SUCCESS);
-        self.pass(submitted.wrapping_sub(completed))?;
+        let ends = completes && self.pass(submitted.wrapping_sub(completed), &mut take)?;
         self.sqe_flags(0);
-        if self.ends() == (submitted, completed) { Ok(()) } else { Err(Errno::EIO) }
+        Ok(ends && self.ends() == (submitted, completed))
     }
 
     fn sqe_flags(&self, flags: u8) {
@@ -342,19 +388,24 @@ impl Ring {
         slots.for_each(|at| self.sqes.byte(at).store(flags, Ordering::Relaxed));
     }
 
-    fn pass(&self, count: u32) -> Result<()> {
+    fn pass<E>(
+        &self,
+        count: u32,
+        take: &mut impl FnMut(u32) -> std::result::Result<bool, E>,
+    ) -> std::result::Result<bool, E> {
         let mut left = count;
         while left > 0 {
             let some = left.min(self.shape.sq_entries);
-            if self.enter(some)? != some {
-                return Err(Errno::EIO);
+            self.offer(some);
+            if !take(some)? {
+                return Ok(false);
             }
             // All that has completed was seen.
             let tail = self.rings.word(CQ_TAIL).load(Ordering::Acquire);
             self.rings.word(CQ_HEAD).store(tail, Ordering::Release);
             left -= some;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// The descriptor, and the mappings gone.
@@ -392,6 +443,17 @@ mod tests {
         assert_eq!(again.ends(), (1004, 1001));
         assert_eq!(again.next(), Some(Completion { data: 42, res: 0 }));
         assert_eq!(again.next(), None);
+    }
+
+    #[test]
+    fn a_ring_belongs_to_the_thread_that_enables_it() {
+        let flags = SETUP_R_DISABLED | SETUP_SINGLE_ISSUER | SETUP_DEFER_TASKRUN;
+        let ring = Ring::new(Shape { flags, ..SHAPE }).unwrap();
+        assert_eq!(ring.nop(1), Err(Errno::EBADFD));
+        // What was offered in vain.
+        std::thread::scope(|scope| scope.spawn(|| ring.enable().unwrap()).join().unwrap());
+        assert_eq!(ring.enable(), Err(Errno::EEXIST));
+        assert_eq!(ring.nop(1), Err(Errno::EEXIST));
     }
 
     #[test]

@@ -3,7 +3,10 @@
 use super::{Findings, memory};
 use crate::files::FileKind;
 use crate::image::Image;
-use crate::io_uring::{FLAGS, IoUring, MAX_CQ_ENTRIES, MAX_SQ_ENTRIES, MappedRing};
+use crate::io_uring::{
+    COOP_TASKRUN, DEFER_TASKRUN, FLAGS, IoUring, MAX_CQ_ENTRIES, MAX_SQ_ENTRIES, MappedRing, R_DISABLED, SINGLE_ISSUER,
+    TASKRUN_FLAG,
+};
 use crate::layout::file_entry;
 use crate::memory::{Backing, Segment};
 use crate::types::FileId;
@@ -13,7 +16,8 @@ pub(super) fn check(image: &Image, findings: &mut Findings) {
     let mut rings: BTreeMap<u32, (FileId, &IoUring)> = BTreeMap::new();
     for (&id, file) in &image.files {
         let FileKind::IoUring(ring) = &file.kind else { continue };
-        own(ring).into_iter().flatten().for_each(|problem| findings.add(&file_entry(id), problem));
+        let problems = own(ring).into_iter().chain(issuer(ring, image));
+        problems.flatten().for_each(|problem| findings.add(&file_entry(id), problem));
         if let Some((other, _)) = rings.insert(ring.ring, (id, ring)) {
             findings.add(&file_entry(id), format!("ring {}: it is {}'s", ring.ring, file_entry(other)));
         }
@@ -48,6 +52,27 @@ fn own(ring: &IoUring) -> Vec<Option<String>> {
         (ring.cq_entries < ring.sq_entries)
             .then(|| format!("cq_entries {}: fewer than entries to be submitted", ring.cq_entries)),
         ahead.then(|| format!("completed {}: more than were submitted, {}", ring.completed, ring.submitted)),
+    ]
+}
+
+/// Whose a ring is, and which flags that needs (`io_uring_sanitise_params` in io_uring/io_uring.c, v6.18).
+fn issuer(ring: &IoUring, image: &Image) -> [Option<String>; 6] {
+    let lives = |thread| image.processes.values().any(|process| process.threads.contains_key(&thread));
+    let [single, is_disabled] = [SINGLE_ISSUER, R_DISABLED].map(|flag| ring.has(flag));
+    let of = |reason: &str| ring.issuer.map(|thread| format!("issuer {thread}: {reason}"));
+    [
+        ring.issuer.filter(|&thread| !lives(thread)).and_then(|_| of("no process has this thread")),
+        of("the ring belongs to no thread (IORING_SETUP_SINGLE_ISSUER)").filter(|_| !single),
+        of("a ring that is disabled (IORING_SETUP_R_DISABLED) has none yet").filter(|_| single && is_disabled),
+        (is_disabled && ring.submitted != 0).then(|| {
+            format!("submitted {}: a ring that is disabled (IORING_SETUP_R_DISABLED) takes nothing", ring.submitted)
+        }),
+        (ring.has(DEFER_TASKRUN) && !single).then(|| {
+            "flags: IORING_SETUP_DEFER_TASKRUN is of rings of one thread (IORING_SETUP_SINGLE_ISSUER)".to_owned()
+        }),
+        (ring.has(TASKRUN_FLAG) && !ring.has(COOP_TASKRUN) && !ring.has(DEFER_TASKRUN)).then(|| {
+            "flags: IORING_SETUP_TASKRUN_FLAG needs IORING_SETUP_COOP_TASKRUN or IORING_SETUP_DEFER_TASKRUN".to_owned()
+        }),
     ]
 }
 

@@ -241,7 +241,7 @@ records! {
     EpollTarget { fd, file, events, data }
     Timerfd { clock, settime_flags, remaining, interval, ticks }
     Signalfd { mask }
-    IoUring { ring, flags, sq_entries, cq_entries, submitted, completed }
+    IoUring { ring, flags, sq_entries, cq_entries, submitted, completed, issuer }
     MappedRing { ring, offset }
     Stdio { file, stream }
     Tty { path, number, side, hung_up }

@@ -6,10 +6,15 @@ use image_format::files::{File, FileKind, OpenFlags};
 use image_format::io_uring::{IoUring, MappedRing, OFF_CQ_RING, OFF_SQES};
 use image_format::memory::{Backing, PageRange, Protection, Segment, SegmentFlags, Source};
 use image_format::process::Fd;
-use image_format::{Address, FileId, Hex, Image, check};
+use image_format::{Address, FileId, Hex, Image, Pid, check};
 
 const ENTRY: FileId = FileId(0x77);
-const RING: IoUring = IoUring { ring: 1, flags: Hex(8), sq_entries: 8, cq_entries: 16, submitted: 3, completed: 1 };
+const RING: IoUring =
+    IoUring { ring: 1, flags: Hex(8), sq_entries: 8, cq_entries: 16, submitted: 3, completed: 1, issuer: None };
+const R_DISABLED: u64 = 1 << 6;
+const TASKRUN_FLAG: u64 = 1 << 9;
+const SINGLE_ISSUER: u64 = 1 << 12;
+const DEFER_TASKRUN: u64 = 1 << 13;
 
 /// Gives the child a ring that it has mapped, before its other mappings.
 fn ring(image: &mut Image) {
@@ -39,6 +44,14 @@ fn record(image: &mut Image) -> &mut IoUring {
     }
 }
 
+/// A ring that belongs to the child's first thread.
+fn owned(image: &mut Image, flags: u64) -> &mut IoUring {
+    let ring = record(image);
+    ring.flags.0 |= flags;
+    ring.issuer = Some(CHILD);
+    ring
+}
+
 fn segment(image: &mut Image) -> &mut Segment {
     ring(image);
     &mut process(image, CHILD).segments[0]
@@ -55,6 +68,10 @@ fn mapped(image: &mut Image) -> &mut MappedRing {
 fn a_ring_with_what_was_submitted_under_no_way() {
     let mut image = golden::image();
     ring(&mut image);
+    image.manifest.paths = image.paths();
+    assert_eq!(check::image(&image, &golden::sizes(&image)), []);
+    let mut image = golden::image();
+    owned(&mut image, SINGLE_ISSUER | DEFER_TASKRUN | TASKRUN_FLAG);
     image.manifest.paths = image.paths();
     assert_eq!(check::image(&image, &golden::sizes(&image)), []);
 }
@@ -81,7 +98,34 @@ fn rings_and_mappings() {
             },
             "files/0x00000077: ring 0: rings are counted from 1",
         ),
-        (|i| record(i).flags.0 |= 1 << 12, "files/0x00000077: flags: 0x1000 is not known here"),
+        (|i| record(i).flags.0 |= 1 << 1, "files/0x00000077: flags: 0x2 is not known here"),
+        (
+            |i| record(i).issuer = Some(CHILD),
+            "files/0x00000077: issuer 0x00003002: the ring belongs to no thread (IORING_SETUP_SINGLE_ISSUER)",
+        ),
+        (
+            |i| owned(i, SINGLE_ISSUER).issuer = Some(Pid(0x77)),
+            "files/0x00000077: issuer 0x00000077: no process has this thread",
+        ),
+        (
+            |i| {
+                let ring = owned(i, SINGLE_ISSUER | R_DISABLED);
+                (ring.submitted, ring.completed) = (0, 0);
+            },
+            "files/0x00000077: issuer 0x00003002: a ring that is disabled (IORING_SETUP_R_DISABLED) has none yet",
+        ),
+        (
+            |i| record(i).flags.0 |= R_DISABLED,
+            "files/0x00000077: submitted 3: a ring that is disabled (IORING_SETUP_R_DISABLED) takes nothing",
+        ),
+        (
+            |i| record(i).flags.0 |= DEFER_TASKRUN,
+            "files/0x00000077: flags: IORING_SETUP_DEFER_TASKRUN is of rings of one thread (IORING_SETUP_SINGLE_ISSUER)",
+        ),
+        (
+            |i| record(i).flags.0 |= TASKRUN_FLAG,
+            "files/0x00000077: flags: IORING_SETUP_TASKRUN_FLAG needs IORING_SETUP_COOP_TASKRUN or IORING_SETUP_DEFER_TASKRUN",
+        ),
         (|i| record(i).sq_entries = 9, "files/0x00000077: sq_entries 9: a ring has a power of two up to 32768"),
         (
             |i| record(i).cq_entries = 1 << 17,

@@ -1,5 +1,5 @@
 //! Rings of io_uring: one that is used all the time, also for what a thread of the kernel's does, one with completions that nobody takes, and
-//! one on which a thread waits. With the argument `poll` a request stays under way; with `single` a ring belongs to its thread.
+//! one on which a thread waits. With the argument `poll` a request stays under way; with `polled` a ring is for devices that are polled.
 
 use anyhow::{Result, bail, ensure};
 use crfs_sys::io_uring::{Completion, Ring, Shape};
@@ -15,8 +15,8 @@ use std::thread;
 
 /// `IORING_SETUP_SUBMIT_ALL`; with completions of a number of their own, and of the usual one.
 const SHAPE: Shape = Shape { flags: 1 << 7, sq_entries: 4, cq_entries: 64, rings: 4096, sqes: 4096, sqe: 64 };
-/// `IORING_SETUP_SINGLE_ISSUER`
-const SINGLE: Shape = Shape { flags: 1 << 12, ..SHAPE };
+/// `IORING_SETUP_IOPOLL`
+const POLLED: Shape = Shape { flags: 1 << 0, ..SHAPE };
 /// More than a page of each part.
 const LARGE: Shape = Shape { flags: 0, sq_entries: 256, cq_entries: 512, rings: 12288, sqes: 16384, sqe: 64 };
 const WORDS: usize = 8;
@@ -67,13 +67,13 @@ fn run(stage: &mut Stage) -> Result<()> {
     let ring_of_waiter = waited_for.clone();
     let waiter = thread::spawn(move || take(&ring_of_waiter, 1));
     let (out, into) = pipe()?;
-    let _single = match stage.arguments().first().map(String::as_str) {
+    let _polled = match stage.arguments().first().map(String::as_str) {
         None => None,
         Some("poll") => {
             idle.poll(out.as_fd(), PollFlags::POLLIN.bits().cast_unsigned(), 7)?;
             None
         }
-        Some("single") => Some(Ring::new(SINGLE)?),
+        Some("polled") => Some(Ring::new(POLLED)?),
         Some(other) => bail!("{other:?} is no argument"),
     };
     loop {

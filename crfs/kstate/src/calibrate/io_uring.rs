@@ -2,10 +2,10 @@
 
 use std::os::fd::{AsFd, AsRawFd};
 
-use crfs_sys::io_uring::{Ring, Shape};
+use crfs_sys::io_uring::{Ring, SETUP_SINGLE_ISSUER, Shape};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::unistd::{pipe2, write};
+use nix::unistd::{gettid, pipe2, write};
 
 use super::Trouble;
 use super::checks::same;
@@ -20,7 +20,7 @@ const SHAPE: Shape = Shape { flags: 1 << 7, sq_entries: 4, cq_entries: 16, rings
 const CQSIZE: u32 = 1 << 3;
 /// Whether tasks that have used a ring are told from others.
 pub(super) fn check_task(state: &KernelState, _: &Scene, roles: &Roles) -> Result<(), Trouble> {
-    let _ring = ring()?;
+    let _ring = ring(SHAPE)?;
     same("a task with a ring", state.uses_io_uring(&Task::caller(0))?, true)?;
     same("a task without", state.uses_io_uring(&roles.bare)?, false)
 }
@@ -28,7 +28,7 @@ pub(super) fn check_task(state: &KernelState, _: &Scene, roles: &Roles) -> Resul
 /// A ring that has come some way, and a request that waits for a pipe.
 pub(super) fn check(state: &KernelState, _: &Scene, roles: &Roles) -> Result<(), Trouble> {
     let failed = |what: &'static str| move |errno: Errno| Trouble::Wrong(format!("{what}: {}", errno.desc()));
-    let ring = ring()?;
+    let ring = ring(SHAPE)?;
     ring.advance(23, 21).map_err(failed("requests of nothing"))?;
     let (caller, fd) = (Task::caller(0), ring.as_fd().as_raw_fd());
     let expected = IoUring {
@@ -39,6 +39,7 @@ pub(super) fn check(state: &KernelState, _: &Scene, roles: &Roles) -> Result<(),
         completed: 21,
         registered: Vec::new(),
         has_overflown: false,
+        issuer: 0,
     };
     same("a ring", state.io_uring(&caller, fd)?, expected.clone())?;
     let before = state.io_requests(&caller)?;
@@ -56,11 +57,14 @@ pub(super) fn check(state: &KernelState, _: &Scene, roles: &Roles) -> Result<(),
         "a ring with nothing to do",
         state.io_uring(&caller, fd)?,
         IoUring { submitted: 24, completed: 22, ..expected },
-    )
+    )?;
+    let own = self::ring(Shape { flags: SETUP_SINGLE_ISSUER, ..SHAPE })?;
+    let own = state.io_uring(&caller, own.as_fd().as_raw_fd())?;
+    same("whose a ring is", state.io_uring_issuer(&own)?, gettid().as_raw().unsigned_abs())
 }
 
-fn ring() -> Result<Ring, Trouble> {
-    Ring::new(SHAPE).map_err(|errno| match errno {
+fn ring(shape: Shape) -> Result<Ring, Trouble> {
+    Ring::new(shape).map_err(|errno| match errno {
         Errno::ENOSYS => Trouble::Absent("this kernel has no io_uring".to_owned()),
         Errno::EPERM => Trouble::Absent("io_uring is switched off (kernel.io_uring_disabled)".to_owned()),
         errno => Trouble::Wrong(format!("io_uring_setup: {}", errno.desc())),

@@ -13,13 +13,10 @@ use std::os::unix::fs::MetadataExt;
 const OFF: &str = "Run the program with io_uring off (many take an option or a variable for that).";
 
 /// `IORING_SETUP_` flags that are not carried (include/uapi/linux/io_uring.h, v6.18).
-const REFUSED: [(u64, &str); 10] = [
+const REFUSED: [(u64, &str); 7] = [
     (1 << 0, "IORING_SETUP_IOPOLL"),
     (1 << 1, "IORING_SETUP_SQPOLL"),
     (1 << 5, "IORING_SETUP_ATTACH_WQ"),
-    (1 << 6, "IORING_SETUP_R_DISABLED"),
-    (1 << 12, "IORING_SETUP_SINGLE_ISSUER"),
-    (1 << 13, "IORING_SETUP_DEFER_TASKRUN"),
     (1 << 14, "IORING_SETUP_NO_MMAP"),
     (1 << 15, "IORING_SETUP_REGISTERED_FD_ONLY"),
     (1 << 17, "IORING_SETUP_HYBRID_IOPOLL"),
@@ -41,12 +38,14 @@ pub(in crate::resource) fn capture(
         Err(error) => return Err(Refusal::new(format!("an io_uring that cannot be read: {error}"), CLOSE)),
     };
     let ring = IoUring {
-        ring: rings.opened(seen.metadata.ino()),
+        ring: rings.opened(seen.metadata.ino(), known.issuer),
         flags: Hex(known.flags.into()),
         sq_entries: known.sq_entries,
         cq_entries: known.cq_entries,
         submitted: known.submitted,
         completed: known.completed,
+        // See `name_issuers`.
+        issuer: None,
     };
     let unknown = ring.flags.0 & !FLAGS;
     if unknown != 0 {

@@ -6,18 +6,20 @@
 //! - **Read:** the counts and what is registered from kernel memory; the shared memory through a duplicate of the descriptor. Requests of
 //!   files end soon: they are waited for while all tasks stand still, out of the tracer's hands, since a task is told of an end while it is in the freezer.
 //! - **Made again:** a ring of the same shape, through which requests pass that do nothing until its counts are as they were; then the
-//!   shared memory is written over. It is mapped where it was when all other mappings are there.
+//!   shared memory is written over. It is mapped where it was when all other mappings are there. One that belongs to a thread
+//!   (`IORING_SETUP_SINGLE_ISSUER`) is made disabled; the thread, when it is there, enables it and has the requests pass.
 //! - **Refused:** requests that stay under way (they wait for a socket, a pipe, a timeout), what io_uring_register(2) registers, and kinds of rings
-//!   that belong to one thread, a thread of the kernel's or a device (`IORING_SETUP_SINGLE_ISSUER`, `SQPOLL`, `IOPOLL` ...).
+//!   that belong to a thread of the kernel's or a device (`SQPOLL`, `IOPOLL` ...).
 
 mod capture;
+pub mod issuer;
 pub mod map;
 mod requests;
 pub mod restore;
 mod rings;
 
 pub(super) use capture::{capture, memory};
-pub use requests::{report, under_way};
+pub use requests::{name_issuers, report, under_way};
 pub use rings::Rings;
 
 use image_format::io_uring::IoUring;

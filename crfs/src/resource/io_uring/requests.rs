@@ -5,8 +5,10 @@ use crate::failure::Failure;
 use crate::resource::Findings;
 use crate::resource::kernel::Kernel;
 use crate::resource::subject::Subjects;
+use crfs_kstate::Task;
+use image_format::files::{File, FileKind};
 use image_format::memory::Backing;
-use image_format::{Pid, ProcessImage, layout};
+use image_format::{FileId, Pid, ProcessImage, layout};
 use std::collections::BTreeMap;
 
 /// Whether any thread has requests under way, which may end when the threads are back in the freezer.
@@ -27,6 +29,19 @@ pub fn under_way(subjects: &Subjects, kernel: &mut Kernel) -> Result<bool, Failu
         }
     }
     Ok(false)
+}
+
+/// Says of each ring which thread it belongs to. One that has ended, or is not the container's, is none.
+pub fn name_issuers(subjects: &Subjects, rings: &Rings, kernel: &Kernel, files: &mut BTreeMap<FileId, File>) {
+    let (_, tasks) = kernel.parts();
+    let alive = || subjects.processes.iter().flat_map(|process| &process.threads).filter(|thread| !thread.has_ended());
+    let address = |host| tasks.get(host).map(Task::address);
+    for file in files.values_mut() {
+        let FileKind::IoUring(ring) = &mut file.kind else { continue };
+        let issuer = rings.issuer(ring.ring);
+        let mut threads = alive().filter(|thread| issuer != 0 && address(&thread.host) == Some(issuer));
+        ring.issuer = threads.next().map(|thread| thread.tid);
+    }
 }
 
 /// Obstacles for requests that are still under way, for what threads have registered, and for rings that no descriptor leads to.

@@ -3,16 +3,16 @@
 use super::shape;
 use crate::failure::{Doing, Failure, Kind};
 use crate::resource::descriptor::reopen::set_status;
-use crfs_sys::io_uring::Ring;
+use crfs_sys::io_uring::{Ring, SETUP_R_DISABLED, Shape};
 use image_format::FileId;
 use image_format::files::File;
-use image_format::io_uring::IoUring;
+use image_format::io_uring::{IoUring, R_DISABLED, SINGLE_ISSUER};
 use image_format::layout::{file_entry, socket_data};
 use nix::errno::Errno;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-/// Makes a ring. `staging` has its memory.
+/// Makes a ring. `staging` has its memory. One that belongs to a thread is left disabled, for [`super::issuer`].
 ///
 /// # Errors
 /// [`Kind::Incompatible`] where this kernel has no such ring.
@@ -23,9 +23,11 @@ pub(in crate::resource) fn restore(
     staging: &Path,
 ) -> Result<OwnedFd, Failure> {
     let object = file_entry(id);
-    let data = staging.join(socket_data(id));
-    let memory = std::fs::read(&data).doing(|| format!("{}: reading", data.display()))?;
-    let ring = Ring::new(shape(record)).map_err(|errno| {
+    let shape = shape(record);
+    // It belongs to whoever enables it.
+    let is_owned = record.has(SINGLE_ISSUER);
+    let flags = shape.flags | if is_owned { SETUP_R_DISABLED } else { 0 };
+    let ring = Ring::new(Shape { flags, ..shape }).map_err(|errno| {
         let why = match errno {
             Errno::EPERM => "kernel.io_uring_disabled forbids it".to_owned(),
             Errno::EMEDIUMTYPE => "rings are laid out in another way on this kernel".to_owned(),
@@ -33,10 +35,30 @@ pub(in crate::resource) fn restore(
         };
         Failure::new(Kind::Incompatible, format!("{object}: making an io_uring: {why}"))
     })?;
-    ring.advance(record.submitted, record.completed)
-        .doing(|| format!("{object}: passing requests through the new io_uring"))?;
-    ring.write(&memory).doing(|| format!("{object}: writing the memory of the io_uring"))?;
+    let passing = || format!("{object}: passing requests through the new io_uring");
+    let is_enabled = !record.has(R_DISABLED);
+    if is_owned && is_enabled && record.issuer.is_none() {
+        // Its thread has ended: that of this worker's does as well.
+        ring.enable().doing(passing)?;
+    }
+    if record.issuer.is_none() {
+        if is_enabled {
+            ring.advance(record.submitted, record.completed).doing(passing)?;
+        }
+        set_memory(id, &ring, &memory(id, staging)?)?;
+    }
     let fd = ring.into_fd();
     set_status(fd.as_fd(), file.flags).doing(|| format!("{object}: setting its flags"))?;
     Ok(fd)
+}
+
+/// The memory of a ring, as the image has it.
+pub(super) fn memory(id: FileId, staging: &Path) -> Result<Vec<u8>, Failure> {
+    let data = staging.join(socket_data(id));
+    std::fs::read(&data).doing(|| format!("{}: reading", data.display()))
+}
+
+/// Lets the memory of a ring, which has come to where it was, be what it was.
+pub(super) fn set_memory(id: FileId, ring: &Ring, memory: &[u8]) -> Result<(), Failure> {
+    ring.write(memory).doing(|| format!("{}: writing the memory of the io_uring", file_entry(id)))
 }

@@ -393,8 +393,9 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
-    /// Says again what epoll instances watch, whom descriptions signal, and whom message queues tell.
+    /// Has threads enable the rings of io_uring that belong to them, and says again what epoll instances watch, whom descriptions signal, and whom message queues tell.
     fn owners(&mut self) -> Result<(), Failure> {
+        self.enable_rings()?;
         self.watch()?;
         for setting in owner::settings(&self.copy.image, &self.pid_namespaces)? {
             let mut batch = Batch::new();

@@ -41,6 +41,17 @@ impl<'a> Builder<'a> {
         self.inject(pid, &batch)
     }
 
+    /// Rings of io_uring that belong to threads, when these and their descriptors are there.
+    pub(super) fn enable_rings(&mut self) -> Result<(), Failure> {
+        let (copy, from, link) = (self.copy, self.from, self.link());
+        let open = std::mem::take(&mut self.opened.files);
+        let done = io_uring::issuer::restore_all(&copy.image, &open, from, link, |(process, thread), batch| {
+            self.thread(process, thread)?.run(batch).doing(|| layout::thread_file(process, thread, "attr"))
+        });
+        self.opened.files = open;
+        done
+    }
+
     fn scratch(&self) -> (u64, u64) {
         (self.plan.scratch.0, self.plan.scratch.0 + SCRATCH_SIZE)
     }

@@ -130,6 +130,7 @@ pub(super) fn read(
         findings,
     )?;
     drop(console);
+    io_uring::name_issuers(subjects, &met.rings, &job.kernel, &mut files);
     io_uring::report(subjects, &processes, &met.rings, &mut job.kernel, findings)?;
     // Timers ran on while this read: they are told as of the moment whose clocks the manifest has.
     let now = crfs_sys::time::clock_ns(libc::CLOCK_MONOTONIC).doing(|| "reading CLOCK_MONOTONIC")?;
