@@ -101,18 +101,18 @@ fn rings_and_mappings() {
         (|i| record(i).flags.0 |= 1 << 1, "files/0x00000077: flags: 0x2 is not known here"),
         (
             |i| record(i).issuer = Some(CHILD),
-            "files/0x00000077: issuer 0x00003002: the ring belongs to no thread (IORING_SETUP_SINGLE_ISSUER)",
+            "files/0x00000077: issuer 12290: the ring belongs to no thread (IORING_SETUP_SINGLE_ISSUER)",
         ),
         (
             |i| owned(i, SINGLE_ISSUER).issuer = Some(Pid(0x77)),
-            "files/0x00000077: issuer 0x00000077: no process has this thread",
+            "files/0x00000077: issuer 119: no process has this thread",
         ),
         (
             |i| {
                 let ring = owned(i, SINGLE_ISSUER | R_DISABLED);
                 (ring.submitted, ring.completed) = (0, 0);
             },
-            "files/0x00000077: issuer 0x00003002: a ring that is disabled (IORING_SETUP_R_DISABLED) has none yet",
+            "files/0x00000077: issuer 12290: a ring that is disabled (IORING_SETUP_R_DISABLED) has none yet",
         ),
         (
             |i| record(i).flags.0 |= R_DISABLED,

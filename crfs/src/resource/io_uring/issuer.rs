@@ -9,8 +9,9 @@ use image_format::files::FileKind;
 use image_format::io_uring::IoUring;
 use image_format::layout::file_entry;
 use image_format::{FileId, Image, Pid};
+use nix::errno::Errno;
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
 /// `IORING_REGISTER_ENABLE_RINGS` (include/uapi/linux/io_uring.h, v6.18).
@@ -48,9 +49,9 @@ fn restore(
     staging: &Path,
     mut run: impl FnMut(&dyn Fn(&mut Batch, Arg)) -> Result<Vec<i64>, Failure>,
 ) -> Result<(), Failure> {
-    let passing = || format!("{}: passing requests through the new io_uring", file_entry(id));
-    let copy = fd.as_fd().try_clone_to_owned().doing(passing)?;
-    let ring = Ring::attach(copy, shape(record)).doing(passing)?;
+    let object = file_entry(id);
+    let copy = fd.try_clone().doing(|| format!("{object}: duplicating it"))?;
+    let ring = Ring::attach(copy, shape(record)).doing(|| format!("{object}: mapping the io_uring"))?;
     run(&|batch, fd| {
         let args = [fd, ENABLE_RINGS.into(), 0u64.into(), 0u32.into()];
         batch.call(libc::SYS_io_uring_register, &args, "io_uring_register(IORING_REGISTER_ENABLE_RINGS)");
@@ -62,9 +63,8 @@ fn restore(
         })?;
         Ok::<_, Failure>(taken.contains(&i64::from(count)))
     })?;
-    if !is_there {
-        return Err(Failure::new(Kind::System, format!("{}: the ring does not take them", passing())));
-    }
+    let arrived = if is_there { Ok(()) } else { Err(Errno::EIO) };
+    arrived.doing(|| format!("{object}: passing requests through the new io_uring"))?;
     set_memory(id, &ring, &memory(id, staging)?)
 }
 

@@ -35,15 +35,15 @@ pub(in crate::resource) fn restore(
         };
         Failure::new(Kind::Incompatible, format!("{object}: making an io_uring: {why}"))
     })?;
-    let passing = || format!("{object}: passing requests through the new io_uring");
     let is_enabled = !record.has(R_DISABLED);
     if is_owned && is_enabled && record.issuer.is_none() {
         // Its thread has ended: that of this worker's does as well.
-        ring.enable().doing(passing)?;
+        ring.enable().doing(|| format!("{object}: enabling the new io_uring"))?;
     }
     if record.issuer.is_none() {
         if is_enabled {
-            ring.advance(record.submitted, record.completed).doing(passing)?;
+            ring.advance(record.submitted, record.completed)
+                .doing(|| format!("{object}: passing requests through the new io_uring"))?;
         }
         set_memory(id, &ring, &memory(id, staging)?)?;
     }
