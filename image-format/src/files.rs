@@ -114,6 +114,14 @@ pub enum FileKind {
     NetlinkSocket(Box<NetlinkSocket>),
 }
 
+impl FileKind {
+    /// Whether it is a socket, of any family.
+    #[must_use]
+    pub fn is_socket(&self) -> bool {
+        matches!(self, FileKind::UnixSocket(_) | FileKind::InetSocket(_) | FileKind::NetlinkSocket(_))
+    }
+}
+
 impl File {
     /// The pipe that this is an end of, with or without a name.
     #[must_use]

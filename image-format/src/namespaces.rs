@@ -58,6 +58,13 @@ impl UnsharedNamespace {
             content.files.extend(files.get(&content.number).into_iter().flatten());
         }
     }
+
+    /// Notes the sockets that were made in a network namespace, by a process that is in it.
+    pub fn add_sockets(&mut self, sockets: &BTreeMap<Pid, Vec<FileId>>) {
+        if let NamespaceContent::Net(content) = &mut self.content {
+            content.sockets.extend(self.processes.iter().filter_map(|process| sockets.get(process)).flatten());
+        }
+    }
 }
 
 /// What a namespace holds.
@@ -70,8 +77,8 @@ pub enum NamespaceContent {
     Ipc,
     /// What the lines of `mounts` say that have its number.
     Mnt(MountNamespace),
-    /// No interface but `lo`, and no socket.
-    Net(EmptyNetwork),
+    /// No interface but `lo`.
+    Net(NetworkNamespace),
     /// Ids of its own, below the container's. Lines of this type stand after those of the namespaces that they lie in.
     Pid(PidNamespace),
     /// Users and groups of its own.
@@ -88,12 +95,14 @@ pub struct CgroupRoot {
     pub root: Bytes,
 }
 
-/// A network namespace in which nothing is but what a new one has.
+/// A network namespace in which nothing is but what a new one has, and sockets.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct EmptyNetwork {
+pub struct NetworkNamespace {
     /// Whether `lo` was brought up.
     pub loopback: bool,
+    /// The sockets that were made in it, in order: another process may hold them.
+    pub sockets: Vec<FileId>,
 }
 
 /// A mount namespace: a copy of another one, in which some is otherwise.
@@ -128,6 +137,20 @@ impl Image {
         }
         let is_it = |namespace: &&UnsharedNamespace| matches!(&namespace.content, NamespaceContent::Mnt(content) if content.number == number);
         self.namespaces.iter().find(is_it)?.user
+    }
+
+    /// The network namespaces that some processes have apart, and who is in each.
+    pub fn networks(&self) -> impl Iterator<Item = (&NetworkNamespace, &[Pid])> {
+        self.namespaces.iter().filter_map(|namespace| match &namespace.content {
+            NamespaceContent::Net(content) => Some((content, namespace.processes.as_slice())),
+            _ => None,
+        })
+    }
+
+    /// The network namespace that a socket was made in, counted from 1 among those of [`Image::networks`]; 0 for the container's own.
+    #[must_use]
+    pub fn network_of_socket(&self, socket: FileId) -> usize {
+        self.networks().position(|(content, _)| content.sockets.binary_search(&socket).is_ok()).map_or(0, |at| at + 1)
     }
 
     /// The mount namespaces that some processes have apart, and who is in each.

@@ -6,13 +6,14 @@ use crate::files::{FileKind, NamespaceType};
 use crate::image::Image;
 use crate::layout::{CGROUPS, NAMESPACES, file_entry, id_name, process_file};
 use crate::manifest::NamespaceKind;
-use crate::namespaces::{CgroupRoot, MountNamespace, NamespaceContent};
+use crate::namespaces::{CgroupRoot, MountNamespace, NamespaceContent, NetworkNamespace};
 use crate::types::{FileId, Pid};
 use std::collections::BTreeSet;
 
 pub(super) fn check(image: &Image, findings: &mut Findings) {
     let mut placed: BTreeSet<(NamespaceType, Pid)> = BTreeSet::new();
     let (mut numbers, mut files, mut users) = (0, BTreeSet::new(), 0);
+    let mut sockets = BTreeSet::new();
     for (index, namespace) in (0..).zip(&image.namespaces) {
         let may_be_empty = match namespace.content {
             NamespaceContent::Pid(_) => true,
@@ -60,8 +61,13 @@ pub(super) fn check(image: &Image, findings: &mut Findings) {
                     findings.line(NAMESPACES, index, problem);
                 }
             }
+            NamespaceContent::Net(content) => {
+                for problem in network(image, content, &mut sockets) {
+                    findings.line(NAMESPACES, index, problem);
+                }
+            }
             // Others are looked at elsewhere.
-            NamespaceContent::Net(_) | NamespaceContent::Pid(_) | NamespaceContent::User(_) => {}
+            NamespaceContent::Pid(_) | NamespaceContent::User(_) => {}
             NamespaceContent::Uts(names) => {
                 for (field, name) in [("hostname", &names.hostname), ("domainname", &names.domainname)] {
                     if let Some(problem) = node_name(name) {
@@ -113,6 +119,23 @@ fn mounts(image: &Image, content: &MountNamespace, numbers: &mut u32, files: &mu
         if unknown || !files.insert(file) {
             let reason = if unknown { "is no file of the image" } else { "is listed twice" };
             problems.push(format!("files: {} {reason}", id_name(file.0)));
+        }
+    }
+    problems
+}
+
+/// What is wrong with a network namespace. `sockets` are those of earlier lines.
+fn network(image: &Image, content: &NetworkNamespace, sockets: &mut BTreeSet<FileId>) -> Vec<String> {
+    let mut problems = Vec::new();
+    if !content.sockets.is_sorted() {
+        problems.push("sockets: they are not in order".to_owned());
+    }
+    for &id in &content.sockets {
+        let kind = image.files.get(&id).map(|file| &file.kind);
+        let unknown = !kind.is_some_and(FileKind::is_socket);
+        if unknown || !sockets.insert(id) {
+            let reason = if unknown { "is no socket of the image" } else { "is listed twice" };
+            problems.push(format!("sockets: {} {reason}", id_name(id.0)));
         }
     }
     problems

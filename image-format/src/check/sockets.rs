@@ -23,12 +23,13 @@ const DATAGRAM_MAX: u64 = 0xffff;
 pub(super) fn check(image: &Image, findings: &mut Findings) {
     let mut names = BTreeMap::new();
     let mut ports = BTreeMap::new();
-    for (&id, file) in &image.files {
+    for (&id, file) in image.files.iter().filter(|(_, file)| file.kind.is_socket()) {
         let mut tell = |problem: String| findings.add(&file_entry(id), problem);
+        let network = image.network_of_socket(id);
         match &file.kind {
             FileKind::UnixSocket(socket) => {
                 unix(image, id, socket, &mut tell);
-                if let Some(name) = socket.name.as_ref().and_then(taken)
+                if let Some(name) = socket.name.as_ref().and_then(|name| taken(name, network))
                     && let Some(other) = names.insert(name.clone(), id)
                 {
                     tell(format!("name: {:?} is that of {} too", name.1, file_entry(other)));
@@ -38,7 +39,7 @@ pub(super) fn check(image: &Image, findings: &mut Findings) {
             FileKind::NetlinkSocket(socket) => {
                 netlink(socket, &mut tell);
                 if socket.port != 0
-                    && let Some(other) = ports.insert((socket.protocol, socket.port), id)
+                    && let Some(other) = ports.insert((network, socket.protocol, socket.port), id)
                 {
                     tell(format!("port: {} is that of {} too", socket.port, file_entry(other)));
                 }
@@ -48,14 +49,14 @@ pub(super) fn check(image: &Image, findings: &mut Findings) {
     }
 }
 
-/// A name that no other socket can have at the same time.
-fn taken(name: &UnixName) -> Option<(bool, Bytes)> {
+/// A name that no other socket can have at the same time, with the network in which that is so of an abstract one.
+fn taken(name: &UnixName, network: usize) -> Option<(Option<usize>, Bytes)> {
     match name {
-        UnixName::Abstract(name) => Some((true, name.clone())),
+        UnixName::Abstract(name) => Some((Some(network), name.clone())),
         UnixName::Path(path) => {
             let own = &path.path;
             let whole = path.directory.as_ref().map(|directory| Bytes([&directory.0[..], &own.0].join(&b'/')));
-            Some((false, whole.unwrap_or_else(|| own.clone())))
+            Some((None, whole.unwrap_or_else(|| own.clone())))
         }
         _ => None,
     }
@@ -77,7 +78,7 @@ fn inet_at(image: &Image, id: FileId) -> Option<&InetSocket> {
 
 fn unix(image: &Image, id: FileId, socket: &UnixSocket, tell: &mut dyn FnMut(String)) {
     options(&socket.options, tell);
-    unix_name(image, socket, tell);
+    unix_name(image, id, socket, tell);
     match &socket.link {
         UnixLink::Unconnected | UnixLink::Closed(_) => {}
         UnixLink::External(external) => {
@@ -124,13 +125,16 @@ fn unix(image: &Image, id: FileId, socket: &UnixSocket, tell: &mut dyn FnMut(Str
         {
             tell(format!("queued: from: {} is no datagram socket with a name", file_entry(from)));
         }
+        if let Some(from) = message.from.filter(|_| !has_path(socket)) {
+            same_network(image, id, from, "queued: from", tell);
+        }
         if message.length == 0 && socket.style == SocketStyle::Stream {
             tell("queued: a stream has no message without bytes".to_owned());
         }
     }
 }
 
-fn unix_name(image: &Image, socket: &UnixSocket, tell: &mut dyn FnMut(String)) {
+fn unix_name(image: &Image, id: FileId, socket: &UnixSocket, tell: &mut dyn FnMut(String)) {
     match &socket.name {
         None => {}
         Some(UnixName::Abstract(name) | UnixName::FormerAbstract(name)) => unix_abstract(name, tell),
@@ -153,6 +157,9 @@ fn unix_name(image: &Image, socket: &UnixSocket, tell: &mut dyn FnMut(String)) {
             if !there.is_some_and(|listener| fits(listener) && listener.style == socket.style) {
                 tell(format!("name: accepted: {} is no listening Unix socket of its style", file_entry(*listener)));
             }
+            if !there.is_some_and(has_path) {
+                same_network(image, id, *listener, "name: accepted", tell);
+            }
         }
     }
 }
@@ -174,12 +181,29 @@ fn unix_peer(image: &Image, id: FileId, socket: &UnixSocket, peer: FileId, tell:
     let Some(there) = unix_at(image, peer).filter(|there| there.style == socket.style) else {
         return tell(format!("link: connected: {other} is no Unix socket of its style"));
     };
+    // What is accepted is made where its client is, and only paths lead from one network to another.
+    let is_its_end = matches!(there.link, UnixLink::Connected(_)) && socket.style != SocketStyle::Datagram;
+    if is_its_end || !has_path(there) {
+        same_network(image, id, peer, "link: connected", tell);
+    }
     match &there.link {
         UnixLink::Listening(listening) if listening.pending.iter().any(|pending| pending.client == Some(id)) => {}
         UnixLink::Listening(_) => tell(format!("link: connected: {other} does not list it as pending")),
         UnixLink::Connected(back) if *back == id => {}
         _ if socket.style == SocketStyle::Datagram && there.name.is_some() => {}
         _ => tell(format!("link: connected: {other} is not connected to it")),
+    }
+}
+
+/// Whether a path leads to it, from every network.
+fn has_path(socket: &UnixSocket) -> bool {
+    matches!(socket.name, Some(UnixName::Path(_) | UnixName::FormerPath(_)))
+}
+
+/// Tells of another socket, which a field names, that it was made in another network.
+fn same_network(image: &Image, id: FileId, other: FileId, field: &str, tell: &mut dyn FnMut(String)) {
+    if image.network_of_socket(id) != image.network_of_socket(other) {
+        tell(format!("{field}: {} is in another net namespace", file_entry(other)));
     }
 }
 
@@ -254,6 +278,7 @@ fn tcp_peer(
     tell: &mut dyn FnMut(String),
 ) {
     let other = file_entry(peer);
+    same_network(image, id, peer, "link: connected", tell);
     let there = inet_at(image, peer);
     match there.map(|there| &there.link) {
         Some(InetLink::Listening(listening)) if listening.clients().any(|client| client == id) => {}

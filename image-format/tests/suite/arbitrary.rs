@@ -362,7 +362,7 @@ records! {
     UnsharedNamespace { content, processes, user }
     CgroupRoot { root }
     MountNamespace { number, base, private, files }
-    EmptyNetwork { loopback }
+    NetworkNamespace { loopback, sockets }
     PidNamespace { ids, for_children_of, shown_by }
     UserNamespace { owner, uid_map, gid_map, setgroups, container }
     IdRange { inside, outside, count }

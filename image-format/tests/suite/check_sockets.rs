@@ -3,6 +3,7 @@
 use crate::check::{FIRST, process};
 use crate::golden;
 use image_format::files::{File, FileKind, OpenFlags};
+use image_format::namespaces::{NamespaceContent, NetworkNamespace, UnsharedNamespace};
 use image_format::process::Fd;
 use image_format::socket::*;
 use image_format::{Blob, FileId, Image, Octal, Pid, check};
@@ -339,5 +340,70 @@ fn netlink_sockets() {
             |i| socket!(i, NETLINK[1], NetlinkSocket).options.filter = Some(Blob(vec![])),
             "files/0x00000029: options: filter: 0 bytes are not 1 to 4096 instructions of 8",
         ),
+    ]);
+}
+
+/// Has sockets made in a network namespace apart.
+fn apart(image: &mut Image, sockets: &[FileId]) {
+    let content = NamespaceContent::Net(NetworkNamespace { loopback: true, sockets: sockets.to_vec() });
+    image.namespaces.push(UnsharedNamespace { content, processes: vec![Pid(12290)], user: None });
+}
+
+fn abstract_names(image: &mut Image) {
+    for id in [LISTENER, PAIR[0]] {
+        socket!(image, id, UnixSocket).name = Some(UnixName::Abstract("x".into()));
+    }
+}
+
+#[test]
+fn networks() {
+    let sound: [fn(&mut Image); 3] = [
+        // What is accepted, and its client; the socket that listens has a path.
+        |i| apart(i, &SERVED),
+        |i| {
+            abstract_names(i);
+            apart(i, &PAIR);
+        },
+        |i| {
+            socket!(i, NETLINK[1], NetlinkSocket).port = 7;
+            apart(i, &NETLINK[1..]);
+        },
+    ];
+    for sound in sound {
+        let mut image = image();
+        sound(&mut image);
+        assert_eq!(told(&mut image), Vec::<String>::new());
+    }
+    each_is_told(&[
+        (abstract_names, "files/0x00000022: name: \"x\" is that of files/0x00000020 too"),
+        (
+            |i| apart(i, &PAIR[1..]),
+            "files/0x00000020: link: connected: files/0x00000021 is in another net namespace",
+        ),
+        (
+            |i| apart(i, &INET[1..2]),
+            "files/0x00000026: link: connected: files/0x00000027 is in another net namespace",
+        ),
+        (
+            |i| {
+                socket!(i, LISTENER, UnixSocket).name = Some(UnixName::Abstract("x".into()));
+                apart(i, &SERVED);
+            },
+            "files/0x00000023: name: accepted: files/0x00000022 is in another net namespace",
+        ),
+        (
+            |i| {
+                for id in PAIR {
+                    socket!(i, id, UnixSocket).style = SocketStyle::Datagram;
+                }
+                socket!(i, PAIR[0], UnixSocket).queued[0].from = Some(PAIR[1]);
+                socket!(i, PAIR[1], UnixSocket).name = Some(UnixName::Abstract("x".into()));
+                apart(i, &PAIR[..1]);
+            },
+            "files/0x00000020: queued: from: files/0x00000021 is in another net namespace",
+        ),
+        (|i| apart(i, &[FileId(6)]), "namespaces: line 2: sockets: 0x00000006 is no socket of the image"),
+        (|i| apart(i, &[PAIR[1], PAIR[0]]), "namespaces: line 2: sockets: they are not in order"),
+        (|i| apart(i, &[PAIR[0], PAIR[0]]), "namespaces: line 2: sockets: 0x00000020 is listed twice"),
     ]);
 }

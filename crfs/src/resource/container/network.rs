@@ -20,7 +20,6 @@ pub(super) fn survey(init: i32, proc: &mut Proc, findings: &mut Findings) -> Res
             "Remove it, or use `crctl run --host-net`",
         );
     }
-    // Listing them walks a table of all the machine's connections, 10 ms even where the namespace has none: count first.
     for address in addresses(proc.text(format_args!("{init}/net/fib_trie")).unwrap_or_default()) {
         findings.block(
             "manifest",
@@ -28,24 +27,33 @@ pub(super) fn survey(init: i32, proc: &mut Proc, findings: &mut Findings) -> Res
             "Remove it, or use `crctl run --host-net`",
         );
     }
-    for (protocol, file, line) in TCP {
-        if count(proc, init, file, line, "inuse").unwrap_or(0) == 0 {
-            continue;
-        }
-        // A kernel without IPv6 has no tcp6. Those that have just been closed are done in a moment.
-        let ask = || proc.text(format_args!("{init}/net/{protocol}")).map(orphans);
-        for address in settle(ask, Vec::is_empty).unwrap_or_default() {
-            findings.block(
-                "af_inet_orphan_info",
-                format!("a {protocol} connection of {address} (hexadecimal) is closed on this side, with data still to be sent"),
-                "Wait until it has ended",
-            );
-        }
+    for connection in closing(init, proc) {
+        findings.block(
+            "af_inet_orphan_info",
+            format!("{connection} is closed on this side, with data still to be sent"),
+            "Wait until it has ended",
+        );
     }
     Ok(())
 }
 
-/// What the network namespace of a process (host pid) has that a new one has not, `lo` being up aside.
+/// Connections that nobody has a descriptor of any more and that have something left to send, in the network of a process (host pid).
+fn closing(process: i32, proc: &mut Proc) -> Vec<String> {
+    let mut found = Vec::new();
+    for (protocol, file, line) in TCP {
+        // Listing them walks a table of all the machine's connections, 10 ms even where the namespace has none: count first.
+        if count(proc, process, file, line, "inuse").unwrap_or(0) == 0 {
+            continue;
+        }
+        // A kernel without IPv6 has no tcp6. Those that have just been closed are done in a moment.
+        let ask = || proc.text(format_args!("{process}/net/{protocol}")).map(orphans);
+        let addresses = settle(ask, Vec::is_empty).unwrap_or_default();
+        found.extend(addresses.iter().map(|address| format!("a {protocol} connection of {address} (hexadecimal)")));
+    }
+    found
+}
+
+/// What the network namespace of a process (host pid) has that a new one has not, `lo` being up and sockets that descriptors name aside.
 ///
 /// # Errors
 /// When the process is gone.
@@ -54,12 +62,8 @@ pub(in crate::resource) fn held(process: i32, proc: &mut Proc) -> Result<Vec<Str
     let mut held: Vec<String> = interfaces.into_iter().map(|name| format!("the interface {name}")).collect();
     let addresses = addresses(proc.text(format_args!("{process}/net/fib_trie")).unwrap_or_default());
     held.extend(addresses.into_iter().map(|address| format!("the address {address}")));
-    // Those are counted too that nobody has a descriptor of any more.
-    match count(proc, process, "sockstat", "sockets:", "used") {
-        Some(0) => {}
-        Some(number) => held.push(format!("{number} sockets, open or not done yet")),
-        None => held.push("sockets that this kernel does not count".to_owned()),
-    }
+    let closing = closing(process, proc).into_iter();
+    held.extend(closing.map(|connection| format!("{connection} that is closed on this side, with data still to be sent")));
     Ok(held)
 }
 

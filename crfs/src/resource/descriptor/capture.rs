@@ -12,6 +12,8 @@ use crate::external::External;
 use crate::failure::{Doing, Failure, Kind};
 use crate::resource::met::Met;
 use crate::resource::mount::Views;
+use crate::resource::socket::capture::Socket;
+use crate::resource::socket::network::{Network, Networks};
 use crate::resource::{
     Findings, device, directory, ended_task, epoll, eventfd, fanotify, inet_socket, inotify, io_uring, lock, namespace,
     netlink_socket, owner, path_only, pidfd, pipe, pseudo_file, regular_file, signalfd, socket, timerfd, tty,
@@ -89,6 +91,7 @@ pub fn capture(
         log,
         owners: BTreeMap::new(),
         elsewhere: BTreeMap::new(),
+        networks: BTreeMap::new(),
         out: Descriptors::default(),
     };
     pass.each(whose, &place, &apart);
@@ -143,6 +146,8 @@ pub(super) struct Pass<'a> {
     owners: BTreeMap<usize, Owner>,
     /// The mount namespaces apart whose paths descriptions have.
     elsewhere: BTreeMap<usize, u32>,
+    /// The first process of the network namespace apart that a socket was made in.
+    networks: BTreeMap<usize, Pid>,
     pub(super) out: Descriptors,
 }
 
@@ -285,16 +290,20 @@ impl Pass<'_> {
         apart: &Apart<'_>,
         in_flight: Option<&InFlight>,
     ) -> Result<(), Failure> {
+        if !self.drafts.iter().any(|draft| matches!(draft, Draft::Socket)) {
+            return Ok(());
+        }
         let mut unix = Vec::new();
-        let mut inet = Vec::new();
+        let mut inet: BTreeMap<Network, Vec<Socket<'_>>> = BTreeMap::new();
         let mut netlink = Vec::new();
+        let mut networks = Networks::of(whose.init, whose.processes)?;
         for (index, Description { seen, .. }) in self.table.descriptions.iter().enumerate() {
             if !matches!(self.drafts[index], Draft::Socket) {
                 continue;
             }
-            match socket::capture::Socket::open(id(index), seen) {
+            match Socket::open(id(index), seen, &mut networks) {
                 Ok(socket) if unix_socket::is_one(&socket) => unix.push(socket),
-                Ok(socket) if inet_socket::is_one(&socket) => inet.push(socket),
+                Ok(socket) if inet_socket::is_one(&socket) => inet.entry(socket.network).or_default().push(socket),
                 Ok(socket) if netlink_socket::is_one(&socket) => netlink.push(socket),
                 Ok(_) => {
                     self.drafts[index] = Draft::Refused;
@@ -322,14 +331,20 @@ impl Pass<'_> {
         let mut usual = socket::capture::Usual::default();
         let captured = unix_socket::capture(&unix, &context, &mut usual)?;
         let unix = unix.iter().zip(captured);
-        let captured = inet_socket::capture(&inet, context.init, self.kernel, &mut usual)?;
-        let inet = inet.iter().zip(captured);
+        let mut with_inet = Vec::new();
+        for sockets in inet.values() {
+            let captured = inet_socket::capture(sockets, sockets[0].host, self.kernel, &mut usual)?;
+            with_inet.extend(sockets.iter().zip(captured));
+        }
         let captured = netlink_socket::capture(&netlink, context.init, self.kernel.is_some(), &mut usual)?;
-        for (socket, captured) in unix.chain(inet).chain(netlink.iter().zip(captured)) {
+        for (socket, captured) in unix.chain(with_inet).chain(netlink.iter().zip(captured)) {
             let index = socket.id.0 as usize;
             match captured {
                 Ok((kind, queued)) => {
                     self.drafts[index] = Draft::Done(kind);
+                    if let Network::Apart(first) = socket.network {
+                        self.networks.insert(index, first);
+                    }
                     if !queued.is_empty() {
                         self.out.sockets.insert(socket.id, queued);
                     }
@@ -390,6 +405,9 @@ impl Pass<'_> {
             let owner = self.owners.remove(&index);
             if let Some(&number) = self.elsewhere.get(&index) {
                 self.out.elsewhere.entry(number).or_default().push(id(index));
+            }
+            if let Some(&first) = self.networks.get(&index) {
+                self.out.networks.entry(first).or_default().push(id(index));
             }
             let flags = if is_stream { streams::flags(seen) } else { flags(seen) };
             let position = if is_stream { 0 } else { position };

@@ -89,6 +89,8 @@ pub struct Descriptors {
     pub ttys: BTreeMap<u32, Pty>,
     /// The files whose paths are those of a mount namespace apart, in order, by its number.
     pub elsewhere: BTreeMap<u32, Vec<FileId>>,
+    /// The sockets that were made in a network namespace apart, in order, by the first process that is there.
+    pub networks: BTreeMap<Pid, Vec<FileId>>,
     /// `files/ID.queue`: the bytes queued in each socket that has any, and the memory of each ring of io_uring.
     pub sockets: BTreeMap<FileId, Vec<u8>>,
 }

@@ -43,21 +43,21 @@ pub(in crate::resource) fn is_one(socket: &Socket<'_>) -> bool {
         )
 }
 
-/// Captures TCP and UDP sockets, all at once: they name each other. `init` is the container's first process as the host numbers it.
+/// Captures the TCP and UDP sockets of one network, all at once: they name each other. `host` is a process that is in it, as the host numbers it.
 /// Without `kernel` the tasks run, and no queue is looked at.
 ///
 /// # Errors
 /// When a socket cannot be asked.
 pub(in crate::resource) fn capture(
     sockets: &[Socket<'_>],
-    init: i32,
+    host: i32,
     kernel: Option<&Kernel<'_>>,
     usual: &mut Usual,
 ) -> Result<Vec<Result<Captured, Refusal>>, Failure> {
     if sockets.is_empty() {
         return Ok(Vec::new());
     }
-    let host_network = inside::shares_network(init)?;
+    let host_network = inside::shares_network(host)?;
     let look = || World::look(sockets, host_network, kernel);
     let world = settle(look, World::is_settled).doing(|| "asking TCP and UDP sockets for their addresses")?;
     let mut captured = Vec::with_capacity(sockets.len());
@@ -66,7 +66,7 @@ pub(in crate::resource) fn capture(
         let refused = common::refused(socket, &what).doing(|| format!("{what}: asking for its options"))?;
         captured.push(match refused {
             Some(refusal) => Err(refusal),
-            None => world.one(socket, asked, &what, init, usual)?,
+            None => world.one(socket, asked, &what, usual)?,
         });
     }
     Ok(captured)
@@ -162,7 +162,6 @@ impl<'a> World<'a> {
         socket: &Socket<'_>,
         asked: &Asked,
         what: &str,
-        init: i32,
         usual: &mut Usual,
     ) -> Result<Result<Captured, Refusal>, Failure> {
         if asked.condition.failed {
@@ -181,7 +180,7 @@ impl<'a> World<'a> {
             link,
             uid: socket.seen.metadata.uid(),
             gid: socket.seen.metadata.gid(),
-            options: usual.options(socket, style, init)?,
+            options: usual.options(socket, style)?,
             congestion: asked.stream.then(|| tcp::congestion(socket.ask())).transpose().doing(doing)?,
             received: 0,
             unsent: 0,

@@ -21,11 +21,15 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 /// Where sequence numbers begin. Nobody sees them.
 const FIRST_BYTE: u32 = 1 << 20;
 
-/// Makes every TCP and UDP socket of an image, in the network of the calling thread.
+/// Makes the TCP and UDP sockets of one network of an image (0: the container's own), which the calling thread is in.
 ///
 /// # Errors
 /// [`Kind::Incompatible`] where an address is taken, with one entry in the chain.
-pub(in crate::resource) fn restore(site: &Site<'_>, open: &mut BTreeMap<FileId, OwnedFd>) -> Result<(), Failure> {
+pub(in crate::resource) fn restore(
+    site: &Site<'_>,
+    network: usize,
+    open: &mut BTreeMap<FileId, OwnedFd>,
+) -> Result<(), Failure> {
     let records: BTreeMap<FileId, &InetSocket> = site
         .image
         .files
@@ -34,6 +38,7 @@ pub(in crate::resource) fn restore(site: &Site<'_>, open: &mut BTreeMap<FileId, 
             FileKind::InetSocket(socket) => Some((id, &**socket)),
             _ => None,
         })
+        .filter(|&(id, _)| site.image.network_of_socket(id) == network)
         .collect();
     for (&id, socket) in &records {
         if let Some(fd) = unconnected(id, socket)? {

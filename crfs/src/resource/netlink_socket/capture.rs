@@ -76,7 +76,7 @@ fn one(socket: &Socket<'_>, init: i32, frozen: bool, usual: &mut Usual) -> Resul
         destination: asked.destination,
         uid: socket.seen.metadata.uid(),
         gid: socket.seen.metadata.gid(),
-        options: usual.options(socket, SocketStyle::Datagram, init)?,
+        options: usual.options(socket, SocketStyle::Datagram)?,
     };
     Ok(Ok((FileKind::NetlinkSocket(record.into()), Vec::new())))
 }

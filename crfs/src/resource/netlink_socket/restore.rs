@@ -13,13 +13,19 @@ use nix::sys::socket::{AddressFamily, NetlinkAddr, SockFlag, SockType, bind, con
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-/// Makes every netlink socket of an image, in the network of the calling thread.
+/// Makes the netlink sockets of one network of an image (0: the container's own), which the calling thread is in.
 ///
 /// # Errors
 /// [`Kind::Incompatible`] where a port id is taken or a group is not there.
-pub(in crate::resource) fn restore(image: &Image, open: &mut BTreeMap<FileId, OwnedFd>) -> Result<(), Failure> {
+pub(in crate::resource) fn restore(
+    image: &Image,
+    network: usize,
+    open: &mut BTreeMap<FileId, OwnedFd>,
+) -> Result<(), Failure> {
     for (&id, file) in &image.files {
-        if let FileKind::NetlinkSocket(record) = &file.kind {
+        if let FileKind::NetlinkSocket(record) = &file.kind
+            && image.network_of_socket(id) == network
+        {
             open.insert(id, one(id, record)?);
         }
     }

@@ -1,5 +1,6 @@
 //! What is asked of a socket whatever its family.
 
+use super::network::{Network, Networks};
 use super::{inside, options};
 use crate::failure::{Doing, Failure};
 use crate::resource::descriptor::refused::Refusal;
@@ -24,6 +25,10 @@ pub(crate) struct Socket<'a> {
     /// As /proc shows it.
     pub(crate) seen: &'a Seen,
     fd: BorrowedFd<'a>,
+    /// Where it was made.
+    pub(crate) network: Network,
+    /// A process that is there, as the host numbers it.
+    pub(crate) host: i32,
     /// SO_DOMAIN.
     pub(crate) family: i32,
     /// SO_TYPE; None for one that no record has (SOCK_RAW).
@@ -34,12 +39,13 @@ pub(crate) struct Socket<'a> {
 
 impl<'a> Socket<'a> {
     /// Duplicates a socket. None when it is gone.
-    pub(crate) fn open(id: FileId, seen: &'a Seen) -> nix::Result<Self> {
+    pub(crate) fn open(id: FileId, seen: &'a Seen, networks: &mut Networks<'_>) -> nix::Result<Self> {
         let fd = seen.socket()?;
+        let network = networks.of_socket(fd)?;
         let ask = |option| get_number(fd, SOL_SOCKET, option);
         let style = style(ask(libc::SO_TYPE)?);
         let (family, protocol) = (ask(libc::SO_DOMAIN)?, ask(libc::SO_PROTOCOL)?);
-        Ok(Socket { id, seen, fd, family, style, protocol })
+        Ok(Socket { id, seen, fd, network, host: networks.host(network), family, style, protocol })
     }
 
     /// Its style; that of raw ones is nowhere recorded.
@@ -80,6 +86,12 @@ pub(crate) fn unix_style(seen: &Seen) -> nix::Result<Option<(BorrowedFd<'_>, Soc
 /// What no socket can have, whatever its family. None: nothing stands in the way.
 pub(crate) fn refused(socket: &Socket<'_>, what: &str) -> nix::Result<Option<Refusal>> {
     let fd = socket.ask();
+    if socket.network == Network::Outside {
+        return Ok(Some(Refusal::new(
+            format!("{what} was made in a net namespace that no process of the container is in, and cannot be carried"),
+            "Have the program close it before the freeze.",
+        )));
+    }
     if crfs_sys::socket_options::filter(fd) == Err(Errno::EACCES) {
         return Ok(Some(Refusal::new(
             format!("{what} has a filter that is a BPF program (SO_ATTACH_BPF) and cannot be carried"),
@@ -105,22 +117,17 @@ pub(crate) fn has_error(what: &str) -> Refusal {
     )
 }
 
-/// The options of new sockets in the container's network, by family.
+/// The options of new sockets, by network and family.
 #[derive(Debug, Default)]
-pub(crate) struct Usual(HashMap<(i32, SocketStyle), options::Usual>);
+pub(crate) struct Usual(HashMap<(i32, i32, SocketStyle), options::Usual>);
 
 impl Usual {
-    /// The options of a socket that differ from those of a new one. `host`: a process of the container, as the host numbers it.
-    pub(crate) fn options(
-        &mut self,
-        socket: &Socket<'_>,
-        style: SocketStyle,
-        host: i32,
-    ) -> Result<SocketOptions, Failure> {
-        options::capture(socket.ask(), self.of(socket.family, style, host)?).doing(|| "asking for a socket's options")
+    /// The options of a socket that differ from those of a new one.
+    pub(crate) fn options(&mut self, socket: &Socket<'_>, style: SocketStyle) -> Result<SocketOptions, Failure> {
+        options::capture(socket.ask(), self.of(socket.family, style, socket.host)?).doing(|| "asking for a socket's options")
     }
 
-    /// The same of many sockets of one family and style, asked by all processors.
+    /// The same of many sockets of one family and style in the network of a process, which the host numbers so, asked by all processors.
     pub(crate) fn options_of_all(
         &mut self,
         sockets: &[BorrowedFd<'_>],
@@ -132,7 +139,7 @@ impl Usual {
     }
 
     fn of(&mut self, family: i32, style: SocketStyle, host: i32) -> Result<&options::Usual, Failure> {
-        Ok(match self.0.entry((family, style)) {
+        Ok(match self.0.entry((host, family, style)) {
             Entry::Occupied(usual) => usual.into_mut(),
             Entry::Vacant(place) => {
                 let family = AddressFamily::from_i32(family).unwrap_or(AddressFamily::Unix);

@@ -13,9 +13,19 @@ use std::path::Path;
 /// # Errors
 /// When the namespace cannot be entered, or not left again; and what `part` returns.
 pub(crate) fn in_network<T>(host: i32, part: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    in_open_network(&open(&format!("/proc/{host}/ns/net"))?, part)
+}
+
+/// The same by a descriptor of the namespace.
+///
+/// # Errors
+/// As [`in_network`].
+pub(crate) fn in_open_network<T>(
+    theirs: &File,
+    part: impl FnOnce() -> Result<T, Failure>,
+) -> Result<T, Failure> {
     let own = open("/proc/thread-self/ns/net")?;
-    let theirs = open(&format!("/proc/{host}/ns/net"))?;
-    if identity(&own)? == identity(&theirs)? {
+    if identity(&own)? == identity(theirs)? {
         return part();
     }
     setns(theirs.as_fd(), CloneFlags::CLONE_NEWNET).doing(|| "entering the container's network")?;

@@ -16,6 +16,7 @@
 pub(crate) mod address;
 pub(crate) mod capture;
 pub(crate) mod inside;
+pub(crate) mod network;
 pub(crate) mod options;
 pub(crate) mod restore;
 

@@ -4,9 +4,11 @@ use super::inside;
 use crate::failure::{Doing, Failure, Kind};
 use crate::resource::descriptor::reopen::{check_flags, set_status};
 use crate::resource::{inet_socket, netlink_socket, unix_socket};
+use crfs_sys::sockets::{bring_loopback_up, take_loopback_down};
 use crfs_tracee::Batch;
 use image_format::files::FileKind;
 use image_format::layout::{file_entry, socket_data};
+use image_format::namespaces::NetworkNamespace;
 use image_format::socket::UnixLink;
 use image_format::{FileId, Image, Pid};
 use nix::errno::Errno;
@@ -41,9 +43,31 @@ pub(in crate::resource) struct Site<'a> {
     pub(in crate::resource) root: BorrowedFd<'a>,
     /// The container's first process, as the host numbers it.
     pub(in crate::resource) init: i32,
+    /// The network of that one.
+    own: &'a File,
+    /// Those that some processes have apart, in the order of the image.
+    apart: &'a [File],
 }
 
 impl Site<'_> {
+    /// The network namespace that a socket was made in, if it is not the container's own; and that one, for the way back.
+    pub(in crate::resource) fn network(&self, id: FileId) -> Option<(&File, &File)> {
+        let apart = self.apart.get(self.image.network_of_socket(id).checked_sub(1)?)?;
+        Some((apart, self.own))
+    }
+
+    /// Runs `part` where a socket was made, in the container's own network or one apart.
+    pub(in crate::resource) fn where_it_was<T>(
+        &self,
+        id: FileId,
+        part: impl FnOnce() -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        match self.network(id) {
+            Some((apart, _)) => inside::in_open_network(apart, part),
+            None => part(),
+        }
+    }
+
     /// The bytes queued in the socket of an entry.
     pub(in crate::resource) fn queue(&self, id: FileId, size: u64) -> Result<Vec<u8>, Failure> {
         if size == 0 {
@@ -84,7 +108,7 @@ pub fn notes(image: &Image) -> Vec<String> {
 
 /// Makes every socket of an image and adds it to `open`, which has all other descriptions: messages may carry them. `root` is an O_PATH
 /// descriptor of the container's root, `init` its first process as the host numbers it, `staging` a plain directory with the image's
-/// files.
+/// files, `apart` the network namespaces that some processes have apart.
 ///
 /// The calling process must have one thread: it enters the container's network and mounts for a while.
 ///
@@ -95,21 +119,25 @@ pub fn restore_all(
     staging: &Path,
     root: BorrowedFd<'_>,
     init: i32,
+    apart: &[File],
     processes: &mut dyn Processes,
     open: &mut BTreeMap<FileId, OwnedFd>,
 ) -> Result<(), Failure> {
-    let is_socket = |kind: &FileKind| {
-        matches!(kind, FileKind::UnixSocket(_) | FileKind::InetSocket(_) | FileKind::NetlinkSocket(_))
-    };
     let sockets: Vec<FileId> =
-        image.files.iter().filter(|(_, file)| is_socket(&file.kind)).map(|(&id, _)| id).collect();
+        image.files.iter().filter(|(_, file)| file.kind.is_socket()).map(|(&id, _)| id).collect();
     if sockets.is_empty() {
         return Ok(());
     }
-    let site = Site { image, staging, root, init };
-    inside::in_network(init, || {
-        inet_socket::restore(&site, open)?;
-        netlink_socket::restore(image, open)?;
+    let path = format!("/proc/{init}/ns/net");
+    let own = &File::open(&path).doing(|| format!("{path}: opening"))?;
+    let site = Site { image, staging, root, init, own, apart };
+    inside::in_open_network(own, || {
+        with_addresses(&site, 0, open)?;
+        for (number, (network, content)) in (1..).zip(apart.iter().zip(image.networks().map(|(content, _)| content))) {
+            if !content.sockets.is_empty() {
+                inside::in_open_network(network, || with_loopback(content, || with_addresses(&site, number, open)))?;
+            }
+        }
         unix_socket::restore(&site, processes, open)
     })?;
     for id in sockets {
@@ -120,4 +148,21 @@ pub fn restore_all(
         set_status(fd.as_fd(), flags).doing(|| format!("{object}: setting its flags"))?;
     }
     Ok(())
+}
+
+/// Makes the sockets whose addresses are those of a network, which the calling thread is in: 0, the container's own, or one apart.
+fn with_addresses(site: &Site<'_>, network: usize, open: &mut BTreeMap<FileId, OwnedFd>) -> Result<(), Failure> {
+    inet_socket::restore(site, network, open)?;
+    netlink_socket::restore(site.image, network, open)
+}
+
+/// Runs `part` while `lo` is up, without which there are no connections, in a network apart that the calling thread is in.
+fn with_loopback<T>(content: &NetworkNamespace, part: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    if content.loopback {
+        return part();
+    }
+    bring_loopback_up().doing(|| "bringing up lo")?;
+    let done = part()?;
+    take_loopback_down().doing(|| "taking lo down")?;
+    Ok(done)
 }

@@ -2,6 +2,7 @@
 //! that they belong to, as the user it was; in the worker where that process has ended, or was never one of the container.
 
 use crate::failure::{Doing, Failure, Kind};
+use crate::resource::socket::inside;
 use crate::resource::socket::restore::Processes;
 use crfs_sys::socket_options;
 use crfs_tracee::{Arg, Batch};
@@ -10,6 +11,7 @@ use image_format::{Pid, layout};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::unistd::{Gid, Uid, setegid, seteuid, setfsuid};
+use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// "Leave it as it is", for setresuid(2).
@@ -64,12 +66,13 @@ impl Calls<'_> {
         }
     }
 
-    /// socketpair(2), as often as is asked for.
+    /// socketpair(2), as often as is asked for: in the first of two networks, from the second, where all processes and the worker are.
     pub(super) fn pairs(
         &mut self,
         who: Option<SocketCredentials>,
         style: SocketStyle,
         count: usize,
+        network: Option<(&File, &File)>,
     ) -> Result<Vec<(OwnedFd, OwnedFd)>, Failure> {
         let kind = match style {
             SocketStyle::Stream => SockType::Stream,
@@ -79,9 +82,16 @@ impl Calls<'_> {
         let Some(process) = self.process(who) else {
             let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
             let pair = || socketpair(AddressFamily::Unix, kind, None, flags);
-            return as_worker(who, || (0..count).map(|_| pair()).collect()).doing(|| "making pairs");
+            let pairs = || as_worker(who, || (0..count).map(|_| pair()).collect()).doing(|| "making pairs");
+            return match network {
+                Some((there, _)) => inside::in_open_network(there, pairs),
+                None => pairs(),
+            };
         };
         let mut batch = Batch::new();
+        if let Some((there, _)) = network {
+            self.join(&mut batch, there);
+        }
         become_user(&mut batch, process);
         let (family, kind) = (libc::AF_UNIX, kind as i32 | SockFlag::SOCK_NONBLOCK.bits());
         let mut ends = Vec::with_capacity(count);
@@ -97,6 +107,9 @@ impl Calls<'_> {
             }));
         }
         become_root(&mut batch, process);
+        if let Some((_, back)) = network {
+            self.join(&mut batch, back);
+        }
         let results = self.processes.run(process.pid, &batch)?;
         let host = self.processes.host(process.pid).unwrap_or(0);
         let pulled = pull(host, &ends, &results);
@@ -107,6 +120,14 @@ impl Calls<'_> {
         }
         self.processes.run(process.pid, &batch)?;
         Ok(pulled)
+    }
+
+    /// The calls by which a process joins a network.
+    fn join(&self, batch: &mut Batch, network: &File) {
+        let arguments = [self.processes.link().into(), network.as_raw_fd().into(), 0.into()];
+        let pulled = batch.call(libc::SYS_pidfd_getfd, &arguments, "pidfd_getfd");
+        batch.call(libc::SYS_setns, &[pulled.into(), libc::CLONE_NEWNET.into()], "setns");
+        batch.call(libc::SYS_close, &[pulled.into()], "close");
     }
 
     /// Runs `call` in a process on a duplicate of a socket of the worker.

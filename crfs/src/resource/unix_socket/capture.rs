@@ -17,7 +17,7 @@ use image_format::socket::{
     UnixPath, UnixSocket,
 };
 use image_format::{Bytes, FileId, Octal, Pid};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::Metadata;
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStringExt;
@@ -58,7 +58,11 @@ pub(in crate::resource) fn capture(
     if sockets.is_empty() {
         return Ok(Vec::new());
     }
-    let diags = inside::in_network(context.init, || diag::dump().doing(|| "sock_diag: listing Unix sockets"))?;
+    let mut diags = HashMap::new();
+    for host in sockets.iter().map(|socket| socket.host).collect::<BTreeSet<i32>>() {
+        let dump = || diag::dump(host).doing(|| "sock_diag: listing Unix sockets");
+        diags.extend(inside::in_network(host, dump)?);
+    }
     let none = Diag::default();
     let of = |socket: &Socket<'_>| diags.get(&socket.inode()).unwrap_or(&none);
     let all = All {
@@ -72,7 +76,7 @@ pub(in crate::resource) fn capture(
         sockets,
         context,
     };
-    let mut options = options(sockets, context.init, usual)?;
+    let mut options = options(sockets, usual)?;
     let one = |socket: &Socket<'_>| {
         all.one(socket, of(socket), options.remove(&socket.id).unwrap_or(Ok(SocketOptions::default())))
     };
@@ -82,17 +86,16 @@ pub(in crate::resource) fn capture(
 /// The options of each socket, as far as they can be asked for; there are some twenty of them.
 fn options(
     sockets: &[Socket<'_>],
-    init: i32,
     usual: &mut Usual,
 ) -> Result<HashMap<FileId, Result<SocketOptions, Failure>>, Failure> {
     let mut options = HashMap::new();
-    for style in [SocketStyle::Stream, SocketStyle::Datagram, SocketStyle::Seqpacket] {
-        let alike: Vec<&Socket<'_>> = sockets.iter().filter(|socket| socket.style_or_datagram() == style).collect();
-        if alike.is_empty() {
-            continue;
-        }
+    let mut kinds: HashMap<(SocketStyle, i32), Vec<&Socket<'_>>> = HashMap::new();
+    for socket in sockets {
+        kinds.entry((socket.style_or_datagram(), socket.host)).or_default().push(socket);
+    }
+    for ((style, host), alike) in kinds {
         let asked: Vec<_> = alike.iter().map(|socket| socket.ask()).collect();
-        let answers = usual.options_of_all(&asked, (libc::AF_UNIX, style), init)?;
+        let answers = usual.options_of_all(&asked, (libc::AF_UNIX, style), host)?;
         options.extend(alike.into_iter().map(|socket| socket.id).zip(answers));
     }
     Ok(options)
@@ -271,10 +274,13 @@ impl All<'_> {
         }
     }
 
-    /// The listening socket of the same name.
+    /// The listening socket of the same name. Abstract names are those of one network.
     fn listener_of(&self, diag: &Diag) -> Option<FileId> {
         let same = |listener: &&&Socket<'_>| {
-            self.diags.get(&listener.inode()).is_some_and(|other| (&other.name, other.file) == (&diag.name, diag.file))
+            self.diags.get(&listener.inode()).is_some_and(|other| {
+                (&other.name, other.file) == (&diag.name, diag.file)
+                    && (diag.file.is_some() || other.network == diag.network)
+            })
         };
         self.listeners.iter().find(same).map(|listener| listener.id)
     }
@@ -358,7 +364,9 @@ impl All<'_> {
             other.style == Some(SocketStyle::Datagram)
                 && self.diags.get(&other.inode()).is_some_and(|diag| diag.name.as_ref() == Some(&name))
         };
-        self.sockets.iter().find(has_it).map(|sender| Some(sender.id)).ok_or_else(|| {
+        // Of those that have it in different networks the one beside it reaches it.
+        let sender = self.sockets.iter().filter(has_it).min_by_key(|sender| sender.network != socket.network);
+        sender.map(|sender| Some(sender.id)).ok_or_else(|| {
             Refusal::new(
                 format!("{what} holds a message from {}, a socket that is gone or outside the container", name.text()),
                 "Try again when the program has read it.",

@@ -38,10 +38,12 @@ pub(super) struct Diag {
     pub(super) receive_shut: bool,
     /// Nothing is sent any more.
     pub(super) send_shut: bool,
+    /// Where it was made: a process that is there, as the host numbers it.
+    pub(super) network: i32,
 }
 
-/// Every Unix socket of the calling thread's network namespace, by inode.
-pub(super) fn dump() -> nix::Result<HashMap<u64, Diag>> {
+/// Every Unix socket of the calling thread's network namespace, which is noted as `network`, by inode.
+pub(super) fn dump(network: i32) -> nix::Result<HashMap<u64, Diag>> {
     let flags = SockFlag::SOCK_CLOEXEC;
     let netlink = socket(AddressFamily::Netlink, SockType::Datagram, flags, SockProtocol::NetlinkSockDiag)?;
     let request = request();
@@ -56,7 +58,7 @@ pub(super) fn dump() -> nix::Result<HashMap<u64, Diag>> {
             match kind {
                 NLMSG_DONE => return Ok(found),
                 NLMSG_ERROR => return Err(Errno::from_raw(-number(body, 0).unwrap_or(0).cast_signed())),
-                SOCK_DIAG_BY_FAMILY => found.extend(parse(body)),
+                SOCK_DIAG_BY_FAMILY => found.extend(parse(body, network)),
                 _ => {}
             }
         }
@@ -92,9 +94,9 @@ fn number(bytes: &[u8], at: usize) -> Option<u32> {
 }
 
 /// `struct unix_diag_msg` and its attributes.
-fn parse(body: &[u8]) -> Option<(u64, Diag)> {
+fn parse(body: &[u8], network: i32) -> Option<(u64, Diag)> {
     let inode = number(body, 4)?;
-    let mut diag = Diag::default();
+    let mut diag = Diag { network, ..Diag::default() };
     let mut rest = body.get(MESSAGE..)?;
     while let Some(size) = rest.get(..2).map(|size| usize::from(u16::from_ne_bytes([size[0], size[1]]))) {
         let Some(value) = rest.get(4..size) else { break };
@@ -131,7 +133,7 @@ mod tests {
         let client = std::os::unix::net::UnixStream::connect(&path).unwrap();
         client.shutdown(std::net::Shutdown::Read).unwrap();
         let inode = |fd: i32| std::fs::metadata(format!("/proc/self/fd/{fd}")).unwrap().ino();
-        let found = dump().unwrap();
+        let found = dump(0).unwrap();
         let ours = &found[&inode(listener.as_raw_fd())];
         assert_eq!(ours.name, Some(Name::Path(path.to_str().unwrap().into())));
         assert_eq!(ours.pending.iter().map(|&i| u64::from(i)).collect::<Vec<_>>(), [inode(client.as_raw_fd())]);
@@ -140,6 +142,6 @@ mod tests {
         let theirs = &found[&inode(client.as_raw_fd())];
         assert_eq!((theirs.peer, theirs.receive_shut, theirs.send_shut), (Some(0), true, false));
         let cut = [40u8, 0, 0, 0, 20, 0];
-        assert!(next(&cut).is_none() && parse(&cut).is_none());
+        assert!(next(&cut).is_none() && parse(&cut, 0).is_none());
     }
 }

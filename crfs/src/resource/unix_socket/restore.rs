@@ -80,15 +80,18 @@ impl<'a> Making<'a> {
         self.open.get(&id).map(AsFd::as_fd).ok_or(Errno::EBADF).doing(|| format!("{}: was not made", file_entry(id)))
     }
 
-    fn fresh(id: FileId, style: SocketStyle) -> Result<OwnedFd, Failure> {
-        options::fresh(AddressFamily::Unix, style).doing(|| format!("{}: making a socket", file_entry(id)))
+    /// A new socket, where that of an entry was made.
+    fn fresh(&self, id: FileId, style: SocketStyle) -> Result<OwnedFd, Failure> {
+        let fresh = || options::fresh(AddressFamily::Unix, style);
+        self.site.where_it_was(id, || fresh().doing(|| format!("{}: making a socket", file_entry(id))))
     }
 
-    /// The other end, where each is connected to the other.
+    /// The other end, where each is connected to the other, and both were made in one network.
     fn peer(&self, id: FileId, socket: &UnixSocket) -> Option<(FileId, &'a UnixSocket)> {
         let UnixLink::Connected(peer) = socket.link else { return None };
         let &other = self.records.get(&peer)?;
-        (other.link == UnixLink::Connected(id)).then_some((peer, other))
+        let beside = |peer| self.site.image.network_of_socket(id) == self.site.image.network_of_socket(peer);
+        (other.link == UnixLink::Connected(id) && beside(peer)).then_some((peer, other))
     }
 
     /// Sockets that are made alone: those without a peer, that listen, or that are connected one way.
@@ -100,7 +103,8 @@ impl<'a> Making<'a> {
                 UnixLink::Closed(_) => false,
             };
             if alone {
-                making.open.insert(id, Self::fresh(id, socket.style)?);
+                let fresh = making.fresh(id, socket.style)?;
+                making.open.insert(id, fresh);
             }
             Ok(())
         })
@@ -120,10 +124,14 @@ impl<'a> Making<'a> {
             wanted.push((id, *socket, peer.map(|(peer, _)| peer)));
         }
         // Those that come from one process are made in one go.
-        for alike in wanted.chunk_by(|(_, one, _), (_, next, _)| (one.peer, one.style) == (next.peer, next.style)) {
+        let network = |id| self.site.image.network_of_socket(id);
+        let are_alike = |(first, one, _): &(FileId, &UnixSocket, _), (second, next, _): &(FileId, &UnixSocket, _)| {
+            (one.peer, one.style, network(*first)) == (next.peer, next.style, network(*second))
+        };
+        for alike in wanted.chunk_by(are_alike) {
             for alike in alike.chunks(AT_ONCE) {
                 let (first, socket, _) = alike[0];
-                let made = self.calls.pairs(socket.peer, socket.style, alike.len());
+                let made = self.calls.pairs(socket.peer, socket.style, alike.len(), self.site.network(first));
                 let made = made.map_err(|failure| at_entry(failure, &file_entry(first)))?;
                 for (&(id, socket, peer), (one, two)) in alike.iter().zip(made) {
                     match peer {
@@ -177,7 +185,7 @@ impl<'a> Making<'a> {
                 return Ok(());
             }
             let peer = making.peer(id, socket);
-            let client = Self::fresh(id, socket.style)?;
+            let client = making.fresh(id, socket.style)?;
             if let Some((peer, record)) = peer {
                 making.bind_client(peer, record, client.as_fd())?;
             }
@@ -260,7 +268,7 @@ impl<'a> Making<'a> {
         client: BorrowedFd<'_>,
     ) -> Result<OwnedFd, Failure> {
         let object = file_entry(id);
-        let listener = Self::fresh(id, socket.style)?;
+        let listener = self.fresh(id, socket.style)?;
         let mut address = Vec::new();
         let place = match name {
             Former::Path(path) => Some(names::bind_nowhere(listener.as_fd(), path, self.site.staging, &object)?),
@@ -331,7 +339,7 @@ impl<'a> Making<'a> {
         match from {
             Some(from) => Ok((self.fd(from)?, to)),
             None => {
-                let passing: &OwnedFd = passing.insert(Self::fresh(id, socket.style)?);
+                let passing: &OwnedFd = passing.insert(self.fresh(id, socket.style)?);
                 Ok((passing.as_fd(), to))
             }
         }
@@ -353,7 +361,7 @@ impl<'a> Making<'a> {
             // One that was closed is closed again at the end of its turn.
             let client = match pending.client {
                 Some(client) => self.fd(client)?.try_clone_to_owned().doing(|| file_entry(client))?,
-                None => Self::fresh(id, socket.style)?,
+                None => self.fresh(id, socket.style)?,
             };
             let place = self.places.get(&id).map(AsFd::as_fd);
             let connected = self.calls.connect(Some(pending.connected), client.as_fd(), &address, place);

@@ -12,7 +12,7 @@ use crfs_sys::sockets::loopback_is_up;
 use image_format::cgroups::Cgroup;
 use image_format::files::NamespaceType;
 use image_format::layout::thread_file;
-use image_format::namespaces::{EmptyNetwork, NamespaceContent, UnsharedNamespace};
+use image_format::namespaces::{NamespaceContent, NetworkNamespace, UnsharedNamespace};
 use image_format::{Image, Pid};
 use std::collections::BTreeMap;
 
@@ -46,7 +46,9 @@ pub fn capture(
                 NamespaceType::Ipc => NamespaceContent::Ipc,
                 NamespaceType::Net => {
                     let is_up = || loopback_is_up().doing(|| "looking at lo");
-                    NamespaceContent::Net(EmptyNetwork { loopback: inside(host, &[NET], is_up)? })
+                    let loopback = inside(host, &[NET], is_up)?;
+                    // Those are known with the descriptors.
+                    NamespaceContent::Net(NetworkNamespace { loopback, sockets: Vec::new() })
                 }
                 NamespaceType::Uts => NamespaceContent::Uts(uts::names(host)?),
                 _ => continue,

@@ -28,8 +28,8 @@ pub(super) fn survey(
         let kind = kind.name();
         findings.block(
             layout::thread_file(pid, pid, "attr"),
-            format!("is in another {kind} namespace than the container's first process, which has {what}: it is not carried unless it is empty"),
-            "Have that closed or removed (ipcrm), or set back (sysctl), before the freeze",
+            format!("is in another {kind} namespace than the container's first process, which has {what}, and that is not carried"),
+            "Have that ended or removed (ipcrm), or set back (sysctl), before the freeze",
         );
     }
     Ok(())

@@ -83,6 +83,15 @@ impl Made {
         }
     }
 
+    /// The network namespaces, in the order of the records.
+    ///
+    /// # Errors
+    /// When the worker has no room for more descriptors.
+    pub fn networks(&self) -> Result<Vec<File>, Failure> {
+        let networks = self.0.iter().filter(|one| one.kind == NamespaceType::Net);
+        networks.map(|one| one.open.try_clone().doing(|| "duplicating a network namespace")).collect()
+    }
+
     /// A path to that of a type that a process is to be in; None where it is the container's own.
     #[must_use]
     pub fn path(&self, kind: NamespaceType, pid: Pid) -> Option<String> {

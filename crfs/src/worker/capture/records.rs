@@ -114,6 +114,7 @@ pub(super) fn read(
         queued,
         mut ttys,
         elsewhere,
+        networks,
     } = descriptor::capture(
         descriptor::Whose {
             tables: &tables,
@@ -185,6 +186,7 @@ pub(super) fn read(
     user_namespace::capture(&job.record, subjects, &mut namespaces, &mut job.proc, findings)?;
     for namespace in &mut namespaces {
         namespace.add_files(&elsewhere);
+        namespace.add_sockets(&networks);
     }
     laps.lap("namespaces");
     let manifest = manifest(&job.record, environment, &processes, host)?;
