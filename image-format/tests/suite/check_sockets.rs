@@ -376,14 +376,8 @@ fn networks() {
     }
     each_is_told(&[
         (abstract_names, "files/0x00000022: name: \"x\" is that of files/0x00000020 too"),
-        (
-            |i| apart(i, &PAIR[1..]),
-            "files/0x00000020: link: connected: files/0x00000021 is in another net namespace",
-        ),
-        (
-            |i| apart(i, &INET[1..2]),
-            "files/0x00000026: link: connected: files/0x00000027 is in another net namespace",
-        ),
+        (|i| apart(i, &PAIR[1..]), "files/0x00000020: link: connected: files/0x00000021 is in another net namespace"),
+        (|i| apart(i, &INET[1..2]), "files/0x00000026: link: connected: files/0x00000027 is in another net namespace"),
         (
             |i| {
                 socket!(i, LISTENER, UnixSocket).name = Some(UnixName::Abstract("x".into()));

@@ -37,6 +37,11 @@ fn network_of(socket: BorrowedFd<'_>) -> Result<u64> {
     Ok(u64::from_ne_bytes(value))
 }
 
+/// That of the caller, which a restore makes anew.
+fn own_network() -> Result<u64> {
+    network_of(UnixDatagram::unbound()?.as_fd())
+}
+
 fn abstract_name(name: &str) -> Result<UnixAddress> {
     Ok(UnixAddress::from_abstract_name(name)?)
 }
@@ -45,7 +50,6 @@ fn abstract_name(name: &str) -> Result<UnixAddress> {
 struct Set {
     /// What its messages say.
     word: &'static str,
-    network: u64,
     /// Where one connection always waits, with the word in it.
     listener: UnixListener,
     waiting: UnixStream,
@@ -73,10 +77,8 @@ impl Set {
         let netlink =
             socket(AddressFamily::Netlink, SockType::Datagram, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)?;
         bind(netlink.as_raw_fd(), &NetlinkAddr::new(PORT_ID, 0))?;
-        let network = network_of(listener.as_fd())?;
         let set = Set {
             word,
-            network,
             waiting: waiting(word)?,
             listener,
             accepted,
@@ -123,7 +125,7 @@ impl Set {
             self.udp.as_fd(),
             self.netlink.as_fd(),
         ];
-        let own = network_of(UnixDatagram::unbound()?.as_fd())?;
+        let own = own_network()?;
         for (number, socket) in sockets.into_iter().enumerate() {
             ensure!(network_of(socket)? == own, "{}: socket {number} is in another network", self.word);
         }
@@ -159,17 +161,15 @@ fn waiting(word: &str) -> Result<UnixStream> {
 
 /// The child: a round for each byte that comes, until the end of them.
 fn inside(shared: &Region, mut far: UnixStream, path: &Path) -> Result<()> {
-    let outside = network_of(far.as_fd())?;
     unshare(CloneFlags::CLONE_NEWNET).context("unshare")?;
     bring_loopback_up()?;
     let mut set = Set::new("inside")?;
-    ensure!(set.network != outside, "no new network");
     let mut crossing = UnixStream::connect(path)?;
     let grandchild = child(|| below(shared))?;
     let mut byte = [0];
     while far.read(&mut byte)? > 0 {
         set.check()?;
-        ensure!(network_of(far.as_fd())? == outside, "the pair came in from outside");
+        ensure!(network_of(far.as_fd())? != own_network()?, "the pair came in from outside");
         crossing.write_all(&byte)?;
         far.write_all(&byte)?;
     }
@@ -191,7 +191,7 @@ fn below(shared: &Region) -> Result<()> {
     take_loopback_down()?;
     while shared.get(END) == 0 {
         ensure!(!loopback_is_up()?, "lo was taken down, and is up");
-        let (length, own) = (far.peek(&mut bytes)?, network_of(UnixDatagram::unbound()?.as_fd())?);
+        let (length, own) = (far.peek(&mut bytes)?, own_network()?);
         ensure!(&bytes[..length] == b"still", "{bytes:?} waits there");
         ensure!(network_of(far.as_fd())? == own, "the connection is in another network");
         shared.word(ROUNDS).fetch_add(1, Ordering::Relaxed);
@@ -232,8 +232,8 @@ fn run(stage: &mut Stage) -> Result<()> {
         near.read_exact(&mut came[0]).context("the pair that leads inside")?;
         crossing.read_exact(&mut came[1]).context("the connection from inside")?;
         ensure!(came == [sent; 2], "{came:?} came for {sent:?}");
-        ensure!(network_of(near.as_fd())? == set.network, "the pair is not of this network");
-        ensure!(network_of(crossing.as_fd())? != set.network, "what was accepted is of where its client is");
+        ensure!(network_of(near.as_fd())? == own_network()?, "the pair is not of this network");
+        ensure!(network_of(crossing.as_fd())? != own_network()?, "what was accepted is of where its client is");
         victim::wait_until("the grandchild to look again", || shared.get(ROUNDS) > then)?;
         if !stage.end_round_and_rest()? {
             break;

@@ -63,7 +63,9 @@ pub(in crate::resource) fn held(process: i32, proc: &mut Proc) -> Result<Vec<Str
     let addresses = addresses(proc.text(format_args!("{process}/net/fib_trie")).unwrap_or_default());
     held.extend(addresses.into_iter().map(|address| format!("the address {address}")));
     let closing = closing(process, proc).into_iter();
-    held.extend(closing.map(|connection| format!("{connection} that is closed on this side, with data still to be sent")));
+    held.extend(
+        closing.map(|connection| format!("{connection} that is closed on this side, with data still to be sent")),
+    );
     Ok(held)
 }
 

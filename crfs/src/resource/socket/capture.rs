@@ -124,7 +124,8 @@ pub(crate) struct Usual(HashMap<(i32, i32, SocketStyle), options::Usual>);
 impl Usual {
     /// The options of a socket that differ from those of a new one.
     pub(crate) fn options(&mut self, socket: &Socket<'_>, style: SocketStyle) -> Result<SocketOptions, Failure> {
-        options::capture(socket.ask(), self.of(socket.family, style, socket.host)?).doing(|| "asking for a socket's options")
+        options::capture(socket.ask(), self.of(socket.family, style, socket.host)?)
+            .doing(|| "asking for a socket's options")
     }
 
     /// The same of many sockets of one family and style in the network of a process, which the host numbers so, asked by all processors.

@@ -20,10 +20,7 @@ pub(crate) fn in_network<T>(host: i32, part: impl FnOnce() -> Result<T, Failure>
 ///
 /// # Errors
 /// As [`in_network`].
-pub(crate) fn in_open_network<T>(
-    theirs: &File,
-    part: impl FnOnce() -> Result<T, Failure>,
-) -> Result<T, Failure> {
+pub(crate) fn in_open_network<T>(theirs: &File, part: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
     let own = open("/proc/thread-self/ns/net")?;
     if identity(&own)? == identity(theirs)? {
         return part();
