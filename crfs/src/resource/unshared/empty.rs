@@ -1,4 +1,4 @@
-//! Namespaces apart of the types that are carried with nothing in them alone: ipc and net.
+//! Namespaces apart of the types that are carried with nothing in them: ipc, and net but for sockets.
 
 use crate::failure::Failure;
 use crate::mountinfo::mounts;
