@@ -305,9 +305,9 @@ fn who_left_what_the_container_shares_is_told() {
         ("/process", " of processes outside its pid namespace, and its parent is not"),
         ("/process", "has descriptors or directories of its own; that is not carried yet"),
         ("/attr", "would have its next child in a pid namespace whose processes have all ended"),
-        ("/attr", "another ipc namespace than the container's first process, which has the System V object sem 0: "),
-        ("/attr", "first process, which has kernel.msgmni = 31999: "),
-        ("/attr", "first process, which has the POSIX message queue /crfs-apart: "),
+        ("/attr", "another ipc namespace than the container's first process, which has the System V object sem 0, "),
+        ("/attr", "first process, which has kernel.msgmni = 31999, "),
+        ("/attr", "first process, which has the POSIX message queue /crfs-apart, "),
         (
             "/attr",
             "in another cgroup namespace than the container's first process, whose top is none of the container's cgroups",
