@@ -39,6 +39,24 @@ pub fn map<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<
     results.into_iter().flatten().collect()
 }
 
+/// Looking at fewer takes no longer than starting a thread.
+const FEWEST_FOR_TWO: usize = 512;
+
+/// Does two things: where there are many `items`, the first on a thread of its own while the second is done here.
+pub fn both<A: Send, B>(items: usize, one: impl FnOnce() -> A + Send, other: impl FnOnce() -> B) -> (A, B) {
+    if items <= FEWEST_FOR_TWO {
+        return (one(), other());
+    }
+    std::thread::scope(|scope| {
+        let one = scope.spawn(one);
+        let other = other();
+        match one.join() {
+            Ok(one) => (one, other),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}
+
 /// A few things are done sooner than threads are started for them.
 const FEWEST_EACH: usize = 8;
 
@@ -77,6 +95,13 @@ mod tests {
         for count in [0, 1, FEWEST, FEWEST + 1, 1000] {
             let items: Vec<usize> = (0..count).collect();
             assert_eq!(map(&items, |item| item + 1), (1..=count).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn both_are_done() {
+        for items in [0, FEWEST_FOR_TWO + 1] {
+            assert_eq!(both(items, || 1, || "two"), (1, "two"));
         }
     }
 

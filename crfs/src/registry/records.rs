@@ -154,13 +154,6 @@ pub struct Live {
 }
 
 impl Live {
-    /// The process that stands for the container: pid 1, unless the tree was taken from another namespace; then the first one listed.
-    #[must_use]
-    pub fn first(&self) -> Option<&LiveProcess> {
-        let by_pid = self.processes.iter().find(|process| process.pid == image_format::Pid(1));
-        by_pid.or(self.processes.first())
-    }
-
     /// Notes where the raw files of an image are that its tasks hold.
     ///
     /// # Errors

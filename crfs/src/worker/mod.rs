@@ -54,7 +54,7 @@ pub enum Job {
         name: String,
         /// The directory that holds its image.
         from: PathBuf,
-        /// Let it run instead, with nothing but `live.json` in place.
+        /// Let it run instead, and leave none of these.
         run: bool,
     },
     /// Let a frozen container run: repairs the calls that would leak EINTR, re-arms what is relative after a restore.

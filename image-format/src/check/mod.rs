@@ -36,10 +36,11 @@ mod user_namespaces;
 mod watches;
 
 use crate::contents::{self, ContentSum};
-use crate::image::{Image, ImageError};
+use crate::image::{Image, ImageError, ProcessImage};
 use crate::layout::{self, CONTENTS_SUMS};
 use crate::manifest::NamespaceKind;
 use crate::memory::{CHUNK_SIZE, ChunkSum, Fixed};
+use crate::parallel;
 use crate::types::{Bytes, Pid, Timespec};
 
 pub use manifest::{manifest, read_format, read_manifest};
@@ -54,13 +55,27 @@ pub const ADDRESS_LIMIT: u64 = 0x7fff_ffff_f000;
 ///
 /// `sizes` tells how many bytes the raw file at a path holds; None where there is no such file.
 #[must_use]
-pub fn image(image: &Image, sizes: &dyn Fn(&str) -> Option<u64>) -> Vec<ImageError> {
+pub fn image(image: &Image, sizes: &(dyn Fn(&str) -> Option<u64> + Sync)) -> Vec<ImageError> {
+    let named = || {
+        let mut findings = Findings::default();
+        if let Err(error) = manifest(&image.manifest) {
+            findings.0.push(error);
+        }
+        manifest::container(&image.manifest, &mut findings);
+        paths::check(image, sizes, &mut findings);
+        findings
+    };
+    let (mut findings, described) = parallel::both(image.manifest.paths.len(), named, || whole(image));
+    findings.0.extend(described.0);
+    let processes = Vec::from_iter(&image.processes);
+    let each = parallel::map(&processes, |&(&pid, process)| one_process(image, pid, process).0);
+    findings.0.extend(each.into_iter().flatten());
+    findings.0
+}
+
+/// What is wrong between the processes of an image and what they share.
+fn whole(image: &Image) -> Findings {
     let mut findings = Findings::default();
-    if let Err(error) = manifest(&image.manifest) {
-        findings.0.push(error);
-    }
-    manifest::container(&image.manifest, &mut findings);
-    paths::check(image, sizes, &mut findings);
     let has_init = !image.manifest.container.shares(NamespaceKind::Pid);
     tree::check(&image.processes, has_init, &mut findings);
     sharing::check(&image.processes, &image.namespaces, &mut findings);
@@ -81,21 +96,25 @@ pub fn image(image: &Image, sizes: &dyn Fn(&str) -> Option<u64>) -> Vec<ImageErr
     io_uring::check(image, &mut findings);
     memory::objects(&image.processes, &mut findings);
     pages::sources(&image.processes, &mut findings);
-    for (&pid, process) in &image.processes {
-        process::check(pid, process, &mut findings);
-        controls::check(pid, process, &mut findings);
-        signals::process(pid, process, &mut findings);
-        memory::check(pid, process, &image.manifest, &mut findings);
-        aio::check(pid, process, &mut findings);
-        numa::check(pid, process, &mut findings);
-        pages::own(pid, process, &mut findings);
-        timers::check(pid, process, &mut findings);
-        for (&tid, thread) in &process.threads {
-            thread::check(pid, tid, thread, &image.manifest.cpu, &mut findings);
-            signals::thread(pid, tid, thread, &mut findings);
-        }
+    findings
+}
+
+/// What is wrong within a process.
+fn one_process(image: &Image, pid: Pid, process: &ProcessImage) -> Findings {
+    let mut findings = Findings::default();
+    process::check(pid, process, &mut findings);
+    controls::check(pid, process, &mut findings);
+    signals::process(pid, process, &mut findings);
+    memory::check(pid, process, &image.manifest, &mut findings);
+    aio::check(pid, process, &mut findings);
+    numa::check(pid, process, &mut findings);
+    pages::own(pid, process, &mut findings);
+    timers::check(pid, process, &mut findings);
+    for (&tid, thread) in &process.threads {
+        thread::check(pid, tid, thread, &image.manifest.cpu, &mut findings);
+        signals::thread(pid, tid, thread, &mut findings);
     }
-    findings.0
+    findings
 }
 
 /// What is wrong with the lines of a process's `mem.sums`, for so many bytes of `mem.pages`: they must be one a chunk,

@@ -23,12 +23,13 @@ use crate::freezer::Cgroup;
 use crate::launch::{ClockOffsets, Surroundings, clone_init};
 use crate::operation::start_time;
 use crate::plan::{self, Home};
-use crate::registry::{Container, Init, Live, Record, Registry};
+use crate::registry::{Container, Init, Record, Registry};
 use crate::resource::container::{home as container_home, restore as container_restore};
 use crate::resource::mount::{Made, restore as mount};
 use crate::resource::{cgroup, pid_namespace, unshared, user_namespace};
 use builder::{Builder, Ground};
 use crfs_sys::HostPid;
+use crfs_sys::close_range::close_all;
 use crfs_tracee::stub;
 use image_format::manifest::NamespaceKind;
 use image_format::mounts::MountKind;
@@ -114,27 +115,27 @@ fn build(
     made_or_gone(&cgroup, || {
         settle::wait(tasks.iter().map(|task| task.host))?;
         let countdowns = countdowns::of(image, &tasks);
-        let processes = tasks.into_iter().filter(|task| task.pid != plan::OUTSIDE);
-        let mut live = settle::live(&cgroup, processes.map(|task| (task.pid, task.host)))?;
-        if let Some(texts) = &*texts {
-            // The end of the worker closes them all, before anything runs, and faster than one by one.
-            std::mem::forget(files);
-            live.note_contents(image)?;
-            publish::publish(image, texts, (from, &contents), &container, &live)?;
-            container.write_countdowns(&countdowns)?;
-        } else {
-            drop(files);
+        let processes = tasks.into_iter().filter(|task| task.pid != plan::OUTSIDE).map(|task| (task.pid, task.host));
+        let processes = Vec::from_iter(processes);
+        let (init, record) = note_init(&container, &processes)?;
+        if let Some((master, shown)) = console {
+            console::start(&container, master, init.pid, &shown)?;
         }
+        if run {
+            // What a program closes has to be closed then, and what it unlocks unlocked.
+            close_all(files.into_values());
+            laps.lap("settle");
+            return thaw::let_run(&record, BTreeMap::new(), &countdowns, report);
+        }
+        // The end of the worker closes them all.
+        std::mem::forget(files);
+        let mut live = settle::live(&cgroup, processes)?;
+        live.note_contents(image)?;
+        publish::publish(image, texts.as_ref(), (from, &contents), &container, &live)?;
         container.write_live(&live)?;
-        let record = with_init(&container, &live)?;
-        if let (Some((master, shown)), Some(first)) = (console, live.first()) {
-            console::start(&container, master, first.host_pid, &shown)?;
-        }
-        laps.lap(if run { "settle" } else { "publish" });
-        if !run {
-            return Ok(());
-        }
-        thaw::let_run(&record, BTreeMap::new(), &countdowns, report)
+        container.write_countdowns(&countdowns)?;
+        laps.lap("publish");
+        Ok(())
     })
 }
 
@@ -181,14 +182,15 @@ fn note_stub_init(container: &Container, home: &Home, first: HostPid) -> Result<
     container.write_record(&record)
 }
 
-/// Notes which process stands for the container.
-fn with_init(container: &Container, live: &Live) -> Result<Record, Failure> {
+/// Notes which process stands for the container: pid 1, unless the tree was taken from another namespace; then the first of them.
+fn note_init(container: &Container, processes: &[(Pid, HostPid)]) -> Result<(Init, Record), Failure> {
     let missing = || Failure::new(Kind::System, format!("{}: no first process was built", container.name()));
-    let first = live.first().ok_or_else(missing)?.host_pid;
-    let init = Init { pid: first, start_time: start_time(first).ok_or_else(missing)? };
+    let by_pid = processes.iter().find(|(pid, _)| *pid == Pid(1));
+    let pid = by_pid.or(processes.first()).ok_or_else(missing)?.1.raw();
+    let init = Init { pid, start_time: start_time(pid).ok_or_else(missing)? };
     let record = Record { init: Some(init), ..container.existing()? };
     container.write_record(&record)?;
-    Ok(record)
+    Ok((init, record))
 }
 
 /// A pidfd of this worker, through which the processes being built pull descriptors.

@@ -1,13 +1,13 @@
 //! Making what was copied in the container's frozen tree.
 
 use crate::captured;
-use crate::copy::Contents;
+use crate::copy::{Contents, KeptFiles};
 use crate::failure::{Doing, Failure};
 use crate::registry::{Container, Live};
 use image_format::manifest::PathKind;
 use image_format::{Image, layout};
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read;
 use std::path::Path;
@@ -18,7 +18,7 @@ use std::path::Path;
 /// When it cannot be read or written; what stood there before stands there still.
 pub(super) fn publish(
     image: &Image,
-    texts: &BTreeMap<String, Vec<u8>>,
+    texts: Option<&KeptFiles>,
     (from, contents): (&Path, &Contents<'_>),
     container: &Container,
     live: &Live,
@@ -28,7 +28,7 @@ pub(super) fn publish(
     let mut named = Vec::from_iter(named.chain([(layout::MANIFEST, PathKind::Object)]));
     named.sort_unstable_by_key(|&(path, _)| path);
     // Both are sorted, and may be many.
-    let mut texts = texts.iter().peekable();
+    let mut texts = texts.into_iter().flatten().peekable();
     let mut entries: Vec<(&str, Option<Cow<'_, [u8]>>)> = Vec::with_capacity(named.len());
     for (path, kind) in named {
         while texts.next_if(|(name, _)| name.as_str() < path).is_some() {}
