@@ -97,9 +97,17 @@ impl<'a> Given<'a> {
     fn unknown(&self) -> Vec<&'a Mount> {
         // A server that was mounted after the container began shows in it too; nothing inside depends on it, or its descriptors
         // tell, and a restore detaches it.
-        let own = self.inside.iter().filter(|mount| !mount.is_crfs() && !self.is_fresh(mount));
-        let is_root = |mount: &Mount| self.root.is_some() && mount.path == Path::new("/");
-        own.filter(|mount| !is_root(mount) && self.there(mount).is_none()).collect()
+        self.inside.iter().filter(|mount| !mount.is_crfs() && !self.is_given(mount)).collect()
+    }
+
+    /// Below what was mounted inside, nothing was there from the beginning, even if the host has the same in that place: what is bound
+    /// on /dev/shm of a /dev of its own.
+    fn is_given(&self, mount: &Mount) -> bool {
+        let is_root = self.root.is_some() && mount.path == Path::new("/");
+        let below = self.inside.iter().find(|below| below.id == mount.parent && below.id != mount.id);
+        is_root
+            || self.is_fresh(mount)
+            || (self.there(mount).is_some() && below.is_none_or(|below| self.is_given(below)))
     }
 
     /// The mounts of a fresh container whose attributes or peers are others here: it has them as the host has, and receives from
@@ -186,6 +194,17 @@ mod tests {
         ]
         .concat();
         assert_eq!(paths(&own, None), ["/dev", "/proc"]);
+    }
+
+    #[test]
+    fn below_what_was_mounted_inside_nothing_is_the_hosts() {
+        let host = mounts(&[HOST, b"31 24 0:31 / /dev/shm rw - tmpfs shm rw\n"].concat());
+        let own = mounts(
+            b"80 1 254:0 /srv/a / rw - ext4 /dev/vda rw\n81 80 0:71 / /dev rw - tmpfs t rw\n\
+            82 81 0:31 / /dev/shm rw - tmpfs shm rw\n",
+        );
+        let given = Given::new(&host, &own, Some(Path::new("/srv/a")), true);
+        assert_eq!(given.unknown().len(), 2);
     }
 
     #[test]

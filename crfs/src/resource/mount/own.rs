@@ -79,12 +79,15 @@ pub(in crate::resource) fn survey(
         );
     } else if record.root.is_none() && !is_root_of_the_host(init) {
         let inside = mounts(proc.bytes(format_args!("{init}/mountinfo"))?);
-        let kind = inside.iter().find(|mount| mount.path == Path::new("/")).map_or("directory", |mount| &mount.kind);
+        let top = inside.iter().rfind(|mount| mount.path == Path::new("/"));
+        let kind = top.map_or("directory", |mount| &mount.kind);
         findings.block(
             "manifest",
-            format!("the container's root directory is a {kind} that no path of this host leads to"),
+            format!("the container's root directory, of type {kind}, is none that a path of this host leads to"),
             "Start it in a directory of the host, or with `crctl run --root`",
         );
+        // Nothing in it is what the host has there, and to say so of each would hide why.
+        return Ok(());
     }
     find(record, init, proc, findings).map(drop)
 }

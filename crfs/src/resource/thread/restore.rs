@@ -160,11 +160,16 @@ pub fn credentials(batch: &mut Batch, path: &str, attr: &ThreadAttr, own: u64, n
     if attr.no_new_privs {
         prctl(batch, &[PR_SET_NO_NEW_PRIVS, 1], "prctl(PR_SET_NO_NEW_PRIVS)");
     }
-    prctl(
-        batch,
-        &[PR_SET_PDEATHSIG, attr.pdeath_signal.map_or(0, |signal| u64::from(signal.0))],
-        "prctl(PR_SET_PDEATHSIG)",
-    );
+}
+
+/// The signal that tells of the parent's death, which a change of credentials takes away. Whoever restores a process whose parent was outside is
+/// its parent, and ends: that would be told.
+pub fn pdeath_signal(batch: &mut Batch, path: &str, attr: &ThreadAttr, has_parent: bool, notes: &mut Vec<String>) {
+    let told = attr.pdeath_signal.filter(|_| has_parent).map_or(0, |signal| u64::from(signal.0));
+    if let Some(signal) = attr.pdeath_signal.filter(|_| !has_parent) {
+        notes.push(format!("{path}: pdeath_signal: its parent was outside of the container, whose end {signal} would have told"));
+    }
+    prctl(batch, &[PR_SET_PDEATHSIG, told], "prctl(PR_SET_PDEATHSIG)");
 }
 
 /// Capabilities and securebits of a thread that has all of `own`.

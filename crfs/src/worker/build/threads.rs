@@ -146,6 +146,7 @@ impl<'a> Builder<'a> {
 
     /// The last calls that a thread makes for itself, as one batch.
     pub(super) fn credentials(&mut self, pid: Pid) -> Result<(), Failure> {
+        let has_parent = self.image(pid)?.process.parent != Pid(0);
         self.each_thread(pid, |builder, tid, injector, thread| {
             let path = thread::restore::path(pid, tid);
             let mut batch = Batch::new();
@@ -160,6 +161,7 @@ impl<'a> Builder<'a> {
                 thread::restore::identity(&mut batch, &thread.attr.credentials, user);
             }
             thread::restore::credentials(&mut batch, &path, &thread.attr, own, &mut builder.notes);
+            thread::restore::pdeath_signal(&mut batch, &path, &thread.attr, has_parent, &mut builder.notes);
             if thread.fds.is_some() {
                 batch.call(libc::SYS_close, &[builder.plan.link_fd.into()], "close the link");
             }
