@@ -1,5 +1,7 @@
 //! /proc/PID/mountinfo. Source: proc_pid_mountinfo(5); `show_mountinfo` in `fs/proc_namespace.c`, v6.18.
 
+pub(crate) mod overlay;
+
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};

@@ -76,6 +76,11 @@ pub struct FileSystem {
     pub read_only: bool,
 }
 
+impl FileSystem {
+    /// The bytes of options that mount(2) takes: a page of them, with the NUL at their end.
+    pub const LONGEST_OPTIONS: usize = 4095;
+}
+
 /// A file system by its type.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -89,6 +94,12 @@ pub struct FreshMount {
 impl FreshMount {
     /// The types that can be mounted again by their options alone.
     pub const TYPES: [&'static str; 6] = ["proc", "sysfs", "devpts", "mqueue", "overlay", "cgroup2"];
+
+    /// How many bytes of options a file system of a type can have: overlay can be given its directories one by one.
+    #[must_use]
+    pub fn longest_options(file_system: &str) -> usize {
+        if file_system == "overlay" { 128 * 1024 } else { FileSystem::LONGEST_OPTIONS }
+    }
 }
 
 /// A part of another mount.

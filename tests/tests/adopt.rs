@@ -281,7 +281,8 @@ fn a_storm_of_forks_is_taken_in_whole() {
 fn a_tree_in_its_own_namespaces() {
     let world = World::new();
     let program = counter(&world);
-    let unshare = ["unshare", "--pid", "--fork", "--mount-proc", "--uts", "--ipc"];
+    // The first process is to die with its parent, who makes the namespaces, and not with who restores it.
+    let unshare = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "--uts", "--ipc"];
     let mut host = Host::start(&world, &unshare, &program.command);
     assert!(wait_for(PATIENCE, || program.progress() > 0));
     let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", host.pid())).expect("its child");
@@ -292,6 +293,7 @@ fn a_tree_in_its_own_namespaces() {
     world.kill("vs1");
     host.reap();
     world.restore(&copy, "vs1", Method::Cp);
+    world.status_says("vs1", &["pdeath_signal: its parent was outside of the container"]);
     world.thaw("vs1");
     program.goes_on(2);
     let inner = init(&world, "vs1");

@@ -1,4 +1,4 @@
-//! Containers that others made (runc): taken in with their own root directory, and restored without who made them.
+//! Containers that others made (runc, crun, podman): taken in with their own root directory, and restored without who made them.
 
 use crfs_tests::world::{Leftovers, Method, PATIENCE, World, binary, copy_tree, python, run, wait_for};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -58,39 +58,59 @@ with open('/data/progress', 'w') as progress:
         time.sleep(0.02)
 ";
 
-/// A container of runc, whose root is an overlay over a directory that has next to nothing; /usr is the host's.
+/// Who makes a container.
+#[derive(Clone, Copy, PartialEq)]
+enum Runtime {
+    Runc,
+    /// With nothing but cgroup v2 in sight, beside which it wants no other hierarchy.
+    Crun,
+}
+
+/// How a runtime names the directories of an overlay.
+#[derive(Clone, Copy, PartialEq)]
+enum Layers {
+    One,
+    /// So many that their paths are too long for mount(2), and begin at a directory that the runtime stands in.
+    Many,
+}
+
+/// A container whose root is an overlay over a directory that has next to nothing; /usr is the host's.
 struct Container {
     world: World,
+    runtime: Runtime,
     /// The terminal that it was given, as who made it has it.
     terminal: Option<OwnedFd>,
 }
 
 impl Container {
     fn new(streams: impl Fn() -> Stdio) -> Self {
-        Container::with(false, streams)
+        Container::with(Runtime::Runc, Layers::One, false, streams)
     }
 
-    fn with(terminal: bool, streams: impl Fn() -> Stdio) -> Self {
-        let mut container = Container { world: World::new(), terminal: None };
+    fn with(runtime: Runtime, layers: Layers, terminal: bool, streams: impl Fn() -> Stdio) -> Self {
+        let mut container = Container { world: World::new(), runtime, terminal: None };
         let [lower, root, data] = ["lower", "root", "data"].map(|name| container.at(name));
-        for name in ["usr", "proc", "dev", "sys", "etc", "data", "run"] {
-            fs::create_dir_all(lower.join(name)).expect("a directory of the root");
-        }
-        for name in ["bin", "lib", "lib64"] {
-            symlink(format!("usr/{name}"), lower.join(name)).expect("a link of the root");
-        }
-        fs::write(lower.join("program.py"), PROGRAM).expect("the program");
-        fs::write(lower.join("etc/given"), "").expect("a file to mount over");
+        furnish(&lower);
         fs::write(container.at("given"), "given").expect("a file to mount");
         for path in [&root, &data, &container.at("upper"), &container.at("work")] {
             fs::create_dir(path).expect("a directory");
         }
-        let [below, upper, work] = ["lower", "upper", "work"].map(|name| container.at(name).display().to_string());
+        let [mut below, upper, work] = ["lower", "upper", "work"].map(|name| container.at(name).display().to_string());
+        if layers == Layers::Many {
+            let names: Vec<String> = (100..350).map(|number| format!("layers/{number}")).collect();
+            for name in &names {
+                fs::create_dir_all(container.at(name)).expect("a layer");
+            }
+            below = names.join(":") + ":lower";
+        }
         let options = format!("lowerdir={below},upperdir={upper},workdir={work}");
-        must(Command::new("mount").args(["-t", "overlay", "overlay", "-o", &options]).arg(&root));
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "overlay", "overlay", "-o", &options]).arg(&root);
+        must(mount.current_dir(container.world.dir()));
         fs::write(container.at("config.json"), container.config(terminal).to_string()).expect("the bundle");
-        let mut runc = container.runc();
-        runc.args(["run", "-d", "--pid-file"])
+        let mut command = container.command();
+        command
+            .args(["run", "-d", "--pid-file"])
             .arg(container.at("pid"))
             .arg("-b")
             .arg(container.world.dir())
@@ -98,10 +118,10 @@ impl Container {
         let listener =
             terminal.then(|| UnixListener::bind(container.at("console")).expect("a socket for the terminal"));
         if terminal {
-            runc.arg("--console-socket").arg(container.at("console"));
+            command.arg("--console-socket").arg(container.at("console"));
         }
-        let started = runc.stdin(Stdio::null()).stdout(streams()).stderr(streams()).status().expect("runc");
-        assert!(started.success(), "runc: {started}");
+        let started = command.stdin(Stdio::null()).stdout(streams()).stderr(streams()).status().expect("the runtime");
+        assert!(started.success(), "the runtime: {started}");
         container.terminal = listener.map(|listener| {
             let (sent, _) = listener.accept().expect("runc has connected");
             let (_, terminal) = crfs_sys::rights::receive(sent.as_fd(), &mut [0; 4096]).expect("what runc has sent");
@@ -120,10 +140,19 @@ impl Container {
         self.world.dir().file_name().expect("a name").to_string_lossy().into_owned()
     }
 
-    fn runc(&self) -> Command {
-        let mut runc = Command::new("runc");
-        runc.arg("--root").arg(self.at("runc"));
-        runc
+    fn command(&self) -> Command {
+        let mut command = match self.runtime {
+            Runtime::Runc => Command::new("runc"),
+            Runtime::Crun => {
+                let alone =
+                    "all=/sys/fs/cgroup/unified; ! [ -d $all ] || mount --rbind $all /sys/fs/cgroup; exec \"$@\"";
+                let mut command = Command::new("unshare");
+                command.args(["--mount", "sh", "-c", alone, "sh", "crun", "--cgroup-manager=disabled"]);
+                command
+            }
+        };
+        command.arg("--root").arg(self.at("runtime"));
+        command
     }
 
     fn config(&self, terminal: bool) -> Value {
@@ -197,7 +226,7 @@ impl Container {
     /// Ends it, and who made it unmounts its root.
     fn is_gone(&self) {
         self.world.kill("vs1");
-        must(self.runc().args(["delete", "--force", &self.id()]));
+        must(self.command().args(["delete", "--force", &self.id()]));
         must(Command::new("umount").arg(self.at("root")));
     }
 
@@ -210,9 +239,21 @@ impl Container {
 impl Drop for Container {
     fn drop(&mut self) {
         // After a test that failed.
-        let _ = self.runc().args(["delete", "--force", &self.id()]).stderr(Stdio::null()).status();
+        let _ = self.command().args(["delete", "--force", &self.id()]).stderr(Stdio::null()).status();
         let _ = Command::new("umount").arg(self.at("root")).stderr(Stdio::null()).status();
     }
+}
+
+/// Makes what a root directory has to have.
+fn furnish(root: &Path) {
+    for name in ["usr", "proc", "dev", "sys", "etc", "data", "run"] {
+        fs::create_dir_all(root.join(name)).expect("a directory of the root");
+    }
+    for name in ["bin", "lib", "lib64"] {
+        symlink(format!("usr/{name}"), root.join(name)).expect("a link of the root");
+    }
+    fs::write(root.join("program.py"), PROGRAM).expect("the program");
+    fs::write(root.join("etc/given"), "").expect("a file to mount over");
 }
 
 #[track_caller]
@@ -279,6 +320,41 @@ fn one_of_runc_comes_back_with_its_overlay_and_its_volumes() {
 }
 
 #[test]
+fn one_of_crun_comes_back() {
+    comes_back(&Container::with(Runtime::Crun, Layers::One, false, Stdio::null));
+}
+
+#[test]
+fn an_overlay_of_more_layers_than_mount_takes_comes_back() {
+    let container = Container::with(Runtime::Runc, Layers::Many, false, Stdio::null);
+    let shown = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
+    let root = container.at("root").display().to_string();
+    assert!(shown.lines().any(|line| line.contains(&root) && line.contains("lowerdir=layers/100:")), "{shown}");
+    comes_back(&container);
+}
+
+/// Takes it in, and restores it twice without its runtime.
+fn comes_back(container: &Container) {
+    let world = &container.world;
+    world.crctl(["add", "vs1", "--pid", &container.pid()]).expect_success();
+    let mut copy = container.copy();
+    container.is_gone();
+    for _ in 0..2 {
+        world.must("rm", "vs1");
+        world.crctl(["verify".as_ref(), copy.as_os_str()]).expect_success();
+        world.restore(&copy, "vs1", Method::Cp);
+        world.thaw("vs1");
+        container.goes_on();
+        container.is_as_it_was();
+        let next = container.copy();
+        assert_eq!(lines(&next), lines(&copy));
+        copy = next;
+        world.kill("vs1");
+    }
+    world.must("rm", "vs1");
+}
+
+#[test]
 fn the_overlay_that_is_still_mounted_is_used() {
     let container = Container::new(Stdio::null);
     let world = &container.world;
@@ -321,7 +397,7 @@ fn streams_that_lead_outside_become_the_log() {
 
 #[test]
 fn a_terminal_that_is_shown_outside_becomes_the_console() {
-    let container = Container::with(true, Stdio::null);
+    let container = Container::with(Runtime::Runc, Layers::One, true, Stdio::null);
     let world = &container.world;
     world.crctl(["add", "vs1", "--pid", &container.pid()]).expect_success();
     world.crctl(["freeze", "vs1"]).expect_refusal(&["the program that shows it is outside", "--external stdio"]);

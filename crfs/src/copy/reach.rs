@@ -69,8 +69,8 @@ impl<'a> Reach<'a> {
             }
         }
         if let Some((mount, options)) = self.image.root_overlay().filter(|_| self.root.is_none()) {
-            for layer in overlay::layers(options) {
-                look(mount, &layer, "put it back, or edit the options");
+            for layer in overlay::layers(options).all() {
+                look(mount, layer, "put it back, or edit the options");
             }
         }
         missing

@@ -14,8 +14,6 @@ use std::collections::{BTreeMap, BTreeSet};
 const XATTR: (usize, usize) = (255, 65536);
 /// Options of tmpfs that are carried; `mm/shmem.c`, v6.18.
 const TMPFS_OPTIONS: [&str; 9] = ["size", "nr_inodes", "mode", "uid", "gid", "huge", "noswap", "inode32", "inode64"];
-/// mount(2) takes a page of options.
-const LONGEST_OPTIONS: usize = 4095;
 
 pub(super) fn check(image: &Image, findings: &mut Findings) {
     if !image.mounts.is_empty() && image.manifest.container.shares(NamespaceKind::Mnt) {
@@ -94,7 +92,8 @@ fn kind(kind: &MountKind) -> Option<String> {
             let name = |option: &'_ [u8]| option.split(|&byte| byte == b'=').next().unwrap_or(option).to_vec();
             let known = |name: &[u8]| TMPFS_OPTIONS.iter().any(|known| known.as_bytes() == name);
             let unknown = options.map(name).find(|name| !known(name));
-            self::system(system).or_else(|| unknown.map(|name| format!("options: {:?} is not known here", Bytes(name))))
+            self::system(system, FileSystem::LONGEST_OPTIONS)
+                .or_else(|| unknown.map(|name| format!("options: {:?} is not known here", Bytes(name))))
         }
         MountKind::Host | MountKind::Inherited | MountKind::Unmounted => None,
         MountKind::Bind(BindMount { source }) | MountKind::Taken(BindMount { source }) => {
@@ -104,15 +103,16 @@ fn kind(kind: &MountKind) -> Option<String> {
         MountKind::Fresh(fresh) => {
             let unknown = !FreshMount::TYPES.contains(&fresh.file_system.as_str());
             let unknown = unknown.then(|| format!("file_system: {:?} is none that is mounted here", fresh.file_system));
-            unknown.or_else(|| system(&fresh.options))
+            unknown.or_else(|| system(&fresh.options, FreshMount::longest_options(&fresh.file_system)))
         }
     }
 }
 
-fn system(system: &FileSystem) -> Option<String> {
-    for (what, text) in [("source", &system.source), ("options", &system.options)] {
-        if text.0.len() > LONGEST_OPTIONS || text.0.contains(&0) {
-            return Some(format!("{what}: {text:?} is not at most {LONGEST_OPTIONS} bytes without NUL"));
+fn system(system: &FileSystem, longest_options: usize) -> Option<String> {
+    let source = ("source", &system.source, FileSystem::LONGEST_OPTIONS);
+    for (what, text, longest) in [source, ("options", &system.options, longest_options)] {
+        if text.0.len() > longest || text.0.contains(&0) {
+            return Some(format!("{what}: {text:?} is not at most {longest} bytes without NUL"));
         }
     }
     None

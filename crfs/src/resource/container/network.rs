@@ -8,6 +8,9 @@ use crate::failure::Failure;
 /// Protocols whose sockets may outlive their descriptors, with the file that counts them and their line there.
 const TCP: [(&str, &str, &str); 2] = [("tcp", "sockstat", "TCP:"), ("tcp6", "sockstat6", "TCP6:")];
 
+const REMEDY: &str = "Remove it, or start the container in a network with nothing (`--network=none` of podman and docker) or in the host's \
+     (`--network=host`, `crctl run --host-net`)";
+
 /// Finds interfaces other than `lo`, addresses other than the loopback's, and sockets without a descriptor.
 ///
 /// # Errors
@@ -17,14 +20,14 @@ pub(super) fn survey(init: i32, proc: &mut Proc, findings: &mut Findings) -> Res
         findings.block(
             "manifest",
             format!("the container's network has the interface {name}, which is not carried yet"),
-            "Remove it, or use `crctl run --host-net`",
+            REMEDY,
         );
     }
     for address in addresses(proc.text(format_args!("{init}/net/fib_trie")).unwrap_or_default()) {
         findings.block(
             "manifest",
             format!("the container's network has the address {address}, which is not carried yet"),
-            "Remove it, or use `crctl run --host-net`",
+            REMEDY,
         );
     }
     for connection in closing(init, proc) {

@@ -6,6 +6,7 @@ use super::super::proc::Proc;
 use super::cgroup_mounts;
 use super::given::Given;
 use crate::failure::{Doing, Failure};
+use crate::mountinfo::overlay::{self, Layers};
 use crate::mountinfo::{Mount, mounts, paths_of};
 use crate::registry::Record;
 use image_format::Bytes;
@@ -97,7 +98,9 @@ fn root_overlay(found: &mut Vec<Own>, record: &Record, inside: &[Mount]) {
     let is_root = |mount: &&Mount| mount.path == Path::new("/");
     let top = inside.iter().rfind(is_root).filter(|top| top.kind == "overlay" && top.root == Path::new("/"));
     let Some(top) = top.filter(|_| record.root.is_some()) else { return };
-    if let Some((options, flags)) = file_system(top, FRESH[4].1).zip(flags(top)) {
+    let near: Vec<&Path> = record.root.iter().map(PathBuf::as_path).collect();
+    let shown = Mount { options: overlay::normal(top, &near, &|path| path.exists()), ..top.clone() };
+    if let Some((options, flags)) = file_system(&shown, FRESH[4].1).zip(flags(top)) {
         found.retain(|own| own.mount.id != top.id);
         let kind = MountKind::Fresh(FreshMount { file_system: top.kind.clone(), options });
         found.insert(0, Own { mount: top.clone(), kind, flags });
@@ -228,9 +231,14 @@ pub(super) fn kind(mount: &Mount, placed: &[&Mount], place: &Place, sources: &So
     if mount.kind == "tmpfs" && is_new {
         return Some(MountKind::Tmpfs(file_system(mount, &TMPFS)?));
     }
-    // Another overlay would be another file system.
-    (mount.kind != "overlay" || is_new).then_some(())?;
-    Some(MountKind::Fresh(FreshMount { file_system: mount.kind.clone(), options: file_system(mount, options?)? }))
+    let mut shown = mount.clone();
+    if mount.kind == "overlay" {
+        // Another overlay would be another file system.
+        is_new.then_some(())?;
+        let exists = |path: &Path| look(place, path).is_some();
+        shown.options = overlay::normal(mount, &[&mount.path], &exists);
+    }
+    Some(MountKind::Fresh(FreshMount { file_system: mount.kind.clone(), options: file_system(&shown, options?)? }))
 }
 
 /// The path at which the host shows what is mounted.
@@ -267,21 +275,20 @@ pub(super) fn source((mount, place): (&Mount, &Place), (from, there): (&Mount, &
 fn file_system(mount: &Mount, known: &[&str]) -> Option<FileSystem> {
     let mut kept: Vec<&[u8]> = Vec::new();
     for option in mount.options.iter().filter(|option| !matches!(option.as_slice(), b"" | b"ro" | b"rw")) {
-        let (name, value) = match option.iter().position(|&byte| byte == b'=') {
-            Some(at) => (&option[..at], &option[at + 1..]),
-            None => (option.as_slice(), b"".as_slice()),
-        };
+        let name = option.split(|&byte| byte == b'=').next().unwrap_or_default();
         let is_known = known.iter().any(|known| known.as_bytes() == name);
-        // It was written as the program that mounted it had it, whose directory nobody knows.
-        let relative = name.ends_with(b"dir") && !name.starts_with(b"redirect") && !value.starts_with(b"/");
+        // A directory below one that nobody knows.
+        let relative = Layers::of(std::slice::from_ref(option)).all().any(|path| path.is_relative());
         if !is_known || relative || option.contains(&b',') {
             return None;
         }
         kept.push(option);
     }
+    let options = kept.join(&b','.to_owned());
+    (options.len() <= FreshMount::longest_options(&mount.kind)).then_some(())?;
     Some(FileSystem {
         source: Bytes(mount.source.clone()),
-        options: Bytes(kept.join(&b','.to_owned())),
+        options: Bytes(options),
         read_only: mount.options.iter().any(|option| option == b"ro"),
     })
 }

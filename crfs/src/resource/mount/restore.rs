@@ -4,6 +4,7 @@ use super::apart::Made;
 use super::fill::{fill, set_time};
 use crate::copy::{Content, Contents};
 use crate::failure::{Doing, Failure, Kind};
+use crate::launch::overlay;
 use image_format::layout::{self, MOUNTS};
 use image_format::mounts::{FileSystem, HostPath, Master, Mount, MountFlags, MountKind, Node};
 use image_format::{Bytes, Image};
@@ -221,6 +222,10 @@ pub(super) fn incompatible(failure: Failure, record: &Mount) -> Failure {
 }
 
 fn new_file_system(kind: &str, system: &FileSystem, path: &Path) -> Result<(), Failure> {
+    if kind == "overlay" {
+        return overlay::mount_new(&FileSystem { read_only: false, ..system.clone() }, path)
+            .doing(|| "mounting overlay");
+    }
     let (source, options) = (self::path(&system.source), self::path(&system.options));
     mount(Some(source), path, Some(kind), MsFlags::empty(), Some(options)).doing(|| format!("mounting {kind}"))
 }

@@ -167,7 +167,9 @@ pub fn credentials(batch: &mut Batch, path: &str, attr: &ThreadAttr, own: u64, n
 pub fn pdeath_signal(batch: &mut Batch, path: &str, attr: &ThreadAttr, has_parent: bool, notes: &mut Vec<String>) {
     let told = attr.pdeath_signal.filter(|_| has_parent).map_or(0, |signal| u64::from(signal.0));
     if let Some(signal) = attr.pdeath_signal.filter(|_| !has_parent) {
-        notes.push(format!("{path}: pdeath_signal: its parent was outside of the container, whose end {signal} would have told"));
+        notes.push(format!(
+            "{path}: pdeath_signal: its parent was outside of the container, whose end {signal} would have told"
+        ));
     }
     prctl(batch, &[PR_SET_PDEATHSIG, told], "prctl(PR_SET_PDEATHSIG)");
 }
