@@ -47,7 +47,7 @@ impl Copy {
     /// Parses and checks a directory.
     ///
     /// # Errors
-    /// [`Kind::BadImage`] with every finding: file, line, reason.
+    /// [`Kind::BadImage`] with every finding: file, line, reason. [`Kind::System`] when a file cannot be read.
     pub fn load(directory: &Path) -> Result<Self, Failure> {
         Copy::of(&Uncompressed::open(directory)?)
     }
@@ -76,7 +76,7 @@ impl Copy {
     }
 
     fn parse(source: &dyn Source, texts: &dyn TextSource) -> Result<Self, Failure> {
-        let image = Image::parse(texts).map_err(|error| refuse(&[error]))?;
+        let image = Image::parse(texts).map_err(|error| refuse(source, &[error]))?;
         let mut findings = check::image(&image, &|path: &str| source.size(path));
         let mut sums = BTreeMap::new();
         for (&pid, process) in &image.processes {
@@ -102,7 +102,7 @@ impl Copy {
         if findings.is_empty() {
             Ok(Copy { image, sums, content_sums, compressed: BTreeMap::new() })
         } else {
-            Err(refuse(&findings))
+            Err(refuse(source, &findings))
         }
     }
 }
@@ -166,7 +166,15 @@ fn read_page(source: &dyn Source, path: &str, page: u64) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-fn refuse(findings: &[ImageError]) -> Failure {
+fn refuse(source: &dyn Source, findings: &[ImageError]) -> Failure {
+    // Nothing is wrong with an image that its reader may not see.
+    let mut unread = findings.iter().filter_map(|finding| match finding {
+        ImageError::Read { path, .. } => source.read(path).err().filter(|failure| failure.kind == Kind::System),
+        _ => None,
+    });
+    if let Some(failure) = unread.next() {
+        return failure;
+    }
     let mut told: Vec<String> = findings.iter().take(MOST_FINDINGS).map(ToString::to_string).collect();
     if findings.len() > MOST_FINDINGS {
         told.push(format!("and {} more", findings.len() - MOST_FINDINGS));

@@ -25,7 +25,8 @@ def terminal():
     if not os.isatty(0):
         return None
     return [os.ttyname(0), os.fstat(0).st_rdev == os.stat('/dev/console').st_rdev, termios.tcgetattr(0), tuple(os.get_terminal_size(0)),
-        os.tcgetpgrp(0) == os.getpgrp(), os.fstat(os.open('/dev/tty', os.O_RDWR)).st_rdev]
+        os.tcgetpgrp(0) == os.getpgrp(), os.fstat(os.open('/dev/tty', os.O_RDWR)).st_rdev,
+        os.readlink('/proc/self/fd/%d' % console), os.fstat(console).st_rdev, os.isatty(console)]
 def look():
     files = ['/in-upper', '/dev/shm/mine', '/run/mine', '/etc/given']
     devices = [os.stat('/dev/' + name).st_rdev for name in ('null', 'zero', 'tty')]
@@ -33,6 +34,7 @@ def look():
 for path, word in ('/in-upper', 'upper'), ('/dev/shm/mine', 'shm'), ('/run/mine', 'run'):
     with open(path, 'w') as file:
         file.write(word)
+console = os.open('/dev/console', os.O_RDWR | os.O_NOCTTY) if os.isatty(0) else None
 first, count = look(), 0
 os.write(1, b'out\\n')
 os.write(2, b'err\\n')
@@ -465,7 +467,8 @@ fn a_file_that_its_root_does_not_show_becomes_the_log() {
     let container = Container::new(|| fs::File::create(output.path()).expect("opening it").into());
     let world = &container.world;
     world.crctl(["add", "vs1", "--pid", &container.pid()]).expect_success();
-    world.crctl(["freeze", "vs1"]).expect_refusal(&["fds: 1", &output.path().display().to_string()]);
+    let output_file = output.path().display().to_string();
+    world.crctl(["freeze", "vs1"]).expect_refusal(&["fds: 1", &output_file, "; or freeze with `--external stdio`"]);
     world.crctl(["freeze", "vs1", "--external", "stdio"]).expect_success();
     let copy = world.copy_out("vs1", Method::Cp);
     container.is_gone();

@@ -20,7 +20,7 @@ use std::path::Path;
 pub fn convert(directory: &Path, target: &Path) -> Result<(), Failure> {
     let source = Directory::new(directory);
     let texts = Texts(&source);
-    let converted = Converted::new(&texts).map_err(|error| super::refuse(&[error]))?;
+    let converted = Converted::new(&texts).map_err(|error| super::refuse(&source, &[error]))?;
     let converted = Summed { sums: content_sums(&source, &converted)?, below: converted };
     let copy = Copy::parse(&source, &converted)?;
     let mut texts = copy.image.render();

@@ -143,6 +143,14 @@ impl Inner {
         self.lookup(NodeId::ROOT, name)
     }
 
+    /// The answer to who writes to a frozen tree. It may be a copy that goes on where the first of its files has replaced what was wrong.
+    pub(super) fn is_built(&self, name: &str) -> Errno {
+        let reason =
+            "it is frozen, and its files do not change; what was copied in is built as soon as all of it is there";
+        self.refusals.add(name, reason);
+        Errno::EROFS
+    }
+
     /// The directory a file is to be made in. An exited container begins to take files with this.
     fn target(&self, parent: NodeId) -> Result<Target, Errno> {
         let (name, view, index) = match self.find(parent)? {
@@ -152,7 +160,7 @@ impl Inner {
         };
         let incoming = match view.shown {
             Shown::Incoming(incoming) => incoming,
-            Shown::Frozen(_) => return Err(Errno::EROFS),
+            Shown::Frozen(_) => return Err(self.is_built(&name)),
             Shown::Nothing if view.state == State::Exited => {
                 self.operations.incoming(&name).map_err(|failure| told(&failure))?;
                 match self.view(&name)?.shown {

@@ -141,7 +141,7 @@ impl Inner {
                 }
             }
             Found::Image(name, view, image) => match &view.shown {
-                Shown::Frozen(_) if how.write => Err(Errno::EROFS),
+                Shown::Frozen(_) if how.write => Err(self.is_built(&name)),
                 Shown::Frozen(tree) => self.open_frozen(tree, image.index),
                 Shown::Incoming(incoming) => {
                     let file = incoming.open(image.index, how.write, how.truncate)?;

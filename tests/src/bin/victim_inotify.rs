@@ -9,6 +9,7 @@ use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::mpsc;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Event {
@@ -139,7 +140,13 @@ fn run(stage: &mut Stage) -> Result<()> {
     expect(&watched.instance, &[event(watched.directory.0, libc::IN_CREATE, "once")])?;
     let waiting = inotify::create()?;
     let wd = inotify::add_watch(waiting.as_fd(), &once, libc::IN_CLOSE_WRITE | libc::IN_ONESHOT)?;
-    let waiting = std::thread::spawn(move || read(&waiting));
+    let (runs, is_running) = mpsc::channel();
+    let waiting = std::thread::spawn(move || {
+        runs.send(())?;
+        read(&waiting)
+    });
+    // What a thread is registered for when it begins must not be missing at the first freeze.
+    is_running.recv()?;
     loop {
         watched.round()?;
         unread.round()?;

@@ -167,9 +167,9 @@ impl Pass<'_> {
             let draft = match draft(seen, whose, place, self.kernel, self.met) {
                 Ok(draft) => draft,
                 Err(refusal) => match self.file_outside(index, whose) {
-                    Some(kind) => Draft::Done(kind),
-                    None => {
-                        self.refuse(seen.holder, refusal);
+                    Ok(kind) => Draft::Done(kind),
+                    Err(may_be_declared) => {
+                        self.refuse(seen.holder, if may_be_declared { streams::declare(refusal) } else { refusal });
                         Draft::Refused
                     }
                 },

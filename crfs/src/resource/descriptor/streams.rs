@@ -25,11 +25,17 @@ impl Pass<'_> {
     }
 
     /// What a file that cannot be carried becomes, if it is such a stream.
-    pub(super) fn file_outside(&mut self, index: usize, whose: Whose<'_>) -> Option<FileKind> {
+    ///
+    /// # Errors
+    /// Whether it would be if it were declared.
+    pub(super) fn file_outside(&mut self, index: usize, whose: Whose<'_>) -> Result<FileKind, bool> {
         let is_file = self.table.descriptions[index].seen.file_type() == libc::S_IFREG;
-        let kind = (is_file && self.is_declared(index, whose)).then(|| self.outside(index)).flatten()?;
+        let kind = (is_file && self.is_stream(index, whose)).then(|| self.outside(index)).flatten().ok_or(false)?;
+        if !is_declared(whose) {
+            return Err(true);
+        }
         self.streams.insert(index);
-        Some(kind)
+        Ok(kind)
     }
 
     /// What has been shown on a terminal, if it is such a stream, and the container has no console yet: nothing that anybody here knows. A
@@ -44,9 +50,12 @@ impl Pass<'_> {
     }
 
     fn is_declared(&self, index: usize, whose: Whose<'_>) -> bool {
+        is_declared(whose) && self.is_stream(index, whose)
+    }
+
+    fn is_stream(&self, index: usize, whose: Whose<'_>) -> bool {
         let holders = &self.table.descriptions[index].holders;
-        let is_stream = holders.iter().any(|holder| holder.host == whose.init && (0..=2).contains(&holder.fd));
-        is_stream && whose.external.contains(&External::Stdio)
+        holders.iter().any(|holder| holder.host == whose.init && (0..=2).contains(&holder.fd))
     }
 
     /// None for what is open for both, as no log can be.
@@ -69,6 +78,19 @@ impl Pass<'_> {
             _ => None,
         }
     }
+}
+
+fn is_declared(whose: Whose<'_>) -> bool {
+    whose.external.contains(&External::Stdio)
+}
+
+/// The refusal of what could be carried as such a stream.
+pub(super) fn declare(refusal: Refusal) -> Refusal {
+    let remedy = refusal.remedy.trim_end_matches('.');
+    let remedy = format!(
+        "{remedy}; or freeze with `--external stdio`, since it is a standard stream of the container's first process."
+    );
+    Refusal::new(refusal.reason, remedy)
 }
 
 /// As the streams of `crctl run` have them: what several processes write does not overwrite each other.

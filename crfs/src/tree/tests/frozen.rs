@@ -122,6 +122,8 @@ fn nothing_of_it_can_be_changed_but_what_copies_set() {
     assert_eq!(world.tree.rename((top, "manifest"), (top, "sysv.msg"), false).finish(), Err(Errno::EROFS));
     let cut = Changes { size: Some(0), ..Changes::default() };
     assert_eq!(world.tree.set_attr(manifest, &cut).map(drop), Err(Errno::EROFS));
+    let noted = String::from_utf8(world.read(".ctl/status").unwrap()).unwrap();
+    assert!(noted.contains(r#""path":"vs1","reason":"it is frozen"#), "{noted}");
 
     assert_eq!(world.tree.unlink(top, "manifest"), Err(Errno::EPERM));
     assert_eq!(world.tree.remove_directory(crate::tree::NodeId::ROOT, "vs1"), Err(Errno::EPERM));
