@@ -26,7 +26,7 @@ def terminal():
         return None
     return [os.ttyname(0), os.fstat(0).st_rdev == os.stat('/dev/console').st_rdev, termios.tcgetattr(0), tuple(os.get_terminal_size(0)),
         os.tcgetpgrp(0) == os.getpgrp(), os.fstat(os.open('/dev/tty', os.O_RDWR)).st_rdev,
-        os.readlink('/proc/self/fd/%d' % console), os.fstat(console).st_rdev, os.isatty(console)]
+        os.fstat(console).st_rdev, os.isatty(console)]
 def look():
     files = ['/in-upper', '/dev/shm/mine', '/run/mine', '/etc/given']
     devices = [os.stat('/dev/' + name).st_rdev for name in ('null', 'zero', 'tty')]

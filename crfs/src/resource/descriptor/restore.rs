@@ -103,7 +103,7 @@ pub fn open_all(
         };
         open.extend(refused.keep(restored)?.into_iter().flatten());
     }
-    let terminals = refused.keep(tty::restore(&ttys, &image.ttys, roots.own()))?;
+    let terminals = refused.keep(tty::restore(&ttys, image, roots.own()))?;
     refused.finish()?;
     let (ends, terminals) = terminals.unwrap_or_default();
     open.extend(ends);

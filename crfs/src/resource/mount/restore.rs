@@ -186,7 +186,7 @@ pub fn settle_times(image: &Image, namespaces: &Made) -> Result<(), Failure> {
 }
 
 /// Whether it shows a terminal, as /dev/console of containers that others made: it is bound when terminals are there.
-pub(super) fn is_of_a_terminal(record: &Mount) -> bool {
+pub(in crate::resource) fn is_of_a_terminal(record: &Mount) -> bool {
     let MountKind::Bind(bind) = &record.kind else { return false };
     let number = bind.source.0.strip_prefix(b"/dev/pts/".as_slice()).unwrap_or_default();
     !number.is_empty() && number.iter().all(u8::is_ascii_digit)

@@ -3,12 +3,13 @@
 use super::{feed, slave_path};
 use crate::failure::{Doing, Failure, Kind};
 use crate::resource::descriptor::reopen;
+use crate::resource::mount::restore::is_of_a_terminal;
 use crfs_sys::clone::{CloneArgs, Forked, exit_now, fork_into};
 use crfs_sys::{rights, tty};
 use image_format::files::{File, OpenFlags};
 use image_format::layout::{file_entry, tty_file};
 use image_format::tty::{Flow, Pty, SlaveState, Termios, Tty, TtySide};
-use image_format::{Bytes, FileId};
+use image_format::{Bytes, FileId, Image};
 use libc::termios2;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
@@ -65,9 +66,10 @@ impl Terminals {
 /// [`Kind::Incompatible`] where there are not enough terminals, or the container has no /dev/pts; [`Kind::BadImage`].
 pub(in crate::resource) fn restore(
     ends: &[End<'_>],
-    ttys: &BTreeMap<u32, Pty>,
+    image: &Image,
     root: BorrowedFd<'_>,
 ) -> Result<(Vec<(FileId, OwnedFd)>, Terminals), Failure> {
+    let ttys = &image.ttys;
     let mut opened = Vec::new();
     let mut terminals = Terminals::default();
     let numbers = ends.iter().map(|end| end.tty.number).chain(ttys.keys().copied());
@@ -83,7 +85,7 @@ pub(in crate::resource) fn restore(
         }
         let hung_up: Vec<_> = of_this().filter(|end| end.tty.hung_up).collect();
         for end in &hung_up {
-            opened.push((end.id, open_slave(end, root)?));
+            opened.push((end.id, open_slave(end, image, root)?));
         }
         let Some(pty) = ttys.get(&number) else {
             // Hangs them up, if there are any.
@@ -96,7 +98,7 @@ pub(in crate::resource) fn restore(
         }
         let slave = pair.set_up()?;
         for end in of_this().filter(|end| end.tty.side != TtySide::Master && !end.tty.hung_up) {
-            opened.push((end.id, open_slave(end, root)?));
+            opened.push((end.id, open_slave(end, image, root)?));
         }
         pair.close_to_others(slave.as_ref())?;
         if let Some(slave) = slave {
@@ -127,7 +129,7 @@ fn open_master(number: u32, end: Option<&End<'_>>, root: BorrowedFd<'_>) -> Resu
     }
 }
 
-fn open_slave(end: &End<'_>, root: BorrowedFd<'_>) -> Result<OwnedFd, Failure> {
+fn open_slave(end: &End<'_>, image: &Image, root: BorrowedFd<'_>) -> Result<OwnedFd, Failure> {
     let object = file_entry(end.id);
     let slave = |path, flags| reopen::open(root, path, flags, (libc::S_IFCHR, "terminal"), &object).map(OwnedFd::from);
     match end.tty.side {
@@ -136,6 +138,10 @@ fn open_slave(end: &End<'_>, root: BorrowedFd<'_>) -> Result<OwnedFd, Failure> {
             let terminal = slave(&node, BOTH)?;
             as_controlling(&terminal, || slave(&end.tty.path, end.file.flags))
                 .map_err(|failure| failure.within(object.clone()))
+        }
+        // /dev/console of containers that others made shows it when it is there, which is now.
+        _ if image.mounts.iter().any(|mount| is_of_a_terminal(mount) && mount.path == end.tty.path) => {
+            slave(&slave_path(end.tty.number), end.file.flags)
         }
         TtySide::Master | TtySide::Slave => slave(&end.tty.path, end.file.flags),
     }
