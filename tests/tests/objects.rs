@@ -146,6 +146,34 @@ fn waits_keep_their_time_over_a_restore() {
     });
 }
 
+/// As copies do, but that one worker makes the container and lets it run.
+fn run_anew(world: &World) {
+    let copy = world.dir().join("direct");
+    let copy = copy.to_str().unwrap();
+    world.crctl(["checkpoint", "vs1", copy, "--leave-frozen"]).expect_success();
+    world.kill("vs1");
+    world.crctl(["restore", copy, "--name", "vs1", "--run"]).expect_success();
+    assert_eq!(world.state("vs1"), "running");
+}
+
+#[test]
+fn waits_keep_their_time_over_a_restore_that_runs() {
+    waits_keep_their_time(&[], run_anew);
+}
+
+#[test]
+fn what_is_set_and_held_comes_back_running() {
+    for kind in ["expiries", "inner_nested", "itimer", "locks", "pipe", "posix_timers", "terminal", "timerfd", "waits"]
+    {
+        let world = World::new();
+        let victim = Program::victim(&world, kind, &[]);
+        world.start("vs1", &victim);
+        run_anew(&world);
+        victim.goes_on(3);
+        victim.passes();
+    }
+}
+
 fn stand_between_restore_and_thaw(arguments: &[&str]) {
     waits_keep_their_time(arguments, |world| {
         world.freeze("vs1");
