@@ -177,7 +177,7 @@ macro_rules! going {
 going! {
     aio altstack arguments avx brk cgroup_tops cgroups clone_siblings clones controls credentials data debug_registers
     deleted_directory ended_leader epoll epoll_numbers eventfd expiries family fifo files fork_sharing inet_socket
-    inner_first inner_first_spaces inner_nested inner_proc inner_threads inner_users fanotify inotify io_uring io_uring_single_issuer itimer leases limits listing locks mappings masks memfd mounts mounts_apart mqueue namespaces netlink numa
+    inner_first inner_first_spaces inner_nested inner_proc inner_threads inner_users fanotify inotify io_uring io_uring_single_issuer io_uring_waits itimer leases limits listing locks mappings masks memfd mounts mounts_apart mqueue namespaces netlink numa
     inner_net_sockets
     owner packets pending pid_namespaces pidfd pipe places posix_timers proc_files processes protnone pseudo_files
     rseq seccomp shared signalfd socket_corners sparse stopped sysv_msg sysv_sem sysv_shm terminal

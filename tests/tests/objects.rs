@@ -47,7 +47,7 @@ macro_rules! survive {
 survive! { debug_registers ended_leader ended_tasks in_messages mqueue_thread thread_descriptors thread_directories }
 survive! {
     aio altstack arguments avx brk cgroup_tops cgroups clone_siblings clones controls credentials data deleted_directory epoll
-    epoll_numbers eventfd expiries family fifo files fork_sharing inner_first inner_first_spaces inner_nested inner_proc inner_threads inner_users fanotify inotify io_uring io_uring_single_issuer itimer leases limits listing locks
+    epoll_numbers eventfd expiries family fifo files fork_sharing inner_first inner_first_spaces inner_nested inner_proc inner_threads inner_users fanotify inotify io_uring io_uring_single_issuer io_uring_waits itimer leases limits listing locks
     inner_net_sockets
     mappings masks memfd mounts mounts_apart mqueue namespaces numa owner packets pending pid_namespaces pidfd pipe
     places posix_timers proc_files processes protnone pseudo_files rseq seccomp shared signalfd sparse stopped storm
@@ -109,6 +109,23 @@ fn waits_endure_freezing() {
 #[test]
 fn registers_endure_freezing() {
     endures_freezing("avx");
+}
+
+/// A request for which the program itself has to do something ends when the container runs for a moment in the freeze, and by nothing else;
+/// and so does one that a thread of the kernel's has in its hands.
+#[test]
+fn requests_of_io_uring_end_in_a_freeze() {
+    let world = World::new();
+    let victim = Program::victim(&world, "io_uring_waits", &[]);
+    world.start("vs1", &victim);
+    for _ in 0..3 {
+        world.freeze("vs1");
+        victim.stands_still();
+        world.thaw("vs1");
+        // Then it has made the next request.
+        victim.goes_on(20);
+    }
+    victim.passes();
 }
 
 #[test]

@@ -88,6 +88,7 @@ pub const SETUP_DEFER_TASKRUN: u32 = 1 << 13;
 const OP_FSYNC: u8 = 3;
 const OP_POLL_ADD: u8 = 6;
 const OP_READ: u8 = 22;
+const OP_SPLICE: u8 = 30;
 
 /// `struct io_uring_sqe`, as far as requests here use it.
 #[repr(C)]
@@ -266,6 +267,27 @@ impl Ring {
         let address = into.as_ptr() as u64;
         let (opcode, fd) = (OP_READ, file.as_raw_fd());
         self.submit(Sqe { opcode, fd, offset: at, address, length: 8, data, ..Sqe::default() })
+    }
+
+    /// Submits a read of eight bytes from a pipe, which waits until they come.
+    ///
+    /// # Errors
+    /// As [`Ring::nop`].
+    pub fn read_pipe(&self, pipe: BorrowedFd<'_>, data: u64, into: &'static AtomicU64) -> Result<()> {
+        let address = into.as_ptr() as u64;
+        let (opcode, fd) = (OP_READ, pipe.as_raw_fd());
+        self.submit(Sqe { opcode, fd, offset: u64::MAX, address, length: 8, data, ..Sqe::default() })
+    }
+
+    /// Submits a splice(2) of eight bytes from pipe to pipe, for which a thread of the kernel's waits until they come.
+    ///
+    /// # Errors
+    /// As [`Ring::nop`].
+    pub fn splice(&self, from: BorrowedFd<'_>, into: BorrowedFd<'_>, data: u64) -> Result<()> {
+        // Both are at no offset; the descriptor to be read stands behind the data (`splice_fd_in`).
+        let (opcode, fd, offset, address) = (OP_SPLICE, into.as_raw_fd(), u64::MAX, u64::MAX);
+        let rest = [u64::from(from.as_raw_fd().unsigned_abs()) << 32, 0, 0];
+        self.submit(Sqe { opcode, fd, offset, address, length: 8, data, rest, ..Sqe::default() })
     }
 
     /// Submits an fsync(2), which a thread of the kernel's carries out.
