@@ -166,7 +166,7 @@ fn waits_keep_their_time_over_a_restore() {
 /// As copies do, but that one worker makes the container and lets it run.
 fn run_anew(world: &World) {
     let copy = world.dir().join("direct");
-    let copy = copy.to_str().unwrap();
+    let copy = copy.to_str().expect("a path of letters");
     world.crctl(["checkpoint", "vs1", copy, "--leave-frozen"]).expect_success();
     world.kill("vs1");
     world.crctl(["restore", copy, "--name", "vs1", "--run"]).expect_success();
