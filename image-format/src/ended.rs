@@ -1,7 +1,9 @@
-//! What is open below /proc/PID of a process or thread that has ended.
+//! What is open below /proc/PID of a process or thread that has ended, or is somebody's working or root directory.
 
-use crate::types::Bytes;
+use crate::image::Image;
+use crate::types::{Bytes, Pid};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// A file or directory of /proc that told of a process or thread, and tells of nothing any more.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,6 +109,30 @@ impl<'a> Entry<'a> {
     #[must_use]
     pub fn has_end(&self) -> bool {
         TEXTS.contains(&self.name)
+    }
+}
+
+impl Image {
+    /// What a working or root directory of this path is, if it is one of /proc of a process or thread that has ended: nobody has its id.
+    #[must_use]
+    pub fn ended_directory<'a>(&self, path: &'a Bytes) -> Option<Entry<'a>> {
+        let entry = Entry::of(&path.0).filter(Entry::is_directory)?;
+        (!self.tasks().any(|id| id == Pid(entry.id))).then_some(entry)
+    }
+
+    /// The ids of processes, threads and zombies.
+    fn tasks(&self) -> impl Iterator<Item = Pid> {
+        let threads = self.processes.values().flat_map(|process| &process.threads);
+        let dead = threads.clone().flat_map(|(_, thread)| &thread.zombies).map(|zombie| zombie.pid);
+        self.processes.keys().copied().chain(threads.map(|(&tid, _)| tid)).chain(dead)
+    }
+
+    /// The ids that a restore needs: those of tasks, groups and sessions.
+    #[must_use]
+    pub fn ids_in_use(&self) -> BTreeSet<u32> {
+        let records = self.processes.values().map(|process| &process.process);
+        let above = records.flat_map(|record| [record.group, record.session]);
+        self.tasks().chain(above).map(|id| id.0).collect()
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::super::Findings;
 use super::super::directory;
+use super::super::ended_task;
 use super::super::proc::Proc;
 use crate::failure::{Doing, Failure};
 use crate::registry::Record;
@@ -175,6 +176,10 @@ impl Place {
         let path = proc.link(format_args!("{link}"))?;
         let metadata = fs::metadata(format!("/proc/{link}")).doing(|| format!("{object}: looking at {what}"))?;
         self.find(&path, &metadata).or_else(|lost| {
+            let link = Path::new("/proc").join(link);
+            if let Some(ended) = self.inside(&path).and_then(|inside| ended_task::directory(&link, &inside)) {
+                return Ok(ended);
+            }
             let shown = Bytes(path);
             findings.block(
                 object,

@@ -10,13 +10,13 @@ use image_format::files::{File, FileKind, OpenFlags};
 use image_format::layout::file_entry;
 use image_format::{FileId, Image};
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::wait::{WaitPidFlag, waitpid};
-use nix::unistd::{Pid, pipe2};
-use std::collections::BTreeMap;
+use nix::unistd::{self, Pid, pipe2};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
 /// Opens every file and directory of an image that is one of a task which has ended. The calling process must have one thread; `first`
@@ -62,8 +62,32 @@ fn restore(object: &str, file: &File, record: &EndedTask, root: BorrowedFd<'_>) 
     Ok(opened)
 }
 
-/// A process that lives until it is told to end, or nobody can tell it any more.
-struct Task {
+/// A directory of /proc as a place, of a process that is to end when all who stand in the directory have entered it; `used` are ids that it
+/// is not to have, and gets the one that it has. The calling process must have one thread; `first` is the container's first process, as the host numbers it.
+///
+/// # Errors
+/// When no process can be made, or its directory cannot be opened.
+pub(in crate::resource) fn enter(
+    first: i32,
+    entry: &Entry<'_>,
+    root: BorrowedFd<'_>,
+    used: &mut BTreeSet<u32>,
+) -> Result<(OwnedFd, Task), Failure> {
+    let beyond = used.last().map_or(entry.id, |last| last + 1);
+    let wanted = if used.contains(&entry.id) { beyond } else { entry.id };
+    let doing = || "making a process to end";
+    let task = inside(first, &[PID], || Task::begin(wanted).doing(doing))?;
+    let id = task.id().doing(doing)?;
+    used.insert(id);
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let how = OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_IN_ROOT);
+    let opened = openat2(root, entry.path(id).0.as_slice(), how).doing(|| "opening a directory of /proc")?;
+    Ok((opened, task))
+}
+
+/// A process that lives until it is told to end, or nobody can tell it any more. It has nothing open.
+#[derive(Debug)]
+pub(in crate::resource) struct Task {
     process: Pid,
     alive: OwnedFd,
 }
@@ -72,19 +96,28 @@ impl Task {
     /// With this id where it is free, otherwise with any.
     fn begin(id: u32) -> nix::Result<Self> {
         let (wait, alive) = pipe2(OFlag::O_CLOEXEC)?;
+        let (ready, begun) = pipe2(OFlag::O_CLOEXEC)?;
         let wanted = [id.cast_signed()];
-        let begun = match fork_into(&CloneArgs { set_tid: &wanted, ..CloneArgs::default() }) {
+        let forked = match fork_into(&CloneArgs { set_tid: &wanted, ..CloneArgs::default() }) {
             // In use, or above what this host gives out.
             Err(Errno::EEXIST | Errno::EINVAL) => fork_into(&CloneArgs::default())?,
-            begun => begun?,
+            forked => forked?,
         };
-        match begun {
+        match forked {
             Forked::Child => {
-                drop(alive);
-                let _ = fs::File::from(wait).read(&mut [0]);
+                if crfs_sys::fds::close_all_but(&[wait.as_raw_fd(), begun.as_raw_fd()]).is_ok() {
+                    let _ = unistd::write(&begun, b".");
+                    let _ = fs::File::from(wait).read(&mut [0]);
+                }
                 exit_now(0)
             }
-            Forked::Parent { child, .. } => Ok(Task { process: child, alive }),
+            Forked::Parent { child, .. } => {
+                drop(begun);
+                match unistd::read(&ready, &mut [0])? {
+                    0 => Err(Errno::ECHILD),
+                    _ => Ok(Task { process: child, alive }),
+                }
+            }
         }
     }
 
@@ -96,7 +129,8 @@ impl Task {
         id.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
     }
 
-    fn end(self) -> nix::Result<()> {
+    /// Ends it.
+    pub(in crate::resource) fn end(self) -> nix::Result<()> {
         drop(self.alive);
         waitpid(self.process, Some(WaitPidFlag::__WALL)).map(drop)
     }

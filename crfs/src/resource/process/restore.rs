@@ -2,6 +2,7 @@
 
 use crate::failure::{Doing, Failure, Kind};
 use crate::resource::directory;
+use crate::resource::ended_task;
 use crate::resource::mount::Roots;
 use crfs_tracee::{Arg, Batch, HostPid};
 use image_format::files::DeletedDirectory;
@@ -28,19 +29,23 @@ pub struct Directories {
     open: BTreeMap<Place, OwnedFd>,
     /// The number of the mount namespace that each process is in.
     namespaces: BTreeMap<Pid, u32>,
+    /// The processes in whose /proc directories some stand, which are to end.
+    ending: Vec<ended_task::Task>,
 }
 
 /// A directory by the mount namespace that it is seen in, its path, and whether it was deleted: then it is not what stands there.
 type Place = (u32, Bytes, bool);
 
 impl Directories {
-    /// Opens every working and root directory below the root of the mount namespace that its process is in.
+    /// Opens every working and root directory below the root of the mount namespace that its process is in. The calling process must have one
+    /// thread; `first` is the container's first process, as the host numbers it, and the only one yet.
     ///
     /// # Errors
     /// [`Kind::Incompatible`], naming every one that is not there.
-    pub fn open(image: &Image, roots: &Roots<'_>) -> Result<Self, Failure> {
+    pub fn open(image: &Image, roots: &Roots<'_>, first: HostPid) -> Result<Self, Failure> {
         let mut directories = Directories::default();
         let mut missing = Vec::new();
+        let mut used = image.ids_in_use();
         for (&pid, process) in &image.processes {
             let record = &process.process;
             let (namespace, above) = (image.mounts_of_process(pid), roots.of_process(pid));
@@ -50,6 +55,15 @@ impl Directories {
             for (path, deleted) in places.chain([(&record.cwd, &record.cwd_deleted), (&record.root, &None)]) {
                 let place = (namespace, path.clone(), deleted.is_some());
                 if directories.open.contains_key(&place) {
+                    continue;
+                }
+                if let Some(entry) = image.ended_directory(path) {
+                    let entered = ended_task::enter(first.raw(), &entry, above, &mut used);
+                    let (opened, task) = entered.map_err(|failure| {
+                        failure.within(format!("{}: directory {path}", layout::process_file(pid, "process")))
+                    })?;
+                    directories.open.insert(place, opened);
+                    directories.ending.push(task);
                     continue;
                 }
                 match open(above, path, deleted.as_ref()) {
@@ -66,6 +80,15 @@ impl Directories {
             return Ok(directories);
         }
         Err(Failure::new(Kind::Incompatible, missing.join("; ")))
+    }
+
+    /// Ends the processes that directories were made of, when everybody stands in them.
+    ///
+    /// # Errors
+    /// When one cannot be waited for.
+    pub fn settle(&mut self) -> Result<(), Failure> {
+        let mut ending = std::mem::take(&mut self.ending).into_iter();
+        ending.try_for_each(|task| task.end().doing(|| "ending a process"))
     }
 
     fn pull(&self, batch: &mut Batch, link: u32, place: &Place) -> Result<Arg, Failure> {

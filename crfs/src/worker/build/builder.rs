@@ -167,7 +167,7 @@ impl<'a> Builder<'a> {
             copy,
             plan,
             backings,
-            directories: Directories::open(image, &roots)?,
+            directories: Directories::open(image, &roots, first)?,
             opened,
             unnamed,
             cgroups,
@@ -223,6 +223,7 @@ impl<'a> Builder<'a> {
                 laps.lap(&step.action.to_string().to_lowercase());
             }
         }
+        self.directories.settle()?;
         self.unnamed.seal()?;
         pseudo_file::read_on(&self.copy.image, &self.opened.files)?;
         notes.append(&mut self.notes);

@@ -13,8 +13,8 @@ use crate::resource::security::Confinement;
 use crate::resource::subject::{Process, Subjects, Thread};
 use crate::resource::sysv::{self, Contents};
 use crate::resource::{
-    Findings, aio, cgroup, contents, io_uring, job_control, ldt, memory, mount, mqueue, numa, pid_namespace, process,
-    registers, signal, thread, tty, unshared, user_namespace, zombie,
+    Findings, aio, cgroup, contents, ended_task, io_uring, job_control, ldt, memory, mount, mqueue, numa,
+    pid_namespace, process, registers, signal, thread, tty, unshared, user_namespace, zombie,
 };
 use crate::worker::laps::Laps;
 use crfs_tracee::{Stopped, Tracee};
@@ -211,6 +211,7 @@ pub(super) fn read(
     mqueue::report(&image, findings);
     unshared::report(&image, findings);
     pid_namespace::report(&image, findings);
+    ended_task::report_directories(&image, subjects, findings);
     user_namespace::report(&image, findings);
     image.manifest.paths = image.paths();
     job.kernel.report(findings);
