@@ -504,3 +504,17 @@ fn what_of_a_command_leads_outside_is_an_obstacle_while_it_runs() {
     assert_eq!(status.and_then(|status| status.code()), Some(128 + 15));
     world.freeze("vs1");
 }
+
+/// A process that stands in a directory of /proc which tells of one outside: after a restore it would be of nobody, or of somebody else.
+#[test]
+fn a_directory_of_a_process_outside_is_named() {
+    let world = World::new();
+    let program = counter(&world);
+    let host = Host::program_under(&world, &["sh", "-c", "cd /proc/$PPID/task && exec \"$@\"", "sh"], &program);
+    let pid = host.pid();
+    world.crctl(["add", "vs1", "--pid", &pid]).expect_success();
+    let refused = world.crctl(["freeze", "vs1"]);
+    let reason = format!("the working directory /proc/{}/task is of a process outside", std::process::id());
+    assert!(refused.code() != Some(0) && refused.stderr.contains(&reason), "{refused}");
+    program.goes_on(1);
+}

@@ -82,6 +82,16 @@ fn node_in_a_sandbox_of_an_ordinary_user() {
     generations(&world, &program, PLAIN);
 }
 
+/// A dozen processes with their namespaces, filters and root directory in which nothing is; a page counts in the innermost.
+#[test]
+fn chromium_with_its_own_sandbox() {
+    let world = World::new();
+    let program = Program::script(&world, python(), "chromium.py", &[]);
+    fs::set_permissions(world.out(), fs::Permissions::from_mode(0o755)).expect("opening the directory to all");
+    fs::set_permissions(world.dir(), fs::Permissions::from_mode(0o755)).expect("and the way there");
+    generations(&world, &program, PLAIN);
+}
+
 #[test]
 fn bash_pipeline_with_a_background_job() {
     three_generations("/bin/bash", "pipeline.sh", PLAIN);

@@ -283,7 +283,24 @@ def net():
     address = struct.pack('16sHH4s8s', b'lo', socket.AF_INET, 0, bytes([10, 9, 8, 7]), b'')
     with socket.socket() as asker: fcntl.ioctl(asker, 0x8916, address)
     globals()['shown'] = open('/proc/self/net/dev')
-for body in (nested, ended, of_users, owned, own_descriptors, ipc, net, removed_top, ports, segment, old_program):
+def reused():
+    # in a directory of /proc of a process that has ended, whose id another gets
+    here, there = os.pipe()
+    gone = os.fork()
+    if gone == 0:
+        os.read(here, 1)
+        os._exit(0)
+    os.chdir(f'/proc/{gone}/fdinfo')
+    os.write(there, b'.')
+    os.waitpid(gone, 0)
+    while True:
+        with open('/proc/sys/kernel/ns_last_pid', 'w') as last: last.write(str(gone - 1))
+        pid = os.fork()
+        if pid == 0: libc.pause()
+        if pid == gone: break
+        os.kill(pid, 9)
+        os.waitpid(pid, 0)
+for body in (reused, nested, ended, of_users, owned, own_descriptors, ipc, net, removed_top, ports, segment, old_program):
     child(body)
 ready()
 libc.pause()
@@ -312,6 +329,7 @@ fn who_left_what_the_container_shares_is_told() {
             "/attr",
             "in another cgroup namespace than the container's first process, whose top is none of the container's cgroups",
         ),
+        ("/process", "/fdinfo is of a process that has ended, and whose id another has now"),
         ("manifest", "in the mount namespace of process"),
         ("/fds", "of another ipc namespace than the container's own"),
         ("files/", "/proc/sysvipc/sem is open, and may be that of one or another namespace"),

@@ -353,3 +353,13 @@ fn pipes() {
     both(|pipe| pipe.capacity = 2048, "capacity 2048: a pipe's is a power of two from 4096 to 2^31");
     both(|pipe| pipe.capacity = 1 << 32, "capacity 4294967296: a pipe's is a power of two from 4096 to 2^31");
 }
+
+#[test]
+fn directories_are_of_who_has_ended_when_nobody_has_the_id() {
+    let image = crate::golden::image();
+    let is_one = |path: &str| image.ended_directory(&path.into()).is_some();
+    assert!(is_one("/proc/7/fdinfo") && is_one("/proc/7") && is_one("/proc/7/task/9"));
+    assert!(!is_one("/proc/7/stat") && !is_one("/proc") && !is_one("/"));
+    // A process, and a thread of it.
+    assert!(!is_one("/proc/12290/fdinfo") && !is_one("/proc/12290/task/12291"));
+}
