@@ -75,9 +75,8 @@ pub(in crate::resource) fn enter(
 ) -> Result<(OwnedFd, Task), Failure> {
     let beyond = used.last().map_or(entry.id, |last| last + 1);
     let wanted = if used.contains(&entry.id) { beyond } else { entry.id };
-    let doing = || "making a process to end";
-    let task = inside(first, &[PID], || Task::begin(wanted).doing(doing))?;
-    let id = task.id().doing(doing)?;
+    let task = inside(first, &[PID], || Task::begin(wanted).doing(|| "making a process to end"))?;
+    let id = task.id().doing(|| "asking for the id of a process to end")?;
     used.insert(id);
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let how = OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_IN_ROOT);
