@@ -24,6 +24,24 @@ pub fn close_all(descriptors: impl IntoIterator<Item = OwnedFd>) {
     }
 }
 
+/// Closes every descriptor but these, of a process that does nothing more than with these.
+///
+/// # Errors
+/// Of close_range(2).
+pub fn close_all_but(kept: &[i32]) -> Result<()> {
+    let mut kept: Vec<u32> = kept.iter().map(|fd| fd.cast_unsigned()).collect();
+    kept.sort_unstable();
+    let mut first = 0;
+    for number in kept.into_iter().chain([u32::MAX]) {
+        if number > first {
+            // SAFETY: numbers; whose they were uses them no more, by the contract.
+            Errno::result(unsafe { libc::close_range(first, number - 1, 0) })?;
+        }
+        first = number.saturating_add(1);
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -104,7 +104,7 @@ impl Task {
         };
         match forked {
             Forked::Child => {
-                if crfs_sys::fds::close_all_but(&[wait.as_raw_fd(), begun.as_raw_fd()]).is_ok() {
+                if crfs_sys::close_range::close_all_but(&[wait.as_raw_fd(), begun.as_raw_fd()]).is_ok() {
                     let _ = unistd::write(&begun, b".");
                     let _ = fs::File::from(wait).read(&mut [0]);
                 }
