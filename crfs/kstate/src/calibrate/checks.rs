@@ -7,10 +7,11 @@ use crfs_sys::pidfd;
 use nix::errno::Errno;
 
 use super::Trouble;
+use super::actor::Actor;
 use super::connections;
 use super::io_uring;
 use super::numa;
-use super::scene::{self, Actor, Roles, Scene};
+use super::scene::{self, Roles, Scene};
 use crate::aio::AioContext;
 use crate::error::Error;
 use crate::feature::Feature;

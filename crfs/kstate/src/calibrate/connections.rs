@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use crfs_sys::puppet::{Arg, Step};
 
 use super::Trouble;
+use super::actor::Script;
 use super::checks::same;
-use super::scene::{Roles, Scene, Script, message};
+use super::scene::{Roles, Scene, message};
 use crate::error::Error;
 use crate::feature::Feature;
 use crate::files;

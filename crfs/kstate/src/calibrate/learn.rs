@@ -1,7 +1,8 @@
 //! What no type tells and the children show: which bit of a word of flags is which, and where Landlock keeps its domain.
 
 use super::Trouble;
-use super::scene::{Actor, Roles, Scene};
+use super::actor::Actor;
+use super::scene::{Roles, Scene};
 use crate::error::Error;
 use crate::flags::LearnedBits;
 use crate::state::KernelState;

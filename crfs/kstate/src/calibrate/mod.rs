@@ -3,6 +3,7 @@
 //! One child has everything set, another nothing of it, so that a feature that always answers "yes" is found out as well as
 //! one that always answers "no"; three more wait in the other calls that leave a restart block.
 
+mod actor;
 mod checks;
 mod connections;
 mod io_uring;

@@ -3,8 +3,9 @@
 use crfs_sys::puppet::{Arg, Step};
 
 use super::Trouble;
+use super::actor::Script;
 use super::checks::same;
-use super::scene::{Roles, Scene, Script};
+use super::scene::{Roles, Scene};
 use crate::error::Error;
 use crate::numa::{Mapped, NumaPolicy, SharedPolicy};
 use crate::state::KernelState;
