@@ -1,20 +1,20 @@
-//! A container's cgroup: made, frozen, thawed, killed, listed and removed.
+//! A container's cgroup: made, frozen, thawed, killed, listed and removed. What concerns its place in the hierarchy is in `directory`.
 //!
 //! Only cgroup v2 will do: a task frozen there can be seized, read and killed. Where it is mounted is found in
 //! /proc/self/mountinfo and never assumed (on a hybrid host it is not /sys/fs/cgroup). Source: cgroups(7);
 //! `Documentation/admin-guide/cgroup-v2.rst`, `kernel/cgroup/freezer.c`, v6.18.
 
+mod directory;
 mod stuck;
 
 use crate::failure::{Doing, Failure, Kind};
-use crate::registry::{Registry, Thawed};
+use crate::registry::Thawed;
 use crate::resource::subject;
 use nix::errno::Errno;
-use std::collections::BTreeSet;
 use std::fs;
 use std::io::{ErrorKind, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -24,9 +24,6 @@ const PAUSE: Duration = Duration::from_micros(50);
 const YIELDS: u32 = 64;
 /// For a thaw to show in cgroup.events: the lock of all cgroups may be held for seconds by who makes, fills and removes them.
 const THAW_DEADLINE: Duration = Duration::from_secs(10);
-/// How often a parent may vanish between its making and its use.
-const ATTEMPTS: usize = 10;
-
 /// A cgroup, by its absolute path; it need not exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cgroup {
@@ -60,16 +57,6 @@ pub fn thawed(stat: &fs::File) -> Result<Option<Thawed>, Failure> {
 }
 
 impl Cgroup {
-    /// The cgroup a container of this name gets: below the registry's parent, at the root of the cgroup v2 hierarchy, or where
-    /// the caller itself stands if the root is not ours to write (a delegated subtree).
-    ///
-    /// # Errors
-    /// [`Kind::Unsupported`] where cgroup v2 is not mounted.
-    pub fn of(registry: &Registry, name: &str) -> Result<Self, Failure> {
-        let base = base()?;
-        Ok(Cgroup { path: base.join(registry.cgroup_parent()).join(name) })
-    }
-
     /// A cgroup at a path that was recorded.
     #[must_use]
     pub fn at(path: impl Into<PathBuf>) -> Self {
@@ -88,77 +75,12 @@ impl Cgroup {
         self.path.is_dir()
     }
 
-    /// Makes it, and its parent where that is missing.
-    ///
-    /// # Errors
-    /// [`Kind::Exists`] when it is there, [`Kind::Unsupported`] when the kernel has no cgroup v2 freezer.
-    pub fn create(&self) -> Result<(), Failure> {
-        self.create_directory()?;
-        if !self.path.join("cgroup.freeze").exists() {
-            // The one failure from here on; an empty directory that stays would only be in the way of the next attempt.
-            let _ = fs::remove_dir(&self.path);
-            return Err(Failure::new(
-                Kind::Unsupported,
-                format!("cgroup {}: no cgroup.freeze in it; Linux 5.2 or later is needed", self.path.display()),
-            ));
-        }
-        Ok(())
-    }
-
-    /// Makes it in the place of what an earlier container of the name left.
-    ///
-    /// # Errors
-    /// As [`Cgroup::create`]; [`Kind::Deadline`] where there are tasks in it.
-    pub fn make_anew(&self, deadline: Duration) -> Result<(), Failure> {
-        self.remove(deadline)?;
-        self.create()
-    }
-
     /// Moves a process into it, with all its threads.
     ///
     /// # Errors
     /// `ESRCH` for a process that is gone.
     pub fn take(&self, pid: i32) -> std::io::Result<()> {
         fs::OpenOptions::new().write(true).open(self.path.join("cgroup.procs"))?.write_all(pid.to_string().as_bytes())
-    }
-
-    /// The cgroup that a process is in; None for one that is gone.
-    ///
-    /// # Errors
-    /// [`Kind::Unsupported`] where cgroup v2 is not mounted, or not that part of it.
-    pub fn of_process(pid: i32) -> Result<Option<Self>, Failure> {
-        let (mount, mounted_root) = mount_point()?;
-        let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-        let Some(own) = text.lines().find_map(|line| line.strip_prefix("0::")) else { return Ok(None) };
-        // Above the root of the caller's cgroup namespace it begins with `/..`.
-        match Path::new(own).strip_prefix(&mounted_root) {
-            Ok(below) if !below.starts_with("..") => Ok(Some(Cgroup { path: mount.join(below) })),
-            _ => Err(Failure::new(
-                Kind::Unsupported,
-                format!("process {pid}: its cgroup {own} is outside of what is mounted on {}", mount.display()),
-            )),
-        }
-    }
-
-    fn create_directory(&self) -> Result<(), Failure> {
-        let build = |path: &Path| fs::DirBuilder::new().mode(0o755).create(path);
-        let parent = self.path.parent().unwrap_or(Path::new("/"));
-        // More than once, since whoever removes the last container of a registry removes the parent too.
-        for _ in 0..ATTEMPTS {
-            match build(&self.path) {
-                Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                    return Err(Failure::new(Kind::Exists, format!("cgroup {}: there already", self.path.display())));
-                }
-                Err(error) if error.kind() == ErrorKind::NotFound => match build(parent) {
-                    Err(error) if error.kind() != ErrorKind::AlreadyExists => {
-                        return Err(error).doing(|| format!("cgroup {}: creating", parent.display()));
-                    }
-                    _ => {}
-                },
-                other => return other.doing(|| format!("cgroup {}: creating", self.path.display())),
-            }
-        }
-        Err(Failure::new(Kind::Busy, format!("cgroup {}: removed while it was used; try again", parent.display())))
     }
 
     /// Its directory, for `CLONE_INTO_CGROUP`. Close-on-exec.
@@ -353,66 +275,6 @@ impl Cgroup {
         Ok(ids)
     }
 
-    /// Removes the registry's parent of it, if this was the last cgroup there.
-    pub fn remove_parent_if_empty(&self) {
-        if let Some(parent) = self.path.parent() {
-            // Not empty is the usual case, and an empty directory that stays costs nothing.
-            let _ = fs::remove_dir(parent);
-        }
-    }
-
-    /// Removes it with all cgroups below it. Nothing to do where it does not exist.
-    ///
-    /// # Errors
-    /// [`Kind::Deadline`] while tasks keep it busy: [`Cgroup::kill`] first.
-    pub fn remove(&self, deadline: Duration) -> Result<(), Failure> {
-        let end = Instant::now() + deadline;
-        let mut looks = 0;
-        loop {
-            let mut busy = None;
-            for path in self.with_descendants()?.iter().rev() {
-                match fs::remove_dir(path) {
-                    Ok(()) => {}
-                    Err(error) if is_gone(&error) => {}
-                    Err(error) if error.kind() == ErrorKind::ResourceBusy => busy = Some(path.clone()),
-                    Err(error) => return Err(error).doing(|| format!("cgroup {}: removing", path.display())),
-                }
-            }
-            let Some(path) = busy else { return Ok(()) };
-            if Instant::now() >= end {
-                return Err(Failure::new(
-                    Kind::Deadline,
-                    format!(
-                        "cgroup {}: still busy after {} ms; processes in it: {:?}",
-                        path.display(),
-                        deadline.as_millis(),
-                        self.procs().unwrap_or_default()
-                    ),
-                ));
-            }
-            pause(&mut looks);
-        }
-    }
-
-    /// Has those above it offer it controllers, where they have them. What they do not is missing from its cgroup.controllers.
-    pub(crate) fn ask_for(&self, controllers: &BTreeSet<&str>) {
-        let Some(parent) = self.path.parent() else { return };
-        for above in parent.parent().into_iter().chain([parent]) {
-            let words = |file: &str| fs::read_to_string(above.join(file)).unwrap_or_default();
-            let (has, offers) = (words("cgroup.controllers"), words("cgroup.subtree_control"));
-            for name in controllers {
-                let is_in = |text: &str| text.split_whitespace().any(|word| word == *name);
-                if is_in(&has) && !is_in(&offers) {
-                    // One that is not ours to change says no, and whoever asked finds out.
-                    let _ = fs::OpenOptions::new()
-                        .write(true)
-                        .open(above.join("cgroup.subtree_control"))
-                        .and_then(|mut file| file.write_all(format!("+{name}").as_bytes()));
-                }
-            }
-        }
-    }
-
     /// Whether a process inside stays frozen when this one is thawed: a cgroup between them is frozen by itself.
     pub(crate) fn has_frozen_inside(&self, pid: i32) -> Result<bool, Failure> {
         let lies_in = Self::of_process(pid)?;
@@ -457,34 +319,6 @@ impl Cgroup {
             || -> std::io::Result<()> { fs::OpenOptions::new().write(true).open(&file)?.write_all(value.as_bytes()) };
         write().doing(|| format!("{}: writing {value}", file.display()))
     }
-}
-
-/// Where containers' cgroups may be made: the root of the hierarchy, or our own cgroup where the root cannot be written.
-fn base() -> Result<PathBuf, Failure> {
-    let (mount, mounted_root) = mount_point()?;
-    if nix::unistd::access(&mount, nix::unistd::AccessFlags::W_OK).is_ok() {
-        return Ok(mount);
-    }
-    let text = fs::read_to_string("/proc/self/cgroup").doing(|| "/proc/self/cgroup: reading")?;
-    let own = text.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/");
-    let below = Path::new(own).strip_prefix(&mounted_root).unwrap_or_else(|_| Path::new(""));
-    Ok(mount.join(below))
-}
-
-/// The first mount of cgroup v2, and which part of the hierarchy it shows.
-fn mount_point() -> Result<(PathBuf, PathBuf), Failure> {
-    let text = fs::read("/proc/self/mountinfo").doing(|| "/proc/self/mountinfo: reading")?;
-    crate::mountinfo::mounts(&text)
-        .into_iter()
-        .find(|mount| mount.kind == "cgroup2")
-        .map(|mount| (mount.path, mount.root))
-        .ok_or_else(|| {
-            Failure::new(
-                Kind::Unsupported,
-                "cgroup v2 is not mounted, and containers are frozen through it; \
-                 mount -t cgroup2 none /sys/fs/cgroup/unified",
-            )
-        })
 }
 
 /// A cgroup removed by somebody else: the directory is gone, or its files answer ENODEV.

@@ -1,6 +1,7 @@
 //! With real cgroups, each under a name of its own.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+use super::directory::base;
 use super::*;
 use std::process::{Child, Command, Stdio};
 
