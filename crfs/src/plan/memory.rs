@@ -1,7 +1,7 @@
 //! What is done to each address space: which mappings are kept from the creator, which go, which are made, and which pages
 //! are written from where.
 
-use super::tree::{Birth, memory_parent};
+use super::birth::{Birth, memory_parent};
 use image_format::memory::{Backing, PageRange, Protection, Segment, SegmentFlags as F, Source};
 use image_format::types::PAGE_SIZE;
 use image_format::{Image, Pid};

@@ -5,6 +5,7 @@
 //! are cloned, so that they inherit it; what must come before what is data ([`order::AFTER`]), never the order of
 //! statements.
 
+mod birth;
 pub mod memory;
 pub mod order;
 pub mod threads;
@@ -24,10 +25,10 @@ use image_format::{Address, Image, Pid};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+pub use birth::{Birth, BornInto, Home, OUTSIDE, Role, Terminal};
 pub use memory::MemoryPlan;
 pub use order::{Action, Joining, Step};
 pub use threads::ThreadStep;
-pub use tree::{Birth, BornInto, Home, OUTSIDE, Role, Terminal};
 
 /// Everything a build does, in order.
 #[derive(Clone, Debug)]

@@ -1,6 +1,6 @@
 //! The order of steps: which action must come before which, as data, sorted.
 
-use super::tree::{Birth, BornInto, Role, Terminal};
+use super::birth::{Birth, BornInto, Role, Terminal};
 use crate::failure::{Failure, Kind};
 use image_format::Pid;
 use image_format::process::Shares;
