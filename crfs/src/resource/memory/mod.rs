@@ -21,6 +21,7 @@ mod backing;
 pub mod fill;
 mod fork;
 mod objects;
+pub mod opened;
 mod pages;
 mod refuse;
 pub mod restore;

@@ -5,7 +5,8 @@ use crate::failure::{Doing, Failure, Kind};
 use crate::plan::{Action, Birth, Plan, Role, SCRATCH_SIZE, Step};
 use crate::registry::Container;
 use crate::resource::memory::fill::PageFiles;
-use crate::resource::memory::restore::{self as memory, Backings};
+use crate::resource::memory::opened::Backings;
+use crate::resource::memory::restore as memory;
 use crate::resource::mount::{Made, Roots};
 use crate::resource::process::restore::{self as process, Directories};
 use crate::resource::{
