@@ -55,3 +55,16 @@ fn many_that_are_awaited_are_counted() {
     let told = awaited(copy.path(), &[]);
     assert!(told.ends_with("0x00000001/numa: missing; and 2 more"), "{told}");
 }
+
+#[test]
+fn what_the_system_does_not_let_be_read_is_not_damaged() {
+    let copy = whole();
+    let fds = copy.path().join("0x00000001/fds");
+    fs::remove_file(&fds).unwrap();
+    assert_eq!(Copy::load(copy.path()).unwrap_err().kind, Kind::BadImage);
+    // ELOOP, which root gets too.
+    std::os::unix::fs::symlink("fds", &fds).unwrap();
+    let failure = Copy::load(copy.path()).unwrap_err();
+    assert_eq!(failure.kind, Kind::System, "{failure}");
+    assert!(failure.to_string().starts_with("0x00000001/fds: opening"), "{failure}");
+}
