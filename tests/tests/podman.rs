@@ -2,6 +2,7 @@
 
 use crfs_tests::world::{Method, PATIENCE, Program, World, python, run, wait_for};
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -98,8 +99,12 @@ fn one_of_podman_comes_back() {
         world.restore(&copy, "vs1", Method::Cp);
         world.thaw("vs1");
         program.goes_on(2);
-        let devices = world.crctl(["exec", "vs1", "--", "stat", "--format", "%T", "-f", "/dev/shm"]).expect_success();
-        assert_eq!(devices.stdout.trim(), "tmpfs", "{options:?}");
+        let look = ["exec", "vs1", "--", "stat", "--format", "%d", "/dev", "/dev/shm"];
+        let found = world.crctl(look).expect_success().stdout;
+        let devices: Vec<u64> = found.lines().map(|line| line.parse().expect("a device")).collect();
+        assert_ne!(devices[0], devices[1], "nothing is mounted on /dev/shm: {options:?}");
+        let is_hosts = devices[1] == fs::metadata("/dev/shm").expect("the host's").dev();
+        assert_eq!(is_hosts, options.contains(&"--ipc=host"), "{options:?}");
         program.passes();
     }
 }
