@@ -55,6 +55,7 @@ pub mod time;
 pub mod timerfd;
 pub mod timerfd_time;
 pub mod tty;
+pub mod userfault;
 pub mod vector;
 pub mod wait;
 pub mod waits;

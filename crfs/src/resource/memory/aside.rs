@@ -9,6 +9,7 @@
 //! Where memory is in pieces the kernel must put huge pages together first, and small ones come sooner. So it is looked at what each
 //! costs, and where the kernel gives none of this away it is slower and nothing else.
 
+use super::userfault::{Userfault, register, unregister, words};
 use crate::failure::{Doing, Failure};
 use crate::plan::memory::Fill;
 use crfs_tracee::{Arg, Batch, Injector};
@@ -35,20 +36,27 @@ const SMALL_PAGES: Duration = Duration::from_millis(1);
 const FEWEST_REFUSALS: u32 = 8;
 const MOST_REFUSALS: u32 = 1024;
 
-/// `include/uapi/linux/userfaultfd.h`, v6.18.
-const UFFD_USER_MODE_ONLY: i32 = 1;
-const UFFD_API: u64 = 0xaa;
-const UFFD_FEATURE_MOVE: u64 = 1 << 16;
-const UFFDIO_REGISTER_MODE_MISSING: u64 = 1;
-const UFFDIO_API: u64 = 0xc018_aa3f;
-const UFFDIO_REGISTER: u64 = 0xc020_aa00;
-const UFFDIO_UNREGISTER: u64 = 0x8010_aa01;
 const UFFDIO_MOVE: u64 = 0xc028_aa05;
 
-/// Whether only those get huge pages that ask for them. Who gets none, or gets them anyway, needs nothing of this.
+/// Who gets huge pages, as an administrator has said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HugePagesFor {
+    /// Whoever writes to memory that could be of them.
+    All,
+    /// Mappings that ask for them.
+    WhoAsks,
+    /// Nobody, or nobody knows.
+    None,
+}
+
+/// Reads who gets them.
 #[must_use]
-pub fn are_wanted() -> bool {
-    fs::read_to_string(ENABLED).is_ok_and(|text| text.contains("[madvise]"))
+pub fn huge_pages() -> HugePagesFor {
+    match fs::read_to_string(ENABLED) {
+        Ok(text) if text.contains("[madvise]") => HugePagesFor::WhoAsks,
+        Ok(text) if text.contains("[always]") => HugePagesFor::All,
+        _ => HugePagesFor::None,
+    }
 }
 
 /// Whether huge pages are to be had.
@@ -84,7 +92,6 @@ impl Supply {
 /// What lies aside in a process.
 #[derive(Debug)]
 pub(super) struct Aside {
-    userfaultfd: i64,
     mapped: Range<u64>,
     runs: Vec<Run>,
     /// What was written aside, by the addresses where it belongs.
@@ -98,8 +105,8 @@ struct Run {
     place: Range<u64>,
     /// Where they lie until then.
     at: u64,
-    /// The mapping they belong to, start and length.
-    mapping: (u64, u64),
+    /// The mapping they belong to.
+    mapping: Range<u64>,
 }
 
 impl Aside {
@@ -115,10 +122,6 @@ impl Aside {
             return Ok(None);
         }
         let mut batch = Batch::new();
-        let flags = libc::O_CLOEXEC | UFFD_USER_MODE_ONLY;
-        let userfaultfd = batch.attempt(libc::SYS_userfaultfd, &[flags.into()], "userfaultfd");
-        let api = words(&mut batch, &[UFFD_API, UFFD_FEATURE_MOVE, 0]);
-        let api = batch.attempt(libc::SYS_ioctl, &[userfaultfd.into(), UFFDIO_API.into(), api], "UFFDIO_API");
         let (protection, flags) =
             (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE);
         let room = length + HUGE;
@@ -135,8 +138,8 @@ impl Aside {
             run.at = at;
             at += run.place.end - run.place.start;
         }
-        let aside = Aside { userfaultfd: result(userfaultfd), mapped, runs, written: Mutex::default() };
-        if [userfaultfd, api, map, advise].into_iter().all(|call| result(call) >= 0) {
+        let aside = Aside { mapped, runs, written: Mutex::default() };
+        if [map, advise].into_iter().all(|call| result(call) >= 0) {
             return Ok(Some(aside));
         }
         let mut batch = Batch::new();
@@ -146,9 +149,6 @@ impl Aside {
     }
 
     fn close(&self, batch: &mut Batch) {
-        if self.userfaultfd >= 0 {
-            batch.call(libc::SYS_close, &[self.userfaultfd.into()], "close");
-        }
         if !self.mapped.is_empty() {
             let length = self.mapped.end - self.mapped.start;
             batch.call(libc::SYS_munmap, &[self.mapped.start.into(), length.into()], "munmap");
@@ -187,9 +187,10 @@ impl Aside {
         injector: &mut Injector,
         process: &ProcessImage,
         fill: &[Fill],
+        userfault: &Userfault,
     ) -> Result<Vec<Fill>, Failure> {
         let mut batch = Batch::new();
-        let fd: Arg = self.userfaultfd.into();
+        let fd: Arg = userfault.number.into();
         let mut moves = Vec::new();
         for run in &self.runs {
             let written = self.written_in(run);
@@ -201,16 +202,13 @@ impl Aside {
                 let args = [place.start.into(), (place.end - place.start).into(), libc::MADV_DONTNEED.into()];
                 batch.attempt(libc::SYS_madvise, &args, "madvise(MADV_DONTNEED)");
             }
-            // The whole mapping, so that it is not divided.
-            let (start, length) = run.mapping;
-            let range = words(&mut batch, &[start, length, UFFDIO_REGISTER_MODE_MISSING, 0]);
-            batch.attempt(libc::SYS_ioctl, &[fd, UFFDIO_REGISTER.into(), range], "UFFDIO_REGISTER");
+            register(&mut batch, fd, &run.mapping);
             for place in written {
                 let at = run.at + (place.start - run.place.start);
                 let moved = words(&mut batch, &[place.start, at, place.end - place.start, 0, 0]);
                 moves.push((batch.attempt(libc::SYS_ioctl, &[fd, UFFDIO_MOVE.into(), moved], "UFFDIO_MOVE"), place));
             }
-            batch.attempt(libc::SYS_ioctl, &[fd, UFFDIO_UNREGISTER.into(), range], "UFFDIO_UNREGISTER");
+            unregister(&mut batch, fd, &run.mapping);
         }
         self.close(&mut batch);
         let results = injector.run(&batch).doing(|| layout::process_dir(process.process.pid))?;
@@ -240,11 +238,6 @@ impl Aside {
 /// What the calling thread has used: other programs do not count.
 pub(super) fn processor_time() -> Duration {
     clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map(Duration::from).unwrap_or_default()
-}
-
-fn words(batch: &mut Batch, words: &[u64]) -> Arg {
-    let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
-    batch.data(&bytes).into()
 }
 
 /// A fill in parts, none of which reaches across an edge. The edges come in order.
@@ -279,7 +272,7 @@ fn runs(process: &ProcessImage, fill: &[Fill]) -> Vec<Run> {
     }
     let run = |(range, segment): (Range<u64>, &Segment)| {
         let place = range.start.next_multiple_of(HUGE)..range.end / HUGE * HUGE;
-        let mapping = (segment.start.0, segment.end.0 - segment.start.0);
+        let mapping = segment.start.0..segment.end.0;
         (!place.is_empty()).then_some(Run { place, at: 0, mapping })
     };
     filled.into_iter().filter_map(run).collect()

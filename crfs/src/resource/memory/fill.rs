@@ -1,7 +1,8 @@
 //! Page contents on their way into processes that are being made: compared with their checksums, and written from outside by several
 //! threads.
 
-use super::aside::{Aside, HUGE, Supply, processor_time};
+use super::aside::{Aside, HUGE, HugePagesFor, Supply, processor_time};
+use super::userfault::Userfault;
 use crate::copy::Copy;
 use crate::failure::{Doing, Failure, Kind};
 use crate::plan::MemoryPlan;
@@ -9,7 +10,7 @@ use crate::plan::memory::Fill;
 use crate::transport::CompressedFile;
 use crfs_sys::file_map::FileMap;
 use crfs_sys::memory;
-use crfs_tracee::{HostPid, Injector};
+use crfs_tracee::{Batch, HostPid, Injector};
 use image_format::memory::{Backing, CHUNK_SIZE, ChunkSum, Segment, checksum};
 use image_format::{Pid, ProcessImage, layout};
 use std::borrow::Cow;
@@ -27,6 +28,8 @@ const CHUNK: usize = CHUNK_SIZE as usize;
 const LARGEST_PIECE: u64 = 64 << 20;
 /// The same of compressed contents, which lie in the thread's own memory then.
 const LARGEST_COMPRESSED: u64 = 4 << 20;
+/// Less is written sooner than anything is prepared for it.
+const WORTH_PREPARING: u64 = 512 << 10;
 /// A thread more is not worth starting for less.
 const SMALLEST_SHARE: u64 = 4 << 20;
 
@@ -165,11 +168,12 @@ pub struct Unfilled<'a> {
     host_pid: HostPid,
     image: &'a ProcessImage,
     fill: Cow<'a, [Fill]>,
+    userfault: Option<Userfault>,
     aside: Option<Aside>,
 }
 
 impl<'a> Unfilled<'a> {
-    /// Prepares a process that this injector is in. `huge_pages`: whether it is worth making them here ([`super::aside::are_wanted`]).
+    /// Prepares a process that this injector is in. Where all get huge pages anyway, nothing is better than writing.
     ///
     /// # Errors
     /// Of the injected calls.
@@ -177,11 +181,18 @@ impl<'a> Unfilled<'a> {
         injector: &mut Injector,
         image: &'a ProcessImage,
         plan: &'a MemoryPlan,
-        huge_pages: bool,
+        huge_pages: HugePagesFor,
     ) -> Result<Self, Failure> {
-        let fill = Cow::from(&plan.fill);
-        let aside = if huge_pages { Aside::open(injector, image, &fill)? } else { None };
-        Ok(Unfilled { host_pid: injector.tid(), image, fill, aside })
+        let mut unfilled =
+            Unfilled { host_pid: injector.tid(), image, fill: (&plan.fill).into(), userfault: None, aside: None };
+        let bytes: u64 = plan.fill.iter().map(|fill| fill.length).sum();
+        if huge_pages != HugePagesFor::All && bytes >= WORTH_PREPARING {
+            unfilled.userfault = Userfault::open(injector, image, plan)?;
+        }
+        if huge_pages == HugePagesFor::WhoAsks && unfilled.userfault.as_ref().is_some_and(|userfault| userfault.moves) {
+            unfilled.aside = Aside::open(injector, image, &unfilled.fill)?;
+        }
+        Ok(unfilled)
     }
 
     /// Once everything is written: puts in its place what was not written there. Returns the process again if something is still to
@@ -190,8 +201,14 @@ impl<'a> Unfilled<'a> {
     /// # Errors
     /// Of the injected calls.
     pub fn finish(mut self, injector: &mut Injector) -> Result<Option<Self>, Failure> {
-        let Some(aside) = self.aside.take() else { return Ok(None) };
-        let left = aside.put_in_place(injector, self.image, &self.fill)?;
+        let Some(userfault) = self.userfault.take() else { return Ok(None) };
+        let left = match self.aside.take() {
+            Some(aside) => aside.put_in_place(injector, self.image, &self.fill, &userfault)?,
+            None => Vec::new(),
+        };
+        let mut batch = Batch::new();
+        userfault.close(&mut batch);
+        injector.run(&batch).doing(|| layout::process_dir(self.image.process.pid))?;
         Ok((!left.is_empty()).then_some(Unfilled { fill: left.into(), ..self }))
     }
 
@@ -286,7 +303,7 @@ impl<'a> Target<'a> {
     }
 
     fn write(&self, piece: &Fill) -> Result<(), Failure> {
-        let Unfilled { host_pid, image, aside, .. } = self.unfilled;
+        let Unfilled { host_pid, image, userfault, aside, .. } = self.unfilled;
         let segments = &image.segments;
         let segment = segments.get(segments.partition_point(|segment| segment.end.0 <= piece.address));
         let file = self.files.get(&piece.from);
@@ -298,10 +315,16 @@ impl<'a> Target<'a> {
                 let (bytes, address) = (file.bytes(&part)?, to + (part.address - piece.address));
                 let begun = processor_time();
                 // process_vm_writev is twice as fast, and refuses what the process itself may not write.
-                let written = if is_writable {
-                    memory::write(host_pid.pid(), address, &bytes).map_err(std::io::Error::from)
-                } else {
-                    self.memory.write_all_at(&bytes, address)
+                let over = |address: u64, bytes: &[u8]| {
+                    if is_writable {
+                        memory::write(host_pid.pid(), address, bytes).map_err(std::io::Error::from)
+                    } else {
+                        self.memory.write_all_at(bytes, address)
+                    }
+                };
+                let written = match userfault.as_ref().filter(|userfault| userfault.takes(address)) {
+                    Some(userfault) => userfault.put(address, &bytes, over),
+                    None => over(address, &bytes),
                 };
                 written.doing(|| {
                     let directory = layout::process_dir(image.process.pid);

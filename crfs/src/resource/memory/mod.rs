@@ -26,6 +26,7 @@ mod pages;
 mod refuse;
 pub mod restore;
 mod smaps;
+mod userfault;
 
 use super::Findings;
 use super::container::Place;

@@ -57,7 +57,7 @@ impl<'a> Builder<'a> {
     }
 
     pub(super) fn fill(&mut self, steps: &[Step]) -> Result<(), Failure> {
-        let huge_pages = aside::are_wanted();
+        let huge_pages = aside::huge_pages();
         let mut unfilled = Vec::new();
         for step in steps {
             let (image, plan) = (self.image(step.process)?, self.memory_plan(step.process)?);
