@@ -64,10 +64,11 @@ pub(super) fn let_run(
     let begun = Instant::now();
     let cgroup = Cgroup::at(&record.cgroup);
     let pids = cgroup.procs()?;
+    let living = BTreeSet::from_iter(&pids);
     // The id of one that was killed since may be somebody else's.
     let lives = |thread: HostThread| {
         let task = || Path::new("/proc").join(format!("{}/task/{}", thread.process, thread.thread));
-        pids.contains(&thread.process) && (thread.thread == thread.process || task().exists())
+        living.contains(&thread.process) && (thread.thread == thread.process || task().exists())
     };
     let anew = countdowns.waits.iter().filter(|wait| lives(wait.thread));
     let anew: BTreeMap<i32, Timespec> = anew.map(|wait| (wait.thread.thread, wait.remaining)).collect();

@@ -106,7 +106,7 @@ pub(super) struct LetGo {
     /// As the host numbers it.
     pub(super) host: HostPid,
     /// Its threads, as both number them.
-    pub(super) threads: Vec<(Pid, HostPid)>,
+    pub(super) threads: BTreeMap<Pid, HostPid>,
 }
 
 impl Task {

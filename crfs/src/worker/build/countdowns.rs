@@ -18,8 +18,8 @@ pub(super) fn of(image: &Image, tasks: &[LetGo]) -> Countdowns {
     let processes = tasks.iter().filter_map(|task| Some((task, image.processes.get(&task.pid)?)));
     for (task, process) in processes {
         let thread = |tid: Pid| {
-            let &(_, thread) = task.threads.iter().find(|&&(own, _)| own == tid)?;
-            Some(HostThread { process: task.host.raw(), thread: thread.raw() })
+            let thread = task.threads.get(&tid)?.raw();
+            Some(HostThread { process: task.host.raw(), thread })
         };
         for (&tid, record) in &process.threads {
             let resume = record.frame.syscall.as_ref().map(|call| &call.resume);
