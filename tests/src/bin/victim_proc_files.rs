@@ -1,5 +1,5 @@
 //! Files of /proc that stay open: one of the machine and one of the program itself that are read from their beginning in every round,
-//! and one that was read half way, by itself and by a duplicate. Directories: its own, one below it
+//! and one that was read half way, by itself and by a duplicate. Those of descriptors, of the process and of a thread. Directories: its own, one below it
 //! as a place only, and the listing of its descriptors, in which it has come half way.
 
 use anyhow::{Context, Result, ensure};
@@ -9,7 +9,7 @@ use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::process::ExitCode;
 
@@ -49,6 +49,8 @@ fn run(stage: &mut Stage) -> Result<()> {
     let mut half = File::open("/proc/self/limits")?;
     let mut duplicate = half.try_clone()?;
     half.read_exact(&mut [0; 100])?;
+    let thread = format!("/proc/self/task/{}/fdinfo/{}", std::process::id(), machine.as_raw_fd());
+    let mut described = [File::open(format!("/proc/self/fdinfo/{}", own.as_raw_fd()))?, File::open(thread)?];
     let directory = File::open("/proc/self")?;
     let place = File::options().read(true).custom_flags(OFlag::O_PATH.bits()).open("/proc/self/task")?;
     let mut listing = File::open("/proc/self/fd")?;
@@ -66,6 +68,11 @@ fn run(stage: &mut Stage) -> Result<()> {
         let text = read_again(&mut own)?;
         let pid: u32 = text.split(' ').next().context("a word")?.parse()?;
         ensure!(pid == std::process::id(), "/proc/self/stat is that of process {pid}");
+        for (described, of) in described.iter_mut().zip([&own, &machine]) {
+            let told = read_again(described)?;
+            let there = fs::read_to_string(format!("/proc/self/fdinfo/{}", of.as_raw_fd()))?;
+            ensure!(told == there, "of {of:?} it is told {told} in the place of {there}");
+        }
         ensure!(half.stream_position()? == HALF, "the offset is {}", half.stream_position()?);
         let whole = fs::read("/proc/self/limits")?;
         let mut word = [0; 20];

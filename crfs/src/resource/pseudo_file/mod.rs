@@ -16,6 +16,7 @@
 //! **How it is made again.** Its path is opened below the container's own root, when all processes and threads are there. At the end of the
 //! build the offset is set; where the end had been reached, it is read to its end, which may be elsewhere now. What is read from there on is
 //! as it is at that time, as it always was. A parameter below /proc/sys, which may be one of several namespaces, is opened by a process of the container.
+//! One of a descriptor (fdinfo) is there while its number is taken, so the number is taken before.
 //!
 //! **What is refused.** Those open for writing, which count with the credentials of who opened them. Those of an address space that the
 //! process has left by execve(2), and those of which that cannot be told. Those of processes and threads that have ended: `ended_task`.
@@ -25,7 +26,7 @@ mod restore;
 
 pub(super) use capture::capture;
 pub(super) use restore::restore_all;
-pub use restore::{read_on, restore_inside};
+pub use restore::{read_on, restore_inside, take_numbers};
 
 use crate::resource::descriptor::refused::PSEUDO;
 use image_format::files::PseudoFileSystem;

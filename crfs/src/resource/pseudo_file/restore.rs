@@ -43,6 +43,34 @@ pub(in crate::resource) fn restore_all(
     Ok(())
 }
 
+/// Puts something under the number of each descriptor of which a file in /proc/PID/fdinfo is open, for it is there only while the number is
+/// taken; who reads it is told of what stands there at that time (`seq_show`, fs/proc/fd.c, v6.18). The true ones replace them.
+///
+/// # Errors
+/// When a process cannot do so.
+pub fn take_numbers(image: &Image, processes: &mut dyn Processes) -> Result<(), Failure> {
+    for file in image.files.values() {
+        let FileKind::Pseudo(record) = &file.kind else { continue };
+        let Some((process, number)) = described(&record.path.0) else { continue };
+        if !image.tables().any(|table| table.process == process && table.fds.iter().any(|fd| fd.fd == number)) {
+            continue;
+        }
+        let mut batch = Batch::new();
+        batch.call(libc::SYS_dup3, &[processes.link().into(), number.into(), libc::O_CLOEXEC.into()], "dup3");
+        processes.run(process, &batch)?;
+    }
+    Ok(())
+}
+
+/// The process and the number of the descriptor that a path in /proc/PID/fdinfo or /proc/PID/task/TID/fdinfo is about.
+fn described(path: &[u8]) -> Option<(Pid, u32)> {
+    let (process, below) = std::str::from_utf8(path).ok()?.strip_prefix("/proc/")?.split_once('/')?;
+    let (directory, number) = below.rsplit_once('/')?;
+    let is_of_descriptors = directory == "fdinfo" || directory.ends_with("/fdinfo");
+    let process = process.parse().ok().map(Pid)?;
+    is_of_descriptors.then(|| number.parse().ok()).flatten().map(|number| (process, number))
+}
+
 /// Opens kernel parameters (/proc/sys) again by `process`, in whose namespaces they are the container's. Its root directory is the
 /// container's.
 ///

@@ -46,6 +46,7 @@ impl Builder<'_> {
             };
             open.insert(id, opened);
         }
+        pseudo_file::take_numbers(image, self)?;
         let opened = descriptor::open_pseudo_files(image, &roots, &mut open);
         let opened = opened.and_then(|()| pseudo_file::restore_inside(image, first, self, &mut open));
         let made = opened.and_then(|()| {
