@@ -6,7 +6,7 @@ use std::error::Error;
 use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
-use crfs_kstate::{KernelState, Task};
+use crfs_kstate::{KernelState, OpenDescriptor, Task};
 use nix::sys::ptrace;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
@@ -94,11 +94,12 @@ fn show(state: &KernelState, task: &Task) {
     line("layout", state.memory_layout(task));
     line("dumpable", state.dumpable(task));
     line("subreaper", state.is_child_subreaper(task));
-    match state.fd_addresses(task) {
+    match state.descriptors(task) {
         Ok(files) => {
-            for (fd, address) in files {
+            for OpenDescriptor { fd, address, cloexec } in files {
                 let pipe = state.pipe_ends(task, fd).ok();
-                println!("  fd {fd:3}           {address:x} references {:?} {pipe:?}", state.file_count(task, fd));
+                let count = state.file_count(task, fd);
+                println!("  fd {fd:3}           {address:x} close-on-exec {cloexec} references {count:?} {pipe:?}");
             }
         }
         Err(error) => println!("  files            ! {error}"),

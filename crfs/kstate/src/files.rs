@@ -27,6 +27,17 @@ pub struct PipeEnds {
     pub writers: u32,
 }
 
+/// A descriptor that is open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OpenDescriptor {
+    /// Its number.
+    pub fd: i32,
+    /// The identity of its open file description: [`KernelState::file_address`].
+    pub address: u64,
+    /// Close-on-exec.
+    pub cloexec: bool,
+}
+
 impl KernelState {
     /// The identity of the open file description behind a descriptor: equal for two descriptors, in whatever tasks, exactly if they
     /// share file position and status flags. Good as long as the description stays open.
@@ -37,24 +48,33 @@ impl KernelState {
         file(&self.view(Feature::Files, task)?, fd)
     }
 
-    /// Every open descriptor of the task, with the identity of its open file description.
+    /// Every open descriptor of the task.
     ///
     /// # Errors
     /// As [`KernelState::file_address`]; [`Error::List`] for a table that is longer than any.
-    pub fn fd_addresses(&self, task: &Task) -> Result<Vec<(i32, u64)>, Error> {
+    pub fn descriptors(&self, task: &Task) -> Result<Vec<OpenDescriptor>, Error> {
         let view = self.view(Feature::Files, task)?;
         let (slots, table) = table(&view)?;
         if slots > MAX_SLOTS {
             return Err(Error::List { tid: task.tid(), list: "fdtable" });
         }
+        let bits = view.u64(&[Path::TaskFiles, Path::FilesFdt, Path::FdtCloexec])?;
         let mut found = Vec::new();
         let mut buf = vec![0; CHUNK as usize * 8];
+        let mut cloexec = vec![0; CHUNK as usize / 8];
         for first in (0..slots).step_by(CHUNK as usize) {
-            let length = (slots - first).min(CHUNK) as usize * 8;
-            let buf = &mut buf[..length];
+            let length = (slots - first).min(CHUNK) as usize;
+            let buf = &mut buf[..length * 8];
             view.bytes_at(table.wrapping_add(u64::from(first) * 8), Path::FdtFd, buf)?;
-            let open = (first.cast_signed()..).zip(buf.chunks_exact(8).map(|slot| word(slot, 0)));
-            found.extend(open.filter(|&(_, address)| address != 0));
+            // A bit for each slot, the lowest first.
+            let cloexec = &mut cloexec[..length.div_ceil(8)];
+            view.bytes_at(bits.wrapping_add(u64::from(first) / 8), Path::FdtCloexec, cloexec)?;
+            let slots = (first.cast_signed()..).zip(buf.chunks_exact(8).map(|slot| word(slot, 0))).enumerate();
+            found.extend(slots.filter(|&(_, (_, address))| address != 0).map(|(at, (fd, address))| OpenDescriptor {
+                fd,
+                address,
+                cloexec: cloexec[at / 8] & (1 << (at % 8)) != 0,
+            }));
         }
         Ok(found)
     }

@@ -46,7 +46,7 @@ pub use attributes::SyscallDispatch;
 pub use btf::{BtfError, Field, Kind, PathError};
 pub use error::Error;
 pub use feature::{Disabled, Feature, Status};
-pub use files::PipeEnds;
+pub use files::{OpenDescriptor, PipeEnds};
 pub use flags::{MemoryFlags, ThreadFlags};
 pub use io_uring::{IoRequests, IoUring};
 pub use memory::{Brk, MemoryLayout};

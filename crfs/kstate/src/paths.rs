@@ -260,6 +260,7 @@ paths! {
     FilesFdt: Pointer, "files_struct.fdt";
     FdtMax: Number(4), "fdtable.max_fds";
     FdtFd: Pointer, "fdtable.fd";
+    FdtCloexec: Pointer, "fdtable.close_on_exec";
     FileRef: Number(8), "file.f_ref" | "file.f_count";
     FileInode: Pointer, "file.f_inode";
     InodeMode: Number(2), "inode.i_mode";
@@ -577,7 +578,7 @@ pub(crate) fn needs(feature: Feature) -> Needs {
         }
         Feature::Landlock => (&[P::TaskCred], &[P::CredSecurity]),
         Feature::Seccomp => (&[P::FilterPrev, P::FilterNotif], &[P::TaskSeccompFilter]),
-        Feature::Files => (&[P::TaskFiles, P::FdtMax, P::FdtFd], &[P::FilesFdt]),
+        Feature::Files => (&[P::TaskFiles, P::FdtMax, P::FdtFd], &[P::FilesFdt, P::FdtCloexec]),
         Feature::FileCount => (&[P::TaskFiles, P::FilesFdt, P::FdtMax, P::FdtFd], &[P::FileRef]),
         Feature::PipeEnds => (
             &[P::TaskFiles, P::FilesFdt, P::FdtMax, P::FdtFd, P::FileInode, P::InodeMode, P::InodePipe],

@@ -174,7 +174,7 @@ fn files_and_pipes_are_counted() {
     // A second open file description at the end to read from, and two more descriptors of the one to write to.
     s.call(libc::SYS_open, [name, 0]);
     s.call(libc::SYS_dup, [4]);
-    s.call(libc::SYS_dup2, [4, 900]);
+    s.call(libc::SYS_dup3, [4, 900, u64::from(libc::O_CLOEXEC.unsigned_abs())]);
     s.pause();
     s.call(libc::SYS_close, [4]);
     s.call(libc::SYS_close, [5]);
@@ -190,9 +190,11 @@ fn files_and_pipes_are_counted() {
     assert_eq!(state.pipe_ends(&task, 900).unwrap(), PipeEnds { readers: 2, writers: 1 });
     assert_eq!((address(6), address(900)), (address(4), address(4)));
     assert_ne!(address(5), address(3), "opened anew");
-    let all = state.fd_addresses(&task).unwrap();
+    let all = state.descriptors(&task).unwrap();
     let expected: Vec<_> = [3, 4, 5, 6, 200, 900].map(|fd| (fd, address(fd))).into();
-    assert_eq!(all.into_iter().filter(|&(fd, _)| fd > 2).collect::<Vec<_>>(), expected);
+    assert!(all.iter().all(|open| open.fd == 200 || open.cloexec == (open.fd == 900)), "{all:?}");
+    let all = all.into_iter().filter(|open| open.fd > 2).map(|open| (open.fd, open.address));
+    assert_eq!(all.collect::<Vec<_>>(), expected);
     assert!(matches!(state.file_address(&task, 7), Err(Error::NotOpen { fd: 7, .. })));
     for fd in [-1, i32::MAX] {
         assert!(matches!(state.file_count(&task, fd), Err(Error::NotOpen { .. })), "{fd}");
@@ -304,7 +306,7 @@ fn a_task_that_has_ended_has_nothing() {
     assert!(matches!(state.brk(&task), Err(Error::Gone { .. })), "no address space");
     assert!(matches!(state.has_ldt(&task), Err(Error::Gone { .. })));
     assert!(matches!(state.file_address(&task, 0), Err(Error::Gone { .. })), "no files");
-    assert!(matches!(state.fd_addresses(&task), Err(Error::Gone { .. })));
+    assert!(matches!(state.descriptors(&task), Err(Error::Gone { .. })));
     drop(child);
     assert!(!state.tracees().unwrap().contains_key(&pid.as_raw()));
 }

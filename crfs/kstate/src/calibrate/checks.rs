@@ -15,7 +15,7 @@ use super::scene::{self, Roles, Scene};
 use crate::aio::AioContext;
 use crate::error::Error;
 use crate::feature::Feature;
-use crate::files::PipeEnds;
+use crate::files::{OpenDescriptor, PipeEnds};
 use crate::flags::{MemoryFlags, ThreadFlags};
 use crate::memory::MemoryLayout;
 use crate::mqueue::{MessageQueue, NotifyCookie, QueueNotify, QueuedMessage};
@@ -510,14 +510,15 @@ fn files(state: &KernelState, scene: &Scene, roles: &Roles) -> Result<(), Troubl
         scene.full.outcome(step)?;
     }
     let at = |fd| state.file_address(&roles.full, fd);
-    let all: Vec<_> = (3..8).map(|fd| Ok((fd, at(fd)?))).collect::<Result<_, Error>>()?;
+    let all = (3..8).map(|fd| Ok(OpenDescriptor { fd, address: at(fd)?, cloexec: fd == 7 }));
+    let all = all.collect::<Result<Vec<_>, Error>>()?;
     same("a duplicate", at(5)?, at(4)?)?;
-    let mut addresses: Vec<_> = all.iter().map(|&(_, address)| address).collect();
+    let mut addresses: Vec<_> = all.iter().map(|open| open.address).collect();
     addresses.sort_unstable();
     addresses.dedup();
     same("the number of descriptions", addresses.len(), 4)?;
     let own = |task| -> Result<Vec<_>, Error> {
-        Ok(state.fd_addresses(task)?.into_iter().filter(|&(fd, _)| fd > 2).collect())
+        Ok(state.descriptors(task)?.into_iter().filter(|open| open.fd > 2).collect())
     };
     same("the whole table", own(&roles.full)?, all)?;
     same("an empty table", own(&roles.bare)?, Vec::new())?;

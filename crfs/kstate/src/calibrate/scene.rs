@@ -244,7 +244,7 @@ fn full() -> Result<(Actor, Addresses), Error> {
     let path = s.place(b"/proc/self/fd/4\0")?;
     s.call("open", libc::SYS_open, [path, 1]);
     let path = s.place(b"/\0")?;
-    s.call("open of a directory", libc::SYS_open, [path, 0]);
+    s.call("open of a directory", libc::SYS_open, [path, u64::from(libc::O_CLOEXEC.unsigned_abs())]);
     for (which, (seconds, micros)) in (0..).zip(INTERVALS) {
         let value = s.words(&[seconds, micros, TIMER_SECONDS, 0])?;
         s.call("setitimer", libc::SYS_setitimer, [which, value, 0]);

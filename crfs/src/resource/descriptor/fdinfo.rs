@@ -28,6 +28,11 @@ impl FdInfo {
         Some(FdInfo { position, flags: flags & !CLOEXEC, cloexec: flags & CLOEXEC != 0, mount, text })
     }
 
+    /// That of a pipe or a socket without a path, by the flags that F_GETFL tells: no position, no mount of any namespace, no lines of its own.
+    pub(crate) fn without_a_path(flags: u64, cloexec: bool) -> Self {
+        FdInfo { position: 0, flags: flags & !CLOEXEC, cloexec, mount: 0, text: String::new() }
+    }
+
     /// What stands after `name:` in the first line of that name, trimmed.
     pub(crate) fn value(&self, name: &str) -> Option<&str> {
         value(&self.text, name)

@@ -3,8 +3,10 @@
 use super::TableOf;
 use super::fdinfo::FdInfo;
 use super::holders::Kernel;
+use super::limit;
 use super::seen::{Holder, Process, Seen, is_gone, there};
 use crate::failure::{Doing, Failure, Kind};
+use crfs_kstate::OpenDescriptor;
 use crfs_sys::kcmp::compare_files;
 use nix::errno::Errno;
 use std::cmp::Ordering;
@@ -49,7 +51,11 @@ impl Table {
         let mut table = Table::default();
         let mut identities = Identities::default();
         // All or none: an address and a comparison cannot tell whether they mean the same description.
-        let addresses = kernel.and_then(|kernel| kernel.addresses(tables));
+        let known = kernel.and_then(|kernel| kernel.descriptors(tables));
+        if let Some(known) = &known {
+            limit::raise().doing(|| "raising the limit of open files")?;
+            limit::make_room(known.len());
+        }
         for &TableOf { process: pid, owner, host } in tables {
             let process = match Process::open(host) {
                 Err(error) if kernel.is_none() && is_gone(&error) => continue,
@@ -58,9 +64,9 @@ impl Table {
             let fds = numbers(host, kernel.is_some());
             let fds = fds.doing(|| format!("process {pid}: listing its descriptors"))?;
             let looks = fds.into_iter().map(|fd| {
-                let address = addresses.as_ref().and_then(|known| known.get(&(host, fd))).copied();
-                let first = address.is_none_or(|address| identities.addresses.insert(address));
-                Look { holder: Holder { pid, owner, host, fd }, address, first }
+                let known = known.as_ref().and_then(|known| known.get(&(host, fd))).copied();
+                let first = known.is_none_or(|known| identities.addresses.insert(known.address));
+                Look { holder: Holder { pid, owner, host, fd }, known, first }
             });
             let looks: Vec<Look> = looks.collect();
             let found = image_format::parallel::map(&looks, |look| look.look(&process));
@@ -82,7 +88,8 @@ impl Table {
 
     /// Adds a descriptor.
     fn enter(&mut self, look: Look, found: Found, identities: &mut Identities) -> Result<(), Failure> {
-        let Look { holder, address, .. } = look;
+        let Look { holder, known, .. } = look;
+        let address = known.map(|known| known.address);
         let (index, cloexec) = match found {
             Found::Known(info) => {
                 let index = address.and_then(|address| identities.by_address.get(&address));
@@ -131,7 +138,8 @@ impl Table {
 /// A descriptor that is to be looked at.
 struct Look {
     holder: Holder,
-    address: Option<u64>,
+    /// As kernel memory shows it.
+    known: Option<OpenDescriptor>,
     /// Whether no descriptor before it is known to name the same description.
     first: bool,
 }
@@ -147,7 +155,8 @@ impl Look {
     /// None when it is gone.
     fn look(&self, process: &Arc<Process>) -> io::Result<Option<Found>> {
         if self.first {
-            Ok(Seen::look(self.holder, process)?.map(|seen| Found::New(Box::new(seen))))
+            Ok(Seen::look(self.holder, process, self.known.map(|known| known.cloexec))?
+                .map(|seen| Found::New(Box::new(seen))))
         } else {
             Ok(there(process.info(self.holder.fd))?.map(Found::Known))
         }

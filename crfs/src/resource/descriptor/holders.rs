@@ -1,7 +1,7 @@
 //! What only the kernel's memory tells: the identity of descriptions, and how many ends a pipe has in the whole system.
 
 use super::TableOf;
-use crfs_kstate::{KernelState, MessageQueue, PendingTcp, PendingUnix, Task};
+use crfs_kstate::{KernelState, MessageQueue, OpenDescriptor, PendingTcp, PendingUnix, Task};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 
@@ -17,15 +17,14 @@ impl<'a> Kernel<'a> {
         Kernel { state, tasks }
     }
 
-    /// The address of the description behind each descriptor, by host pid and number; None where one cannot be read, and
-    /// kcmp(2) must do.
-    pub(crate) fn addresses(&self, tables: &[TableOf]) -> Option<HashMap<(i32, i32), u64>> {
-        let mut addresses = HashMap::new();
+    /// Each descriptor, by host pid and number; None where one cannot be read, and kcmp(2) must do.
+    pub(crate) fn descriptors(&self, tables: &[TableOf]) -> Option<HashMap<(i32, i32), OpenDescriptor>> {
+        let mut descriptors = HashMap::new();
         for &TableOf { host, .. } in tables {
-            let open = self.state.fd_addresses(self.tasks.get(&host)?).ok()?;
-            addresses.extend(open.into_iter().map(|(fd, address)| ((host, fd), address)));
+            let open = self.state.descriptors(self.tasks.get(&host)?).ok()?;
+            descriptors.extend(open.into_iter().map(|open| ((host, open.fd), open)));
         }
-        Some(addresses)
+        Some(descriptors)
     }
 
     /// The reader, and the task of a process by host pid.

@@ -25,6 +25,7 @@ mod gather;
 pub(super) mod holders;
 pub(super) mod in_flight;
 pub mod inject;
+pub(crate) mod limit;
 mod pipes;
 pub(super) mod place;
 mod queues;

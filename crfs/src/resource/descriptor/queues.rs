@@ -83,7 +83,7 @@ impl Pass<'_> {
     fn socket(&self, is_it: impl Fn(i32) -> bool) -> Option<FileId> {
         let found = self.table.descriptions.iter().position(|Description { seen, .. }| {
             let is_socket = seen.file_type() == libc::S_IFSOCK && !seen.is_path();
-            is_socket && seen.socket().is_ok_and(|socket| is_it(socket.as_raw_fd()))
+            is_socket && seen.kept().is_ok_and(|socket| is_it(socket.as_raw_fd()))
         });
         found.map(id)
     }

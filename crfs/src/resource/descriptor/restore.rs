@@ -1,6 +1,6 @@
 //! Opening everything an image has open.
 
-use super::reopen;
+use super::{limit, reopen};
 use crate::failure::{Doing, Failure, Kind};
 use crate::resource::mount::Roots;
 use crate::resource::unnamed::Made;
@@ -10,8 +10,6 @@ use crate::resource::{
 };
 use image_format::files::{Fifo, File, FileKind, OpenFlags, Stream};
 use image_format::{FileId, Image};
-use nix::fcntl::{FcntlArg, fcntl};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -48,7 +46,7 @@ pub fn open_all(
     unnamed: &Made,
     notes: &mut Vec<String>,
 ) -> Result<Opened, Failure> {
-    raise_limit().doing(|| "raising the limit of open files")?;
+    limit::raise().doing(|| "raising the limit of open files")?;
     let logs = logs(image)?;
     let mut refused = Refused::default();
     let mut open = BTreeMap::new();
@@ -86,7 +84,7 @@ pub fn open_all(
         };
         open.extend(refused.keep(opened)?.map(|fd| (id, fd)));
     }
-    make_room(roots.own(), alone.len());
+    limit::make_room(alone.len());
     let looked = reopen::Looked::default();
     let opened = image_format::parallel::map(&alone, |&(id, file)| {
         open_one(image, id, file, staging, roots.of_file(id), &looked)
@@ -179,16 +177,6 @@ fn logs(image: &Image) -> Result<BTreeSet<FileId>, Failure> {
     Ok(logs)
 }
 
-/// Lets the table of descriptors grow now. Once threads share it, the kernel waits each time that it grows until no processor can look
-/// at the old one any more, which takes longer than opening all that stands in it (`expand_fdtable`, fs/file.c, v6.18).
-fn make_room(any: BorrowedFd<'_>, descriptors: usize) {
-    let Ok(above) = i32::try_from(descriptors) else { return };
-    // Where the limit forbids it, those that are opened say so.
-    if let Ok(highest) = fcntl(any, FcntlArg::F_DUPFD_CLOEXEC(above)) {
-        let _ = nix::unistd::close(highest);
-    }
-}
-
 /// User and group of the first process that holds an end of a pipe.
 fn owner(image: &Image, ends: &[pipe::End<'_>]) -> Option<(u32, u32)> {
     let table = image.tables().find(|table| table.fds.iter().any(|fd| ends.iter().any(|end| end.id == fd.file)))?;
@@ -221,9 +209,4 @@ impl Refused {
         let kind = if bad { Kind::BadImage } else { Kind::Incompatible };
         Err(Failure { kind, chain: self.0.into_iter().map(|failure| failure.chain.join(": ")).collect() })
     }
-}
-
-fn raise_limit() -> nix::Result<()> {
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    if soft < hard { setrlimit(Resource::RLIMIT_NOFILE, hard, hard) } else { Ok(()) }
 }

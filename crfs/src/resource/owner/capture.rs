@@ -32,7 +32,7 @@ pub(in crate::resource) fn capture(
     }
     let name = seen.name();
     let owner = match seen.file_type() {
-        libc::S_IFSOCK => seen.socket().and_then(crfs_sys::owner::get),
+        libc::S_IFSOCK | libc::S_IFIFO => seen.kept().and_then(crfs_sys::owner::get),
         _ => seen.duplicate().and_then(|fd| crfs_sys::owner::get(fd.as_fd())),
     };
     let owner = owner.doing(|| format!("{name}: asking for its owner"))?;

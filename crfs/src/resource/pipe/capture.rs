@@ -11,7 +11,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::pipe2;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
 /// What a pipe holds.
@@ -45,8 +45,7 @@ pub(in crate::resource) fn is_silent(seen: &Seen) -> Result<bool, Failure> {
 }
 
 fn hung_up(seen: &Seen) -> nix::Result<bool> {
-    let end = seen.duplicate()?;
-    let mut asked = [PollFd::new(end.as_fd(), PollFlags::empty())];
+    let mut asked = [PollFd::new(seen.kept()?, PollFlags::empty())];
     poll(&mut asked, PollTimeout::ZERO)?;
     Ok(asked[0].revents().is_some_and(|events| events.contains(PollFlags::POLLHUP)))
 }
@@ -78,9 +77,9 @@ pub(in crate::resource) fn capture(
 ) -> Result<Result<Contents, Refusal>, Failure> {
     let name = ends[0].name();
     let reader = ends.iter().find(|end| end.readable());
-    let end = reader.unwrap_or(&ends[0]).duplicate().doing(|| format!("{name}: duplicating an end"))?;
-    let slots = fcntl(end.as_fd(), FcntlArg::F_GETPIPE_SZ).doing(|| format!("{name}: asking its capacity"))?;
-    let bytes = crfs_sys::pipe::queued(end.as_fd()).doing(|| format!("{name}: asking how much is queued"))?;
+    let end = reader.unwrap_or(&ends[0]).kept().doing(|| format!("{name}: duplicating an end"))?;
+    let slots = fcntl(end, FcntlArg::F_GETPIPE_SZ).doing(|| format!("{name}: asking its capacity"))?;
+    let bytes = crfs_sys::pipe::queued(end).doing(|| format!("{name}: asking how much is queued"))?;
     let capacity = u64::try_from(slots).unwrap_or_default();
     if bytes > capacity {
         return Ok(Err(Refusal::new(
@@ -92,8 +91,8 @@ pub(in crate::resource) fn capture(
         return Ok(Ok(Contents { capacity, ..Contents::default() }));
     }
     let reader = match reader {
-        Some(_) => end.into(),
-        None => open_for_reading(&end).doing(|| format!("{name}: opening it for reading"))?,
+        Some(_) => end.try_clone_to_owned().map(File::from).doing(|| format!("{name}: duplicating an end"))?,
+        None => open_for_reading(end).doing(|| format!("{name}: opening it for reading"))?,
     };
     let packet_mode = ends.iter().any(|end| end.flags().contains(OpenFlags::O_DIRECT));
     let (parts, are_packets) =
@@ -137,7 +136,7 @@ fn read(
     Ok((parts, are_packets))
 }
 
-fn open_for_reading(end: &OwnedFd) -> std::io::Result<File> {
+fn open_for_reading(end: BorrowedFd<'_>) -> std::io::Result<File> {
     let path = format!("/proc/self/fd/{}", end.as_raw_fd());
     File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)
 }

@@ -40,7 +40,7 @@ pub(crate) struct Socket<'a> {
 impl<'a> Socket<'a> {
     /// Duplicates a socket. None when it is gone.
     pub(crate) fn open(id: FileId, seen: &'a Seen, networks: &mut Networks<'_>) -> nix::Result<Self> {
-        let fd = seen.socket()?;
+        let fd = seen.kept()?;
         let network = networks.of_socket(fd)?;
         let ask = |option| get_number(fd, SOL_SOCKET, option);
         let style = style(ask(libc::SO_TYPE)?);
@@ -76,7 +76,7 @@ pub(crate) fn style(kind: i32) -> Option<SocketStyle> {
 
 /// A duplicate of a Unix socket, with its style. None for those of other families.
 pub(crate) fn unix_style(seen: &Seen) -> nix::Result<Option<(BorrowedFd<'_>, SocketStyle)>> {
-    let fd = seen.socket()?;
+    let fd = seen.kept()?;
     if get_number(fd, SOL_SOCKET, libc::SO_DOMAIN)? != libc::AF_UNIX {
         return Ok(None);
     }

@@ -25,6 +25,7 @@ use crate::operation::start_time;
 use crate::plan::{self, Home};
 use crate::registry::{Container, Init, Record, Registry};
 use crate::resource::container::{home as container_home, restore as container_restore};
+use crate::resource::descriptor;
 use crate::resource::mount::{Made, restore as mount};
 use crate::resource::{cgroup, pid_namespace, unshared, user_namespace};
 use builder::{Builder, Ground};
@@ -270,9 +271,7 @@ fn offset(then: image_format::Timespec, clock: libc::clockid_t) -> Result<i64, F
 
 /// Descriptors of the image may have any number, and the worker opens every file of every process.
 fn raise_descriptor_limit(link: &Link) -> Result<(), Failure> {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).doing(|| "reading RLIMIT_NOFILE")?;
-    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).doing(|| "raising RLIMIT_NOFILE")?;
+    let hard = descriptor::limit::raise().doing(|| "raising RLIMIT_NOFILE")?;
     let highest = u64::try_from(link.number).unwrap_or(0) + 2;
     if highest > hard {
         let reason =
