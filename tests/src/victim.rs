@@ -149,6 +149,23 @@ pub fn wait_until(what: &str, mut so: impl FnMut() -> bool) -> Result<()> {
     Ok(())
 }
 
+/// Asks until two answers in a row are the same. Numbers of namespaces and mounts are others after a restore: where that came in the midst
+/// of an answer, half of it is of before.
+///
+/// # Errors
+/// Those of asking; when no two answers ever are the same.
+pub fn steady<T: PartialEq>(mut ask: impl FnMut() -> Result<T>) -> Result<T> {
+    let mut last = ask()?;
+    for _ in 0..1000 {
+        let now = ask()?;
+        if now == last {
+            return Ok(now);
+        }
+        last = now;
+    }
+    anyhow::bail!("no two answers in a row are the same")
+}
+
 /// A child that does this and ends: with 0, or with 1 and the error on its standard error.
 ///
 /// # Errors

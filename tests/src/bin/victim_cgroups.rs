@@ -1,12 +1,13 @@
 //! Cgroups made inside the container, with limits and owners: one that the program moved to, with a thread elsewhere, one with a child,
-//! one with a child that is frozen, and an empty one.
+//! one with a child that is frozen, and an empty one. Where it is it has read in part.
 
 use anyhow::{Context, Result, ensure};
 use crfs_sys::clone::{CloneArgs, Forked, fork_into};
 use crfs_tests::victim::{self, Stage, suffixed};
 use nix::mount::{MsFlags, mount};
 use nix::unistd::{Gid, Uid, chown, gettid};
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
+use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::ExitCode;
@@ -79,6 +80,17 @@ fn set_up(top: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Where it is, as it read the beginning of before: what follows is what it sees itself, also where a restore has read so far.
+fn expect_rest(begun: &mut File) -> Result<()> {
+    let position = begun.stream_position()?;
+    let (mut rest, whole) = (String::new(), fs::read_to_string("/proc/self/cgroup")?);
+    begun.read_to_string(&mut rest)?;
+    let expected = &whole[usize::try_from(position)?..];
+    ensure!(rest == expected, "what follows at {position} is {rest:?} and not {expected:?}");
+    begun.seek(SeekFrom::Start(position))?;
+    Ok(())
+}
+
 struct Members {
     thread: i32,
     busy: i32,
@@ -133,8 +145,13 @@ fn run(stage: &mut Stage) -> Result<()> {
     };
     write(&top, "work/aside/cgroup.threads", &members.thread.to_string())?;
     write(&top, "still/cgroup.freeze", "1")?;
+    let mut begun = [File::open("/proc/self/cgroup")?, File::open("/proc/self/cgroup")?];
+    for (file, position) in begun.iter_mut().zip([1, 2]) {
+        file.seek(SeekFrom::Start(position))?;
+    }
     loop {
         check(&top, &members)?;
+        begun.iter_mut().try_for_each(expect_rest)?;
         if !stage.end_round_and_rest()? {
             break;
         }

@@ -171,16 +171,16 @@ fn owner_of(pid: u64, kind: &str) -> Result<u64> {
 
 fn looks(set: &Set) -> Result<()> {
     let [first, theirs] = [FIRST, USER].map(|number| set.shared.get(PIDS + number));
-    let own = stat(format!("/proc/{first}/ns/user").as_str())?.st_ino;
+    let number = |pid: u64| Ok::<u64, Errno>(stat(format!("/proc/{pid}/ns/user").as_str())?.st_ino);
     for kind in ["cgroup", "ipc", "mnt", "net", "pid", "uts"] {
-        ensure!(owner_of(first, kind)? == own, "the namespace of type {kind} belongs to another user namespace");
+        let (owner, own) = victim::steady(|| Ok((owner_of(first, kind)?, number(first)?)))?;
+        ensure!(owner == own, "the namespace of type {kind} belongs to another user namespace");
     }
-    let lives_in = stat(format!("/proc/{theirs}/ns/user").as_str())?.st_ino;
-    let above = crfs_sys::namespaces::parent(File::open(format!("/proc/{theirs}/ns/user"))?.as_fd())?;
-    ensure!(
-        owner_of(theirs, "mnt")? == fstat(&above)?.st_ino && lives_in != fstat(&above)?.st_ino,
-        "the user's mounts"
-    );
+    let (owner, lives_in, above) = victim::steady(|| {
+        let above = crfs_sys::namespaces::parent(File::open(format!("/proc/{theirs}/ns/user"))?.as_fd())?;
+        Ok((owner_of(theirs, "mnt")?, number(theirs)?, fstat(&above)?.st_ino))
+    })?;
+    ensure!(owner == above && lives_in != above, "the user's mounts");
     Ok(())
 }
 

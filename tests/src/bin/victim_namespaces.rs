@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use crfs_tests::victim::{self, Stage};
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::sched::{CloneFlags, setns};
-use nix::sys::stat::{Mode, fstat, stat};
+use nix::sys::stat::{FileStat, Mode, fstat, stat};
 use nix::unistd::gethostname;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
@@ -19,8 +19,10 @@ fn opened(name: &str, flags: OFlag) -> Result<OwnedFd> {
 
 /// That this is the namespace of that name that the program is in.
 fn check(fd: impl AsFd, name: &str) -> Result<()> {
-    let (held, own) = (fstat(fd)?, stat(format!("/proc/self/ns/{name}").as_str())?);
-    ensure!((held.st_dev, held.st_ino) == (own.st_dev, own.st_ino), "{name} is another namespace");
+    let number = |found: FileStat| (found.st_dev, found.st_ino);
+    let own = format!("/proc/self/ns/{name}");
+    let (held, own) = victim::steady(|| Ok((number(fstat(&fd)?), number(stat(own.as_str())?))))?;
+    ensure!(held == own, "{name} is another namespace");
     Ok(())
 }
 

@@ -132,8 +132,10 @@ fn run(stage: &mut Stage) -> Result<()> {
         // By a look from afar: an open file of its network would be in the way of a freeze.
         let network =
             |member| Ok::<u64, Errno>(stat(format!("/proc/{}/ns/net", shared.get(PIDS + member)).as_str())?.st_ino);
-        let [maker, sharer, other, back] = [network(MAKER)?, network(SHARER)?, network(OTHER)?, network(BACK)?];
-        let own_network = stat("/proc/self/ns/net")?.st_ino;
+        let [maker, sharer, other, back, own_network] = victim::steady(|| {
+            let own = stat("/proc/self/ns/net")?.st_ino;
+            Ok([network(MAKER)?, network(SHARER)?, network(OTHER)?, network(BACK)?, own])
+        })?;
         ensure!(maker == sharer && maker != other, "{maker}, {sharer}, {other}: who has which network");
         ensure!(back == own_network && ![maker, other].contains(&back), "{back}, {own_network}: who has which network");
         if !stage.end_round_and_rest()? {

@@ -132,9 +132,10 @@ fn run(stage: &mut Stage) -> Result<()> {
         let all_looked = || then.iter().zip(0..).all(|(then, member)| shared.get(member) > *then);
         victim::wait_until("every process to look again", || all_looked() || ended())?;
         ensure!(!ended(), "a process ended early");
-        let [root, child, weak, user, unmapped] =
-            [namespace(ROOT)?, namespace(CHILD)?, namespace(WEAK)?, namespace(USER)?, namespace(UNMAPPED)?];
-        let own = stat("/proc/self/ns/user")?.st_ino;
+        let [own, root, child, weak, user, unmapped] = victim::steady(|| {
+            let own = stat("/proc/self/ns/user")?.st_ino;
+            Ok([own, namespace(ROOT)?, namespace(CHILD)?, namespace(WEAK)?, namespace(USER)?, namespace(UNMAPPED)?])
+        })?;
         ensure!(root == child && root == weak, "{root}, {child}, {weak}: those of one namespace");
         ensure!(![own, user, unmapped].contains(&root) && ![own, unmapped].contains(&user), "who is in which");
         if !stage.end_round_and_rest()? {

@@ -8,7 +8,7 @@ use crate::resource::mount::Roots;
 use crate::resource::socket::Processes;
 use crfs_sys::pidfd;
 use crfs_tracee::Batch;
-use image_format::files::{FileKind, OpenFlags, PseudoFile};
+use image_format::files::{FileKind, OpenFlags, PseudoFile, PseudoFileSystem};
 use image_format::layout::file_entry;
 use image_format::{FileId, Image, Pid};
 use nix::errno::Errno;
@@ -17,6 +17,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 
 /// Opens every file and directory of an image that the kernel makes up, below their roots, once the processes are there.
 ///
@@ -60,6 +61,16 @@ pub fn take_numbers(image: &Image, processes: &mut dyn Processes) -> Result<(), 
         processes.run(process, &batch)?;
     }
     Ok(())
+}
+
+/// Reads a byte that does not end at a position, which stays what it is.
+fn read_elsewhere(file: &File, position: u64) -> io::Result<()> {
+    match position {
+        // Nothing was made.
+        0 => Ok(()),
+        1 => file.read_at(&mut [0; 1], 1).map(drop),
+        _ => file.read_at(&mut [0; 1], 0).map(drop),
+    }
 }
 
 /// The process and the number of the descriptor that a path in /proc/PID/fdinfo or /proc/PID/task/TID/fdinfo is about.
@@ -119,7 +130,11 @@ fn check(opened: &File, record: &PseudoFile, object: &str) -> Result<(), Failure
     Err(Failure::new(Kind::Incompatible, reason))
 }
 
-/// Reads every file as far as its program had, which makes its content: once the processes are as they were.
+/// Sets every file as far as its program had read it, or to its end: once the processes are as they were.
+///
+/// A file of /proc makes its content by that, as whoever reads it may see it: a path in /proc/PID/cgroup is one below the top of the reader's
+/// cgroup namespace. What the worker made must not be what the program goes on with. The kernel makes it anew for a read that does not
+/// follow the last one (`seq_read_iter`, fs/seq_file.c, v6.18), so the last one is made to be elsewhere.
 ///
 /// # Errors
 /// When one cannot be read.
@@ -133,6 +148,9 @@ pub fn read_on(image: &Image, open: &BTreeMap<FileId, OwnedFd>) -> Result<(), Fa
             io::copy(&mut opened, &mut io::sink()).doing(doing)?;
         } else {
             opened.seek(SeekFrom::Start(file.position)).doing(doing)?;
+            if record.file_system == PseudoFileSystem::Proc && opened.metadata().doing(doing)?.is_file() {
+                read_elsewhere(&opened, file.position).doing(doing)?;
+            }
         }
     }
     Ok(())
