@@ -13,7 +13,7 @@ use super::{Report, settle};
 use crate::failure::{Doing, Failure, Kind};
 use crate::freezer::Cgroup;
 use crate::registry::{Countdowns, HostThread, Record, Registry, Timing};
-use crate::resource::registers::shorten::{Place, begin_again, shorten};
+use crate::resource::registers::shorten::{self, Place, begin_again, shorten};
 use crate::resource::registers::syscalls;
 use crfs_tracee::{HostPid, Stopped, Tracee, UserRegs, stop_all};
 use image_format::Timespec;
@@ -136,7 +136,8 @@ pub(super) fn mend(tracee: &Tracee<Stopped>, end_ns: Option<u64>) -> Result<(), 
     let now = crfs_sys::time::clock_ns(libc::CLOCK_MONOTONIC).doing(|| "reading CLOCK_MONOTONIC")?;
     let left = end_ns.map(|end| remaining(end, now));
     let done = tracee.regs().and_then(|regs| {
-        let leaks = u64::try_from(regs.orig_rax.cast_signed()).is_ok_and(syscalls::leaks_eintr);
+        let leaks = u64::try_from(regs.orig_rax.cast_signed()).is_ok_and(syscalls::leaks_eintr)
+            || shorten::begins_in_full(regs.orig_rax.cast_signed());
         let mended = if leaks { mended(tracee.tid(), regs, left) } else { None };
         mended.map_or(Ok(()), |mended| tracee.set_regs(&mended))
     });
@@ -153,7 +154,8 @@ fn remaining(end_ns: u64, now_ns: i64) -> Timespec {
 /// The registers with which an interrupted call starts again, for the time that is left where that is known.
 fn mended(tid: HostPid, regs: UserRegs, left: Option<Timespec>) -> Option<UserRegs> {
     // Not negative: it is in a system call, and that is not one that a handler has just returned to.
-    let interrupted = regs.rax == EINTR && regs.orig_rax.cast_signed() >= 0;
+    let call = regs.orig_rax.cast_signed();
+    let interrupted = call >= 0 && (regs.rax == EINTR || (regs.rax == RESTART && shorten::begins_in_full(call)));
     let again = UserRegs { rax: RESTART, ..regs };
     interrupted.then(|| left.map_or(again, |left| shortened(tid, again, left, shorten)))
 }

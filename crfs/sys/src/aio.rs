@@ -4,8 +4,10 @@
 
 use nix::Result;
 use nix::errno::Errno;
+use nix::sys::time::TimeSpec;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 /// `struct iocb`
 #[repr(C)]
@@ -40,6 +42,9 @@ pub struct Event {
     pub res2: i64,
 }
 const _: () = assert!(size_of::<Event>() == 32);
+
+/// The number of io_pgetevents(2), `arch/x86/entry/syscalls/syscall_64.tbl`.
+pub const SYS_IO_PGETEVENTS: libc::c_long = 333;
 
 const IOCB_CMD_PREAD: u16 = 0;
 const IOCB_CMD_POLL: u16 = 5;
@@ -109,6 +114,21 @@ impl Context {
             unsafe { libc::syscall(libc::SYS_io_getevents, self.0, least, most, events.as_mut_ptr(), forever) };
         events.truncate(usize::try_from(Errno::result(result)?).unwrap_or(0));
         Ok(events)
+    }
+
+    /// Waits for one event, for so long at the most, with io_pgetevents(2) if `masked`; returns whether there was one.
+    pub fn any_within(&self, timeout: Duration, masked: bool) -> Result<bool> {
+        let timeout = TimeSpec::from(timeout);
+        let mut event = Event::default();
+        // `struct __aio_sigset`: no mask.
+        let set = [0u64, 8];
+        let number = if masked { SYS_IO_PGETEVENTS } else { libc::SYS_io_getevents };
+        // SAFETY: the kernel writes up to one event, and reads a timespec and, by the one call, a mask's address and size.
+        let result = unsafe {
+            let (event, timeout) = (&raw mut event, std::ptr::from_ref(timeout.as_ref()));
+            libc::syscall(number, self.0, 1i64, 1i64, event, timeout, set.as_ptr())
+        };
+        Errno::result(result).map(|count| count == 1)
     }
 }
 

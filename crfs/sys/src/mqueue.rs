@@ -9,9 +9,11 @@
 use std::ffi::CStr;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::null;
+use std::time::Duration;
 
 use nix::Result;
 use nix::errno::Errno;
+use nix::sys::time::TimeSpec;
 
 /// How much a queue holds: what mq_open(3) takes of `struct mq_attr`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +94,19 @@ pub fn receive(queue: BorrowedFd<'_>) -> Result<(Vec<u8>, u32)> {
     })?;
     message.truncate(usize::try_from(length).unwrap_or(0));
     Ok((message, priority))
+}
+
+/// Waits for a message until CLOCK_REALTIME shows `until`: `ETIMEDOUT` then.
+pub fn receive_until(queue: BorrowedFd<'_>, until: Duration) -> Result<Vec<u8>> {
+    let until = TimeSpec::from(until);
+    let mut message = vec![0u8; attributes(queue)?.message_size as usize];
+    // SAFETY: the kernel writes at most as many bytes as the message has room for, and reads a timespec.
+    let length = Errno::result(unsafe {
+        let (queue, bytes) = (queue.as_raw_fd(), message.as_mut_ptr().cast());
+        libc::mq_timedreceive(queue, bytes, message.len(), std::ptr::null_mut(), until.as_ref())
+    })?;
+    message.truncate(usize::try_from(length).unwrap_or(0));
+    Ok(message)
 }
 
 /// Asks for a signal with a value when a message comes into the empty queue; for none (SIGEV_NONE) without one; with `how` None nothing

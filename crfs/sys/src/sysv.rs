@@ -6,7 +6,9 @@
 
 use nix::Result;
 use nix::errno::Errno;
+use nix::sys::time::TimeSpec;
 use std::ptr::{NonNull, null};
+use std::time::Duration;
 
 /// The nine permission bits of a mode.
 const MODE: u32 = 0o777;
@@ -199,6 +201,18 @@ pub fn take_semaphore(id: i32, index: u16) -> Result<()> {
     let mut operation = libc::sembuf { sem_num: index, sem_op: -1, sem_flg: 0 };
     // SAFETY: the kernel reads one sembuf.
     Errno::result(unsafe { libc::semop(id, &raw mut operation, 1) }).map(drop)
+}
+
+/// The same, for so long at the most: `EAGAIN` then.
+pub fn take_semaphore_within(id: i32, index: u16, timeout: Duration) -> Result<()> {
+    let operation = libc::sembuf { sem_num: index, sem_op: -1, sem_flg: 0 };
+    let timeout = TimeSpec::from(timeout);
+    // SAFETY: the kernel reads one sembuf and a timespec.
+    let result = unsafe {
+        let (operation, timeout) = (std::ptr::from_ref(&operation), std::ptr::from_ref(timeout.as_ref()));
+        libc::syscall(libc::SYS_semtimedop, id, operation, 1, timeout)
+    };
+    Errno::result(result).map(drop)
 }
 
 /// Makes an empty message queue and returns its id.

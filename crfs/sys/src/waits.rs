@@ -1,6 +1,6 @@
 //! Calls that wait, bare: an interruption is returned and not hidden as the standard library does.
 //!
-//! Source: nanosleep(2), clock_nanosleep(2), futex(2), epoll_wait(2).
+//! Source: nanosleep(2), clock_nanosleep(2), futex(2), Documentation/userspace-api/futex2.rst, epoll_wait(2).
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::{null, null_mut};
@@ -10,6 +10,7 @@ use std::time::Duration;
 use nix::Result;
 use nix::errno::Errno;
 use nix::sys::time::TimeSpec;
+use nix::time::ClockId;
 
 /// Sleeps. `EINTR` when a handler ran.
 pub fn nanosleep(time: Duration) -> Result<()> {
@@ -24,6 +25,14 @@ pub fn sleep_until(until: Duration) -> Result<()> {
     // SAFETY: reads a timespec.
     let result =
         unsafe { libc::clock_nanosleep(libc::CLOCK_MONOTONIC, libc::TIMER_ABSTIME, until.as_ref(), null_mut()) };
+    if result == 0 { Ok(()) } else { Err(Errno::from_raw(result)) }
+}
+
+/// Sleeps by a clock. `EINTR` when a handler ran.
+pub fn sleep_by(clock: ClockId, time: Duration) -> Result<()> {
+    let time = TimeSpec::from(time);
+    // SAFETY: reads a timespec; the remaining time is not asked for.
+    let result = unsafe { libc::clock_nanosleep(clock.as_raw(), 0, time.as_ref(), null_mut()) };
     if result == 0 { Ok(()) } else { Err(Errno::from_raw(result)) }
 }
 
@@ -47,6 +56,42 @@ pub fn futex_wait(word: &AtomicU32, expected: u32, timeout: Option<Duration>) ->
     let timeout: *const libc::timespec = timeout.as_ref().map_or(null(), std::ptr::from_ref);
     // SAFETY: the kernel reads the word and a timespec or null.
     let result = unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAIT, expected, timeout) };
+    Errno::result(result).map(drop)
+}
+
+/// Waits until the word is woken, or CLOCK_MONOTONIC shows `until` (FUTEX_WAIT_BITSET). Errors as of [`futex_wait`].
+pub fn futex_wait_until(word: &AtomicU32, expected: u32, until: Duration) -> Result<()> {
+    let until = TimeSpec::from(until);
+    let any = libc::FUTEX_BITSET_MATCH_ANY;
+    // SAFETY: the kernel reads the word and a timespec.
+    let result = unsafe {
+        let (word, until, unused) = (word.as_ptr(), std::ptr::from_ref(until.as_ref()), null::<u32>());
+        libc::syscall(libc::SYS_futex, word, libc::FUTEX_WAIT_BITSET, expected, until, unused, any)
+    };
+    Errno::result(result).map(drop)
+}
+
+/// `struct futex_waitv`, `include/uapi/linux/futex.h`.
+#[repr(C)]
+struct Waiter {
+    value: u64,
+    address: u64,
+    flags: u32,
+    reserved: u32,
+}
+const _: () = assert!(size_of::<Waiter>() == 24);
+
+/// The same by futex_waitv(2).
+pub fn futex_waitv_until(word: &AtomicU32, expected: u32, until: Duration) -> Result<()> {
+    const FUTEX2_SIZE_U32: u32 = 2;
+    let until = TimeSpec::from(until);
+    let address = word.as_ptr().expose_provenance() as u64;
+    let waiter = Waiter { value: expected.into(), address, flags: FUTEX2_SIZE_U32, reserved: 0 };
+    // SAFETY: the kernel reads one waiter, the word that it points to, which lives for the call, and a timespec.
+    let result = unsafe {
+        let (waiter, until) = (std::ptr::from_ref(&waiter), std::ptr::from_ref(until.as_ref()));
+        libc::syscall(libc::SYS_futex_waitv, waiter, 1u32, 0u32, until, libc::CLOCK_MONOTONIC)
+    };
     Errno::result(result).map(drop)
 }
 

@@ -4,9 +4,11 @@
 //! With the argument `confined` after it the first thread computes, and may no longer set a timer.
 
 use anyhow::{Context, Result, ensure};
+use crfs_sys::aio::Context as Requests;
 use crfs_sys::itimer::{self, Which};
+use crfs_sys::mqueue::{self, Attributes};
 use crfs_sys::posix_timer::{self, Notify};
-use crfs_sys::{seccomp, signal, sigqueue, waits};
+use crfs_sys::{seccomp, signal, sigqueue, sysv, waits};
 use crfs_tests::victim::{self, Stage};
 use nix::errno::Errno;
 use nix::poll::{PollTimeout, poll, ppoll};
@@ -29,46 +31,80 @@ const OF_REALTIME: i32 = 46;
 
 type Wait = fn() -> nix::Result<()>;
 
-const UNTIL: &str = "clock_nanosleep until a time";
+/// What a wait counts.
+#[derive(Clone, Copy)]
+enum By {
+    /// A length of time.
+    Length,
+    /// A date of this clock.
+    Date(ClockId),
+}
+use By::{Date, Length};
 
-const WAITS: [(&str, Wait); 14] = [
-    ("nanosleep", || waits::nanosleep(LIMIT)),
-    (UNTIL, || {
-        let now = clock_gettime(ClockId::CLOCK_MONOTONIC)?;
-        waits::sleep_until(Duration::from(now) + LIMIT)
+const MONOTONIC: ClockId = ClockId::CLOCK_MONOTONIC;
+const REALTIME: ClockId = ClockId::CLOCK_REALTIME;
+
+const WAITS: [(&str, By, Wait); 22] = [
+    ("nanosleep", Length, || waits::nanosleep(LIMIT)),
+    ("clock_nanosleep until a time", Date(MONOTONIC), || waits::sleep_until(date(MONOTONIC)?)),
+    ("clock_nanosleep of CLOCK_BOOTTIME", Length, || waits::sleep_by(ClockId::CLOCK_BOOTTIME, LIMIT)),
+    ("clock_nanosleep of CLOCK_TAI", Length, || waits::sleep_by(ClockId::CLOCK_TAI, LIMIT)),
+    ("poll", Length, || timed_out(poll(&mut [], PollTimeout::from(10_000u16))?)),
+    ("ppoll", Length, || timed_out(ppoll(&mut [], Some(TimeSpec::from(LIMIT)), None)?)),
+    ("select", Length, || timed_out(select(None, None, None, None, &mut TimeVal::seconds(10))?)),
+    ("pselect", Length, || timed_out(pselect(None, None, None, None, &TimeSpec::from(LIMIT), None)?)),
+    ("futex", Length, || ends(waits::futex_wait(&AtomicU32::new(0), 0, Some(LIMIT)), Errno::ETIMEDOUT)),
+    ("futex until a time", Date(MONOTONIC), || {
+        ends(waits::futex_wait_until(&AtomicU32::new(0), 0, date(MONOTONIC)?), Errno::ETIMEDOUT)
     }),
-    ("poll", || timed_out(poll(&mut [], PollTimeout::from(10_000u16))?)),
-    ("ppoll", || timed_out(ppoll(&mut [], Some(TimeSpec::from(LIMIT)), None)?)),
-    ("select", || timed_out(select(None, None, None, None, &mut TimeVal::seconds(10))?)),
-    ("pselect", || timed_out(pselect(None, None, None, None, &TimeSpec::from(LIMIT), None)?)),
-    ("futex", || match waits::futex_wait(&AtomicU32::new(0), 0, Some(LIMIT)) {
-        Err(Errno::ETIMEDOUT) => Ok(()),
-        other => other.and(Err(Errno::EPROTO)),
+    ("futex_waitv until a time", Date(MONOTONIC), || {
+        ends(waits::futex_waitv_until(&AtomicU32::new(0), 0, date(MONOTONIC)?), Errno::ETIMEDOUT)
     }),
-    ("epoll_wait", || {
+    ("epoll_wait", Length, || {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         timed_out(epoll.wait(&mut [EpollEvent::empty()], EpollTimeout::from(10_000u16))?)
     }),
-    ("epoll_pwait2", || {
+    ("epoll_pwait2", Length, || {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         timed_out(waits::epoll_pwait2(epoll.0.as_fd(), Some(LIMIT), None)?)
     }),
-    ("rt_sigtimedwait", || match sigqueue::take(signal::bit(NEVER), Some(LIMIT)) {
-        Err(Errno::EAGAIN) => Ok(()),
-        other => other.and(Err(Errno::EPROTO)),
+    ("rt_sigtimedwait", Length, || ends(sigqueue::take(signal::bit(NEVER), Some(LIMIT)), Errno::EAGAIN)),
+    ("semtimedop", Length, || {
+        let set = sysv::make_semaphores(libc::IPC_PRIVATE, 1, 0o600)?;
+        let waited = ends(sysv::take_semaphore_within(set, 0, LIMIT), Errno::EAGAIN);
+        sysv::remove_semaphores(set).and(waited)
     }),
-    ("setitimer", || {
+    ("io_getevents", Length, || timed_out(Requests::new(1)?.any_within(LIMIT, false)?)),
+    ("io_pgetevents", Length, || timed_out(Requests::new(1)?.any_within(LIMIT, true)?)),
+    ("mq_timedreceive", Date(REALTIME), || {
+        let queue = mqueue::create(c"time-limits", Attributes { capacity: 1, message_size: 8 })?;
+        mqueue::unlink(c"time-limits")?;
+        ends(mqueue::receive_until(queue.as_fd(), date(REALTIME)?), Errno::ETIMEDOUT)
+    }),
+    ("setitimer", Length, || {
         itimer::set(Which::Real, LIMIT, Duration::ZERO)?;
         by_signal(libc::SIGALRM)
     }),
-    ("timer_create", || by_timer(libc::CLOCK_MONOTONIC, OF_MONOTONIC)),
-    ("timer_create on the wall clock", || by_timer(libc::CLOCK_REALTIME, OF_REALTIME)),
-    ("timerfd", || {
+    ("timer_create", Length, || by_timer(libc::CLOCK_MONOTONIC, OF_MONOTONIC)),
+    ("timer_create on the wall clock", Length, || by_timer(libc::CLOCK_REALTIME, OF_REALTIME)),
+    ("timerfd", Length, || {
         let timer = TimerFd::new(timerfd::ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC)?;
         timer.set(Expiration::OneShot(TimeSpec::from(LIMIT)), TimerSetTimeFlags::empty())?;
         timer.wait()
     }),
 ];
+
+/// When the time is up.
+fn date(clock: ClockId) -> nix::Result<Duration> {
+    Ok(Duration::from(clock_gettime(clock)?) + LIMIT)
+}
+
+fn ends<T>(result: nix::Result<T>, expected: Errno) -> nix::Result<()> {
+    match result {
+        Err(errno) if errno == expected => Ok(()),
+        other => other.and(Err(Errno::EPROTO)),
+    }
+}
 
 /// Sets a POSIX timer, and waits for its signal.
 fn by_timer(clock: i32, signal: i32) -> nix::Result<()> {
@@ -85,15 +121,15 @@ fn timed_out<T: Default + PartialEq>(ready: T) -> nix::Result<()> {
     if ready == T::default() { Ok(()) } else { Err(Errno::EPROTO) }
 }
 
-fn now() -> Result<Duration> {
-    Ok(clock_gettime(ClockId::CLOCK_MONOTONIC)?.into())
-}
-
-fn timed(name: &str, wait: Wait, standing: Duration) -> Result<()> {
+fn timed(name: &str, by: By, wait: Wait, standing: Duration) -> Result<()> {
+    let (clock, expected) = match by {
+        Length => (MONOTONIC, LIMIT + standing),
+        Date(clock) => (clock, LIMIT),
+    };
+    let now = || clock_gettime(clock).map(Duration::from);
     let begun = now()?;
     wait().with_context(|| name.to_owned())?;
     let taken = now()?.saturating_sub(begun);
-    let expected = if name == UNTIL { LIMIT } else { LIMIT + standing };
     // poll and epoll count whole milliseconds.
     let least = expected.saturating_sub(Duration::from_millis(1));
     ensure!(taken >= least && taken < expected + GRACE, "{name} took {taken:?} and not {expected:?}");
@@ -105,7 +141,7 @@ fn run(stage: &mut Stage) -> Result<()> {
     let standing = stage.arguments().first().map_or(Ok(0), |seconds| seconds.parse())?;
     let standing = Duration::from_secs(standing);
     let confined = stage.arguments().get(1).is_some_and(|argument| argument == "confined");
-    let threads = WAITS.map(|(name, wait)| std::thread::spawn(move || timed(name, wait, standing)));
+    let threads = WAITS.map(|(name, by, wait)| std::thread::spawn(move || timed(name, by, wait, standing)));
     if confined {
         // Of this thread alone: the others were made before.
         for call in [libc::SYS_setitimer, libc::SYS_timer_settime, libc::SYS_rt_sigtimedwait] {

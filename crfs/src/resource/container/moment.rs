@@ -16,6 +16,8 @@ pub struct Moment {
     pub monotonic_ns: i64,
     /// CLOCK_BOOTTIME of the host.
     pub boottime_ns: i64,
+    /// CLOCK_TAI.
+    pub tai_ns: i64,
 }
 
 impl Moment {
@@ -29,6 +31,7 @@ impl Moment {
             realtime_ns: read(libc::CLOCK_REALTIME)?,
             monotonic_ns: read(libc::CLOCK_MONOTONIC)?,
             boottime_ns: read(libc::CLOCK_BOOTTIME)?,
+            tai_ns: read(libc::CLOCK_TAI)?,
         })
     }
 
@@ -39,6 +42,7 @@ impl Moment {
             libc::CLOCK_REALTIME => Some(self.realtime_ns),
             libc::CLOCK_MONOTONIC => Some(self.monotonic_ns),
             libc::CLOCK_BOOTTIME => Some(self.boottime_ns),
+            libc::CLOCK_TAI => Some(self.tai_ns),
             _ => None,
         }
     }

@@ -203,12 +203,10 @@ fn state(
 }
 
 fn clock_at(moment: &Moment, clock: i32) -> Result<i64, Failure> {
-    if let Some(ns) = moment.of_clock(clock) {
-        return Ok(ns);
+    match moment.of_clock(clock) {
+        Some(ns) => Ok(ns),
+        None => crfs_sys::time::clock_ns(clock).doing(|| "reading a clock"),
     }
-    // CLOCK_TAI keeps a constant distance.
-    let read = |clock| crfs_sys::time::clock_ns(clock).doing(|| "reading a clock");
-    Ok(moment.realtime_ns + read(clock)? - read(libc::CLOCK_REALTIME)?)
 }
 
 /// The processor time used, nanoseconds. It stands still.

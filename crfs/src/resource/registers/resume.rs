@@ -69,7 +69,10 @@ pub fn decide(number: i64, result: i64, remaining: Option<Timespec>) -> (i64, Op
             // Another task has no restart block, and the arguments alone say it all. A handler ends either with EINTR.
             None => (RESTARTNOHAND, Resume::Again),
         },
-        RESTARTSYS | RESTARTNOINTR | RESTARTNOHAND => (result, Resume::Again),
+        RESTARTSYS | RESTARTNOINTR | RESTARTNOHAND => match remaining {
+            Some(remaining) if shorten::begins_in_full(number) => (result, Resume::Remaining(remaining)),
+            _ => (result, Resume::Again),
+        },
         // The freeze caused it, or a signal that is on its way: then its handler makes it EINTR again.
         EINTR if syscalls::leaks_eintr(call) => match remaining {
             Some(remaining) if shorten::applies(number) => (RESTARTNOHAND, Resume::Remaining(remaining)),
@@ -107,6 +110,8 @@ mod tests {
             (130, -514, None, -514, Resume::Again),
             (232, -4, None, -514, Resume::Again),
             (232, -4, Some(second), -514, Resume::Remaining(second)),
+            (333, -514, Some(second), -514, Resume::Remaining(second)),
+            (333, -514, None, -514, Resume::Again),
             (45, -4, Some(second), -514, Resume::Again),
             (3, -4, None, -4, Resume::Ended),
             (0, 5, None, 5, Resume::Ended),

@@ -1,6 +1,6 @@
 //! Calls that wait with a time limit and forget it when they are interrupted: how they go on with the time that remained.
 //!
-//! They answer EINTR to a freeze and leave no restart block, so they start again from their registers, and the time limit there is
+//! They answer EINTR to a freeze (io_pgetevents(2) starts again) and leave no restart block, so they start again from their registers, and the time limit there is
 //! put down to what remained. epoll_wait(2) has it in a register; the others point to a timespec, which for this once stands below the
 //! stack, where nothing of the program's is: beyond the 128 bytes that a function may use without moving its stack pointer (System
 //! V ABI, 3.2.2). So the program's memory is as it was. The one register that held the limit keeps the new value when the
@@ -11,6 +11,7 @@
 //! that has passed since is to count for nothing.
 
 use super::resume::{self, Wait};
+use crfs_sys::aio::SYS_IO_PGETEVENTS;
 use crfs_tracee::UserRegs;
 use image_format::Timespec;
 use image_format::thread::Resume;
@@ -41,9 +42,15 @@ fn limit(call: i64) -> Option<Limit> {
         libc::SYS_epoll_wait | libc::SYS_epoll_pwait => Limit::MillisecondsR10,
         libc::SYS_epoll_pwait2 | libc::SYS_semtimedop => Limit::R10,
         libc::SYS_rt_sigtimedwait => Limit::Rdx,
-        libc::SYS_io_getevents => Limit::R8,
+        libc::SYS_io_getevents | SYS_IO_PGETEVENTS => Limit::R8,
         _ => return None,
     })
+}
+
+/// Whether the system call of this number is one of them that the kernel itself starts again, in full.
+#[must_use]
+pub fn begins_in_full(call: i64) -> bool {
+    call == SYS_IO_PGETEVENTS
 }
 
 /// Whether the system call of this number is one of them.

@@ -1,5 +1,6 @@
-//! Which threads wait in a call that answers EINTR when it is interrupted by a freeze.
+//! Which threads wait in a call that answers EINTR when it is interrupted by a freeze, or would begin again in full.
 
+use crate::resource::registers::shorten;
 use crate::resource::registers::syscalls::{EINTR_ALWAYS, EINTR_ON_SOCKETS};
 use crfs_sys::HostPid;
 use std::fs;
@@ -21,6 +22,7 @@ fn is_interrupted(pid: i32, tid: i32) -> bool {
     let mut words = text.split_whitespace();
     let Some(number) = words.next().and_then(|word| word.parse::<i64>().ok()) else { return false };
     EINTR_ALWAYS.contains(&number)
+        || shorten::begins_in_full(number)
         || (EINTR_ON_SOCKETS.contains(&number) && words.next().is_some_and(|fd| is_socket(pid, tid, fd)))
 }
 
