@@ -160,16 +160,33 @@ pub fn unnamed_data(number: u32) -> String {
     format!("{UNNAMED}.{number}")
 }
 
-/// The contents of a System V shared memory segment.
+/// The contents of a System V shared memory segment of an ipc namespace: the container's own (0), or one apart.
 #[must_use]
-pub fn segment_data(id: u32) -> String {
-    format!("{SYSV_SHM}.{id}")
+pub fn segment_data(namespace: u32, id: u32) -> String {
+    object_data(SYSV_SHM, namespace, id)
 }
 
-/// The messages of a System V message queue.
+/// The messages of a System V message queue, likewise.
 #[must_use]
-pub fn queue_data(id: u32) -> String {
-    format!("{SYSV_MSG}.{id}")
+pub fn queue_data(namespace: u32, id: u32) -> String {
+    object_data(SYSV_MSG, namespace, id)
+}
+
+fn object_data(stem: &str, namespace: u32, id: u32) -> String {
+    match namespace {
+        0 => format!("{stem}.{id}"),
+        apart => format!("{stem}.{apart}.{id}"),
+    }
+}
+
+/// Whether a name is of [`segment_data`] or [`queue_data`], by its stem.
+fn is_object_data(name: &str, stem: &str) -> bool {
+    let Some((of, _)) =
+        name.strip_prefix(stem).and_then(|rest| rest.strip_prefix('.')).and_then(|rest| rest.split_once('.'))
+    else {
+        return is_numbered(name, stem);
+    };
+    of != "0" && is_numbered(&format!("{stem}.{of}"), stem) && is_numbered(name, &format!("{stem}.{of}"))
 }
 
 /// The files of a tmpfs, by the number of its mount.
@@ -227,7 +244,7 @@ pub fn socket_data(id: FileId) -> String {
 #[must_use]
 pub fn is_content(path: &str) -> bool {
     let mounted = |name: &str| name.strip_suffix(".data").is_some_and(|tree| parse_mount_tree(tree).is_some());
-    is_numbered(path, UNNAMED) || is_numbered(path, SYSV_SHM) || mounted(path)
+    is_numbered(path, UNNAMED) || is_object_data(path, SYSV_SHM) || mounted(path)
 }
 
 /// What kind of path this is, if an image can have it at all. Says nothing about whether a given image does.
@@ -249,7 +266,8 @@ pub fn kind(path: &str) -> Option<PathKind> {
         [name] if name.strip_suffix(".data").is_some_and(|tree| parse_mount_tree(tree).is_some()) => {
             Some(PathKind::Raw)
         }
-        [name] if [SYSV_SHM, SYSV_MSG, POSIX_MQ].iter().any(|stem| is_numbered(name, stem)) => Some(PathKind::Raw),
+        [name] if is_numbered(name, POSIX_MQ) => Some(PathKind::Raw),
+        [name] if [SYSV_SHM, SYSV_MSG].iter().any(|stem| is_object_data(name, stem)) => Some(PathKind::Raw),
         [name] => parse_id(name).map(|_| PathKind::Directory),
         [process, name] => {
             parse_id(process)?;

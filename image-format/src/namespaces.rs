@@ -4,6 +4,7 @@ use crate::files::NamespaceType;
 use crate::image::Image;
 use crate::manifest::NamespaceKind;
 use crate::pid_namespaces::PidNamespace;
+use crate::sysv::{SharedSegment, SysV};
 use crate::types::{Bytes, FileId, Pid};
 use crate::user_namespaces::UserNamespace;
 use serde::{Deserialize, Serialize};
@@ -41,7 +42,7 @@ impl UnsharedNamespace {
     pub fn kind(&self) -> NamespaceType {
         match self.content {
             NamespaceContent::Cgroup(_) => NamespaceType::Cgroup,
-            NamespaceContent::Ipc => NamespaceType::Ipc,
+            NamespaceContent::Ipc(_) => NamespaceType::Ipc,
             NamespaceContent::Mnt(_) => NamespaceType::Mnt,
             NamespaceContent::Net(_) => NamespaceType::Net,
             NamespaceContent::Pid(_) => NamespaceType::Pid,
@@ -73,8 +74,8 @@ impl UnsharedNamespace {
 pub enum NamespaceContent {
     /// What its processes take for the top of all cgroups.
     Cgroup(CgroupRoot),
-    /// No System V object and no POSIX message queue.
-    Ipc,
+    /// System V objects, and no POSIX message queue.
+    Ipc(SysV),
     /// What the lines of `mounts` say that have its number.
     Mnt(MountNamespace),
     /// No interface but `lo`.
@@ -139,6 +140,29 @@ impl Image {
         self.namespaces.iter().find(is_it)?.user
     }
 
+    /// The objects of every ipc namespace: of the container's own (0), and of those that some processes have apart, counted from 1.
+    pub fn ipc_namespaces(&self) -> impl Iterator<Item = (u32, &SysV)> {
+        let apart = ipc_namespaces(&self.namespaces).map(|(number, objects, _)| (number, objects));
+        [(0, &self.sysv)].into_iter().chain(apart)
+    }
+
+    /// The ipc namespace that a process is in, and its objects.
+    #[must_use]
+    pub fn ipc_of_process(&self, process: Pid) -> (u32, &SysV) {
+        let mut apart = ipc_namespaces(&self.namespaces);
+        let found = apart.find(|(_, _, members)| members.contains(&process));
+        found.map_or((0, &self.sysv), |(number, objects, _)| (number, objects))
+    }
+
+    /// The System V segment that a mapping of a process is of, and the ipc namespace that it lies in: one of the process's own, or of the
+    /// container's, which the process was in before.
+    #[must_use]
+    pub fn segment_of(&self, process: Pid, id: u32) -> Option<(u32, &SharedSegment)> {
+        let number = namespace_of_segment(&self.namespaces, process, id);
+        let objects = self.ipc_namespaces().find(|(known, _)| *known == number)?.1;
+        Some((number, objects.segments.iter().find(|segment| segment.id == id)?))
+    }
+
     /// The network namespaces that some processes have apart, and who is in each.
     pub fn networks(&self) -> impl Iterator<Item = (&NetworkNamespace, &[Pid])> {
         self.namespaces.iter().filter_map(|namespace| match &namespace.content {
@@ -173,6 +197,24 @@ impl Image {
         let mut namespaces = self.mount_namespaces().map(|(content, _)| content);
         namespaces.find(|content| content.files.binary_search(&file).is_ok()).map_or(0, |content| content.number)
     }
+}
+
+/// The ipc namespaces among these lines, counted from 1, and who is in each.
+pub fn ipc_namespaces(lines: &[UnsharedNamespace]) -> impl Iterator<Item = (u32, &SysV, &[Pid])> {
+    let apart = lines.iter().filter_map(|line| match &line.content {
+        NamespaceContent::Ipc(objects) => Some((objects, line.processes.as_slice())),
+        _ => None,
+    });
+    (1..).zip(apart).map(|(number, (objects, members))| (number, objects, members))
+}
+
+/// The ipc namespace in which a System V segment lies that a process has attached: that of the process, if it has one apart with such an
+/// id, and otherwise the container's own (0).
+#[must_use]
+pub fn namespace_of_segment(lines: &[UnsharedNamespace], process: Pid, id: u32) -> u32 {
+    let has = |objects: &SysV| objects.segments.iter().any(|segment| segment.id == id);
+    let mut apart = ipc_namespaces(lines);
+    apart.find(|(_, objects, members)| members.contains(&process) && has(objects)).map_or(0, |(number, ..)| number)
 }
 
 /// What a uts namespace holds: at most 64 bytes each, without NUL.

@@ -6,8 +6,10 @@
 use crate::types::{Hex, Octal, PAGE_SIZE};
 use serde::{Deserialize, Serialize};
 
-/// The System V objects of a container, each kind by ascending place in the kernel's table.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// The System V objects of an ipc namespace, each kind by ascending place in the kernel's table: those of the container's own in files that
+/// have their names, those of another in its line of `namespaces`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct SysV {
     /// `sysv.shm`.
     pub segments: Vec<SharedSegment>,

@@ -3,6 +3,7 @@
 
 use super::birth::{Birth, memory_parent};
 use image_format::memory::{Backing, PageRange, Protection, Segment, SegmentFlags as F, Source};
+use image_format::namespaces::namespace_of_segment;
 use image_format::types::PAGE_SIZE;
 use image_format::{Image, Pid};
 use std::collections::{BTreeMap, BTreeSet};
@@ -113,7 +114,15 @@ fn process(image: &Image, pid: Pid, inherited_from: Option<Pid>) -> MemoryPlan {
             Backing::Vdso | Backing::Vvar | Backing::VvarVclock => continue,
             _ => {}
         }
-        match by_start.get(&segment.start.0).filter(|other| inheritable(other, segment)) {
+        // Of two ipc namespaces, two segments may have one id.
+        let same_segment = |_: &&&Segment| match &segment.backing {
+            Backing::SysvShm(piece) => {
+                let namespace = |pid| namespace_of_segment(&image.namespaces, pid, piece.segment);
+                inherited_from.is_some_and(|parent| namespace(parent) == namespace(pid))
+            }
+            _ => true,
+        };
+        match by_start.get(&segment.start.0).filter(|other| inheritable(other, segment)).filter(same_segment) {
             Some(other) => {
                 plan.keep.push(index);
                 kept.insert(segment.start.0);

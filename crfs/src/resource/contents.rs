@@ -10,6 +10,7 @@ use crate::resource::proc::{Proc, Status};
 use image_format::files::FileKind;
 use image_format::memory::{Backing, Segment};
 use image_format::mounts::{MountKind, data_size};
+use image_format::namespaces::namespace_of_segment;
 use image_format::{FileId, Image, Pid, ProcessImage, layout};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -54,11 +55,14 @@ pub fn elsewhere(image: &Image, host: impl Fn(Pid) -> Option<i32>) -> Result<Vec
         };
         found.push(Elsewhere { path, place: ContentPlace::Link(link), size: file.size });
     }
-    let mut attached = attached(&image.processes, &host)?;
-    for segment in &image.sysv.segments {
-        if let Some(link) = attached.remove(&segment.id) {
-            let path = layout::segment_data(segment.id);
-            found.push(Elsewhere { path, place: ContentPlace::Link(link), size: segment.content_size() });
+    for (namespace, objects) in image.ipc_namespaces() {
+        let is_there = |pid, id| namespace_of_segment(&image.namespaces, pid, id) == namespace;
+        let mut attached = attached(&image.processes, &host, is_there)?;
+        for segment in &objects.segments {
+            if let Some(link) = attached.remove(&segment.id) {
+                let path = layout::segment_data(namespace, segment.id);
+                found.push(Elsewhere { path, place: ContentPlace::Link(link), size: segment.content_size() });
+            }
         }
     }
     for mount in image.mounts.iter().filter(|mount| matches!(mount.kind, MountKind::Tmpfs(_))) {
@@ -81,21 +85,25 @@ fn viewer(image: &Image, namespace: u32, host: impl Fn(Pid) -> Option<i32>) -> O
     image.processes.iter().filter(sees).find_map(|(&pid, _)| host(pid)).map(living_thread)
 }
 
-/// The link to a mapping of each System V segment that processes have attached, by its id.
+/// The link to a mapping of each System V segment that processes have attached, by its id; of those that are in the namespace that is meant,
+/// which `is_there` tells of a process and an id.
 ///
 /// # Errors
 /// When a process is gone.
 pub fn attached(
     processes: &BTreeMap<Pid, ProcessImage>,
     host: impl Fn(Pid) -> Option<i32>,
+    is_there: impl Fn(Pid, u32) -> bool,
 ) -> Result<BTreeMap<u32, PathBuf>, Failure> {
     let mut links = BTreeMap::new();
     for (&pid, process) in processes {
         for mapped in &process.segments {
             let (Backing::SysvShm(piece), Some(host)) = (&mapped.backing, host(pid)) else { continue };
-            if let Entry::Vacant(new) = links.entry(piece.segment) {
+            if let Entry::Vacant(new) = links.entry(piece.segment)
+                && is_there(pid, piece.segment)
+            {
                 let link = mapped_at(host, mapped.start.0);
-                new.insert(link.doing(|| format!("{}: finding it", layout::segment_data(piece.segment)))?);
+                new.insert(link.doing(|| format!("{}: finding segment {}", layout::SYSV_SHM, piece.segment))?);
             }
         }
     }
@@ -148,7 +156,7 @@ pub(super) fn mapped_here(address: u64) -> std::io::Result<PathBuf> {
 }
 
 /// The link to what a process maps at an address. Neighbours that a record keeps apart may be one mapping.
-fn mapped_at(host: i32, address: u64) -> std::io::Result<PathBuf> {
+pub(super) fn mapped_at(host: i32, address: u64) -> std::io::Result<PathBuf> {
     let maps = fs::read_to_string(format!("/proc/{host}/maps"))?;
     let range = |line: &str| {
         let (start, end) = line.split(' ').next()?.split_once('-')?;

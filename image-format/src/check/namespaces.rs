@@ -48,14 +48,7 @@ pub(super) fn check(image: &Image, findings: &mut Findings) {
                     findings.line(NAMESPACES, index, reason);
                 }
             }
-            NamespaceContent::Ipc => {
-                let adjusts = |pid: &&Pid| image.processes.get(pid).is_some_and(|process| !process.semadj.is_empty());
-                if let Some(pid) = namespace.processes.iter().find(adjusts) {
-                    let reason =
-                        format!("processes: {pid} has adjustments of semaphores, of which there are none here");
-                    findings.line(NAMESPACES, index, reason);
-                }
-            }
+            NamespaceContent::Ipc(objects) => super::sysv::apart(objects, index, findings),
             NamespaceContent::Mnt(content) => {
                 for problem in self::mounts(image, content, &mut numbers, &mut files) {
                     findings.line(NAMESPACES, index, problem);

@@ -3,7 +3,7 @@
 use super::Findings;
 use super::memory::huge_page_size;
 use crate::image::{Image, ProcessImage};
-use crate::layout::{MANIFEST, SYSV_MSG, SYSV_SEM, SYSV_SHM, process_file};
+use crate::layout::{MANIFEST, NAMESPACES, SYSV_MSG, SYSV_SEM, SYSV_SHM, process_file};
 use crate::manifest::NamespaceKind;
 use crate::memory::Backing;
 use crate::sysv::{MessageQueue, Permissions, SemaphoreAdjustment, SemaphoreSet, SharedSegment, SysV};
@@ -18,28 +18,45 @@ const SEMAPHORE_MAX: u32 = 32767;
 const SET_MAX: usize = 32000;
 
 pub(super) fn check(image: &Image, findings: &mut Findings) {
+    objects(&image.sysv, |path, index, problem| findings.line(path, index, problem));
     let SysV { segments, semaphores, queues } = &image.sysv;
-    lines(SYSV_SHM, segments, |s| (s.id, &s.permissions), segment, findings);
-    lines(SYSV_SEM, semaphores, |s| (s.id, &s.permissions), set, findings);
-    lines(SYSV_MSG, queues, |q| (q.id, &q.permissions), queue, findings);
     // They would become the host's.
     let any = !(segments.is_empty() && semaphores.is_empty() && queues.is_empty());
     if any && image.manifest.container.shares(NamespaceKind::Ipc) {
         findings.add(MANIFEST, "container.host_namespaces: ipc: System V objects take a namespace of their own");
     }
     for (&pid, process) in &image.processes {
-        attachments(pid, process, segments, findings);
-        adjustments(pid, &process.semadj, semaphores, findings);
+        attachments(pid, process, image, findings);
+        adjustments(pid, &process.semadj, &image.ipc_of_process(pid).1.semaphores, findings);
     }
+}
+
+/// The objects of an ipc namespace apart, which a line of `namespaces` has.
+pub(super) fn apart(of: &SysV, index: u64, findings: &mut Findings) {
+    objects(of, |path, object, problem| {
+        let kind = match path {
+            SYSV_SHM => "segments",
+            SYSV_SEM => "semaphores",
+            _ => "queues",
+        };
+        findings.line(NAMESPACES, index, format!("{kind}: number {}: {problem}", object + 1));
+    });
+}
+
+/// What is wrong with the objects of a namespace, told by the file that they have if it is the container's own, and the line there.
+fn objects(of: &SysV, mut tell: impl FnMut(&str, u64, String)) {
+    let SysV { segments, semaphores, queues } = of;
+    lines(segments, |s| (s.id, &s.permissions), segment, |index, problem| tell(SYSV_SHM, index, problem));
+    lines(semaphores, |s| (s.id, &s.permissions), set, |index, problem| tell(SYSV_SEM, index, problem));
+    lines(queues, |q| (q.id, &q.permissions), queue, |index, problem| tell(SYSV_MSG, index, problem));
 }
 
 /// What objects of any kind have in common, and the kind's own.
 fn lines<T>(
-    path: &str,
     lines: &[T],
     identity: impl Fn(&T) -> (u32, &Permissions),
     own: impl Fn(&T) -> Option<String>,
-    findings: &mut Findings,
+    mut tell: impl FnMut(u64, String),
 ) {
     let mut places = BTreeSet::new();
     let mut keys = BTreeSet::new();
@@ -55,7 +72,7 @@ fn lines<T>(
             own(line),
         ];
         for problem in problems.into_iter().flatten() {
-            findings.line(path, index, problem);
+            tell(index, problem);
         }
     }
 }
@@ -88,9 +105,8 @@ fn queue(queue: &MessageQueue) -> Option<String> {
 }
 
 /// Attachments are of segments that are there, and whole.
-fn attachments(pid: Pid, process: &ProcessImage, segments: &[SharedSegment], findings: &mut Findings) {
+fn attachments(pid: Pid, process: &ProcessImage, image: &Image, findings: &mut Findings) {
     let path = process_file(pid, "mem.segments");
-    let known: BTreeMap<u32, &SharedSegment> = segments.iter().map(|segment| (segment.id, segment)).collect();
     // What must follow: the address, the segment, the offset.
     let mut open: Option<(u64, u32, u64)> = None;
     for (index, segment) in (0..).zip(&process.segments) {
@@ -103,7 +119,7 @@ fn attachments(pid: Pid, process: &ProcessImage, segments: &[SharedSegment], fin
             findings.line(&path, index, format!("byte {offset} of the System V segment {id} belongs at {at:#x}"));
         }
         let Some((_, id, offset)) = piece else { continue };
-        let Some(of) = known.get(&id) else {
+        let Some((_, of)) = image.segment_of(pid, id) else {
             findings.line(&path, index, format!("there is no System V segment {id}"));
             continue;
         };

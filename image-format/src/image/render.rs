@@ -5,6 +5,7 @@ use crate::files::File;
 use crate::manifest::{Manifest, PathEntry, PathKind};
 use crate::mounts::data_size;
 use crate::process::Absent;
+use crate::sysv::SysV;
 use crate::text::{append_lines, append_object};
 use crate::types::{FileId, Pid};
 use crate::{layout, parallel};
@@ -170,11 +171,14 @@ impl Image {
         for (&number, tree) in &self.trees {
             paths.push(entry(layout::mount_data(number), PathKind::Raw, Some(data_size(tree))));
         }
-        for segment in &self.sysv.segments {
-            paths.push(entry(layout::segment_data(segment.id), PathKind::Raw, Some(segment.content_size())));
-        }
-        for queue in &self.sysv.queues {
-            paths.push(entry(layout::queue_data(queue.id), PathKind::Raw, Some(queue.queued())));
+        for (namespace, SysV { segments, queues, .. }) in self.ipc_namespaces() {
+            for segment in segments {
+                let path = layout::segment_data(namespace, segment.id);
+                paths.push(entry(path, PathKind::Raw, Some(segment.content_size())));
+            }
+            for queue in queues {
+                paths.push(entry(layout::queue_data(namespace, queue.id), PathKind::Raw, Some(queue.queued())));
+            }
         }
         for queue in &self.queues {
             paths.push(entry(layout::posix_queue_data(queue.number), PathKind::Raw, Some(queue.queued())));

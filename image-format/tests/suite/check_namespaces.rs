@@ -6,6 +6,7 @@ use image_format::cgroups::Cgroup;
 use image_format::files::{FileKind, Namespace, NamespaceType};
 use image_format::mounts::{BindMount, Mount, MountKind};
 use image_format::namespaces::{CgroupRoot, MountNamespace, NamespaceContent, UnsharedNamespace, UtsNames};
+use image_format::sysv::SysV;
 use image_format::{Bytes, FileId, Image, Pid};
 
 #[test]
@@ -27,9 +28,45 @@ fn members() {
 #[test]
 fn adjustments() {
     each_is_told(&[(
-        |i| i.namespaces[0].content = NamespaceContent::Ipc,
-        "namespaces: line 1: processes: 12290 has adjustments of semaphores, of which there are none here",
+        |i| i.namespaces[0].content = NamespaceContent::Ipc(SysV::default()),
+        "0x00003002/sysv.semadj: line 1: there is no semaphore set 32769",
     )]);
+}
+
+/// Gives the child an ipc namespace apart with what the container's own has, and edits it.
+fn with_objects(image: &mut Image, edit: impl FnOnce(&mut SysV)) {
+    let mut objects = image.sysv.clone();
+    edit(&mut objects);
+    image.namespaces[0].content = NamespaceContent::Ipc(objects);
+}
+
+#[test]
+fn objects_of_ipc_namespaces() {
+    let mut sound = golden::image();
+    with_objects(&mut sound, |_| {});
+    assert_eq!(image_format::check::image(&sound, &golden::sizes(&sound)), []);
+    let names: Vec<String> = sound.paths().into_iter().map(|entry| entry.path).collect();
+    for name in ["sysv.shm.3", "sysv.shm.1.3", "sysv.msg.0", "sysv.msg.1.0"] {
+        assert!(names.iter().any(|known| known == name), "{name} is missing");
+        assert_eq!(image_format::layout::kind(name), Some(image_format::manifest::PathKind::Raw), "{name}");
+    }
+    for name in ["sysv.shm.0.3", "sysv.shm.01.3", "sysv.shm.1.03", "sysv.shm.1.", "sysv.sem.1.3", "posix.mq.1.3"] {
+        assert_eq!(image_format::layout::kind(name), None, "{name}");
+    }
+    each_is_told(&[
+        (
+            |i| with_objects(i, |objects| objects.segments[0].id = 1 << 31),
+            "namespaces: line 1: segments: number 1: id 2147483648: ids are below 2^31",
+        ),
+        (
+            |i| with_objects(i, |objects| objects.queues[0].messages[0].kind = 0),
+            "namespaces: line 1: queues: number 1: messages: type 0 is not from 1 to 2^63 - 1",
+        ),
+        (
+            |i| with_objects(i, |objects| objects.semaphores[0].values.truncate(1)),
+            "0x00003002/sysv.semadj: line 1: 3 adjustments of set 32769, which has 1 semaphores",
+        ),
+    ]);
 }
 
 fn rooted(image: &mut Image, root: &str) {

@@ -16,6 +16,25 @@ pub(in crate::resource) const CGROUP: (&str, CloneFlags) = ("cgroup", CloneFlags
 /// The network namespace.
 pub(in crate::resource) const NET: (&str, CloneFlags) = ("net", CloneFlags::CLONE_NEWNET);
 
+/// Visits a namespace that is open, of a kind as above.
+///
+/// The caller must have one thread, and is back in its own namespace afterwards.
+///
+/// # Errors
+/// When it cannot be joined; and those of the visit.
+pub(in crate::resource) fn inside_of<T>(
+    namespace: &File,
+    (name, kind): (&str, CloneFlags),
+    visit: impl FnOnce() -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let path = format!("/proc/self/ns/{name}");
+    let own = File::open(&path).doing(|| format!("{path}: opening"))?;
+    let joined = setns(namespace.as_fd(), kind).doing(|| format!("an {name} namespace: joining"));
+    let visited = joined.and_then(|()| visit());
+    setns(own.as_fd(), kind).doing(|| "going back to the own namespace")?;
+    visited
+}
+
 /// Visits namespaces of a process (host pid).
 ///
 /// The caller must have one thread, and is back in its own namespaces afterwards.

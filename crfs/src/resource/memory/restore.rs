@@ -4,6 +4,7 @@ use super::opened::Backings;
 use crate::failure::{Doing, Failure, Kind};
 use crate::plan::MemoryPlan;
 use crate::resource::aio;
+use crate::resource::unshared::IpcNamespaces;
 use crfs_tracee::{Arg, Batch, HostPid};
 use image_format::memory::{Backing, Segment, SegmentFlags, Source, SysvShm};
 use image_format::process::MemoryLayout;
@@ -45,6 +46,7 @@ pub fn map(
     plan: &MemoryPlan,
     link: u32,
     backings: &Backings,
+    ipc: &IpcNamespaces<'_>,
     vdso_size: u64,
 ) -> Result<(), Failure> {
     for &(start, end) in &plan.unmap {
@@ -63,7 +65,10 @@ pub fn map(
         };
         let fd = source.map(|worker_fd| *pulled.entry(worker_fd).or_insert_with(|| pull(batch, link, worker_fd)));
         match &segment.backing {
-            Backing::SysvShm(piece) => attach(batch, segment, piece),
+            Backing::SysvShm(piece) => {
+                let whose = (process.process.pid, piece.segment);
+                ipc.attach(batch, whose, link, |batch| attach(batch, segment, piece));
+            }
             Backing::AioRing => {
                 aio::restore::map(batch, segment);
                 advise_early(batch, segment);

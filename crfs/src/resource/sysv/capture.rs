@@ -32,47 +32,37 @@ const LIMITS: [(&str, &str); 7] = [
     ("shmmni", "4096"),
 ];
 
-/// Captures every object of the ipc namespace of the first process (host pid). Of segments in `attached`, by id with a link to a mapping,
-/// the contents are not read: they can be had through a process.
+/// Captures every object of the ipc namespace that a process (host pid) is in, which the image numbers `namespace`. Of segments in `attached`,
+/// by id with a link to a mapping, the contents are not read: they can be had through a process.
 ///
 /// The caller must have one thread.
 ///
 /// # Errors
 /// When the namespace cannot be joined, or an object changes although everything stands still ([`Kind::Stale`]).
 pub fn capture(
-    init: i32,
+    (namespace, process): (u32, i32),
     attached: &BTreeMap<u32, PathBuf>,
-    findings: &mut Findings,
 ) -> Result<(SysV, Contents), Failure> {
-    inside(init, &[IPC], || {
+    inside(process, &[IPC], || {
         let mut contents = Contents::new();
-        limits(findings);
         let records = SysV {
-            segments: segments(attached, &mut contents)?,
+            segments: segments(namespace, attached, &mut contents)?,
             semaphores: semaphores()?,
-            queues: queues(&mut contents)?,
+            queues: queues(namespace, &mut contents)?,
         };
         Ok((records, contents))
     })
 }
 
-/// What is in the ipc namespace of a process (host pid), and what was changed in it: nothing in a new one.
+/// The limits of the ipc namespace of a process (host pid) that were changed, as assignments.
 ///
 /// The caller must have one thread.
 ///
 /// # Errors
-/// When the namespace cannot be joined or listed.
-pub(in crate::resource) fn held(process: i32) -> Result<Vec<String>, Failure> {
+/// When the namespace cannot be joined.
+pub(in crate::resource) fn changed(process: i32) -> Result<Vec<String>, Failure> {
     inside(process, &[IPC], || {
-        let mut held: Vec<String> =
-            changed_limits().into_iter().map(|(name, value, _)| format!("kernel.{name} = {value}")).collect();
-        for (kind, column) in [("shm", "shmid"), ("sem", "semid"), ("msg", "msqid")] {
-            for row in table(kind)? {
-                let id: u32 = number(&row, column, 10)?;
-                held.push(format!("the System V object {kind} {id}"));
-            }
-        }
-        Ok(held)
+        Ok(changed_limits().into_iter().map(|(name, value, _)| format!("kernel.{name} = {value}")).collect())
     })
 }
 
@@ -87,14 +77,21 @@ fn changed_limits() -> Vec<(&'static str, String, &'static str)> {
     limits.filter(|(_, value, default)| value != default).collect()
 }
 
-fn limits(findings: &mut Findings) {
-    for (name, value, default) in changed_limits() {
+/// Obstacles of limits of the ipc namespace of the first process (host pid) that were changed.
+///
+/// The caller must have one thread.
+///
+/// # Errors
+/// When the namespace cannot be joined.
+pub fn limits(init: i32, findings: &mut Findings) -> Result<(), Failure> {
+    for (name, value, default) in inside(init, &[IPC], || Ok(changed_limits()))? {
         findings.block(
             "sysv.shm",
             format!("the limit kernel.{name} of the ipc namespace is {value} in the place of {default}, which is not carried"),
             "Set it back (sysctl, inside the container)",
         );
     }
+    Ok(())
 }
 
 /// The lines of a file of /proc/sysvipc by column: the names stand in its first line.
@@ -135,7 +132,11 @@ fn signed(id: u32) -> Result<i32, Failure> {
     i32::try_from(id).doing(|| format!("System V id {id}"))
 }
 
-fn segments(attached: &BTreeMap<u32, PathBuf>, contents: &mut Contents) -> Result<Vec<SharedSegment>, Failure> {
+fn segments(
+    namespace: u32,
+    attached: &BTreeMap<u32, PathBuf>,
+    contents: &mut Contents,
+) -> Result<Vec<SharedSegment>, Failure> {
     let mut segments = Vec::new();
     for row in table("shm")? {
         let id = number(&row, "shmid", 10)?;
@@ -143,7 +144,7 @@ fn segments(attached: &BTreeMap<u32, PathBuf>, contents: &mut Contents) -> Resul
         let page_size = match attached.get(&id) {
             Some(link) => huge_pages::page_size(link),
             None => copy_segment(signed(id)?).map(|(page_size, bytes)| {
-                contents.insert(layout::segment_data(id), bytes);
+                contents.insert(layout::segment_data(namespace, id), bytes);
                 page_size
             }),
         };
@@ -180,7 +181,7 @@ fn semaphores() -> Result<Vec<SemaphoreSet>, Failure> {
     table("sem")?.into_iter().map(set).collect()
 }
 
-fn queues(contents: &mut Contents) -> Result<Vec<MessageQueue>, Failure> {
+fn queues(namespace: u32, contents: &mut Contents) -> Result<Vec<MessageQueue>, Failure> {
     let mut queues = Vec::new();
     for row in table("msg")? {
         let id = number(&row, "msqid", 10)?;
@@ -197,7 +198,7 @@ fn queues(contents: &mut Contents) -> Result<Vec<MessageQueue>, Failure> {
             messages.push(Message { kind: kind.cast_unsigned(), size: text.len() as u64 });
             data.extend(text);
         }
-        contents.insert(layout::queue_data(id), data);
+        contents.insert(layout::queue_data(namespace, id), data);
         queues.push(MessageQueue { id, permissions: permissions(&row)?, capacity, messages });
     }
     Ok(queues)

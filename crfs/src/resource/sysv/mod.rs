@@ -13,17 +13,19 @@
 //! **How it is made again.** The worker joins the new namespace, asks for each id (/proc/sys/kernel/shm_next_id and its like) and makes
 //! the objects with their contents, as the users that had made them. It keeps the segments attached until every process has, so
 //! that those removed already (SHM_DEST) do not go. Adjustments are made by the processes themselves, by two operations that
-//! leave the value as it was.
+//! leave the value as it was. Those of a namespace that some processes have apart are made likewise, in it; the processes join it when they
+//! are born, so that their threads share a list of adjustments.
 //!
 //! **What is refused.** Attachments of which a part was unmapped, adjustments shared between processes
-//! (CLONE_SYSVSEM), limits of the namespace that were changed. What starts anew: times, and who used an object last.
+//! (CLONE_SYSVSEM), limits of the namespace that were changed; attachments of a namespace that the process has left for one that has an
+//! object of the same id: mappings tell no more than the id, and two that have it are told apart by a lock on them. What starts anew: times, and who used an object last.
 
 mod attachment;
 mod capture;
 pub mod restore;
 mod undo;
 
-pub use attachment::report as report_attachments;
-pub(super) use capture::held;
-pub use capture::{Contents, capture};
+pub use attachment::{report as report_attachments, report_others};
+pub(super) use capture::changed;
+pub use capture::{Contents, capture, limits};
 pub use undo::{capture as adjustments, restore as adjust};

@@ -27,19 +27,29 @@ pub fn make(init: i32, records: &SysV, staging: &Path, contents: &Contents<'_>) 
     if *records == SysV::default() {
         return Ok(Vec::new());
     }
-    inside(init, &[IPC], || {
-        let mut attached = Vec::new();
-        for record in &records.segments {
-            attached.push(segment(record, contents)?);
-        }
-        for record in &records.semaphores {
-            semaphores(record)?;
-        }
-        for record in &records.queues {
-            queue(record, staging)?;
-        }
-        Ok(attached)
-    })
+    inside(init, &[IPC], || make_here((0, records), staging, contents))
+}
+
+/// The same in the caller's ipc namespace, which the image numbers so.
+///
+/// # Errors
+/// As [`make`].
+pub fn make_here(
+    (namespace, records): (u32, &SysV),
+    staging: &Path,
+    contents: &Contents<'_>,
+) -> Result<Vec<Attachment>, Failure> {
+    let mut attached = Vec::new();
+    for record in &records.segments {
+        attached.push(segment(namespace, record, contents)?);
+    }
+    for record in &records.semaphores {
+        semaphores(record)?;
+    }
+    for record in &records.queues {
+        queue(namespace, record, staging)?;
+    }
+    Ok(attached)
 }
 
 /// Asks for the id, and makes an object as the user who had made it.
@@ -66,7 +76,7 @@ fn as_creator(
     Ok((made, Owner { uid, gid, mode: mode.0 }))
 }
 
-fn segment(record: &SharedSegment, contents: &Contents<'_>) -> Result<Attachment, Failure> {
+fn segment(namespace: u32, record: &SharedSegment, contents: &Contents<'_>) -> Result<Attachment, Failure> {
     let SharedSegment { id, permissions, size, page_size, .. } = record;
     let mode = permissions.mode.0;
     let huge = *page_size != PAGE_SIZE;
@@ -80,7 +90,7 @@ fn segment(record: &SharedSegment, contents: &Contents<'_>) -> Result<Attachment
     };
     let doing = || format!("{SYSV_SHM}: segment {id}");
     let attached = Attachment::new(made, true).doing(doing)?;
-    let data = layout::segment_data(*id);
+    let data = layout::segment_data(namespace, *id);
     let filled = match huge {
         true => fill_huge(&attached, *page_size, contents.open(&data)?),
         false => fill(&attached, contents.open(&data)?),
@@ -120,12 +130,12 @@ fn semaphores(record: &SemaphoreSet) -> Result<(), Failure> {
     sysv::own_semaphores(made, owner).doing(doing)
 }
 
-fn queue(record: &MessageQueue, staging: &Path) -> Result<(), Failure> {
+fn queue(namespace: u32, record: &MessageQueue, staging: &Path) -> Result<(), Failure> {
     let MessageQueue { id, permissions, capacity, messages } = record;
     let (made, owner) =
         as_creator(("msg", SYSV_MSG, *id), permissions, |key| sysv::make_queue(key, permissions.mode.0))?;
     let doing = || format!("{SYSV_MSG}: queue {id}");
-    let data = fs::read(staging.join(layout::queue_data(*id))).doing(doing)?;
+    let data = fs::read(staging.join(layout::queue_data(namespace, *id))).doing(doing)?;
     // Raising a queue's capacity takes CAP_SYS_RESOURCE, raising the namespace's limits for the moment does not.
     let longest = messages.iter().map(|message| message.size).max().unwrap_or(0);
     let limits = [Limit::raise("msgmnb", *capacity).doing(doing)?, Limit::raise("msgmax", longest).doing(doing)?];

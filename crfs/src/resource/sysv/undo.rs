@@ -11,25 +11,26 @@ use image_format::layout::process_file;
 use image_format::sysv::{SemaphoreAdjustment, SemaphoreSet};
 use std::collections::BTreeMap;
 
-/// `sysv.semadj` of every process. The tasks are frozen and traced. Without an ipc namespace of its own there are no `sets`, and any
-/// adjustment is an obstacle.
+/// `sysv.semadj` of every process. The tasks are frozen and traced. `sets_of` gives the sets of the ipc namespace that a process is in; None if that is the
+/// host's, of which any adjustment is an obstacle.
 ///
 /// # Errors
 /// When a task is gone, or the kernel's memory is not as expected.
-pub fn capture(
+pub fn capture<'a>(
     subjects: &Subjects,
-    sets: &[SemaphoreSet],
-    own_namespace: bool,
+    sets_of: impl Fn(Pid) -> Option<&'a [SemaphoreSet]>,
     kernel: &mut Kernel,
     findings: &mut Findings,
 ) -> Result<BTreeMap<Pid, Vec<SemaphoreAdjustment>>, Failure> {
     let mut all = BTreeMap::new();
-    // Without semaphores nobody has adjustments.
-    if sets.is_empty() && own_namespace {
-        return Ok(all);
-    }
     let mut seen: Vec<SemUndo> = Vec::new();
     for process in &subjects.processes {
+        let sets = sets_of(process.pid);
+        // Without semaphores nobody has adjustments.
+        if sets.is_some_and(<[_]>::is_empty) {
+            continue;
+        }
+        let (sets, own_namespace) = (sets.unwrap_or_default(), sets.is_some());
         let object = process_file(process.pid, "sysv.semadj");
         let Some(undo) = kernel.ask(process.alive().host, &object, |state, task| state.sem_undo(task))? else {
             continue;

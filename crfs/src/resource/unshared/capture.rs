@@ -3,21 +3,23 @@
 use super::{CARRIED, cgroup, empty};
 use crate::failure::{Doing, Failure};
 use crate::freezer;
-use crate::resource::Findings;
 use crate::resource::container::inside::{NET, inside};
 use crate::resource::container::uts;
+use crate::resource::contents;
 use crate::resource::proc::Proc;
 use crate::resource::subject::Subjects;
+use crate::resource::{Findings, sysv};
 use crfs_sys::sockets::loopback_is_up;
 use image_format::cgroups::Cgroup;
 use image_format::files::NamespaceType;
 use image_format::layout::thread_file;
 use image_format::namespaces::{NamespaceContent, NetworkNamespace, UnsharedNamespace};
-use image_format::{Image, Pid};
+use image_format::{Image, Pid, ProcessImage};
 use std::collections::BTreeMap;
 
 /// The records of those that are not the container's first process's, by type and by the first process that is in each. That all threads
-/// of a process are in the same is looked at elsewhere ([`crate::resource::container`]). `cgroups` are the container's, which lie below `own`.
+/// of a process are in the same is looked at elsewhere ([`crate::resource::container`]). `read` gets what no process has mapped of System V
+/// objects. `cgroups` are the container's, which lie below `own`.
 ///
 /// The caller must have one thread.
 ///
@@ -25,16 +27,17 @@ use std::collections::BTreeMap;
 /// When a process is gone, or a namespace cannot be joined.
 pub fn capture(
     subjects: &Subjects,
+    (processes, read): (&BTreeMap<Pid, ProcessImage>, &mut sysv::Contents),
     own: &freezer::Cgroup,
     cgroups: &[Cgroup],
     proc: &mut Proc,
     findings: &mut Findings,
 ) -> Result<Vec<UnsharedNamespace>, Failure> {
-    let mut records = Vec::new();
+    let mut records: Vec<UnsharedNamespace> = Vec::new();
+    let mut ipc = 0;
     for kind in CARRIED {
         for members in apart(kind, subjects, proc, findings)? {
             let (first, host) = members[0];
-            let processes: Vec<Pid> = members.into_iter().map(|(pid, _)| pid).collect();
             if matches!(kind, NamespaceType::Ipc | NamespaceType::Net) {
                 empty::survey(kind, (first, host), subjects.init, proc, findings)?;
             }
@@ -43,7 +46,14 @@ pub fn capture(
                     Some(root) => NamespaceContent::Cgroup(root),
                     None => continue,
                 },
-                NamespaceType::Ipc => NamespaceContent::Ipc,
+                NamespaceType::Ipc => {
+                    ipc += 1;
+                    let number = |pid: Pid| members.iter().find(|(known, _)| *known == pid).map(|(_, host)| *host);
+                    let attached = contents::attached(processes, number, |_, _| true)?;
+                    let (objects, unattached) = sysv::capture((ipc, host), &attached)?;
+                    read.extend(unattached);
+                    NamespaceContent::Ipc(objects)
+                }
                 NamespaceType::Net => {
                     let is_up = || loopback_is_up().doing(|| "looking at lo");
                     let loopback = inside(host, &[NET], is_up)?;
@@ -53,6 +63,7 @@ pub fn capture(
                 NamespaceType::Uts => NamespaceContent::Uts(uts::names(host)?),
                 _ => continue,
             };
+            let processes = members.into_iter().map(|(pid, _)| pid).collect();
             records.push(UnsharedNamespace { content, processes, user: None });
         }
     }

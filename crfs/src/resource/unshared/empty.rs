@@ -1,4 +1,4 @@
-//! Namespaces apart of the types that are carried with nothing in them: ipc, and net but for sockets.
+//! Namespaces apart of the types of which not all is carried: ipc with System V objects only, and net with nothing but sockets.
 
 use crate::failure::Failure;
 use crate::mountinfo::mounts;
@@ -36,7 +36,7 @@ pub(super) fn survey(
 }
 
 fn in_ipc(host: i32, init: i32, proc: &mut Proc) -> Result<Vec<String>, Failure> {
-    let mut held = sysv::held(host)?;
+    let mut held = sysv::changed(host)?;
     if let Some(queues) = mqueue::Namespace::look(host)? {
         held.extend(queues.named.iter().map(|(name, _)| format!("the POSIX message queue /{name}")));
         held.extend(queues.changed.iter().map(|(name, value, _)| format!("fs.mqueue.{name} = {value}")));

@@ -1,7 +1,7 @@
 //! Namespaces that some processes of a container are in instead of the container's own.
 //!
 //! **What it is.** What unshare(2) or a flag of clone(2) makes inside the container: of type uts, a host and a domain name; of type net,
-//! sockets and `lo`, up or down; of type ipc, as long as there is nothing in it; of type cgroup, with one of the container's cgroups for its top.
+//! sockets and `lo`, up or down; of type ipc, System V objects; of type cgroup, with one of the container's cgroups for its top.
 //!
 //! **Where the kernel keeps it.** `struct nsproxy`, to which each thread points: <https://elixir.bootlin.com/linux/v6.18/source/include/linux/nsproxy.h>.
 //!
@@ -9,12 +9,12 @@
 //! top of a cgroup namespace is what a new mount of the hierarchy shows there.
 //!
 //! **How it is made again.** The worker makes each by unshare(2), fills it and goes back; that of type cgroup is made by a child that is born into
-//! its top, before controllers are in the way of that. Every process is born into the container's own, in
-//! which all are until what they share there is made: segments are attached, pairs of sockets connected (those of another network by going
-//! there for them). Then each of its threads joins by
+//! its top, before controllers are in the way of that. A process joins its ipc namespace as soon as it is born, where it attaches segments and its threads
+//! share adjustments of semaphores. In the others of the container's own all are until what they share there is made: pairs of sockets are
+//! connected (those of another network by going there for them). Then each of its threads joins by
 //! setns(2), through a descriptor of the worker's, while it still may.
 //!
-//! **What is refused.** Threads of one process in different ones; ipc namespaces that hold anything, net namespaces with more interfaces or
+//! **What is refused.** Threads of one process in different ones; ipc namespaces with POSIX message queues, net namespaces with more interfaces or
 //! addresses; cgroup namespaces
 //! whose top is elsewhere or threaded; all other types but those of the container's first process
 //! ([`crate::resource::container`]).
@@ -22,11 +22,13 @@
 mod capture;
 mod cgroup;
 mod empty;
+mod ipc;
 pub(super) mod maker;
 mod restore;
 
 pub(super) use capture::apart;
 pub use capture::{capture, report};
+pub use ipc::IpcNamespaces;
 pub use restore::{Made, of_container};
 
 use image_format::files::NamespaceType;

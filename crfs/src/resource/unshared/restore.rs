@@ -53,7 +53,8 @@ impl Made {
                 }
                 // Made with what is mounted there.
                 NamespaceContent::Mnt(_) => return None,
-                NamespaceContent::Ipc => make(record, user, CloneFlags::CLONE_NEWIPC, || Ok(())),
+                // Filled when all are there.
+                NamespaceContent::Ipc(_) => make(record, user, CloneFlags::CLONE_NEWIPC, || Ok(())),
                 NamespaceContent::Net(network) => {
                     make(record, user, CloneFlags::CLONE_NEWNET, || match network.loopback {
                         true => bring_loopback_up().doing(|| "bringing up lo"),
@@ -75,21 +76,20 @@ impl Made {
 
     /// The calls by which a thread of a process joins those that the process is in. `link` is its pidfd of the caller.
     pub fn join(&self, batch: &mut Batch, pid: Pid, link: u32) {
-        for One { flag, open, .. } in self.0.iter().filter(|one| one.members.contains(&pid)) {
-            let source = open.as_raw_fd();
-            let pulled = batch.call(libc::SYS_pidfd_getfd, &[link.into(), source.into(), 0u32.into()], "pidfd_getfd");
-            batch.call(libc::SYS_setns, &[pulled.into(), flag.bits().into()], "setns");
-            batch.call(libc::SYS_close, &[pulled.into()], "close");
+        // An ipc namespace it joined when it was born.
+        let joined = self.0.iter().filter(|one| one.kind != NamespaceType::Ipc && one.members.contains(&pid));
+        for One { flag, open, .. } in joined {
+            enter(batch, open, *flag, link);
         }
     }
 
-    /// The network namespaces, in the order of the records.
+    /// Those of a type, in the order of the records.
     ///
     /// # Errors
     /// When the worker has no room for more descriptors.
-    pub fn networks(&self) -> Result<Vec<File>, Failure> {
-        let networks = self.0.iter().filter(|one| one.kind == NamespaceType::Net);
-        networks.map(|one| one.open.try_clone().doing(|| "duplicating a network namespace")).collect()
+    pub fn of_type(&self, kind: NamespaceType) -> Result<Vec<File>, Failure> {
+        let found = self.0.iter().filter(|one| one.kind == kind);
+        found.map(|one| one.open.try_clone().doing(|| "duplicating a namespace")).collect()
     }
 
     /// A path to that of a type that a process is to be in; None where it is the container's own.
@@ -131,6 +131,14 @@ pub fn of_container(
         made.insert(kind, open.map_err(|failure| failure.within(format!("{NAMESPACES}: container: {}", kind.name())))?);
     }
     Ok(made)
+}
+
+/// The calls by which a process joins a namespace that the worker has open. `link` is its pidfd of the worker.
+pub(super) fn enter(batch: &mut Batch, open: &File, flag: CloneFlags, link: u32) {
+    let source = open.as_raw_fd();
+    let pulled = batch.call(libc::SYS_pidfd_getfd, &[link.into(), source.into(), 0u32.into()], "pidfd_getfd");
+    batch.call(libc::SYS_setns, &[pulled.into(), flag.bits().into()], "setns");
+    batch.call(libc::SYS_close, &[pulled.into()], "close");
 }
 
 fn current(kind: NamespaceType) -> Result<File, Failure> {

@@ -49,6 +49,11 @@ impl Builder<'_> {
                 self.cgroups.place(pid, injector.tid().raw(), maker.filter(|_| birth.creator_thread.is_none()))?;
             }
             self.tasks.insert(pid, Task::new(pid, injector));
+            if self.ipc.is_any() && self.copy.image.processes.contains_key(&pid) {
+                let mut batch = Batch::new();
+                self.ipc.join(&mut batch, pid, link);
+                self.inject(pid, &batch)?;
+            }
         }
         let wanted = self.copy.image.processes.get(&pid).and_then(|process| process.process.parent_thread);
         if let Some(thread) = wanted.filter(|_| birth.creator_thread.is_none()) {

@@ -67,6 +67,7 @@ pub(super) struct Builder<'a> {
     unnamed: unnamed::Made,
     pub(super) cgroups: &'a cgroup::restore::Tree<'a>,
     pub(super) namespaces: unshared::Made,
+    pub(super) ipc: unshared::IpcNamespaces<'a>,
     pub(super) pid_namespaces: pid_namespace::PidNamespaces<'a>,
     pub(super) user_namespaces: user_namespace::UserNamespaces<'a>,
     /// Who joins a user namespace before it has its threads.
@@ -164,6 +165,9 @@ impl<'a> Builder<'a> {
         backings.fill_objects(plan, &mut pages)?;
         let opened = descriptor::open_all(image, from, &roots, &container.log_file(), &unnamed, notes)?;
         backings.add_rings(image, &opened.files)?;
+        let ipc = unshared::IpcNamespaces::open(image, &namespaces, first)?;
+        let mut segments = sysv::restore::make(first.raw(), &image.sysv, from, contents)?;
+        segments.extend(ipc.fill(from, contents)?);
         let mut builder = Builder {
             copy,
             plan,
@@ -173,6 +177,7 @@ impl<'a> Builder<'a> {
             unnamed,
             cgroups,
             namespaces,
+            ipc,
             pid_namespaces,
             user_namespaces,
             entering: image.threaded_in_user_namespaces(),
@@ -183,7 +188,7 @@ impl<'a> Builder<'a> {
             cores: container.dir().join("cores"),
             own_capabilities: thread::restore::own_capabilities()?,
             tasks: BTreeMap::new(),
-            _segments: sysv::restore::make(first.raw(), &image.sysv, from, contents)?,
+            _segments: segments,
             from,
             mounts,
             roots,

@@ -19,7 +19,7 @@ impl<'a> Builder<'a> {
             memory::empty(&mut batch, self.scratch());
         }
         let vdso_size = self.copy.image.manifest.kernel.vdso_size;
-        memory::map(&mut batch, image, planned, self.plan.link_fd, &self.backings, vdso_size)?;
+        memory::map(&mut batch, image, planned, self.plan.link_fd, &self.backings, &self.ipc, vdso_size)?;
         self.policies.of_mappings(&mut batch, image, planned);
         self.inject(pid, &batch)?;
         self.rings(pid)

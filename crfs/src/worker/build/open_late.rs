@@ -50,7 +50,7 @@ impl Builder<'_> {
         let opened = descriptor::open_pseudo_files(image, &roots, &mut open);
         let opened = opened.and_then(|()| pseudo_file::restore_inside(image, first, self, &mut open));
         let made = opened.and_then(|()| {
-            let networks = self.namespaces.networks()?;
+            let networks = self.namespaces.of_type(NamespaceType::Net)?;
             socket::restore_all(image, from, roots.own(), host, &networks, self, &mut open)
         });
         let watched = made.and_then(|()| inotify::watch_all(image, &roots, &open, &mut self.notes));

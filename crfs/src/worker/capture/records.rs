@@ -20,7 +20,9 @@ use crate::worker::laps::Laps;
 use crfs_tracee::{Stopped, Tracee};
 use image_format::manifest::NamespaceKind;
 use image_format::memory::Segment;
+use image_format::namespaces::{ipc_namespaces, namespace_of_segment};
 use image_format::process::Shares;
+use image_format::sysv::SysV;
 use image_format::{Image, Pid, ProcessImage, ThreadImage, layout};
 use std::collections::BTreeMap;
 
@@ -146,11 +148,26 @@ pub(super) fn read(
     laps.lap("descriptors");
     let host = |pid: Pid| ids.iter().find(|(known, _)| *known == pid).map(|(_, host)| *host);
     let own_ipc = !job.record.shares(NamespaceKind::Ipc);
-    let (sysv, mut contents) = match own_ipc {
-        true => sysv::capture(subjects.init, &contents::attached(&processes, host)?, findings)?,
-        false => Default::default(),
+    let cgroups = cgroup::capture(&job.cgroup, subjects)?;
+    laps.lap("cgroups");
+    let mut contents = Contents::new();
+    let mut namespaces =
+        unshared::capture(subjects, (&processes, &mut contents), &job.cgroup, &cgroups, &mut job.proc, findings)?;
+    laps.lap("namespaces");
+    let mut sysv = SysV::default();
+    if own_ipc {
+        sysv::limits(subjects.init, findings)?;
+        let is_there = |pid, id| namespace_of_segment(&namespaces, pid, id) == 0;
+        let (objects, read) = sysv::capture((0, subjects.init), &contents::attached(&processes, host, is_there)?)?;
+        contents.extend(read);
+        sysv = objects;
+    }
+    let sets = |pid: Pid| {
+        let mut apart = ipc_namespaces(&namespaces).filter(|(_, _, members)| members.contains(&pid));
+        let own = own_ipc.then_some(&sysv);
+        apart.next().map(|(_, objects, _)| objects).or(own).map(|objects| &objects.semaphores[..])
     };
-    let mut adjustments = sysv::adjustments(subjects, &sysv.semaphores, own_ipc, &mut job.kernel, findings)?;
+    let mut adjustments = sysv::adjustments(subjects, sets, &mut job.kernel, findings)?;
     for (pid, image) in &mut processes {
         image.semadj = adjustments.remove(pid).unwrap_or_default();
     }
@@ -172,9 +189,6 @@ pub(super) fn read(
         Default::default()
     };
     laps.lap("mounts");
-    let cgroups = cgroup::capture(&job.cgroup, subjects)?;
-    laps.lap("cgroups");
-    let mut namespaces = unshared::capture(subjects, &job.cgroup, &cgroups, &mut job.proc, findings)?;
     namespaces.extend(pid_namespace::capture(
         subjects,
         &dead_inside,
@@ -188,7 +202,7 @@ pub(super) fn read(
         namespace.add_files(&elsewhere);
         namespace.add_sockets(&networks);
     }
-    laps.lap("namespaces");
+    laps.lap("spaces");
     let manifest = manifest(&job.record, environment, &processes, host)?;
     let seccomp = std::mem::take(&mut job.filters).into_lines();
     let mut image = Image {
@@ -208,6 +222,7 @@ pub(super) fn read(
         namespaces,
     };
     sysv::report_attachments(&image, findings);
+    sysv::report_others(&image, subjects.init, host, findings)?;
     mqueue::report(&image, findings);
     unshared::report(&image, findings);
     pid_namespace::report(&image, findings);
