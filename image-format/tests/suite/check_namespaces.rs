@@ -38,6 +38,7 @@ fn with_objects(image: &mut Image, edit: impl FnOnce(&mut SysV)) {
     let mut objects = image.sysv.clone();
     edit(&mut objects);
     image.namespaces[0].content = NamespaceContent::Ipc(objects);
+    image.manifest.paths = image.paths();
 }
 
 #[test]

@@ -29,7 +29,7 @@ pub(super) fn survey(
         findings.block(
             layout::thread_file(pid, pid, "attr"),
             format!("is in another {kind} namespace than the container's first process, which has {what}, and that is not carried"),
-            "Have that ended or removed (ipcrm), or set back (sysctl), before the freeze",
+            "Have that ended or removed, or set back (sysctl), before the freeze",
         );
     }
     Ok(())
