@@ -74,7 +74,7 @@ pub fn report_others(
             let Some((number, _)) = image.segment_of(pid, piece.segment) else { continue };
             let member = usize::try_from(number).ok().and_then(|number| *members.get(number)?);
             let Some((member, host)) = member.zip(host(pid)) else { continue };
-            let doing = || format!("{}: looking whose segment {} is", process_file(pid, "mem.segments"), piece.segment);
+            let doing = || format!("{}: segment {}", process_file(pid, "mem.segments"), piece.segment);
             let link = mapped_at(host, segment.start.0).doing(doing)?;
             let id = i32::try_from(piece.segment).doing(doing)?;
             if !inside(member, &[IPC], || is_segment(&link, id).map_err(|failure| failure.within(doing())))? {
