@@ -120,6 +120,21 @@ impl FileKind {
     pub fn is_socket(&self) -> bool {
         matches!(self, FileKind::UnixSocket(_) | FileKind::InetSocket(_) | FileKind::NetlinkSocket(_))
     }
+
+    /// Whether a lock of it can be taken again: the kernel locks everything but mere places (O_PATH), and a restore takes locks before it
+    /// opens what needs the processes.
+    #[must_use]
+    pub fn can_be_locked(&self) -> bool {
+        let late = matches!(
+            self,
+            FileKind::MessageQueue(_)
+                | FileKind::Pseudo(_)
+                | FileKind::EndedTask(_)
+                | FileKind::Pidfd(_)
+                | FileKind::Namespace(_)
+        );
+        !late && !self.is_socket() && !matches!(self, FileKind::PathOnly(_))
+    }
 }
 
 impl File {

@@ -101,8 +101,15 @@ impl KernelState {
     /// # Errors
     /// [`Error::NotAPipe`]; otherwise as [`KernelState::file_address`].
     pub fn pipe_ends(&self, task: &Task, fd: i32) -> Result<PipeEnds, Error> {
+        self.pipe_ends_of(task, fd, file(&self.view(Feature::PipeEnds, task)?, fd)?)
+    }
+
+    /// The same for a descriptor of which the identity of its open file description is known.
+    ///
+    /// # Errors
+    /// As [`KernelState::pipe_ends`].
+    pub fn pipe_ends_of(&self, task: &Task, fd: i32, file: u64) -> Result<PipeEnds, Error> {
         let view = self.view(Feature::PipeEnds, task)?;
-        let file = file(&view, fd)?;
         let mut mode = [0; 2];
         view.bytes_from(file, &[Path::FileInode, Path::InodeMode], &mut mode)?;
         if u16::from_ne_bytes(mode) & S_IFMT != S_IFIFO {

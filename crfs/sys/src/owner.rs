@@ -37,9 +37,9 @@ pub struct Owner {
     pub kind: i32,
     /// The id in the caller's pid namespace; 0 where there is no owner, and where it has ended.
     pub id: i32,
-    /// Real user id of whoever set it.
+    /// Real user id of whoever set it; 0 where there is none.
     pub uid: u32,
-    /// Effective user id of whoever set it.
+    /// Effective user id of whoever set it; 0 where there is none.
     pub euid: u32,
     /// F_SETSIG; 0 for SIGIO.
     pub signal: i32,
@@ -53,8 +53,10 @@ pub fn get(fd: BorrowedFd<'_>) -> Result<Owner> {
     // SAFETY: a number in, a number out.
     let signal = Errno::result(unsafe { libc::fcntl(fd.as_raw_fd(), F_GETSIG) })?;
     let mut users: [libc::uid_t; 2] = [0; 2];
-    // SAFETY: the kernel writes two uid_t.
-    Errno::result(unsafe { libc::fcntl(fd.as_raw_fd(), F_GETOWNER_UIDS, users.as_mut_ptr()) })?;
+    if owner.pid != 0 {
+        // SAFETY: the kernel writes two uid_t.
+        Errno::result(unsafe { libc::fcntl(fd.as_raw_fd(), F_GETOWNER_UIDS, users.as_mut_ptr()) })?;
+    }
     Ok(Owner { kind: owner.kind, id: owner.pid, uid: users[0], euid: users[1], signal })
 }
 

@@ -53,7 +53,9 @@ fn anonymous_files_and_files_in_memory() {
         .open("/proc/self/comm".as_ref(), libc::O_RDWR)
         .open("/proc/thread-self/stat".as_ref(), libc::O_RDONLY)
         .open("/proc/self/ns/net".as_ref(), libc::O_RDONLY)
-        .call(libc::SYS_flock, [11, libc::LOCK_EX.unsigned_abs().into()]);
+        .call(libc::SYS_flock, [11, libc::LOCK_EX.unsigned_abs().into()])
+        .call(libc::SYS_socket, [libc::AF_UNIX, libc::SOCK_STREAM, 0].map(|word| word.unsigned_abs().into()))
+        .call(libc::SYS_flock, [12, libc::LOCK_EX.unsigned_abs().into()]);
     let puppet = script.start();
     let (captured, findings) = world.capture(&[&puppet]);
     assert_named(
@@ -69,14 +71,15 @@ fn anonymous_files_and_files_in_memory() {
             (8, "of the sysfs file system cannot be carried: it is open for writing"),
             (9, "of the proc file system cannot be carried: it is open for writing"),
             (11, "is locked, and it is opened too late in a restore for a lock"),
+            (12, "is locked, and it is opened too late in a restore for a lock"),
         ],
     );
     assert_eq!(
         captured.files.len(),
-        3,
-        "what is refused has no record; the memfd, the file of a thread and the locked namespace are carried"
+        4,
+        "what is refused has no record; the memfd, the file of a thread, the locked namespace and the locked socket are carried"
     );
-    assert_eq!(captured.fds[&FIRST].len(), 3);
+    assert_eq!(captured.fds[&FIRST].len(), 4);
 }
 
 #[test]

@@ -20,11 +20,11 @@ fn one(image: &Image, lock: &Lock) -> Vec<String> {
     match image.files.get(&file) {
         None => problems.push(format!("there is no {}", file_entry(file))),
         Some(description) => {
-            if !matches!(description.kind, FileKind::Regular(_) | FileKind::Unnamed(_) | FileKind::Directory(_)) {
+            if !description.kind.can_be_locked() {
                 problems.push(format!("{} is no file that can be locked", file_entry(file)));
             }
-            if kind == LockKind::Lease && matches!(description.kind, FileKind::Directory(_)) {
-                problems.push(format!("{} is a directory, of which there are no leases", file_entry(file)));
+            if kind == LockKind::Lease && !matches!(description.kind, FileKind::Regular(_) | FileKind::Unnamed(_)) {
+                problems.push(format!("{} is no regular file, and there are leases of no others", file_entry(file)));
             }
             let writes = description.flags.0 & (OpenFlags::O_WRONLY.0 | OpenFlags::O_RDWR.0) != 0;
             let ranged = matches!(kind, LockKind::Posix | LockKind::Ofd);

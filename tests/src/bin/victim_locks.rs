@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::wait::{WaitStatus, waitpid};
 use std::fs::File;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::process::ExitCode;
 
 fn range(kind: i32, start: i64, length: i64) -> libc::flock {
@@ -34,6 +34,9 @@ fn run(stage: &mut Stage) -> Result<()> {
     fcntl(&description, FcntlArg::F_OFD_SETLK(&range(libc::F_RDLCK, 0, 10)))?;
     let whole = create(&flocked)?;
     flock(whole.as_fd(), libc::LOCK_EX)?;
+    // Even what has no path can be locked.
+    let (pipe, _into) = std::io::pipe()?;
+    flock(pipe.as_fd(), libc::LOCK_EX)?;
     let other = create(&ranges)?;
     let child = match fork_into(&CloneArgs { exit_signal: libc::SIGCHLD, ..CloneArgs::default() })? {
         Forked::Parent { child, .. } => child,
@@ -56,6 +59,9 @@ fn run(stage: &mut Stage) -> Result<()> {
         }
         let shared = flock(File::open(&flocked)?.as_fd(), libc::LOCK_SH);
         ensure!(shared == Err(Errno::EWOULDBLOCK), "flock: {shared:?}");
+        let again = File::open(format!("/proc/self/fd/{}", pipe.as_raw_fd()))?;
+        let shared = flock(again.as_fd(), libc::LOCK_SH);
+        ensure!(shared == Err(Errno::EWOULDBLOCK), "flock of a pipe: {shared:?}");
         if !stage.end_round_and_rest()? {
             break;
         }

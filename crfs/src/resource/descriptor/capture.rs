@@ -125,10 +125,7 @@ pub(super) enum Draft {
 impl Draft {
     /// Whether it is opened only when the processes are there.
     fn is_opened_late(&self) -> bool {
-        matches!(
-            self,
-            Draft::Done(FileKind::Pseudo(_) | FileKind::EndedTask(_) | FileKind::Pidfd(_) | FileKind::Namespace(_))
-        )
+        matches!(self, Draft::Done(kind) if !kind.can_be_locked())
     }
 }
 
@@ -183,7 +180,7 @@ impl Pass<'_> {
 
     /// Who is signalled about what is carried.
     fn owners(&mut self, whose: Whose<'_>) -> Result<(), Failure> {
-        for (index, Description { seen, holders }) in self.table.descriptions.iter().enumerate() {
+        for (index, Description { seen, holders, .. }) in self.table.descriptions.iter().enumerate() {
             if matches!(self.drafts[index], Draft::Refused) {
                 continue;
             }

@@ -4,7 +4,7 @@ use super::TableOf;
 use super::fdinfo::FdInfo;
 use super::holders::Kernel;
 use super::limit;
-use super::seen::{Holder, Process, Seen, is_gone, there};
+use super::seen::{Holder, Locked, Process, Seen, is_gone, there};
 use crate::failure::{Doing, Failure, Kind};
 use crfs_kstate::OpenDescriptor;
 use crfs_sys::kcmp::compare_files;
@@ -39,6 +39,8 @@ pub(crate) struct Description {
     pub(crate) seen: Seen,
     /// All its descriptors.
     pub(crate) holders: Vec<Holder>,
+    /// The identity that kernel memory gives it.
+    pub(crate) address: Option<u64>,
 }
 
 /// What two descriptors of one description certainly have in common.
@@ -54,22 +56,29 @@ impl Table {
         let known = kernel.and_then(|kernel| kernel.descriptors(tables));
         if let Some(known) = &known {
             limit::raise().doing(|| "raising the limit of open files")?;
-            limit::make_room(known.len());
+            limit::make_room(known.iter().map(Vec::len).sum());
         }
+        let locked = Locked::read().doing(|| "/proc/locks: reading it")?;
+        let mut known = known.map(Vec::into_iter);
         for &TableOf { process: pid, owner, host } in tables {
+            let known = known.as_mut().and_then(Iterator::next);
             let process = match Process::open(host) {
                 Err(error) if kernel.is_none() && is_gone(&error) => continue,
                 other => Arc::new(other.doing(|| format!("process {pid}: looking at its descriptors"))?),
             };
-            let fds = numbers(host, kernel.is_some());
-            let fds = fds.doing(|| format!("process {pid}: listing its descriptors"))?;
-            let looks = fds.into_iter().map(|fd| {
-                let known = known.as_ref().and_then(|known| known.get(&(host, fd))).copied();
+            let mut look = |fd, known: Option<OpenDescriptor>| {
                 let first = known.is_none_or(|known| identities.addresses.insert(known.address));
                 Look { holder: Holder { pid, owner, host, fd }, known, first }
-            });
-            let looks: Vec<Look> = looks.collect();
-            let found = image_format::parallel::map(&looks, |look| look.look(&process));
+            };
+            let looks: Vec<Look> = match known {
+                Some(known) => known.into_iter().map(|open| look(open.fd, Some(open))).collect(),
+                None => {
+                    let fds = numbers(host, kernel.is_some());
+                    let fds = fds.doing(|| format!("process {pid}: listing its descriptors"))?;
+                    fds.into_iter().map(|fd| look(fd, None)).collect()
+                }
+            };
+            let found = image_format::parallel::map(&looks, |look| look.look(&process, &locked));
             for (look, found) in looks.into_iter().zip(found) {
                 match found {
                     Ok(Some(found)) => table.enter(look, found, &mut identities)?,
@@ -105,7 +114,7 @@ impl Table {
                 let index = index.doing(|| format!("process {}: comparing descriptor {}", holder.pid, holder.fd))?;
                 self.locks.extend(seen.info.values("lock").map(|line| (holder, index, line.to_owned())));
                 if index == next {
-                    self.descriptions.push(Description { seen: *seen, holders: Vec::new() });
+                    self.descriptions.push(Description { seen: *seen, holders: Vec::new(), address });
                 }
                 (index, cloexec)
             }
@@ -120,7 +129,7 @@ impl Table {
     pub(crate) fn add(&mut self, seen: Seen) -> usize {
         let index = self.descriptions.len();
         self.locks.extend(seen.info.values("lock").map(|line| (seen.holder, index, line.to_owned())));
-        self.descriptions.push(Description { seen, holders: Vec::new() });
+        self.descriptions.push(Description { seen, holders: Vec::new(), address: None });
         index
     }
 
@@ -153,13 +162,13 @@ enum Found {
 
 impl Look {
     /// None when it is gone.
-    fn look(&self, process: &Arc<Process>) -> io::Result<Option<Found>> {
-        if self.first {
-            Ok(Seen::look(self.holder, process, self.known.map(|known| known.cloexec))?
-                .map(|seen| Found::New(Box::new(seen))))
-        } else {
-            Ok(there(process.info(self.holder.fd))?.map(Found::Known))
-        }
+    fn look(&self, process: &Arc<Process>, locked: &Locked) -> io::Result<Option<Found>> {
+        let seen = match self.known {
+            _ if !self.first => return Ok(there(process.info(self.holder.fd))?.map(Found::Known)),
+            Some(known) => Seen::look_fast(self.holder, process, known.cloexec, locked)?,
+            None => Seen::look(self.holder, process)?,
+        };
+        Ok(seen.map(|seen| Found::New(Box::new(seen))))
     }
 }
 

@@ -1,8 +1,10 @@
 //! What only the kernel's memory tells: the identity of descriptions, and how many ends a pipe has in the whole system.
 
 use super::TableOf;
+use super::gather::Description;
+use super::seen::Holder;
 use crfs_kstate::{KernelState, MessageQueue, OpenDescriptor, PendingTcp, PendingUnix, Task};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 
 /// The reader of kernel memory, with the tasks it knows by host pid.
@@ -17,14 +19,9 @@ impl<'a> Kernel<'a> {
         Kernel { state, tasks }
     }
 
-    /// Each descriptor, by host pid and number; None where one cannot be read, and kcmp(2) must do.
-    pub(crate) fn descriptors(&self, tables: &[TableOf]) -> Option<HashMap<(i32, i32), OpenDescriptor>> {
-        let mut descriptors = HashMap::new();
-        for &TableOf { host, .. } in tables {
-            let open = self.state.descriptors(self.tasks.get(&host)?).ok()?;
-            descriptors.extend(open.into_iter().map(|open| ((host, open.fd), open)));
-        }
-        Some(descriptors)
+    /// The open descriptors of each table, ascending; None where one cannot be read, and kcmp(2) must do.
+    pub(crate) fn descriptors(&self, tables: &[TableOf]) -> Option<Vec<Vec<OpenDescriptor>>> {
+        tables.iter().map(|table| self.state.descriptors(self.tasks.get(&table.host)?).ok()).collect()
     }
 
     /// The reader, and the task of a process by host pid.
@@ -36,10 +33,12 @@ impl<'a> Kernel<'a> {
     ///
     /// # Errors
     /// In words.
-    pub(crate) fn pipe_ends(&self, host: i32, fd: i32) -> Result<(u64, u64), String> {
-        let ends = match self.holder(host)? {
-            None => self.state.own_pipe_ends(fd),
-            Some(task) => self.state.pipe_ends(task, fd),
+    pub(crate) fn pipe_ends(&self, end: &Description) -> Result<(u64, u64), String> {
+        let Holder { host, fd, .. } = end.seen.holder;
+        let ends = match (self.holder(host)?, end.address) {
+            (None, _) => self.state.own_pipe_ends(fd),
+            (Some(task), None) => self.state.pipe_ends(task, fd),
+            (Some(task), Some(address)) => self.state.pipe_ends_of(task, fd, address),
         };
         let ends = ends.map_err(|error| error.to_string())?;
         Ok((u64::from(ends.readers), u64::from(ends.writers)))

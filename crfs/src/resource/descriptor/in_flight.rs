@@ -87,7 +87,7 @@ fn find(table: &mut Table, file: &OwnedFd, process: &Arc<Process>) -> Result<(us
     let own = std::process::id().cast_signed();
     let holder = Holder { pid: IN_FLIGHT, owner: IN_FLIGHT, host: own, fd: file.as_raw_fd() };
     let doing = || "a descriptor under way: looking at it";
-    let seen = Seen::look(holder, process, None).doing(doing)?.ok_or(Errno::EBADF).doing(doing)?;
+    let seen = Seen::look(holder, process).doing(doing)?.ok_or(Errno::EBADF).doing(doing)?;
     let pid = nix::unistd::Pid::from_raw;
     for (index, known) in table.descriptions.iter().enumerate().filter(|(_, known)| known.seen.inode() == seen.inode())
     {

@@ -4,7 +4,7 @@ use super::capture::{Draft, Pass, Whose};
 use super::gather::Description;
 use super::holders::{Kernel, pipes_held_by_others};
 use super::refused::Refusal;
-use super::seen::{Holder, Seen};
+use super::seen::Seen;
 use crate::failure::Failure;
 use crate::resource::pipe;
 use image_format::Bytes;
@@ -46,7 +46,8 @@ impl Pass<'_> {
                 continue;
             }
             let ends: Vec<&Seen> = group.iter().map(|&index| seen(index)).collect();
-            match self.contents(&ends, outside.contains(&inode.1), &mut scratch)? {
+            let first = &table.descriptions[group[0]];
+            match self.contents(first, &ends, outside.contains(&inode.1), &mut scratch)? {
                 Ok(pipe::Contents { capacity, queued, packets }) => {
                     number += 1;
                     let record = Pipe { pipe: number, capacity, queued: queued.len() as u64, packets };
@@ -85,6 +86,7 @@ impl Pass<'_> {
     /// an end of it.
     fn contents(
         &self,
+        first: &Description,
         ends: &[&Seen],
         outside: bool,
         scratch: &mut pipe::Scratch,
@@ -93,7 +95,7 @@ impl Pass<'_> {
             return Ok(Err(pipe::held_outside(ends[0])));
         }
         let Some(kernel) = self.kernel else { return Ok(Ok(pipe::Contents::default())) };
-        match other_ends(kernel, ends) {
+        match other_ends(kernel, first, ends) {
             Some(refusal) => Ok(Err(refusal)),
             None => pipe::capture(ends, scratch),
         }
@@ -101,9 +103,8 @@ impl Pass<'_> {
 }
 
 /// Whether an end of the pipe is outside, from the counts of the whole system.
-fn other_ends(kernel: &Kernel<'_>, ends: &[&Seen]) -> Option<Refusal> {
-    let Holder { host, fd, .. } = ends[0].holder;
-    match kernel.pipe_ends(host, fd) {
+fn other_ends(kernel: &Kernel<'_>, first: &Description, ends: &[&Seen]) -> Option<Refusal> {
+    match kernel.pipe_ends(first) {
         Ok(counts) => pipe::check_ends(ends, counts),
         Err(reason) => Some(Refusal::new(
             format!("{}: whether its other end is outside the container cannot be told: {reason}", ends[0].name()),

@@ -5,9 +5,10 @@ use image_format::Pid;
 use image_format::files::OpenFlags;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl, openat, readlinkat};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, major, minor};
 use nix::sys::statfs::fstatfs;
 use std::cell::OnceCell;
+use std::collections::HashSet;
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
@@ -62,6 +63,15 @@ impl Process {
         Ok(openat(&self.directory, path.as_str(), flags | OFlag::O_CLOEXEC, Mode::empty())?.into())
     }
 
+    /// The text of the link of a descriptor.
+    fn link(&self, fd: RawFd) -> io::Result<Vec<u8>> {
+        match readlinkat(&self.directory, format!("fd/{fd}").as_str()) {
+            // It has one that /proc cannot show. No path check will find it, and that names the obstacle.
+            Err(Errno::ENAMETOOLONG) => Ok(b"(a path longer than 4095 bytes)".to_vec()),
+            other => Ok(other?.into_vec()),
+        }
+    }
+
     /// A duplicate of a descriptor in this process.
     fn duplicate(&self, fd: RawFd) -> nix::Result<OwnedFd> {
         let pidfd = match self.pidfd.get() {
@@ -110,24 +120,33 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
-    /// Looks. None when the descriptor (or its process) is gone. `cloexec`: close-on-exec, where that is known.
-    pub(crate) fn look(holder: Holder, process: &Arc<Process>, cloexec: Option<bool>) -> io::Result<Option<Self>> {
-        there(Self::try_look(holder, process, cloexec))
+    /// Looks. None when the descriptor (or its process) is gone.
+    pub(crate) fn look(holder: Holder, process: &Arc<Process>) -> io::Result<Option<Self>> {
+        there(process.link(holder.fd).and_then(|link| Self::by_proc(holder, process, link)))
     }
 
-    fn try_look(holder: Holder, process: &Arc<Process>, cloexec: Option<bool>) -> io::Result<Self> {
-        let link = match readlinkat(&process.directory, format!("fd/{}", holder.fd).as_str()) {
-            // It has one that /proc cannot show. No path check will find it, and that names the obstacle.
-            Err(Errno::ENAMETOOLONG) => b"(a path longer than 4095 bytes)".to_vec(),
-            other => other?.into_vec(),
-        };
-        // Of these a duplicate tells all that fdinfo does, in a fifth of the time, and it is kept for what will be asked.
-        if let Some(cloexec) = cloexec
-            && WITHOUT_A_PATH.iter().any(|kind| link.starts_with(kind))
-            && let Ok(duplicate) = process.duplicate(holder.fd)
-        {
-            return Self::of_duplicate(holder, process, link, cloexec, duplicate);
-        }
+    /// Looks where close-on-exec is known: of pipes and sockets without a path a duplicate tells the rest, in a fifth of the time.
+    pub(crate) fn look_fast(
+        holder: Holder,
+        process: &Arc<Process>,
+        cloexec: bool,
+        locked: &Locked,
+    ) -> io::Result<Option<Self>> {
+        let looked = process.link(holder.fd).and_then(|link| {
+            if WITHOUT_A_PATH.iter().any(|kind| link.starts_with(kind))
+                // Where there are too many, /proc still tells.
+                && let Ok(duplicate) = process.duplicate(holder.fd)
+            {
+                let seen = Self::by_duplicate(holder, process, link, cloexec, duplicate.into())?;
+                // fdinfo says who has locked it.
+                return if locked.contain(&seen) { Self::by_proc(holder, process, seen.link) } else { Ok(seen) };
+            }
+            Self::by_proc(holder, process, link)
+        });
+        there(looked)
+    }
+
+    fn by_proc(holder: Holder, process: &Arc<Process>, link: Vec<u8>) -> io::Result<Self> {
         // Not a duplicate: closing one of a regular file may wait for a server.
         let place = process.file("fd", holder.fd, OFlag::O_PATH)?;
         // Of a process that has ended nobody can say how many there are, which stat(2) is to tell (`proc_fd_getattr`, fs/proc/fd.c, v6.18).
@@ -144,14 +163,13 @@ impl Seen {
         Ok(seen)
     }
 
-    fn of_duplicate(
+    fn by_duplicate(
         holder: Holder,
         process: &Arc<Process>,
         link: Vec<u8>,
         cloexec: bool,
-        duplicate: OwnedFd,
+        duplicate: File,
     ) -> io::Result<Self> {
-        let duplicate = File::from(duplicate);
         let flags = u64::from(fcntl(&duplicate, FcntlArg::F_GETFL)?.cast_unsigned());
         Ok(Seen {
             holder,
@@ -166,12 +184,20 @@ impl Seen {
 
     /// Looks once more. None when the descriptor is gone.
     pub(crate) fn again(&self) -> io::Result<Option<Self>> {
-        Self::look(self.holder, &self.process, None)
+        Self::look(self.holder, &self.process)
     }
 
     /// A duplicate in this process.
     pub(crate) fn duplicate(&self) -> nix::Result<OwnedFd> {
         self.process.duplicate(self.holder.fd)
+    }
+
+    /// Asks a duplicate: the one that is kept, or one that is closed at once, since an end of a pipe is looked for in all processes.
+    pub(crate) fn ask<T>(&self, question: impl FnOnce(BorrowedFd<'_>) -> nix::Result<T>) -> nix::Result<T> {
+        match self.kept.get() {
+            Some(kept) => question(kept.as_fd()),
+            None => question(self.duplicate()?.as_fd()),
+        }
     }
 
     /// The duplicate of a socket or an end of a pipe, which are asked much: kept as long as this.
@@ -226,6 +252,31 @@ impl Seen {
     /// The link for people.
     pub(crate) fn name(&self) -> String {
         image_format::Bytes(self.link.clone()).escaped()
+    }
+}
+
+/// What somebody has locked, in the whole system.
+#[derive(Debug)]
+pub(crate) struct Locked(HashSet<String>);
+
+impl Locked {
+    /// From /proc/locks.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub(crate) fn read() -> io::Result<Self> {
+        let text = match std::fs::read_to_string("/proc/locks") {
+            // A kernel without locks (CONFIG_FILE_LOCKING).
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            other => other?,
+        };
+        Ok(Locked(text.split_whitespace().filter(|word| word.contains(':')).map(str::to_owned).collect()))
+    }
+
+    /// Whether this is among it, by device and inode as `lock_get_status` writes them (fs/locks.c, v6.18).
+    fn contain(&self, seen: &Seen) -> bool {
+        let (device, inode) = seen.inode();
+        self.0.contains(&format!("{:02x}:{:02x}:{inode}", major(device), minor(device)))
     }
 }
 

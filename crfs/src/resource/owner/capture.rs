@@ -9,7 +9,6 @@ use crfs_sys::owner::{F_OWNER_PGRP, F_OWNER_PID, F_OWNER_TID};
 use image_format::Pid;
 use image_format::files::{OpenFlags, Owner, OwnerKind};
 use image_format::signal::Signal;
-use std::os::fd::AsFd;
 
 const REMEDY: &str = "Run the program without signal-driven input and output.";
 
@@ -31,11 +30,7 @@ pub(in crate::resource) fn capture(
         return Ok(Ok(None));
     }
     let name = seen.name();
-    let owner = match seen.file_type() {
-        libc::S_IFSOCK | libc::S_IFIFO => seen.kept().and_then(crfs_sys::owner::get),
-        _ => seen.duplicate().and_then(|fd| crfs_sys::owner::get(fd.as_fd())),
-    };
-    let owner = owner.doing(|| format!("{name}: asking for its owner"))?;
+    let owner = seen.ask(crfs_sys::owner::get).doing(|| format!("{name}: asking for its owner"))?;
     if owner.id == 0 && owner.signal == 0 && owner.kind == F_OWNER_TID {
         return Ok(Ok(None));
     }

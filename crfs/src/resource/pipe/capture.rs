@@ -127,6 +127,10 @@ fn read(
     packet_mode: bool,
     scratch: &mut Scratch,
 ) -> std::io::Result<(Vec<Vec<u8>>, Vec<bool>)> {
+    // As nearly all are.
+    if let Some(whole) = scratch.copy(reader, capacity)?.read_stream(bytes)? {
+        return Ok((vec![whole], vec![false]));
+    }
     let parts = scratch.copy(reader, capacity)?.read_all(bytes)?;
     let are_packets = match parts.as_slice() {
         // A packet is a page at most.
@@ -172,6 +176,21 @@ impl Scratch {
 struct Copy<'a>(&'a mut File);
 
 impl Copy<'_> {
+    /// Everything, if it begins with bytes that have no boundaries and one read gives the rest; None leaves nothing behind, and says nothing.
+    fn read_stream(&mut self, bytes: u64) -> std::io::Result<Option<Vec<u8>>> {
+        let length = usize::try_from(bytes).map_err(|_| Errno::EOVERFLOW)?;
+        let mut buffer = vec![0; length];
+        if length > 1 {
+            let begun = self.0.read(&mut buffer[..1]).is_ok();
+            // What is missing was a packet's.
+            let left = crfs_sys::pipe::queued(self.0.as_fd())?;
+            if begun && left == bytes - 1 && self.0.read(&mut buffer[1..])? as u64 == left {
+                return Ok(Some(buffer));
+            }
+        }
+        self.read_all(bytes).map(|_| None)
+    }
+
     /// What each read gives until there is nothing more.
     fn read_all(&mut self, bytes: u64) -> std::io::Result<Vec<Vec<u8>>> {
         let length = usize::try_from(bytes).map_err(|_| Errno::EOVERFLOW)?;
