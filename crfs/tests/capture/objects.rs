@@ -236,7 +236,8 @@ libc.pause()
     assert_eq!(zombies[1].1, 9);
     let timers: Vec<_> =
         first.timers().interval.iter().map(|timer| (timer.which, timer.remaining.sec, timer.interval.sec)).collect();
-    assert_eq!(timers[0], (IntervalTimerKind::ITIMER_REAL, 499, 25));
+    // However long it took to come to rest.
+    assert!(matches!(timers[0], (IntervalTimerKind::ITIMER_REAL, 400..500, 25)), "{timers:?}");
     // The kernel adds a tick, so that it does not end too early.
     assert!(matches!(timers[1], (IntervalTimerKind::ITIMER_VIRTUAL, 299 | 300, 0)), "{timers:?}");
     assert_eq!(timers.len(), 2);
