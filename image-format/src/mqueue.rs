@@ -1,6 +1,6 @@
 //! `posix.mq`: POSIX message queues.
 //!
-//! They belong to the container's ipc namespace and live as long as they have a name, or somebody has them open.
+//! They belong to the container's ipc namespace, or to one apart, and live as long as they have a name, or somebody has them open.
 
 use crate::signal::Signal;
 use crate::types::{Bytes, FileId, Hex, Octal, Pid};
@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 pub struct PosixQueue {
     /// Counted from 1 inside the image: what descriptions call it.
     pub number: u32,
+    /// The ipc namespace that it lies in: 0 for the container's own, or counted from 1 among the lines of `namespaces` of that type.
+    pub namespace: u32,
     /// Its name, without the leading slash; null for one that was unlinked while it is open.
     pub name: Option<Bytes>,
     /// Permission bits.

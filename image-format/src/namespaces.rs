@@ -74,7 +74,7 @@ impl UnsharedNamespace {
 pub enum NamespaceContent {
     /// What its processes take for the top of all cgroups.
     Cgroup(CgroupRoot),
-    /// System V objects, and no POSIX message queue.
+    /// System V objects, and the POSIX message queues that have its number.
     Ipc(SysV),
     /// What the lines of `mounts` say that have its number.
     Mnt(MountNamespace),
@@ -152,6 +152,15 @@ impl Image {
         let mut apart = ipc_namespaces(&self.namespaces);
         let found = apart.find(|(_, _, members)| members.contains(&process));
         found.map_or((0, &self.sysv), |(number, objects, _)| (number, objects))
+    }
+
+    /// Whether message queues cannot be made again in an ipc namespace apart, by its number: the container's root is nobody in the user namespace
+    /// that it belongs to.
+    #[must_use]
+    pub fn keeps_queues_out(&self, ipc: u32) -> bool {
+        let mut apart = (1..).zip(self.namespaces.iter().filter(|line| line.kind() == NamespaceType::Ipc));
+        let user = apart.find(|(number, _)| *number == ipc).and_then(|(_, line)| line.user);
+        user.is_some_and(|user| self.user_namespaces().any(|(number, of)| number == user && of.keeps_queues_out()))
     }
 
     /// The System V segment that a mapping of a process is of, and the ipc namespace that it lies in: one of the process's own, or of the

@@ -84,7 +84,7 @@ fn descriptors(
     let mut found = Findings::default();
     attempt(subjects.init, findings, |found| process::own_tables(subjects, found).map(|own| tables.extend(own)))?;
     let processes = &subjects.numbers();
-    let whose = descriptor::Whose { tables: &tables, processes, init: subjects.init, external: &[], views };
+    let whose = descriptor::Whose { tables: &tables, processes, init: subjects.init, ipc: &[], external: &[], views };
     descriptor::capture(whose, None, root, log, None, &mut Met::new(), &mut found)?;
     merge(findings, found);
     Ok(())

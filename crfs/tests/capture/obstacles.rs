@@ -254,9 +254,10 @@ def ipc():
     assert libc.shmget(0, 4096, 0o1600) == 0
     assert libc.shmat(0, None, 0) != -1
     left(0x08000000)
+    assert libc.mq_open(b'/crfs-apart', os.O_CREAT | os.O_RDWR, 0o600, None) >= 0
+    left(0x08000000)
     assert libc.shmget(0, 4096, 0o1600) == 0
     open('/proc/sys/kernel/msgmni', 'w').write('31999')
-    assert libc.mq_open(b'/crfs-apart', os.O_CREAT | os.O_RDWR, 0o600, None) >= 0
     globals()['kept'] = open('/proc/sysvipc/sem')
 def removed_top():
     # of a cgroup namespace
@@ -327,14 +328,13 @@ fn who_left_what_the_container_shares_is_told() {
         ("/attr", "would have its next child in a pid namespace whose processes have all ended"),
         ("/mem.segments: ", "the System V segment 0 is of another ipc namespace, which is not carried"),
         ("/attr", "first process, which has kernel.msgmni = 31999, "),
-        ("/attr", "first process, which has the POSIX message queue /crfs-apart, "),
         (
             "/attr",
             "in another cgroup namespace than the container's first process, whose top is none of the container's cgroups",
         ),
         ("/process", "/fdinfo is of a process that has ended, and whose id another has now"),
         ("manifest", "in the mount namespace of process"),
-        ("/fds", "of another ipc namespace than the container's own"),
+        ("/fds", "of an ipc namespace that no process of the container is in"),
         ("files/", "/proc/sysvipc/sem is open, and may be that of one or another namespace"),
         (
             "/attr",

@@ -3,7 +3,7 @@
 use super::Findings;
 use crate::files::{File, FileKind};
 use crate::image::Image;
-use crate::layout::{MANIFEST, POSIX_MQ, file_entry};
+use crate::layout::{MANIFEST, NAMESPACES, POSIX_MQ, file_entry};
 use crate::manifest::NamespaceKind;
 use crate::mqueue::{PosixQueue, QueueNotify};
 use crate::types::FileId;
@@ -19,7 +19,7 @@ const NAME_MAX: usize = 255;
 
 pub(super) fn check(image: &Image, findings: &mut Findings) {
     // They would become the host's.
-    if !image.queues.is_empty() && image.manifest.container.shares(NamespaceKind::Ipc) {
+    if image.queues.iter().any(|queue| queue.namespace == 0) && image.manifest.container.shares(NamespaceKind::Ipc) {
         findings.add(MANIFEST, "container.host_namespaces: ipc: POSIX message queues take a namespace of their own");
     }
     let mut open: BTreeMap<u32, BTreeSet<FileId>> = BTreeMap::new();
@@ -31,6 +31,7 @@ pub(super) fn check(image: &Image, findings: &mut Findings) {
         }
     }
     let mut names = BTreeSet::new();
+    let namespaces: BTreeSet<u32> = image.ipc_namespaces().map(|(number, _)| number).collect();
     for (index, queue) in (0..).zip(&image.queues) {
         let descriptions = open.get(&queue.number);
         let problems = [
@@ -39,8 +40,16 @@ pub(super) fn check(image: &Image, findings: &mut Findings) {
             queue
                 .name
                 .as_ref()
-                .filter(|name| !names.insert(&name.0))
+                .filter(|name| !names.insert((queue.namespace, &name.0)))
                 .map(|name| format!("name {name}: another has it")),
+            (!namespaces.contains(&queue.namespace))
+                .then(|| format!("namespace {}: {NAMESPACES} has no such line of type ipc", queue.namespace)),
+            image.keeps_queues_out(queue.namespace).then(|| {
+                format!(
+                    "namespace {}: it belongs to a user namespace in which the container's root is nobody",
+                    queue.namespace
+                )
+            }),
             (queue.name.is_none() && descriptions.is_none())
                 .then(|| "name: it has none, and nobody has it open".to_owned()),
             queue.notify.as_ref().and_then(|notify| self::notify(image, notify, descriptions)),

@@ -75,9 +75,11 @@ fn of_container(image: &Image, user: &UserNamespace, taken: &mut BTreeSet<Namesp
             Some(format!("{} is shared with the host ({MANIFEST})", kind.name()))
         }
         kind if !taken.insert(kind) => Some(format!("{} belongs to another one too", kind.name())),
-        NamespaceKind::Ipc if user.keeps_queues_out() && !image.queues.is_empty() => Some(format!(
-            "ipc belongs to it, where the container's root is nobody, and there are message queues ({POSIX_MQ})"
-        )),
+        NamespaceKind::Ipc if user.keeps_queues_out() && image.queues.iter().any(|queue| queue.namespace == 0) => {
+            Some(format!(
+                "ipc belongs to it, where the container's root is nobody, and there are message queues ({POSIX_MQ})"
+            ))
+        }
         _ => None,
     };
     user.container.iter().filter_map(problem).collect()

@@ -233,7 +233,7 @@ records! {
     Fanotify { flags, event_flags, unprivileged, marks, unread }
     FanotifyMark { on, path, mask, ignored_mask, flags }
     OpenQueue { queue }
-    PosixQueue { number, name, mode, uid, gid, capacity, message_size, messages, notify }
+    PosixQueue { number, namespace, name, mode, uid, gid, capacity, message_size, messages, notify }
     PosixMessage { priority, size }
     QueueNotify { process, signal, value, thread }
     QueueThread { socket, cookie }

@@ -188,3 +188,15 @@ fn descriptors() {
         ),
     ]);
 }
+
+#[test]
+fn message_queues_of_ipc_namespaces() {
+    let mut sound = golden::image();
+    with_objects(&mut sound, |_| {});
+    sound.queues[0].namespace = 1;
+    assert_eq!(image_format::check::image(&sound, &golden::sizes(&sound)), []);
+    each_is_told(&[(
+        |i| i.queues[0].namespace = 1,
+        "posix.mq: line 1: namespace 1: namespaces has no such line of type ipc",
+    )]);
+}

@@ -42,6 +42,8 @@ pub struct Whose<'a> {
     pub processes: &'a [(Pid, i32)],
     /// The process whose namespaces are the container's own, as the host numbers it.
     pub init: i32,
+    /// A process of each ipc namespace that some have apart, in order, likewise.
+    pub ipc: &'a [i32],
     /// What connections may lead to outside of the container.
     pub external: &'a [External],
     /// The mount namespaces that some processes have apart.

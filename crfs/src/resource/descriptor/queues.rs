@@ -2,6 +2,7 @@
 
 use super::capture::{Draft, Pass, Whose, id};
 use super::gather::Description;
+use super::holders::Kernel;
 use crate::failure::{Doing, Failure};
 use crate::resource::mqueue::{self, Asked, Namespace};
 use image_format::FileId;
@@ -22,26 +23,43 @@ impl Pass<'_> {
             open.into_iter().for_each(|index| self.drafts[index] = Draft::Refused);
             return Ok(());
         };
-        let namespace = Namespace::look(whose.init)?;
-        let device = namespace.as_ref().map(|namespace| namespace.device);
+        let mut rest = open;
+        for (number, &process) in (0..).zip([whose.init].iter().chain(whose.ipc)) {
+            if let Some(namespace) = Namespace::look(process)? {
+                self.queues_of((number, namespace), &mut rest, whose, kernel)?;
+            }
+        }
+        for index in rest {
+            let seen = &self.table.descriptions[index].seen;
+            self.drafts[index] = Draft::Refused;
+            self.refuse(seen.holder, mqueue::another_namespace(&seen.name()));
+        }
+        Ok(())
+    }
+
+    /// Those of one namespace, whose descriptions are taken out of `open`.
+    fn queues_of(
+        &mut self,
+        (of, Namespace { device, named, changed }): (u32, Namespace),
+        open: &mut Vec<usize>,
+        whose: Whose<'_>,
+        kernel: &Kernel<'_>,
+    ) -> Result<(), Failure> {
         let mut descriptions: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
         let mut order = Vec::new();
-        for index in open {
-            let seen = &self.table.descriptions[index].seen;
-            let (on, inode) = seen.inode();
-            if Some(on) == device {
+        open.retain(|&index| {
+            let (on, inode) = self.table.descriptions[index].seen.inode();
+            if on == device {
                 let known = descriptions.entry(inode).or_default();
                 if known.is_empty() {
                     order.push(inode);
                 }
                 known.push(index);
-            } else {
-                self.drafts[index] = Draft::Refused;
-                self.refuse(seen.holder, mqueue::another_namespace(&seen.name()));
             }
-        }
-        let Some(Namespace { named, changed, .. }) = namespace else { return Ok(()) };
-        for (name, value, usual) in changed {
+            on != device
+        });
+        // Of others they are told with who is there.
+        for (name, value, usual) in changed.into_iter().filter(|_| of == 0) {
             self.findings.block(
                 POSIX_MQ,
                 format!("the limit fs.mqueue.{name} of the ipc namespace is {value} in the place of {usual}, which is not carried"),
@@ -59,9 +77,10 @@ impl Pass<'_> {
             let duplicate = seen.duplicate().doing(|| format!("{}: duplicating it", seen.name()))?;
             queues.push((None, File::from(duplicate), unlinked));
         }
-        for (number, (name, queue, descriptions)) in (1..).zip(queues) {
+        for (name, queue, descriptions) in queues {
+            let number = u32::try_from(self.out.queues.len() + 1).unwrap_or(u32::MAX);
             let socket = |identity: u64| self.socket(|fd| kernel.notify_socket(fd) == Some(identity));
-            let asked = Asked { number, name, processes: whose.processes, socket: &socket };
+            let asked = Asked { number, namespace: of, name, processes: whose.processes, socket: &socket };
             match mqueue::capture(&queue, asked, kernel)? {
                 Ok((record, data)) => {
                     for index in descriptions {

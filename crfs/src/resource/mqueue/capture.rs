@@ -76,6 +76,8 @@ impl Namespace {
 pub(crate) struct Asked<'a> {
     /// Its number in the image.
     pub(crate) number: u32,
+    /// The ipc namespace that it lies in, by its number.
+    pub(crate) namespace: u32,
     /// Its name, if it still has one.
     pub(crate) name: Option<Bytes>,
     /// All processes, as the container and as the host numbers them.
@@ -93,7 +95,7 @@ pub(crate) fn capture(
     asked: Asked<'_>,
     kernel: &Kernel<'_>,
 ) -> Result<Result<(PosixQueue, Vec<u8>), Refusal>, Failure> {
-    let Asked { number, name, .. } = &asked;
+    let Asked { number, namespace, name, .. } = &asked;
     let what = name.as_ref().map_or_else(|| NAMELESS.to_owned(), |name| format!("/{name}"));
     let doing = || format!("{POSIX_MQ}: {what}: attributes");
     let Attributes { capacity, message_size } = mqueue::attributes(queue.as_fd()).doing(doing)?;
@@ -110,6 +112,7 @@ pub(crate) fn capture(
     let messages = held.messages.iter();
     let record = PosixQueue {
         number: *number,
+        namespace: *namespace,
         name: name.clone(),
         mode: Octal(metadata.mode() & 0o7777),
         uid: metadata.uid(),
@@ -191,10 +194,12 @@ fn unknown(what: &str, why: &str) -> Refusal {
     )
 }
 
-/// The refusal of a queue that the container does not own.
+/// The refusal of a queue of nobody's namespace.
 pub(crate) fn another_namespace(name: &str) -> Refusal {
     Refusal::new(
-        format!("a POSIX message queue ({name}) of another ipc namespace than the container's own cannot be carried"),
+        format!(
+            "a POSIX message queue ({name}) of an ipc namespace that no process of the container is in cannot be carried"
+        ),
         "Have the program close it before the freeze.",
     )
 }

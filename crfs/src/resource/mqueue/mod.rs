@@ -15,7 +15,7 @@
 //! is raised for the moment.
 //!
 //! **What is refused.** Limits of the namespace that were changed; notification of a process without a descriptor of the queue, or of
-//! the netlink socket over which it is to start a thread (SIGEV_THREAD); queues of another namespace.
+//! the netlink socket over which it is to start a thread (SIGEV_THREAD); queues of a namespace that nobody is in.
 
 mod capture;
 pub mod restore;

@@ -24,38 +24,45 @@ use std::path::Path;
 /// # Errors
 /// [`Kind::Incompatible`] when the kernel refuses one as this host is set up.
 pub fn make(init: i32, image: &Image, staging: &Path) -> Result<BTreeMap<FileId, OwnedFd>, Failure> {
-    if image.queues.is_empty() {
-        return Ok(BTreeMap::new());
+    match image.queues.iter().any(|queue| queue.namespace == 0) {
+        true => inside(init, &[IPC], || make_here(image, 0, staging)),
+        false => Ok(BTreeMap::new()),
     }
-    inside(init, &[IPC], || {
-        let mut open = BTreeMap::new();
-        let most = |value: fn(&PosixQueue) -> u32| image.queues.iter().map(value).max().unwrap_or(0);
-        let limits =
-            [Limit::raise("msg_max", most(|q| q.capacity))?, Limit::raise("msgsize_max", most(|q| q.message_size))?];
-        // Kept open until those without a name are open otherwise.
-        let made: Vec<OwnedFd> =
-            image.queues.iter().map(|queue| self::queue(image, queue, staging)).collect::<Result<_, _>>()?;
-        limits.into_iter().flatten().try_for_each(Limit::put_back)?;
-        for (&id, file) in &image.files {
-            let Some(number) = file.queue() else { continue };
-            let object = file_entry(id);
-            check_flags(file.flags, &object)?;
-            let missing =
-                || Failure::new(Kind::BadImage, format!("{object}: there is no queue {number} in {POSIX_MQ}"));
-            let queue = image.queues.iter().find(|queue| queue.number == number).ok_or_else(missing)?;
-            let flags = i32::try_from(file.flags.0).doing(|| object.clone())?;
-            open.insert(
-                id,
-                mqueue::open(&name(image, queue)?, flags).doing(|| format!("{object}: opening a message queue"))?,
-            );
+}
+
+/// The same for an ipc namespace by its number, which the caller is in.
+///
+/// # Errors
+/// As [`make`].
+pub fn make_here(image: &Image, namespace: u32, staging: &Path) -> Result<BTreeMap<FileId, OwnedFd>, Failure> {
+    let queues = || image.queues.iter().filter(|queue| queue.namespace == namespace);
+    let mut open = BTreeMap::new();
+    let most = |value: fn(&PosixQueue) -> u32| queues().map(value).max().unwrap_or(0);
+    let limits =
+        [Limit::raise("msg_max", most(|q| q.capacity))?, Limit::raise("msgsize_max", most(|q| q.message_size))?];
+    // Kept open until those without a name are open otherwise.
+    let made: Vec<OwnedFd> = queues().map(|queue| self::queue(image, queue, staging)).collect::<Result<_, _>>()?;
+    limits.into_iter().flatten().try_for_each(Limit::put_back)?;
+    for (&id, file) in &image.files {
+        let Some(number) = file.queue() else { continue };
+        let object = file_entry(id);
+        check_flags(file.flags, &object)?;
+        let missing = || Failure::new(Kind::BadImage, format!("{object}: there is no queue {number} in {POSIX_MQ}"));
+        let queue = image.queues.iter().find(|queue| queue.number == number).ok_or_else(missing)?;
+        if queue.namespace != namespace {
+            continue;
         }
-        for queue in image.queues.iter().filter(|queue| queue.name.is_none()) {
-            mqueue::unlink(&name(image, queue)?)
-                .doing(|| format!("{POSIX_MQ}: queue {}: unlinking it", queue.number))?;
-        }
-        drop(made);
-        Ok(open)
-    })
+        let flags = i32::try_from(file.flags.0).doing(|| object.clone())?;
+        open.insert(
+            id,
+            mqueue::open(&name(image, queue)?, flags).doing(|| format!("{object}: opening a message queue"))?,
+        );
+    }
+    for queue in queues().filter(|queue| queue.name.is_none()) {
+        mqueue::unlink(&name(image, queue)?).doing(|| format!("{POSIX_MQ}: queue {}: unlinking it", queue.number))?;
+    }
+    drop(made);
+    Ok(open)
 }
 
 /// The name of a queue, or one that no other has.

@@ -1,4 +1,4 @@
-//! Namespaces apart of the types of which not all is carried: ipc with System V objects only, and net with nothing but sockets.
+//! Namespaces apart of the types of which not all is carried: ipc with the usual limits, and net with nothing but sockets.
 
 use crate::failure::Failure;
 use crate::mountinfo::mounts;
@@ -38,7 +38,6 @@ pub(super) fn survey(
 fn in_ipc(host: i32, init: i32, proc: &mut Proc) -> Result<Vec<String>, Failure> {
     let mut held = sysv::changed(host)?;
     if let Some(queues) = mqueue::Namespace::look(host)? {
-        held.extend(queues.named.iter().map(|(name, _)| format!("the POSIX message queue /{name}")));
         held.extend(queues.changed.iter().map(|(name, value, _)| format!("fs.mqueue.{name} = {value}")));
         let device = format!("{}:{}", libc::major(queues.device), libc::minor(queues.device));
         let mounts = mounts(proc.bytes(format_args!("{init}/mountinfo"))?);

@@ -5,14 +5,16 @@ use super::restore::enter;
 use crate::copy::Contents;
 use crate::failure::{Doing, Failure};
 use crate::resource::container::inside::{IPC, inside_of};
-use crate::resource::sysv;
+use crate::resource::{mqueue, sysv};
 use crfs_sys::HostPid;
 use crfs_sys::sysv::Attachment;
 use crfs_tracee::Batch;
 use image_format::files::NamespaceType;
 use image_format::layout::NAMESPACES;
-use image_format::{Image, Pid};
+use image_format::{FileId, Image, Pid};
+use std::collections::BTreeMap;
 use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 /// The ipc namespaces of a container, by their numbers; none where all processes are in the container's own.
@@ -49,6 +51,20 @@ impl<'a> IpcNamespaces<'a> {
             attached.extend(filled.map_err(|failure| failure.within(NAMESPACES))?);
         }
         Ok(attached)
+    }
+
+    /// Makes the message queues of those apart, as [`mqueue::restore::make`] does in the container's own.
+    ///
+    /// The caller must have one thread.
+    ///
+    /// # Errors
+    /// When the system refuses one.
+    pub fn queues(&self, staging: &Path) -> Result<BTreeMap<FileId, OwnedFd>, Failure> {
+        let mut opened = BTreeMap::new();
+        for (number, open) in (0..).zip(&self.open).skip(1) {
+            opened.extend(inside_of(open, IPC, || mqueue::restore::make_here(self.image, number, staging))?);
+        }
+        Ok(opened)
     }
 
     /// Whether processes join any.

@@ -1,7 +1,7 @@
 //! Namespaces that some processes of a container are in instead of the container's own.
 //!
 //! **What it is.** What unshare(2) or a flag of clone(2) makes inside the container: of type uts, a host and a domain name; of type net,
-//! sockets and `lo`, up or down; of type ipc, System V objects; of type cgroup, with one of the container's cgroups for its top.
+//! sockets and `lo`, up or down; of type ipc, System V objects and message queues; of type cgroup, with one of the container's cgroups for its top.
 //!
 //! **Where the kernel keeps it.** `struct nsproxy`, to which each thread points: <https://elixir.bootlin.com/linux/v6.18/source/include/linux/nsproxy.h>.
 //!
@@ -14,7 +14,7 @@
 //! connected (those of another network by going there for them). Then each of its threads joins by
 //! setns(2), through a descriptor of the worker's, while it still may.
 //!
-//! **What is refused.** Threads of one process in different ones; ipc namespaces with POSIX message queues, net namespaces with more interfaces or
+//! **What is refused.** Threads of one process in different ones; ipc namespaces whose limits were changed, net namespaces with more interfaces or
 //! addresses; cgroup namespaces
 //! whose top is elsewhere or threaded; all other types but those of the container's first process
 //! ([`crate::resource::container`]).

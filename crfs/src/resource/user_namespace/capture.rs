@@ -200,6 +200,8 @@ fn ranges(text: &str) -> Option<Vec<IdRange>> {
     text.lines().map(line).collect()
 }
 
+const NOBODY_KEEPS_QUEUES: &str = "an ipc namespace belongs to a user namespace inside where root is nobody, and has message queues; that is not carried";
+
 /// Obstacles of other records, once all are known.
 pub fn report(image: &Image, findings: &mut Findings) {
     let directories = image.processes.values().filter_map(|process| process.process.shares.directories);
@@ -219,14 +221,14 @@ pub fn report(image: &Image, findings: &mut Findings) {
             );
         }
     }
+    if image.queues.iter().any(|queue| image.keeps_queues_out(queue.namespace)) {
+        findings.block(POSIX_MQ, NOBODY_KEEPS_QUEUES, "Have the program remove them (mq_unlink) before the freeze");
+    }
     for (_, user) in image.user_namespaces() {
         let owns = |kind| user.container.contains(&kind);
-        if owns(NamespaceKind::Ipc) && user.keeps_queues_out() && !image.queues.is_empty() {
-            findings.block(
-                POSIX_MQ,
-                "the container's ipc namespace belongs to a user namespace inside where root is nobody, and has message queues; that is not carried",
-                "Have the program remove them (mq_unlink) before the freeze",
-            );
+        let has_queues = || image.queues.iter().any(|queue| queue.namespace == 0);
+        if owns(NamespaceKind::Ipc) && user.keeps_queues_out() && has_queues() {
+            findings.block(POSIX_MQ, NOBODY_KEEPS_QUEUES, "Have the program remove them (mq_unlink) before the freeze");
         }
         for line in image.mounts.iter().filter(|line| line.namespace == 0 && owns(NamespaceKind::Mnt)) {
             if line.kind.is_overlay() && line.path.0 != b"/" {

@@ -196,6 +196,7 @@ impl<'a> Builder<'a> {
             cpu: OneCpu::stay().doing(|| "keeping the worker on one CPU")?,
         };
         builder.opened.files.extend(mqueue::restore::make(first.raw(), image, from)?);
+        builder.opened.files.extend(builder.ipc.queues(from)?);
         ended_task::restore_all(first.raw(), image, &builder.roots, &mut builder.opened.files)?;
         let pid = plan.first()?;
         builder.cpu.bring(first).doing(|| "keeping the stub on one CPU")?;

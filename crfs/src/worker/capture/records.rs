@@ -99,6 +99,15 @@ pub(super) fn read(
     numa::capture(&subjects.processes, &mut processes, &mut job.kernel, findings)?;
     laps.lap("numa");
     let ids: Vec<(Pid, i32)> = subjects.processes.iter().map(|process| (process.pid, process.alive().host)).collect();
+    let host = |pid: Pid| ids.iter().find(|(known, _)| *known == pid).map(|(_, host)| *host);
+    let cgroups = cgroup::capture(&job.cgroup, subjects)?;
+    laps.lap("cgroups");
+    let mut contents = Contents::new();
+    let mut namespaces =
+        unshared::capture(subjects, (&processes, &mut contents), &job.cgroup, &cgroups, &mut job.proc, findings)?;
+    laps.lap("namespaces");
+    let with_ipc: Vec<i32> =
+        ipc_namespaces(&namespaces).filter_map(|(_, _, members)| members.first().and_then(|&pid| host(pid))).collect();
     let mut tables = process::tables(subjects);
     tables.retain(|table| shares(table.process).descriptors.is_none());
     tables.extend(process::own_tables(subjects, findings)?);
@@ -122,6 +131,7 @@ pub(super) fn read(
             tables: &tables,
             processes: &subjects.numbers(),
             init: subjects.init,
+            ipc: &with_ipc,
             external: &job.external,
             views: &views,
         },
@@ -146,14 +156,7 @@ pub(super) fn read(
     }
     tty::relate(subjects, &mut processes, &mut ttys, findings);
     laps.lap("descriptors");
-    let host = |pid: Pid| ids.iter().find(|(known, _)| *known == pid).map(|(_, host)| *host);
     let own_ipc = !job.record.shares(NamespaceKind::Ipc);
-    let cgroups = cgroup::capture(&job.cgroup, subjects)?;
-    laps.lap("cgroups");
-    let mut contents = Contents::new();
-    let mut namespaces =
-        unshared::capture(subjects, (&processes, &mut contents), &job.cgroup, &cgroups, &mut job.proc, findings)?;
-    laps.lap("namespaces");
     let mut sysv = SysV::default();
     if own_ipc {
         sysv::limits(subjects.init, findings)?;
