@@ -160,6 +160,7 @@ impl World {
                 tables: &tables(&processes),
                 processes: &processes,
                 init: processes[0].1,
+                ipc: &[],
                 external: &[],
                 views: &Views::default(),
             },
@@ -311,8 +312,14 @@ fn root(puppets: &[&Puppet]) -> PathBuf {
 /// What is told of processes that may run.
 pub(crate) fn look(processes: &[(Pid, i32)], root: &Path, log: &Path) -> (Descriptors, Findings) {
     let mut findings = Findings::default();
-    let whose =
-        Whose { tables: &tables(processes), processes, init: processes[0].1, external: &[], views: &Views::default() };
+    let whose = Whose {
+        tables: &tables(processes),
+        processes,
+        init: processes[0].1,
+        ipc: &[],
+        external: &[],
+        views: &Views::default(),
+    };
     let captured = descriptor::capture(whose, None, root, log, None, &mut Met::new(), &mut findings);
     (captured.unwrap(), findings)
 }
