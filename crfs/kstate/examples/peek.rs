@@ -98,8 +98,8 @@ fn show(state: &KernelState, task: &Task) {
         Ok(files) => {
             for OpenDescriptor { fd, address, cloexec } in files {
                 let pipe = state.pipe_ends(task, fd).ok();
-                let count = state.file_count(task, fd);
-                println!("  fd {fd:3}           {address:x} close-on-exec {cloexec} references {count:?} {pipe:?}");
+                let locked = state.was_locked(task, address);
+                println!("  fd {fd:3}           {address:x} close-on-exec {cloexec} locked {locked:?} {pipe:?}");
             }
         }
         Err(error) => println!("  files            ! {error}"),

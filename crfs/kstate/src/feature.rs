@@ -99,8 +99,8 @@ features! {
     Seccomp = "seccomp";
     /// The descriptor table and the identity of open file descriptions.
     Files = "files";
-    /// How many references an open file description has.
-    FileCount = "file_count";
+    /// Whether a file was ever locked.
+    FileLocks = "file_locks";
     /// Readers and writers of a pipe.
     PipeEnds = "pipe_ends";
     /// Pseudo-terminals and what is queued in them.

@@ -1,6 +1,6 @@
-//! Open files: which descriptors share a description, who else holds it, and how many ends a pipe has.
+//! Open files: which descriptors share a description, whether it was locked, and how many ends a pipe has.
 //!
-//! Source: include/linux/fdtable.h, include/linux/fs.h, include/linux/file_ref.h, include/linux/pipe_fs_i.h, v6.18.
+//! Source: include/linux/fdtable.h, include/linux/fs.h, include/linux/filelock.h, include/linux/pipe_fs_i.h, v6.18.
 
 use crate::error::Error;
 use crate::feature::Feature;
@@ -12,8 +12,6 @@ use crate::tasks::{Task, word};
 const CHUNK: u32 = 8192;
 /// More slots than a table of a gigabyte: it is no table.
 const MAX_SLOTS: u32 = 1 << 27;
-/// From here on a `file_ref_t` stands for no reference at all (FILE_REF_RELEASED).
-const REF_RELEASED: u64 = 0x8000_0000_0000_0000;
 
 const S_IFMT: u16 = 0o170_000;
 const S_IFIFO: u16 = 0o010_000;
@@ -79,21 +77,14 @@ impl KernelState {
         Ok(found)
     }
 
-    /// How many references the open file description has: descriptors of any task, mappings, messages under way, and for a moment
-    /// whoever is using it.
+    /// Whether what an open file description is open on was locked since it came into memory, by whomever and in whatever way; `file` is the
+    /// description's identity.
     ///
     /// # Errors
-    /// As [`KernelState::file_address`].
-    pub fn file_count(&self, task: &Task, fd: i32) -> Result<u64, Error> {
-        let view = self.view(Feature::FileCount, task)?;
-        let raw = view.u64_from(file(&view, fd)?, &[Path::FileRef])?;
-        // The first name is that of file_ref_t, which counts from 0.
-        let counts_from_zero = view.resolved(Path::FileRef)?.name == 0;
-        Ok(match raw {
-            raw if !counts_from_zero => raw,
-            raw if raw >= REF_RELEASED => 0,
-            raw => raw + 1,
-        })
+    /// [`Error::FeatureOff`], [`Error::Gone`] for a task that has ended, [`Error::Read`].
+    pub fn was_locked(&self, task: &Task, file: u64) -> Result<bool, Error> {
+        let view = self.view(Feature::FileLocks, task)?;
+        Ok(view.u64_from(file, &[Path::FileInode, Path::InodeLocks])? != 0)
     }
 
     /// How many open file descriptions the pipe or FIFO behind a descriptor has at each end, in whatever tasks.

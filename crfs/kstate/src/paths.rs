@@ -256,14 +256,14 @@ paths! {
     FilterPrev: Pointer, "seccomp_filter.prev";
     FilterNotif: Pointer, "seccomp_filter.notif";
 
-    // Open files. 5.14 - 6.18; the counter is `f_ref`, one less than the references, since 6.13, and `f_count` before.
+    // Open files. 5.14 - 6.18.
     FilesFdt: Pointer, "files_struct.fdt";
     FdtMax: Number(4), "fdtable.max_fds";
     FdtFd: Pointer, "fdtable.fd";
     FdtCloexec: Pointer, "fdtable.close_on_exec";
-    FileRef: Number(8), "file.f_ref" | "file.f_count";
     FileInode: Pointer, "file.f_inode";
     InodeMode: Number(2), "inode.i_mode";
+    InodeLocks: Pointer, "inode.i_flctx";
     InodePipe: Pointer, "inode.i_pipe";
     PipeReaders: Number(4), "pipe_inode_info.readers";
     PipeWriters: Number(4), "pipe_inode_info.writers";
@@ -579,7 +579,7 @@ pub(crate) fn needs(feature: Feature) -> Needs {
         Feature::Landlock => (&[P::TaskCred], &[P::CredSecurity]),
         Feature::Seccomp => (&[P::FilterPrev, P::FilterNotif], &[P::TaskSeccompFilter]),
         Feature::Files => (&[P::TaskFiles, P::FdtMax, P::FdtFd], &[P::FilesFdt, P::FdtCloexec]),
-        Feature::FileCount => (&[P::TaskFiles, P::FilesFdt, P::FdtMax, P::FdtFd], &[P::FileRef]),
+        Feature::FileLocks => (&[P::TaskFiles, P::FilesFdt, P::FdtMax, P::FdtFd, P::FileInode], &[P::InodeLocks]),
         Feature::PipeEnds => (
             &[P::TaskFiles, P::FilesFdt, P::FdtMax, P::FdtFd, P::FileInode, P::InodeMode, P::InodePipe],
             &[P::PipeReaders, P::PipeWriters],

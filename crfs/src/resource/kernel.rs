@@ -126,7 +126,7 @@ const SOMETIMES_NEEDED: [Feature; 19] = [
     Feature::PosixTimers,
     Feature::WaitEnd,
     Feature::Files,
-    Feature::FileCount,
+    Feature::FileLocks,
     Feature::PipeEnds,
     Feature::Terminals,
     Feature::MessageQueues,

@@ -15,7 +15,7 @@ use super::scene::{self, Roles, Scene};
 use crate::aio::AioContext;
 use crate::error::Error;
 use crate::feature::Feature;
-use crate::files::{OpenDescriptor, PipeEnds};
+use crate::files::{OpenDescriptor, PipeEnds, file};
 use crate::flags::{MemoryFlags, ThreadFlags};
 use crate::memory::MemoryLayout;
 use crate::mqueue::{MessageQueue, NotifyCookie, QueueNotify, QueuedMessage};
@@ -66,7 +66,7 @@ pub(super) const CHECKS: &[(Feature, Check)] = &[
     (Feature::Landlock, landlock),
     (Feature::Seccomp, seccomp),
     (Feature::Files, files),
-    (Feature::FileCount, file_count),
+    (Feature::FileLocks, file_locks),
     (Feature::PipeEnds, pipe_ends),
     (Feature::Terminals, terminals),
     (Feature::MessageQueues, message_queues),
@@ -526,14 +526,12 @@ fn files(state: &KernelState, scene: &Scene, roles: &Roles) -> Result<(), Troubl
     closed(state.file_address(&roles.bare, 1 << 20))
 }
 
-fn file_count(state: &KernelState, scene: &Scene, roles: &Roles) -> Result<(), Trouble> {
-    scene.full.outcome("dup")?;
-    let counts = [3, 4, 5, 6].map(|fd| state.file_count(&roles.full, fd));
-    let mut read = [0; 4];
-    for (to, from) in read.iter_mut().zip(counts) {
-        *to = from?;
-    }
-    same("the references", read, [1, 2, 2, 1])
+fn file_locks(state: &KernelState, scene: &Scene, roles: &Roles) -> Result<(), Trouble> {
+    scene.full.outcome("flock")?;
+    scene.futex.outcome("pipe2")?;
+    let locked = |task, fd| state.was_locked(task, file(&state.view(Feature::FileLocks, task)?, fd)?);
+    same("a pipe that is locked", locked(&roles.full, 4)?, true)?;
+    same("a pipe that is not", locked(&roles.futex, 3)?, false)
 }
 
 fn pipe_ends(state: &KernelState, scene: &Scene, roles: &Roles) -> Result<(), Trouble> {

@@ -240,6 +240,7 @@ fn full() -> Result<(Actor, Addresses), Error> {
     let brk = s.call("brk", libc::SYS_brk, [0]);
     s.step("brk growth", Step::call_with(libc::SYS_brk, [Arg::Result { step: brk, plus: BRK_GROWTH }]));
     pipe(&mut s)?;
+    s.call("flock", libc::SYS_flock, [4, libc::LOCK_SH.unsigned_abs().into()]);
     s.call("dup", libc::SYS_dup, [4]);
     let path = s.place(b"/proc/self/fd/4\0")?;
     s.call("open", libc::SYS_open, [path, 1]);

@@ -4,7 +4,7 @@ use super::TableOf;
 use super::fdinfo::FdInfo;
 use super::holders::Kernel;
 use super::limit;
-use super::seen::{Holder, Locked, Process, Seen, is_gone, there};
+use super::seen::{Holder, Process, Seen, is_gone, there};
 use crate::failure::{Doing, Failure, Kind};
 use crfs_kstate::OpenDescriptor;
 use crfs_sys::kcmp::compare_files;
@@ -58,7 +58,6 @@ impl Table {
             limit::raise().doing(|| "raising the limit of open files")?;
             limit::make_room(known.iter().map(Vec::len).sum());
         }
-        let locked = Locked::read().doing(|| "/proc/locks: reading it")?;
         let mut known = known.map(Vec::into_iter);
         for &TableOf { process: pid, owner, host } in tables {
             let known = known.as_mut().and_then(Iterator::next);
@@ -78,9 +77,9 @@ impl Table {
                     fds.into_iter().map(|fd| look(fd, None)).collect()
                 }
             };
-            let found = image_format::parallel::map(&looks, |look| look.look(&process, &locked));
+            let found = image_format::parallel::map(&looks, |look| look.look(&process));
             for (look, found) in looks.into_iter().zip(found) {
-                match found {
+                match look.with_locks(found, kernel) {
                     Ok(Some(found)) => table.enter(look, found, &mut identities)?,
                     Ok(None) if kernel.is_none() => {}
                     Ok(None) => {
@@ -162,13 +161,25 @@ enum Found {
 
 impl Look {
     /// None when it is gone.
-    fn look(&self, process: &Arc<Process>, locked: &Locked) -> io::Result<Option<Found>> {
+    fn look(&self, process: &Arc<Process>) -> io::Result<Option<Found>> {
         let seen = match self.known {
             _ if !self.first => return Ok(there(process.info(self.holder.fd))?.map(Found::Known)),
-            Some(known) => Seen::look_fast(self.holder, process, known.cloexec, locked)?,
+            Some(known) => Seen::look_fast(self.holder, process, known.cloexec)?,
             None => Seen::look(self.holder, process)?,
         };
         Ok(seen.map(|seen| Found::New(Box::new(seen))))
+    }
+
+    /// Looks again where fdinfo may have to tell of locks.
+    fn with_locks(&self, found: io::Result<Option<Found>>, kernel: Option<&Kernel<'_>>) -> io::Result<Option<Found>> {
+        match (found, kernel.zip(self.known)) {
+            (Ok(Some(Found::New(seen))), Some((kernel, known)))
+                if seen.is_without_locks() && kernel.may_be_locked(self.holder.host, known.address) =>
+            {
+                Ok(seen.again()?.map(|seen| Found::New(Box::new(seen))))
+            }
+            (found, _) => found,
+        }
     }
 }
 

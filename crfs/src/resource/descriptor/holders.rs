@@ -29,6 +29,11 @@ impl<'a> Kernel<'a> {
         Some((self.state, self.tasks.get(&host)?))
     }
 
+    /// Whether a description may be locked, as is also said where that cannot be told. `host` is a process that holds it.
+    pub(crate) fn may_be_locked(&self, host: i32, address: u64) -> bool {
+        self.tasks.get(&host).is_none_or(|task| self.state.was_locked(task, address).unwrap_or(true))
+    }
+
     /// How many descriptions in the whole system can read from a pipe, and how many can write to it. This process may hold it.
     ///
     /// # Errors

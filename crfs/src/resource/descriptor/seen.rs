@@ -5,10 +5,9 @@ use image_format::Pid;
 use image_format::files::OpenFlags;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl, openat, readlinkat};
-use nix::sys::stat::{Mode, major, minor};
+use nix::sys::stat::Mode;
 use nix::sys::statfs::fstatfs;
 use std::cell::OnceCell;
-use std::collections::HashSet;
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
@@ -125,25 +124,19 @@ impl Seen {
         there(process.link(holder.fd).and_then(|link| Self::by_proc(holder, process, link)))
     }
 
-    /// Looks where close-on-exec is known: of pipes and sockets without a path a duplicate tells the rest, in a fifth of the time.
-    pub(crate) fn look_fast(
-        holder: Holder,
-        process: &Arc<Process>,
-        cloexec: bool,
-        locked: &Locked,
-    ) -> io::Result<Option<Self>> {
-        let looked = process.link(holder.fd).and_then(|link| {
-            if WITHOUT_A_PATH.iter().any(|kind| link.starts_with(kind))
-                // Where there are too many, /proc still tells.
-                && let Ok(duplicate) = process.duplicate(holder.fd)
-            {
-                let seen = Self::by_duplicate(holder, process, link, cloexec, duplicate.into())?;
-                // fdinfo says who has locked it.
-                return if locked.contain(&seen) { Self::by_proc(holder, process, seen.link) } else { Ok(seen) };
+    /// Looks where close-on-exec is known: of pipes and sockets without a path a duplicate tells the rest but for locks, in a fifth of the
+    /// time.
+    pub(crate) fn look_fast(holder: Holder, process: &Arc<Process>, cloexec: bool) -> io::Result<Option<Self>> {
+        there(process.link(holder.fd).and_then(|link| {
+            if !WITHOUT_A_PATH.iter().any(|kind| link.starts_with(kind)) {
+                return Self::by_proc(holder, process, link);
             }
-            Self::by_proc(holder, process, link)
-        });
-        there(looked)
+            match process.duplicate(holder.fd) {
+                Ok(duplicate) => Self::by_duplicate(holder, process, link, cloexec, duplicate.into()),
+                // Where there are too many, /proc still tells.
+                Err(_) => Self::by_proc(holder, process, link),
+            }
+        }))
     }
 
     fn by_proc(holder: Holder, process: &Arc<Process>, link: Vec<u8>) -> io::Result<Self> {
@@ -180,6 +173,11 @@ impl Seen {
             process: Arc::clone(process),
             kept: OnceCell::from(OwnedFd::from(duplicate)),
         })
+    }
+
+    /// Whether it was looked at without asking for locks.
+    pub(crate) fn is_without_locks(&self) -> bool {
+        self.kept.get().is_some()
     }
 
     /// Looks once more. None when the descriptor is gone.
@@ -252,31 +250,6 @@ impl Seen {
     /// The link for people.
     pub(crate) fn name(&self) -> String {
         image_format::Bytes(self.link.clone()).escaped()
-    }
-}
-
-/// What somebody has locked, in the whole system.
-#[derive(Debug)]
-pub(crate) struct Locked(HashSet<String>);
-
-impl Locked {
-    /// From /proc/locks.
-    ///
-    /// # Errors
-    /// When it cannot be read.
-    pub(crate) fn read() -> io::Result<Self> {
-        let text = match std::fs::read_to_string("/proc/locks") {
-            // A kernel without locks (CONFIG_FILE_LOCKING).
-            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-            other => other?,
-        };
-        Ok(Locked(text.split_whitespace().filter(|word| word.contains(':')).map(str::to_owned).collect()))
-    }
-
-    /// Whether this is among it, by device and inode as `lock_get_status` writes them (fs/locks.c, v6.18).
-    fn contain(&self, seen: &Seen) -> bool {
-        let (device, inode) = seen.inode();
-        self.0.contains(&format!("{:02x}:{:02x}:{inode}", major(device), minor(device)))
     }
 }
 
