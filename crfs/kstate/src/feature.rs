@@ -61,6 +61,8 @@ features! {
     PosixTimers = "posix_timers";
     /// When a wait ends that leaves no restart block.
     WaitEnd = "wait_end";
+    /// When a wait ends whose time limit is a socket's.
+    SocketWaitEnd = "socket_wait_end";
     /// Adjustments that semop(2) with SEM_UNDO would undo.
     SemUndo = "sem_undo";
     /// Local descriptor table.

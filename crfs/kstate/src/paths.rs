@@ -174,6 +174,10 @@ paths! {
     SleeperFunction: Pointer, "hrtimer_sleeper.timer.function";
     SleeperQueued: Number(1), "hrtimer_sleeper.timer.is_queued" | "hrtimer_sleeper.timer.state";
     SleeperBase: Pointer, "hrtimer_sleeper.timer.base";
+    TimeoutTask: Pointer, "process_timer.task";
+    TimeoutExpires: Number(8), "process_timer.timer.expires";
+    TimeoutFunction: Pointer, "process_timer.timer.function";
+    TimeoutQueued: Pointer, "process_timer.timer.entry.pprev";
 
     // System V semaphores. 5.14 - 6.18; `semadj` was a pointer before it became the array at the end.
     UndoList: Pointer, "task_struct.sysvsem.undo_list";
@@ -498,6 +502,23 @@ pub(crate) fn needs(feature: Feature) -> Needs {
                 P::TimerBaseClock,
             ],
             &[P::SleeperTask, P::SleeperExpires, P::SleeperFunction],
+        ),
+        Feature::SocketWaitEnd => (
+            &[
+                P::TaskFiles,
+                P::FilesFdt,
+                P::FdtMax,
+                P::FdtFd,
+                P::FileInode,
+                P::InodePrivate,
+                P::PidTasks,
+                P::TaskPidLinks,
+                P::TaskPid,
+                P::TaskStack,
+                P::TaskStackPointer,
+                P::TimeoutQueued,
+            ],
+            &[P::TimeoutTask, P::TimeoutExpires, P::TimeoutFunction],
         ),
         Feature::SemUndo => (&[P::UndoListHead, P::UndoEntry, P::UndoSemid, P::UndoAdjust], &[P::UndoList]),
         Feature::Ldt => (&[P::TaskMm, P::LdtEntries, P::LdtCount], &[P::Ldt]),

@@ -45,6 +45,8 @@ pub(crate) struct Knowledge {
     pub(crate) restart: RestartFunctions,
     /// What a timer on a kernel stack calls that wakes a thread, learned in calibration.
     pub(crate) wakeup: u64,
+    /// The same of a timer that counts jiffies.
+    pub(crate) timeout: u64,
     pub(crate) bits: LearnedBits,
 }
 
@@ -183,6 +185,7 @@ impl Knowledge {
             status: Vec::new(),
             restart: RestartFunctions::default(),
             wakeup: 0,
+            timeout: 0,
             bits: LearnedBits::default(),
         };
         known.status = known.initial_status("not calibrated yet");

@@ -5,7 +5,8 @@
 //! registers is turned into "start again", while everything is still frozen. This is the one write a thaw makes; the first after a
 //! restore sets timers again too.
 
-mod interrupted;
+pub(super) mod interrupted;
+mod sockets;
 mod timerfds;
 mod timers;
 
@@ -17,6 +18,7 @@ use crate::resource::registers::shorten::{self, Place, begin_again, shorten};
 use crate::resource::registers::syscalls;
 use crfs_tracee::{HostPid, Stopped, Tracee, UserRegs, stop_all};
 use image_format::Timespec;
+use sockets::SocketWait;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -74,22 +76,24 @@ pub(super) fn let_run(
     let anew: BTreeMap<i32, Timespec> = anew.map(|wait| (wait.thread.thread, wait.remaining)).collect();
     let again = anew.keys().map(|&tid| HostPid::new(tid));
     let tids: BTreeSet<HostPid> = interrupted::threads(&pids).into_iter().chain(again).collect();
-    repair(tids.into_iter().collect(), &Waits { ends_ns, anew }, report)?;
+    let by_sockets = repair(tids.into_iter().collect(), &Waits { ends_ns, anew }, report)?;
     report.timings.push(timing("repair interrupted calls", begun));
     let begun = Instant::now();
     countdowns.timerfds.iter().filter(|timerfd| lives(timerfd.thread)).try_for_each(timerfds::set)?;
     let held = timers::hold(&countdowns.timers, &cgroup, record, &mut report.notes)?;
+    let others = sockets::hold(&by_sockets, &cgroup, held.iter().flat_map(timers::Held::threads))?;
     report.timings.push(timing("set timers again", begun));
     let begun = Instant::now();
     cgroup.thaw()?;
-    timers::set(held, &mut report.notes);
+    let stopped = timers::set(held, &mut report.notes).into_iter().chain(others);
+    sockets::begin(by_sockets, stopped.collect(), &mut report.notes);
     report.timings.push(timing("thaw", begun));
     Ok(())
 }
 
 /// Turns EINTR into "start again" in the threads whose call was interrupted, for the time that remains until the end of the wait where
-/// that is known.
-fn repair(tids: Vec<HostPid>, waits: &Waits, report: &mut Report) -> Result<(), Failure> {
+/// that is known. Returns the waits whose time limit is a socket's.
+fn repair(tids: Vec<HostPid>, waits: &Waits, report: &mut Report) -> Result<Vec<SocketWait>, Failure> {
     let now = crfs_sys::time::clock_ns(libc::CLOCK_MONOTONIC).doing(|| "reading CLOCK_MONOTONIC")?;
     let stopped = stop_all(tids, Instant::now() + STOP_DEADLINE);
     for (tid, error) in stopped.refused {
@@ -99,10 +103,13 @@ fn repair(tids: Vec<HostPid>, waits: &Waits, report: &mut Report) -> Result<(), 
     for tracee in stopped.late {
         late.push(tracee.tid());
     }
+    let mut by_sockets = Vec::new();
     for tracee in stopped.stopped {
         let tid = tracee.tid();
         let left = waits.ends_ns.get(&tid.raw()).map(|&end| remaining(end, now));
         let repaired = tracee.regs().and_then(|regs| {
+            let until = left.or_else(|| waits.anew.get(&tid.raw()).copied());
+            by_sockets.extend(until.and_then(|left| SocketWait::of(&tracee, &regs, left, now)));
             if let Some(mended) = mended(tid, regs, left) {
                 tracee.set_regs(&mended)?;
             } else if let Some(&left) = waits.anew.get(&tid.raw()) {
@@ -116,7 +123,7 @@ fn repair(tids: Vec<HostPid>, waits: &Waits, report: &mut Report) -> Result<(), 
         }
     }
     if late.is_empty() {
-        return Ok(());
+        return Ok(by_sockets);
     }
     Err(Failure::new(
         Kind::Deadline,

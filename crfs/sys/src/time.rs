@@ -5,13 +5,19 @@
 use libc::clockid_t;
 use nix::Result;
 use nix::errno::Errno;
-use nix::time::{ClockId, clock_gettime};
+use nix::time::{ClockId, clock_getres, clock_gettime};
 use nix::unistd::Pid;
 
 /// What a clock shows, in nanoseconds. `EINVAL`: there is no such clock (or no such process, for a CPU clock).
 pub fn clock_ns(clock: clockid_t) -> Result<i64> {
     let now = clock_gettime(ClockId::from_raw(clock))?;
     now.tv_sec().checked_mul(1_000_000_000).and_then(|ns| ns.checked_add(now.tv_nsec())).ok_or(Errno::EOVERFLOW)
+}
+
+/// How far apart two times are that a clock shows, in nanoseconds.
+pub fn clock_resolution_ns(clock: clockid_t) -> Result<u64> {
+    let step = clock_getres(ClockId::from_raw(clock))?;
+    u64::try_from(step.tv_sec() * 1_000_000_000 + step.tv_nsec()).map_err(|_| Errno::EOVERFLOW)
 }
 
 /// The CPU time of all threads of a process that ever were, in nanoseconds. `ESRCH`: it is gone.

@@ -14,10 +14,16 @@ use nix::errno::Errno;
 use nix::poll::{PollTimeout, poll, ppoll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollTimeout};
 use nix::sys::select::{pselect, select};
+use nix::sys::socket::{
+    AddressFamily, Backlog, GetSockOpt, MsgFlags, SetSockOpt, SockFlag, SockType, UnixAddr, accept, bind, getsockopt,
+    listen, recv, recvmsg, send, sendmsg, setsockopt, socket, socketpair, sockopt,
+};
 use nix::sys::time::{TimeSpec, TimeVal, TimeValLike};
 use nix::sys::timerfd::{self, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use nix::time::{ClockId, clock_gettime};
-use std::os::fd::AsFd;
+use nix::unistd::read;
+use std::io::IoSlice;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::process::ExitCode;
 use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant};
@@ -44,7 +50,7 @@ use By::{Date, Length};
 const MONOTONIC: ClockId = ClockId::CLOCK_MONOTONIC;
 const REALTIME: ClockId = ClockId::CLOCK_REALTIME;
 
-const WAITS: [(&str, By, Wait); 22] = [
+const WAITS: [(&str, By, Wait); 28] = [
     ("nanosleep", Length, || waits::nanosleep(LIMIT)),
     ("clock_nanosleep until a time", Date(MONOTONIC), || waits::sleep_until(date(MONOTONIC)?)),
     ("clock_nanosleep of CLOCK_BOOTTIME", Length, || waits::sleep_by(ClockId::CLOCK_BOOTTIME, LIMIT)),
@@ -81,6 +87,39 @@ const WAITS: [(&str, By, Wait); 22] = [
         mqueue::unlink(c"time-limits")?;
         ends(mqueue::receive_until(queue.as_fd(), date(REALTIME)?), Errno::ETIMEDOUT)
     }),
+    ("recv", Length, || {
+        let (near, _far) = pair(SockType::Stream)?;
+        limited(&near, sockopt::ReceiveTimeout, || recv(near.as_raw_fd(), &mut [0], MsgFlags::empty()).map(drop))
+    }),
+    ("read of a socket", Length, || {
+        let (near, _far) = pair(SockType::SeqPacket)?;
+        limited(&near, sockopt::ReceiveTimeout, || read(&near, &mut [0]).map(drop))
+    }),
+    ("recvmsg", Length, || {
+        let near = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+        limited(&near, sockopt::ReceiveTimeout, || {
+            recvmsg::<()>(near.as_raw_fd(), &mut [], None, MsgFlags::empty()).map(drop)
+        })
+    }),
+    ("accept", Length, || {
+        let listening = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+        bind(listening.as_raw_fd(), &UnixAddr::new_abstract(b"time-limits")?)?;
+        listen(&listening, Backlog::new(1)?)?;
+        limited(&listening, sockopt::ReceiveTimeout, || accept(listening.as_raw_fd()).map(drop))
+    }),
+    ("send", Length, || {
+        let (near, _far) = pair(SockType::SeqPacket)?;
+        while send(near.as_raw_fd(), &[1; 4096], MsgFlags::MSG_DONTWAIT) != Err(Errno::EAGAIN) {}
+        limited(&near, sockopt::SendTimeout, || send(near.as_raw_fd(), &[2; 4096], MsgFlags::empty()).map(drop))
+    }),
+    ("sendmsg", Length, || {
+        let (near, _far) = pair(SockType::SeqPacket)?;
+        while send(near.as_raw_fd(), &[1; 4096], MsgFlags::MSG_DONTWAIT) != Err(Errno::EAGAIN) {}
+        limited(&near, sockopt::SendTimeout, || {
+            let text = [IoSlice::new(&[2; 4096])];
+            sendmsg::<()>(near.as_raw_fd(), &text, &[], MsgFlags::empty(), None).map(drop)
+        })
+    }),
     ("setitimer", Length, || {
         itimer::set(Which::Real, LIMIT, Duration::ZERO)?;
         by_signal(libc::SIGALRM)
@@ -93,6 +132,21 @@ const WAITS: [(&str, By, Wait); 22] = [
         timer.wait()
     }),
 ];
+
+fn pair(kind: SockType) -> nix::Result<(OwnedFd, OwnedFd)> {
+    socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC)
+}
+
+/// A call on a socket with a time limit, which must be the same afterwards.
+fn limited<O>(socket: &OwnedFd, option: O, call: impl Fn() -> nix::Result<()>) -> nix::Result<()>
+where
+    O: SetSockOpt<Val = TimeVal> + GetSockOpt<Val = TimeVal> + Copy,
+{
+    let limit = TimeVal::seconds(10);
+    setsockopt(socket, option, &limit)?;
+    ends(call(), Errno::EAGAIN)?;
+    if getsockopt(socket, option)? == limit { Ok(()) } else { Err(Errno::ERANGE) }
+}
 
 /// When the time is up.
 fn date(clock: ClockId) -> nix::Result<Duration> {

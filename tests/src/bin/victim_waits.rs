@@ -7,8 +7,12 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockType, getsockopt, recv, setsockopt, socketpair, sockopt,
+};
+use nix::sys::time::{TimeVal, TimeValLike};
 use nix::time::{ClockId, clock_gettime};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -19,7 +23,9 @@ const SHORT: Duration = Duration::from_millis(40);
 const LONG: Duration = Duration::from_millis(1500);
 
 struct Shared {
-    counts: [AtomicU64; 9],
+    counts: [AtomicU64; 11],
+    /// Two wait for it, with a time limit of its own.
+    socket: OwnedFd,
     stop: AtomicBool,
     never: AtomicU32,
     event: EventFd,
@@ -74,6 +80,12 @@ fn work(shared: &Shared, index: usize) -> Result<()> {
             let until = clock_gettime(ClockId::CLOCK_MONOTONIC)?;
             waits::sleep_until(Duration::from(until) + SHORT)
         }),
+        9 | 10 => repeat(shared, index, SHORT, || {
+            let received = recv(shared.socket.as_raw_fd(), &mut [0], MsgFlags::empty());
+            // What others see of it must not change.
+            let kept = getsockopt(&shared.socket, sockopt::ReceiveTimeout)? == limit();
+            expect(if kept { received } else { Err(Errno::ERANGE) }, Errno::EAGAIN)
+        }),
         // These two wait without end until the program is told to stop.
         7 => {
             let count = shared.epoll.wait(&mut [EpollEvent::empty()], EpollTimeout::NONE)?;
@@ -91,6 +103,10 @@ fn work(shared: &Shared, index: usize) -> Result<()> {
     }
 }
 
+fn limit() -> TimeVal {
+    TimeVal::microseconds(40_000)
+}
+
 fn timed_out<T: Default + PartialEq>(ready: T) -> nix::Result<()> {
     if ready == T::default() { Ok(()) } else { Err(Errno::EPROTO) }
 }
@@ -100,12 +116,15 @@ fn run(stage: &mut Stage) -> Result<()> {
     let event = EventFd::from_flags(EfdFlags::EFD_NONBLOCK)?;
     let epoll = Epoll::new(EpollCreateFlags::empty())?;
     epoll.add(&event, EpollEvent::new(EpollFlags::EPOLLIN, 1))?;
+    let (socket, _far) = socketpair(AddressFamily::Unix, SockType::Datagram, None, SockFlag::SOCK_CLOEXEC)?;
+    setsockopt(&socket, sockopt::ReceiveTimeout, &limit())?;
     let shared = Arc::new(Shared {
-        counts: [const { AtomicU64::new(0) }; 9],
+        counts: [const { AtomicU64::new(0) }; 11],
         stop: AtomicBool::new(false),
         never: AtomicU32::new(0),
         event,
         epoll,
+        socket,
     });
     let start = |index| {
         let shared = Arc::clone(&shared);
@@ -114,7 +133,7 @@ fn run(stage: &mut Stage) -> Result<()> {
     let threads: Vec<_> = (0..shared.counts.len()).map(start).collect();
     loop {
         let before: Vec<u64> = shared.counts.iter().map(|count| count.load(Ordering::Relaxed)).collect();
-        let short = [0, 2, 3, 4, 5, 6];
+        let short = [0, 2, 3, 4, 5, 6, 9, 10];
         let ended = || threads.iter().any(|thread: &std::thread::JoinHandle<_>| thread.is_finished());
         victim::wait_until("every short wait to end", || {
             ended() || short.iter().all(|&index| shared.counts[index].load(Ordering::Relaxed) > before[index])

@@ -1,10 +1,11 @@
 //! One check a feature: what is read of the children against what they set, present and absent.
 
 use std::fmt::Debug;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use crfs_sys::pidfd;
 use nix::errno::Errno;
+use nix::unistd::Pid;
 
 use super::Trouble;
 use super::actor::Actor;
@@ -17,6 +18,7 @@ use crate::error::Error;
 use crate::feature::Feature;
 use crate::files::{OpenDescriptor, PipeEnds, file};
 use crate::flags::{MemoryFlags, ThreadFlags};
+use crate::jiffies::Jiffies;
 use crate::memory::MemoryLayout;
 use crate::mqueue::{MessageQueue, NotifyCookie, QueueNotify, QueuedMessage};
 use crate::paths::Path;
@@ -80,6 +82,8 @@ pub(super) const CHECKS: &[(Feature, Check)] = &[
 const NS: u64 = 1_000_000_000;
 /// Timer slack and rounding, on times that are exact otherwise.
 const SLACK_NS: u64 = 1_000_000;
+/// With CONFIG_HZ=100.
+const LONGEST_TICK_NS: u64 = 10_000_000;
 /// Processor time that a child may have used after it asked: more than a tick of the slowest kernel.
 const TICKS_NS: u64 = 25_000_000;
 
@@ -191,11 +195,35 @@ fn job_control(state: &KernelState, _: &Scene, roles: &Roles) -> Result<(), Trou
 /// The timers on the kernel stack of a child that waits.
 pub(super) fn sleepers(state: &KernelState, actor: &Actor) -> Result<Vec<Sleeper>, Trouble> {
     let pid = actor.puppet.pid();
-    let opened = pidfd::open(pid, true).map_err(|errno| match errno {
+    Ok(state.sleepers(thread(pid)?.as_fd(), pid.as_raw())?)
+}
+
+/// The same of timers that count jiffies.
+pub(super) fn timeouts(state: &KernelState, actor: &Actor) -> Result<Vec<Sleeper>, Trouble> {
+    let pid = actor.puppet.pid();
+    let jiffies = Jiffies::now().map_err(|error| Trouble::Wrong(format!("/proc/timer_list: jiffies: {error}")))?;
+    Ok(state.timeouts(thread(pid)?.as_fd(), pid.as_raw(), &jiffies)?)
+}
+
+fn thread(pid: Pid) -> Result<OwnedFd, Trouble> {
+    pidfd::open(pid, true).map_err(|errno| match errno {
         Errno::EINVAL => Trouble::Wrong("this kernel has no pidfds of threads (Linux 6.9 has)".to_owned()),
         errno => Trouble::Wrong(format!("opening a pidfd of a child: {}", errno.desc())),
-    })?;
-    Ok(state.sleepers(opened.as_fd(), pid.as_raw())?)
+    })
+}
+
+/// Not among [`CHECKS`], as [`wait_end`].
+pub(super) fn socket_wait_end(state: &KernelState, scene: &Scene) -> Result<(), Trouble> {
+    scene.terminal.outcome("setsockopt of SO_RCVTIMEO")?;
+    let found = timeouts(state, &scene.terminal)?;
+    let [timer] = found[..] else {
+        return Err(Trouble::Wrong(format!("a waiting child's stack has not one timer of jiffies: {found:x?}")));
+    };
+    // It begins with the next tick, and a socket counts whole ones: at most 10 ms long each.
+    let [least, most] = [scene.before_ns, scene.after_ns + 4 * LONGEST_TICK_NS].map(|ns| ns + scene::WAIT_SECONDS * NS);
+    within("the end of the wait", timer.expires_ns, least - LONGEST_TICK_NS, most)?;
+    same("no such timer", timeouts(state, &scene.poll_forever)?, Vec::new())?;
+    same("no such timer", timeouts(state, &scene.full)?, Vec::new())
 }
 
 /// Not among [`CHECKS`]: it is made while the children wait.

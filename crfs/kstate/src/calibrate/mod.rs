@@ -43,6 +43,8 @@ impl From<Error> for Trouble {
 const LOOKING: Duration = Duration::from_millis(500);
 const BETWEEN_LOOKS: Duration = Duration::from_millis(2);
 
+type LookOnce = fn(&mut KernelState, &Scene) -> Result<(), Trouble>;
+
 impl KernelState {
     /// Proves every feature on children of known state, and switches off what does not read back right.
     ///
@@ -63,8 +65,10 @@ impl KernelState {
                 self.set_status(feature, Status::On);
             }
         }
-        let waits = self.look_at_waits(&scene);
+        let waits = self.look_at_waits(&scene, Self::look_at_waits_once);
         self.judge(Feature::WaitEnd, waits);
+        let waits = self.look_at_waits(&scene, Self::look_at_socket_wait_once);
+        self.judge(Feature::SocketWaitEnd, waits);
         scene.stop().inspect_err(|_| self.set_all_off("calibration did not finish"))?;
         match scene.find(self) {
             Ok(roles) => {
@@ -104,10 +108,10 @@ impl KernelState {
 
     /// While the children still wait: learns what wakes one, and reads the end of every wait. They are not stopped, and one that wakes
     /// for a moment, as on a busy machine, is on no timer then: it is looked again.
-    fn look_at_waits(&mut self, scene: &Scene) -> Result<(), Trouble> {
+    fn look_at_waits(&mut self, scene: &Scene, once: LookOnce) -> Result<(), Trouble> {
         let end = Instant::now() + LOOKING;
         loop {
-            let looked = self.look_at_waits_once(scene);
+            let looked = once(self, scene);
             if !matches!(looked, Err(Trouble::Wrong(_))) || Instant::now() >= end {
                 return looked;
             }
@@ -119,6 +123,12 @@ impl KernelState {
         let sleepers = checks::sleepers(self, &scene.bare)?;
         self.known.wakeup = sleepers.first().map_or(0, |sleeper| sleeper.function);
         checks::wait_end(self, scene)
+    }
+
+    fn look_at_socket_wait_once(&mut self, scene: &Scene) -> Result<(), Trouble> {
+        let timeouts = checks::timeouts(self, &scene.terminal)?;
+        self.known.timeout = timeouts.first().map_or(0, |timer| timer.function);
+        checks::socket_wait_end(self, scene)
     }
 
     /// What was not learned leaves its feature off, which is not checked then.

@@ -98,7 +98,7 @@ pub(super) struct Scene {
     pub(super) poll_forever: Actor,
     /// Waits for a futex with a time limit; it also has a pipe.
     pub(super) futex: Actor,
-    /// Has two masters of pseudo-terminals, two inotify instances, two message queues and connections that wait, and waits as `bare` does.
+    /// Has two masters of pseudo-terminals, two inotify instances, two message queues and connections that wait, and waits for a datagram with a time limit.
     pub(super) terminal: Actor,
     pub(super) at: Addresses,
     /// Whether the kernel let us set a GDT entry of `full`.
@@ -458,10 +458,25 @@ fn terminal() -> Result<(Actor, u64), Error> {
     message_queues(&mut s)?;
     connections::script(&mut s)?;
     fanotify(&mut s)?;
-    let set = s.words(&[0])?;
-    let time = s.words(&[WAIT_SECONDS, 0])?;
-    s.call("rt_sigtimedwait", libc::SYS_rt_sigtimedwait, [set, 0, time, 8]);
+    receive(&mut s)?;
     Ok((s.start(libc::SIGCHLD, false)?, number))
+}
+
+/// Waits for what nobody can send.
+fn receive(s: &mut Script) -> Result<(), Error> {
+    let [family, kind, level, option] = [libc::AF_UNIX, libc::SOCK_DGRAM, libc::SOL_SOCKET, libc::SO_RCVTIMEO]
+        .map(|number| u64::from(number.unsigned_abs()));
+    let socket = s.call("a Unix socket", libc::SYS_socket, [family, kind, 0]);
+    let socket = Arg::Result { step: socket, plus: 0 };
+    let time = s.words(&[WAIT_SECONDS, 0])?;
+    let limit = [socket, level.into(), option.into(), time.into(), 16.into()];
+    s.step("setsockopt of SO_RCVTIMEO", Step::call_with(libc::SYS_setsockopt, limit));
+    let buffer = s.words(&[0])?;
+    s.step(
+        "recvfrom",
+        Step::call_with(libc::SYS_recvfrom, [socket, buffer.into(), 8.into(), 0.into(), 0.into(), 0.into()]),
+    );
+    Ok(())
 }
 
 /// Two groups. Between them the child gives up what it might do as an administrator, last of all.

@@ -75,7 +75,9 @@ pub fn decide(number: i64, result: i64, remaining: Option<Timespec>) -> (i64, Op
         },
         // The freeze caused it, or a signal that is on its way: then its handler makes it EINTR again.
         EINTR if syscalls::leaks_eintr(call) => match remaining {
-            Some(remaining) if shorten::applies(number) => (RESTARTNOHAND, Resume::Remaining(remaining)),
+            Some(remaining) if shorten::applies(number) || syscalls::socket_limit(number).is_some() => {
+                (RESTARTNOHAND, Resume::Remaining(remaining))
+            }
             _ => (RESTARTNOHAND, Resume::Again),
         },
         _ => (result, Resume::Ended),
@@ -112,7 +114,8 @@ mod tests {
             (232, -4, Some(second), -514, Resume::Remaining(second)),
             (333, -514, Some(second), -514, Resume::Remaining(second)),
             (333, -514, None, -514, Resume::Again),
-            (45, -4, Some(second), -514, Resume::Again),
+            (45, -4, Some(second), -514, Resume::Remaining(second)),
+            (45, -4, None, -514, Resume::Again),
             (3, -4, None, -4, Resume::Ended),
             (0, 5, None, 5, Resume::Ended),
         ];

@@ -55,6 +55,21 @@ pub(crate) const EINTR_ON_SOCKETS: [libc::c_long; 13] = [
     libc::SYS_connect,
 ];
 
+/// The option of the socket that limits a wait in the call of this number (SO_RCVTIMEO or SO_SNDTIMEO); None for any other call.
+#[must_use]
+pub fn socket_limit(call: i64) -> Option<i32> {
+    match call {
+        libc::SYS_write
+        | libc::SYS_writev
+        | libc::SYS_sendto
+        | libc::SYS_sendmsg
+        | libc::SYS_sendmmsg
+        | libc::SYS_connect => Some(libc::SO_SNDTIMEO),
+        _ if EINTR_ON_SOCKETS.contains(&call) => Some(libc::SO_RCVTIMEO),
+        _ => None,
+    }
+}
+
 /// Whether the call is one of these.
 #[must_use]
 pub fn leaks_eintr(number: u64) -> bool {
@@ -82,6 +97,12 @@ mod tests {
         assert_eq!(name(4000), "syscall_4000");
         // The table has a hole between the old calls and those shared by all architectures.
         assert_eq!(name(400), "syscall_400");
+    }
+
+    #[test]
+    fn who_sends_waits_by_another_limit_than_who_receives() {
+        let limits = [libc::SYS_connect, libc::SYS_accept, libc::SYS_read, libc::SYS_close].map(socket_limit);
+        assert_eq!(limits, [Some(libc::SO_SNDTIMEO), Some(libc::SO_RCVTIMEO), Some(libc::SO_RCVTIMEO), None]);
     }
 
     #[test]

@@ -9,7 +9,9 @@ use crate::failure::Failure;
 use crate::freezer::Cgroup;
 use crate::resource::kernel::Kernel;
 use crate::resource::proc::Proc;
-use crate::resource::registers::shorten;
+use crate::resource::registers::{shorten, syscalls};
+use crate::worker::thaw::interrupted;
+use crfs_kstate::Jiffies;
 use crfs_sys::pidfd;
 use image_format::parallel;
 use nix::unistd::Pid;
@@ -43,31 +45,52 @@ pub(super) fn look(cgroup: &Cgroup, proc: &mut Proc, kernel: &Kernel) -> Result<
     let groups: Vec<_> = threads.chunks(GROUP).collect();
     let mut calls = Vec::new();
     parallel::each(&groups, |group| calls_of(group), |found| calls.extend(found));
-    Ok(calls.into_iter().filter_map(|(process, thread, call)| waiting(process, thread, call, proc, kernel)).collect())
+    let by_sockets = calls.iter().any(|&(_, _, call)| syscalls::socket_limit(call).is_some());
+    // Without it those begin again in full.
+    let jiffies = if by_sockets { Jiffies::now().ok() } else { None };
+    let look = |(process, thread, call)| waiting(process, thread, call, proc, kernel, jiffies.as_ref());
+    Ok(calls.into_iter().filter_map(look).collect())
 }
 
 /// Process, thread and number of the call, of those whose wait may be forgotten.
 fn calls_of(threads: &[(i32, i32)]) -> Vec<(i32, i32, i64)> {
     let Ok(mut proc) = Proc::open() else { return Vec::new() };
     let waits = threads.iter().filter_map(|&(process, thread)| {
-        let call = call(process, thread, &mut proc).filter(|&call| shorten::applies(call))?;
-        Some((process, thread, call))
+        let text = proc.text(format_args!("{process}/task/{thread}/syscall")).ok()?;
+        let call = number(text).filter(|&call| shorten::applies(call));
+        Some((process, thread, call.or_else(|| interrupted::on_socket(process, thread, text))?))
     });
     waits.collect()
 }
 
-fn waiting(process: i32, thread: i32, call: i64, proc: &mut Proc, kernel: &Kernel) -> Option<Waiting> {
+fn waiting(
+    process: i32,
+    thread: i32,
+    call: i64,
+    proc: &mut Proc,
+    kernel: &Kernel,
+    jiffies: Option<&Jiffies>,
+) -> Option<Waiting> {
     // Before the end is read: were it another wait by then, the count would tell afterwards.
     let switches = switches(process, thread, proc)?;
     let opened = pidfd::open(Pid::from_raw(thread), process != thread).ok()?;
-    let end_ns = kernel.parts().0.wait_end(opened.as_fd(), thread).ok()??;
+    let (state, opened) = (kernel.parts().0, opened.as_fd());
+    let end_ns = match syscalls::socket_limit(call) {
+        Some(_) => state.socket_wait_end(opened, thread, jiffies?),
+        None => state.wait_end(opened, thread),
+    };
+    let end_ns = end_ns.ok()??;
     Some(Waiting { process, thread, call, switches, end_ns })
 }
 
 /// The number of the system call a thread waits in.
 fn call(process: i32, thread: i32, proc: &mut Proc) -> Option<i64> {
-    // "running", or "-1 SP PC", or "NUMBER ARG1 ..."
-    proc.text(format_args!("{process}/task/{thread}/syscall")).ok()?.split(' ').next()?.parse().ok()
+    number(proc.text(format_args!("{process}/task/{thread}/syscall")).ok()?)
+}
+
+/// "running", or "-1 SP PC", or "NUMBER ARG1 ..."
+fn number(text: &str) -> Option<i64> {
+    text.split_whitespace().next()?.parse().ok()
 }
 
 fn switches(process: i32, thread: i32, proc: &mut Proc) -> Option<u64> {

@@ -18,12 +18,17 @@ fn threads_of(pid: i32) -> Vec<HostPid> {
 
 fn is_interrupted(pid: i32, tid: i32) -> bool {
     let Ok(text) = fs::read_to_string(format!("/proc/{pid}/task/{tid}/syscall")) else { return false };
+    let number = text.split_whitespace().next().and_then(|word| word.parse::<i64>().ok());
+    number.is_some_and(|number| EINTR_ALWAYS.contains(&number) || shorten::begins_in_full(number))
+        || on_socket(pid, tid, &text).is_some()
+}
+
+/// The number of the call that a thread waits in, if it is one that a socket limits. `text` is what its file `syscall` in /proc says.
+pub(in crate::worker) fn on_socket(pid: i32, tid: i32, text: &str) -> Option<i64> {
     // "running", or "-1 SP PC", or "NUMBER ARG1 ... ARG6 SP PC" with hexadecimal arguments.
     let mut words = text.split_whitespace();
-    let Some(number) = words.next().and_then(|word| word.parse::<i64>().ok()) else { return false };
-    EINTR_ALWAYS.contains(&number)
-        || shorten::begins_in_full(number)
-        || (EINTR_ON_SOCKETS.contains(&number) && words.next().is_some_and(|fd| is_socket(pid, tid, fd)))
+    let number = words.next()?.parse().ok().filter(|number| EINTR_ON_SOCKETS.contains(number))?;
+    is_socket(pid, tid, words.next()?).then_some(number)
 }
 
 fn is_socket(pid: i32, tid: i32, argument: &str) -> bool {

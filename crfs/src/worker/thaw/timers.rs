@@ -19,7 +19,7 @@ use crate::resource::container::Moment;
 use crate::resource::proc::Proc;
 use crate::resource::subject::{self, Process};
 use crate::resource::{interval_timer, posix_timer, signal};
-use crfs_tracee::{Batch, Gadget, InjectError, Injector, SeizeOptions, Stopped, Tracee, stop_all};
+use crfs_tracee::{Batch, Gadget, HostPid, InjectError, Injector, SeizeOptions, Stopped, Tracee, stop_all};
 use image_format::Pid;
 use image_format::manifest::Clocks;
 use image_format::seccomp::Seccomp;
@@ -34,6 +34,13 @@ pub(super) struct Held<'a> {
     /// The first thread that lives first.
     threads: Vec<Tracee<Stopped>>,
     timers: &'a CountedTimers,
+}
+
+impl Held<'_> {
+    /// The threads.
+    pub(super) fn threads(&self) -> impl Iterator<Item = HostPid> {
+        self.threads.iter().map(Tracee::tid)
+    }
 }
 
 /// Stops the processes that have timers to be set. Call it while the container is frozen.
@@ -94,22 +101,23 @@ fn stop(process: &Process, attr: &ThreadAttr) -> Result<Vec<Tracee<Stopped>>, St
     Ok(stopped.stopped)
 }
 
-/// Sets the timers and lets the processes go. Call it when the container's cgroup has been thawed.
-pub(super) fn set(held: Vec<Held<'_>>, notes: &mut Vec<String>) {
+/// Sets the timers, and returns all threads, to be let go of. Call it when the container's cgroup has been thawed.
+pub(super) fn set(held: Vec<Held<'_>>, notes: &mut Vec<String>) -> Vec<Tracee<Stopped>> {
+    let mut all = Vec::new();
     for Held { own_ids, threads, timers } in held {
         let mut threads = threads.into_iter();
         let Some(first) = threads.next() else { continue };
-        if let Err(reason) = set_in(first, own_ids, timers) {
-            notes.push(left(timers.pid, &reason));
+        match set_in(first, own_ids, timers) {
+            Ok(first) => all.push(first),
+            Err(reason) => notes.push(left(timers.pid, &reason)),
         }
-        for thread in threads {
-            // One that was killed meanwhile is gone.
-            let _ = thread.detach();
-        }
+        all.extend(threads);
     }
+    all
 }
 
-fn set_in(first: Tracee<Stopped>, own_ids: (Pid, Pid), timers: &CountedTimers) -> Result<(), String> {
+/// The thread is let go of if the timers cannot be set.
+fn set_in(first: Tracee<Stopped>, own_ids: (Pid, Pid), timers: &CountedTimers) -> Result<Tracee<Stopped>, String> {
     let Some(gadget) = Gadget::of_program(&first) else { return Err("it has no vDSO".to_owned()) };
     let host = first.tid();
     let clocks = now(host.raw()).map_err(|failure| failure.to_string())?;
@@ -118,13 +126,21 @@ fn set_in(first: Tracee<Stopped>, own_ids: (Pid, Pid), timers: &CountedTimers) -
     let ran = injector.run_singly(&calls(own_ids, timers, &clocks)).map_err(told);
     // Nothing else comes while every signal is blocked: one that cannot be blocked, and is sent just now.
     let held: Vec<i32> = injector.held().iter().map(|signal| signal.number).collect();
-    let released = injector.release().map_err(told).map(|first| drop(first.detach()));
+    let released = injector.release().map_err(told);
     for number in held {
         if let Ok(signal) = nix::sys::signal::Signal::try_from(number) {
             let _ = nix::sys::signal::kill(host.pid(), signal);
         }
     }
-    ran.and(released)
+    match (ran, released) {
+        (Ok(()), released) => released,
+        (Err(reason), Ok(first)) => {
+            // One that was killed meanwhile is gone.
+            let _ = first.detach();
+            Err(reason)
+        }
+        (Err(reason), Err(_)) => Err(reason),
+    }
 }
 
 /// What the clocks show inside.
