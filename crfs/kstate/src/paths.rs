@@ -517,8 +517,10 @@ pub(crate) fn needs(feature: Feature) -> Needs {
                 P::TaskStack,
                 P::TaskStackPointer,
                 P::TimeoutQueued,
+                P::TimeoutTask,
             ],
-            &[P::TimeoutTask, P::TimeoutExpires, P::TimeoutFunction],
+            // Were the task's place wrong as these are, all three would be found together.
+            &[P::TimeoutExpires, P::TimeoutFunction],
         ),
         Feature::SemUndo => (&[P::UndoListHead, P::UndoEntry, P::UndoSemid, P::UndoAdjust], &[P::UndoList]),
         Feature::Ldt => (&[P::TaskMm, P::LdtEntries, P::LdtCount], &[P::Ldt]),

@@ -114,7 +114,7 @@ impl Kernel {
 }
 
 /// What is asked only where it matters (a wait with a time limit, a pipe), or not at all; all else is asked of every process or thread.
-const SOMETIMES_NEEDED: [Feature; 19] = [
+const SOMETIMES_NEEDED: [Feature; 20] = [
     Feature::AioRequests,
     Feature::IoUring,
     Feature::ThreadRecord,
@@ -125,6 +125,7 @@ const SOMETIMES_NEEDED: [Feature; 19] = [
     Feature::ExitSignal,
     Feature::PosixTimers,
     Feature::WaitEnd,
+    Feature::SocketWaitEnd,
     Feature::Files,
     Feature::FileLocks,
     Feature::PipeEnds,

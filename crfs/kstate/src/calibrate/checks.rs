@@ -1,6 +1,7 @@
 //! One check a feature: what is read of the children against what they set, present and absent.
 
 use std::fmt::Debug;
+use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, OwnedFd};
 
 use crfs_sys::pidfd;
@@ -201,8 +202,17 @@ pub(super) fn sleepers(state: &KernelState, actor: &Actor) -> Result<Vec<Sleeper
 /// The same of timers that count jiffies.
 pub(super) fn timeouts(state: &KernelState, actor: &Actor) -> Result<Vec<Sleeper>, Trouble> {
     let pid = actor.puppet.pid();
-    let jiffies = Jiffies::now().map_err(|error| Trouble::Wrong(format!("/proc/timer_list: jiffies: {error}")))?;
-    Ok(state.timeouts(thread(pid)?.as_fd(), pid.as_raw(), &jiffies)?)
+    Ok(state.timeouts(thread(pid)?.as_fd(), pid.as_raw(), &jiffies()?)?)
+}
+
+fn jiffies() -> Result<Jiffies, Trouble> {
+    Jiffies::now().map_err(|error| Trouble::Wrong(format!("/proc/timer_list: jiffies: {error}")))
+}
+
+/// When the wait on a socket ends. It begins with the next tick, and a socket counts whole ones: at most 10 ms long each.
+pub(super) fn socket_wait(scene: &Scene) -> RangeInclusive<u64> {
+    let [least, most] = [scene.before_ns, scene.after_ns].map(|ns| ns + scene::WAIT_SECONDS * NS);
+    least - LONGEST_TICK_NS..=most + 4 * LONGEST_TICK_NS
 }
 
 fn thread(pid: Pid) -> Result<OwnedFd, Trouble> {
@@ -215,15 +225,18 @@ fn thread(pid: Pid) -> Result<OwnedFd, Trouble> {
 /// Not among [`CHECKS`], as [`wait_end`].
 pub(super) fn socket_wait_end(state: &KernelState, scene: &Scene) -> Result<(), Trouble> {
     scene.terminal.outcome("setsockopt of SO_RCVTIMEO")?;
-    let found = timeouts(state, &scene.terminal)?;
-    let [timer] = found[..] else {
-        return Err(Trouble::Wrong(format!("a waiting child's stack has not one timer of jiffies: {found:x?}")));
+    let jiffies = jiffies()?;
+    let end = |actor: &Actor| -> Result<Option<u64>, Trouble> {
+        let pid = actor.puppet.pid();
+        Ok(state.socket_wait_end(thread(pid)?.as_fd(), pid.as_raw(), &jiffies)?)
     };
-    // It begins with the next tick, and a socket counts whole ones: at most 10 ms long each.
-    let [least, most] = [scene.before_ns, scene.after_ns + 4 * LONGEST_TICK_NS].map(|ns| ns + scene::WAIT_SECONDS * NS);
-    within("the end of the wait", timer.expires_ns, least - LONGEST_TICK_NS, most)?;
-    same("no such timer", timeouts(state, &scene.poll_forever)?, Vec::new())?;
-    same("no such timer", timeouts(state, &scene.full)?, Vec::new())
+    let ends = socket_wait(scene);
+    match end(&scene.terminal)? {
+        Some(end) => within("the end of the wait", end, *ends.start(), *ends.end())?,
+        None => return Err(Trouble::Wrong("a waiting child's stack has no timer of jiffies".to_owned())),
+    }
+    same("no such timer", end(&scene.poll_forever)?, None)?;
+    same("no such timer", end(&scene.full)?, None)
 }
 
 /// Not among [`CHECKS`]: it is made while the children wait.

@@ -127,7 +127,10 @@ impl KernelState {
 
     fn look_at_socket_wait_once(&mut self, scene: &Scene) -> Result<(), Trouble> {
         let timeouts = checks::timeouts(self, &scene.terminal)?;
-        self.known.timeout = timeouts.first().map_or(0, |timer| timer.function);
+        // What earlier calls left on the stack may look like another.
+        let ends = checks::socket_wait(scene);
+        let timer = timeouts.into_iter().find(|timer| ends.contains(&timer.expires_ns));
+        self.known.timeout = timer.map_or(0, |timer| timer.function);
         checks::socket_wait_end(self, scene)
     }
 
