@@ -89,6 +89,18 @@ features! {
     SyscallDispatch = "syscall_dispatch";
     /// set_thread_area(2) entries of the GDT.
     TlsArray = "tls_array";
+    /// From a process to its threads, traced or not.
+    Threads = "threads";
+    /// General registers.
+    Registers = "registers";
+    /// The extended state: x87, SSE, AVX and the rest.
+    ExtendedRegisters = "extended_registers";
+    /// Breakpoints that a tracer set.
+    DebugRegisters = "debug_registers";
+    /// Blocked signals, also of a thread that waits with others.
+    SignalMask = "signal_mask";
+    /// The area of restartable sequences.
+    Rseq = "rseq";
     /// PR_SET_MDWE, PR_SET_THP_DISABLE but for advised memory, mlockall(2) of future mappings.
     MemoryFlags = "memory_flags";
     /// PR_SET_TSC and ARCH_SET_CPUID.

@@ -28,6 +28,8 @@ pub(crate) struct LearnedBits {
     pub(crate) landlock_offset: u64,
     /// Not a bit: what is added to the number of a page's description, as `socket_buffers` counts, for where the page is mapped.
     pub(crate) direct_map: u64,
+    /// Not a bit: where in a task's kernel stack the registers stand that it entered the kernel with.
+    pub(crate) registers: u64,
 }
 
 /// What holds for all of an address space.

@@ -244,6 +244,35 @@ paths! {
     SyscallWork: Number(8), "task_struct.thread_info.syscall_work";
     TlsArray: Place(24), "task_struct.thread.tls_array";
 
+    // Registers, as they are while a task does not run. 5.16 - 6.18: `fpu` was a part of `thread` before it got behind the end of
+    // task_struct in 6.16; `rseq` is a structure in kernels after 6.18.
+    TaskSize: Place(1024), "task_struct";
+    PtRegs: Place(21 * 8), "pt_regs";
+    SelectorEs: Number(2), "task_struct.thread.es";
+    SelectorDs: Number(2), "task_struct.thread.ds";
+    SelectorFs: Number(2), "task_struct.thread.fsindex";
+    SelectorGs: Number(2), "task_struct.thread.gsindex";
+    FsBase: Number(8), "task_struct.thread.fsbase";
+    GsBase: Number(8), "task_struct.thread.gsbase";
+    FpuState: Pointer, "task_struct.thread.fpu.fpstate" | "fpu.fpstate";
+    FpuSize: Number(4), "fpstate.size";
+    FpuUserFeatures: Number(8), "fpstate.user_xfeatures";
+    FpuRegisters: Place(576), "fpstate.regs";
+    Pkru: Number(4), "task_struct.thread.pkru";
+    Breakpoints: Place(32), "task_struct.thread.ptrace_bps";
+    BreakpointAddress: Number(8), "perf_event.hw.info.address";
+    DebugStatus: Number(8), "task_struct.thread.virtual_dr6";
+    DebugControl: Number(8), "task_struct.thread.ptrace_dr7";
+    SavedMask: Number(8), "task_struct.saved_sigmask";
+    RestoresMask: Bit, "task_struct.restore_sigmask";
+    RseqArea: Pointer, "task_struct.rseq.usrptr" | "task_struct.rseq";
+    RseqLength: Number(4), "task_struct.rseq.len" | "task_struct.rseq_len";
+    RseqSignature: Number(4), "task_struct.rseq.sig" | "task_struct.rseq_sig";
+
+    // The threads of a process. 5.14 - 6.18.
+    SignalThreads: Place(16), "signal_struct.thread_head";
+    TaskThreadNode: Place(16), "task_struct.thread_node";
+
     // Flags whose bits are learned. 5.14 - 6.18.
     MmDefFlags: Number(8), "mm_struct.def_flags";
     ThreadInfoFlags: Number(8), "task_struct.thread_info.flags";
@@ -594,6 +623,32 @@ pub(crate) fn needs(feature: Feature) -> Needs {
         Feature::Subreaper => (&[P::TaskSignal], &[P::Subreaper]),
         Feature::SyscallDispatch => (&[], &[P::DispatchSelector, P::DispatchOffset, P::DispatchLength, P::SyscallWork]),
         Feature::TlsArray => (&[], &[P::TlsArray]),
+        Feature::Threads => (
+            &[
+                P::TaskFiles,
+                P::FilesFdt,
+                P::FdtMax,
+                P::FdtFd,
+                P::FileInode,
+                P::InodePrivate,
+                P::PidTasks,
+                P::TaskPidLinks,
+                P::TaskPid,
+                P::TaskTgid,
+                P::TaskSignal,
+            ],
+            &[P::SignalThreads, P::TaskThreadNode],
+        ),
+        Feature::Registers => (
+            &[P::TaskStack, P::PtRegs],
+            &[P::SelectorEs, P::SelectorDs, P::SelectorFs, P::SelectorGs, P::FsBase, P::GsBase],
+        ),
+        Feature::ExtendedRegisters => {
+            (&[P::TaskSize], &[P::FpuState, P::FpuSize, P::FpuUserFeatures, P::FpuRegisters, P::Pkru])
+        }
+        Feature::DebugRegisters => (&[], &[P::Breakpoints, P::BreakpointAddress, P::DebugStatus, P::DebugControl]),
+        Feature::SignalMask => (&[P::TaskBlocked, P::RestoresMask], &[P::SavedMask]),
+        Feature::Rseq => (&[], &[P::RseqArea, P::RseqLength, P::RseqSignature]),
         Feature::MemoryFlags => (&[P::TaskMm, P::MmFlags], &[P::MmDefFlags]),
         Feature::ThreadFlags => (&[], &[P::ThreadInfoFlags]),
         Feature::Keyrings => {

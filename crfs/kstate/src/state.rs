@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::btf::{Btf, Field, PathError};
 use crate::cache;
 use crate::error::Error;
+use crate::extended::ExtendedLayout;
 use crate::feature::{Disabled, Feature, Status};
 use crate::flags::LearnedBits;
 use crate::paths::{self, Path};
@@ -48,6 +49,7 @@ pub(crate) struct Knowledge {
     /// The same of a timer that counts jiffies.
     pub(crate) timeout: u64,
     pub(crate) bits: LearnedBits,
+    pub(crate) extended: ExtendedLayout,
 }
 
 /// Reads what the kernel keeps about tasks and has no interface for.
@@ -187,6 +189,7 @@ impl Knowledge {
             wakeup: 0,
             timeout: 0,
             bits: LearnedBits::default(),
+            extended: ExtendedLayout::default(),
         };
         known.status = known.initial_status("not calibrated yet");
         Ok(known)

@@ -1,22 +1,25 @@
-//! From the calling thread to the tasks it traces.
+//! From the calling thread to the tasks it traces, and from a pidfd to the threads of a process.
 //!
-//! The kernel keeps them in the list `ptraced` of the tracer's task_struct, each linked by its `ptrace_entry`.
-//! Source: include/linux/sched.h and kernel/ptrace.c (`__ptrace_link`), v6.18.
+//! The kernel keeps the former in the list `ptraced` of the tracer's task_struct, each linked by its `ptrace_entry`, and the latter in the
+//! list `thread_head` of what they share, each linked by its `thread_node`.
+//! Source: include/linux/sched.h, include/linux/sched/signal.h and kernel/ptrace.c (`__ptrace_link`), v6.18.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::os::fd::BorrowedFd;
 
 use crate::error::Error;
 use crate::feature::Feature;
 use crate::paths::Path;
 use crate::state::{KernelState, View};
+use crate::waits;
 
 /// More tasks than that cannot be (`PID_MAX_LIMIT`): the list is no list.
 const MAX_TASKS: usize = 4 << 20;
 
-/// A task that the calling thread traces, by its address in the kernel.
+/// A task, by its address in the kernel.
 ///
-/// Valid as long as it is traced; a task that has been let go, or reaped, may leave its address to another.
+/// Valid as long as it is traced, or frozen; one that has been let go, or reaped, may leave its address to another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Task {
     tid: i32,
@@ -74,25 +77,51 @@ impl KernelState {
         Ok(tasks)
     }
 
-    /// Walks the list, and hands on the address of each task and a part of its task_struct, with the offset that begins at.
-    fn walk(&self, mut found: impl FnMut(u64, u64, &[u8])) -> Result<BTreeMap<i32, Task>, Error> {
-        let changed = || Error::List { tid: 0, list: "ptraced" };
+    /// The threads of a process, traced or not, by thread id (of the host's pid namespace). `process` is a pidfd of it, open in the calling thread,
+    /// and `pid` its id. They should be frozen, or a thread may begin or end meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::Gone`] when the process has ended; otherwise as [`KernelState::tracees`].
+    pub fn threads(&self, process: BorrowedFd<'_>, pid: i32) -> Result<BTreeMap<i32, Task>, Error> {
+        self.walk_threads(process, pid, |_, _, _| ())
+    }
+
+    /// [`KernelState::threads`], which are kept in addition to what [`KernelState::keep_tracees`] keeps since it was called last.
+    ///
+    /// # Errors
+    /// As [`KernelState::threads`].
+    pub fn keep_threads(&mut self, process: BorrowedFd<'_>, pid: i32) -> Result<BTreeMap<i32, Task>, Error> {
+        let mut copies = Copies::default();
+        let mut tasks = self.walk_threads(process, pid, |task, start, bytes| copies.push(task, start, bytes))?;
+        let first = self.copies.0.len();
+        tasks.values_mut().for_each(|task| task.place += first);
+        self.copies.0.append(&mut copies.0);
+        Ok(tasks)
+    }
+
+    fn walk(&self, found: impl FnMut(u64, u64, &[u8])) -> Result<BTreeMap<i32, Task>, Error> {
         let view = self.view(Feature::Tracees, &Task::caller(0))?;
-        let entry = Entry::new(&view, self.known.task_members())?;
-        let mut head_bytes = [0; 16];
-        let head = view.bytes(&[Path::TaskPtraced], &mut head_bytes)?;
-        let mut tasks = BTreeMap::new();
-        let (mut previous, mut node) = (head, word(&head_bytes, 0));
-        let mut buf = vec![0; entry.length];
-        while node != head {
-            let address = node.wrapping_sub(entry.link);
-            let links = entry.read(&view, address, &mut buf)?;
-            let task = Task { tid: links.tid, tgid: links.tgid, address, place: tasks.len() };
-            found(address, entry.start, &buf);
-            if links.previous != previous || tasks.len() >= MAX_TASKS || tasks.insert(task.tid, task).is_some() {
-                return Err(changed());
-            }
-            (previous, node) = (node, links.next);
+        let mut head = [0; 16];
+        let address = view.bytes(&[Path::TaskPtraced], &mut head)?;
+        let entry = Entry::new(&view, self.known.task_members(), Path::TaskPtraceEntry)?;
+        entry.walk(&view, (address, word(&head, 0)), "ptraced", found)
+    }
+
+    fn walk_threads(
+        &self,
+        process: BorrowedFd<'_>,
+        pid: i32,
+        found: impl FnMut(u64, u64, &[u8]),
+    ) -> Result<BTreeMap<i32, Task>, Error> {
+        let view = self.view(Feature::Threads, &Task::caller(pid))?;
+        let leader = waits::task(&view, process)?;
+        let mut head = [0; 16];
+        let address = view.bytes_from(leader, &[Path::TaskSignal, Path::SignalThreads], &mut head)?;
+        let entry = Entry::new(&view, self.known.task_members(), Path::TaskThreadNode)?;
+        let tasks = entry.walk(&view, (address, word(&head, 0)), "thread_head", found)?;
+        // Another process may have the memory by now of one that ends.
+        if tasks.is_empty() || tasks.values().any(|task| task.tgid != pid) {
+            return Err(Error::List { tid: pid, list: "thread_head" });
         }
         Ok(tasks)
     }
@@ -115,16 +144,43 @@ struct Links {
 }
 
 impl Entry {
-    fn new(view: &View<'_>, members: Range<u64>) -> Result<Self, Error> {
+    /// `link` is the member by which a task is in the list.
+    fn new(view: &View<'_>, members: Range<u64>, link: Path) -> Result<Self, Error> {
         let (pid, tgid) = (view.offset(Path::TaskPid)?, view.offset(Path::TaskTgid)?);
-        let link = view.offset(Path::TaskPtraceEntry)?;
+        let link = view.offset(link)?;
         // Within one task_struct, so far below 2^32.
         let length = usize::try_from(members.end - members.start).unwrap_or(0);
         Ok(Self { start: members.start, length, pid, tgid, link })
     }
 
+    /// Walks the list of that head and first node, and hands on the address of each task and a part of its task_struct, with the offset
+    /// that begins at.
+    fn walk(
+        &self,
+        view: &View<'_>,
+        (head, first): (u64, u64),
+        list: &'static str,
+        mut found: impl FnMut(u64, u64, &[u8]),
+    ) -> Result<BTreeMap<i32, Task>, Error> {
+        let changed = || Error::List { tid: view.tid(), list };
+        let mut tasks = BTreeMap::new();
+        let (mut previous, mut node) = (head, first);
+        let mut buf = vec![0; self.length];
+        while node != head {
+            let address = node.wrapping_sub(self.link);
+            let links = self.read(view, address, &mut buf)?;
+            let task = Task { tid: links.tid, tgid: links.tgid, address, place: tasks.len() };
+            found(address, self.start, &buf);
+            if links.previous != previous || tasks.len() >= MAX_TASKS || tasks.insert(task.tid, task).is_some() {
+                return Err(changed());
+            }
+            (previous, node) = (node, links.next);
+        }
+        Ok(tasks)
+    }
+
     fn read(&self, view: &View<'_>, task: u64, buf: &mut [u8]) -> Result<Links, Error> {
-        view.bytes_at(task.wrapping_add(self.start), Path::TaskPtraceEntry, buf)?;
+        view.bytes_at(task.wrapping_add(self.start), Path::TaskPid, buf)?;
         let at = |offset: u64| usize::try_from(offset.wrapping_sub(self.start)).unwrap_or(usize::MAX);
         let id = |offset| (word(buf, at(offset)) & 0xffff_ffff) as u32;
         Ok(Links {

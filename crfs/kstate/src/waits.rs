@@ -104,7 +104,7 @@ impl KernelState {
 }
 
 /// The task behind a pidfd.
-fn task(view: &View<'_>, thread: BorrowedFd<'_>) -> Result<u64, Error> {
+pub(crate) fn task(view: &View<'_>, thread: BorrowedFd<'_>) -> Result<u64, Error> {
     let file = files::file(view, thread.as_raw_fd())?;
     let pid = view.u64_from(file, &[Path::FileInode, Path::InodePrivate])?;
     match view.u64_from(pid, &[Path::PidTasks])? {

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::io::{BufRead, BufReader, Read};
+use std::os::fd::AsFd;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
@@ -142,4 +143,38 @@ fn the_fault_variable_switches_off_what_it_names() {
     assert!(lines[0].starts_with("off: signal_actions is switched off: a handler: "), "{lines:?}");
     let lines = output_with_fault("nonsense");
     assert_eq!(lines, ["error: ".to_owned() + &Error::UnknownFault { value: "nonsense".to_owned() }.to_string()]);
+}
+
+#[test]
+fn the_threads_of_a_process_are_found_without_a_tracer() {
+    let mut state = KernelState::open(None).unwrap();
+    state.calibrate().unwrap();
+    let barrier = Arc::new(Barrier::new(3));
+    let (told, tids) = std::sync::mpsc::channel();
+    let threads: Vec<_> = (0..2)
+        .map(|_| {
+            let (barrier, told) = (barrier.clone(), told.clone());
+            std::thread::spawn(move || {
+                told.send(nix::unistd::gettid().as_raw()).unwrap();
+                barrier.wait();
+            })
+        })
+        .collect();
+    let started: Vec<i32> = tids.iter().take(2).collect();
+    let own = Pid::this();
+    let pidfd = crfs_sys::pidfd::open(own, false).unwrap();
+    // Other tests begin and end threads meanwhile.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let found = loop {
+        match state.keep_threads(pidfd.as_fd(), own.as_raw()) {
+            Err(Error::List { .. }) if Instant::now() < deadline => {}
+            found => break found.unwrap(),
+        }
+    };
+    assert!(started.iter().all(|tid| found.get(tid).is_some_and(|task| task.tgid() == own.as_raw())), "{found:?}");
+    let names: Vec<_> = started.iter().map(|tid| state.thread_record(&found[tid]).unwrap().ids).collect();
+    assert!(names.iter().zip(&started).all(|(ids, &tid)| ids[0] == tid.unsigned_abs()), "{names:?}");
+    assert!(matches!(state.threads(pidfd.as_fd(), own.as_raw() + 1), Err(Error::List { .. })), "another process");
+    barrier.wait();
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
 }

@@ -114,7 +114,7 @@ impl Kernel {
 }
 
 /// What is asked only where it matters (a wait with a time limit, a pipe), or not at all; all else is asked of every process or thread.
-const SOMETIMES_NEEDED: [Feature; 20] = [
+const SOMETIMES_NEEDED: [Feature; 26] = [
     Feature::AioRequests,
     Feature::IoUring,
     Feature::ThreadRecord,
@@ -135,6 +135,12 @@ const SOMETIMES_NEEDED: [Feature; 20] = [
     Feature::Fanotify,
     Feature::PendingUnix,
     Feature::PendingTcp,
+    Feature::Threads,
+    Feature::Registers,
+    Feature::ExtendedRegisters,
+    Feature::DebugRegisters,
+    Feature::SignalMask,
+    Feature::Rseq,
 ];
 
 fn block(findings: &mut Findings, object: &str, feature: Feature, why: &str) {

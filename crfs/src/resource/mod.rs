@@ -50,6 +50,7 @@ pub mod security;
 pub mod signal;
 mod signalfd;
 pub mod socket;
+pub mod still;
 pub mod subject;
 pub mod sysv;
 pub mod thread;

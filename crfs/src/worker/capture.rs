@@ -106,11 +106,11 @@ fn frozen(
     let Some(mut held) = stop::hold(job, end, findings, laps)? else { return Ok(false) };
     let moment = held.moment;
     // Even where reading fails: a thaw cannot seize what is still seized.
-    let records = match (survey::look(&job.record, &held.subjects, &mut job.proc, findings), &held.tracees) {
+    let records = match (survey::look(&job.record, &held.subjects, &mut job.proc, findings), &held.threads) {
         (Err(failure), _) => Err(failure),
-        (Ok(sharing), Some(tracees)) => {
+        (Ok(sharing), Some(threads)) => {
             laps.lap("obstacles");
-            records::read(job, &held.subjects, &sharing, &moment, tracees, findings, laps).map(Some)
+            records::read(job, &held.subjects, &sharing, &moment, threads, findings, laps).map(Some)
         }
         (Ok(_), _) => Ok(None),
     };

@@ -60,5 +60,6 @@ pub mod vector;
 pub mod wait;
 pub mod waits;
 pub mod xattr;
+pub mod xstate;
 
 pub use pid::HostPid;

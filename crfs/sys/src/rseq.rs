@@ -18,6 +18,22 @@ pub fn is_registered() -> bool {
     unsafe { __rseq_size != 0 }
 }
 
+/// The calling thread's area as the C library registered it: its address, and the size in bytes.
+#[must_use]
+pub fn area() -> Option<(u64, u32)> {
+    /// The size of the first version, which the library registers however little of it is in use.
+    const LEAST: u32 = 32;
+    is_registered().then(|| {
+        let (pointer, offset, size): (isize, isize, u32);
+        // SAFETY: the first word at the thread pointer is its own address (the ABI of thread-local storage); constants as above.
+        unsafe {
+            asm!("mov {}, fs:0", out(reg) pointer, options(nostack, readonly));
+            (offset, size) = (__rseq_offset, __rseq_size);
+        }
+        (pointer.wrapping_add(offset).cast_unsigned() as u64, size.max(LEAST))
+    })
+}
+
 /// Goes round in a critical section that has no end, and returns when it was aborted: the thread was interrupted in it by a signal
 /// handler, another program, or another CPU. Call it only where [`is_registered`].
 pub fn until_aborted() {

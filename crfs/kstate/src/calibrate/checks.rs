@@ -13,6 +13,7 @@ use super::actor::Actor;
 use super::connections;
 use super::io_uring;
 use super::numa;
+use super::registers;
 use super::scene::{self, Roles, Scene};
 use crate::aio::AioContext;
 use crate::error::Error;
@@ -63,6 +64,12 @@ pub(super) const CHECKS: &[(Feature, Check)] = &[
     (Feature::Subreaper, subreaper),
     (Feature::SyscallDispatch, syscall_dispatch),
     (Feature::TlsArray, tls_array),
+    (Feature::Threads, registers::threads),
+    (Feature::Registers, registers::general),
+    (Feature::ExtendedRegisters, registers::extended),
+    (Feature::DebugRegisters, registers::debug),
+    (Feature::SignalMask, registers::signal_mask),
+    (Feature::Rseq, registers::rseq),
     (Feature::MemoryFlags, memory_flags),
     (Feature::ThreadFlags, thread_flags),
     (Feature::Keyrings, keyrings),

@@ -9,6 +9,7 @@ mod connections;
 mod io_uring;
 mod learn;
 mod numa;
+mod registers;
 mod scene;
 
 use crate::error::Error;
@@ -146,6 +147,10 @@ impl KernelState {
         self.judge(Feature::PendingUnix, learned);
         let learned = connections::learn_direct_map_by_tcp(self, scene, roles);
         self.judge(Feature::PendingTcp, learned);
+        let learned = registers::learn(self, scene, roles);
+        self.judge(Feature::Registers, learned);
+        let learned = registers::learn_extended(self, scene);
+        self.judge(Feature::ExtendedRegisters, learned);
     }
 
     /// Nothing tells which function a restart block points to; the children wait in calls that we know.

@@ -3,12 +3,13 @@
 use std::io;
 
 use crfs_sys::puppet::{Arg, Step};
+use crfs_sys::rseq;
 use crfs_sys::thread_area::{self, FIRST_ENTRY, UserDesc};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 
 use super::actor::{Actor, Script};
-use super::{Trouble, connections, numa};
+use super::{Trouble, connections, numa, registers};
 use crate::error::Error;
 use crate::state::KernelState;
 use crate::tasks::Task;
@@ -35,6 +36,10 @@ pub(super) const SEM_OPS: [(u16, i16); 2] = [(0, 5), (2, 3)];
 pub(super) const FUTEX_VALUE: u32 = 0x1357_9bdf;
 /// What a terminal holds.
 pub(super) const FED: &[u8] = b"crfs\n";
+/// Blocked while a child waits, and not before and after: SIGUSR1 and a real-time signal.
+pub(super) const WAIT_MASK: u64 = 1 << 9 | 1 << 40;
+/// Size and signature of an area of restartable sequences.
+pub(super) const RSEQ: (u32, u32) = (32, 0x5305_3053);
 pub(super) const NEXT_WD: u32 = 0x0012_3456;
 /// fanotify groups, by their flags: the second as its maker gets it without privileges (FANOTIFY_UNPRIV, include/linux/fanotify.h, v6.18).
 pub(super) const GROUPS: [(&str, u32); 2] =
@@ -84,13 +89,14 @@ pub(super) struct Addresses {
     pub(super) futex: u64,
     pub(super) pty_number: u64,
     pub(super) aio_context: u64,
+    pub(super) rseq: u64,
 }
 
 /// All children.
 pub(super) struct Scene {
     /// Has everything, and sleeps.
     pub(super) full: Actor,
-    /// Has nothing, and waits for a signal, which leaves no restart block.
+    /// Has nothing, and waits in ppoll(2) with a signal mask, which leaves no restart block.
     pub(super) bare: Actor,
     /// Polls with a time limit.
     pub(super) poll: Actor,
@@ -103,6 +109,8 @@ pub(super) struct Scene {
     pub(super) at: Addresses,
     /// Whether the kernel let us set a GDT entry of `full`.
     pub(super) thread_area: nix::Result<()>,
+    /// Whether `full` has a value of its own in each register, and why it has no breakpoints.
+    pub(super) dressed: nix::Result<Option<Errno>>,
     /// Nanoseconds of CLOCK_MONOTONIC before the first child was forked.
     pub(super) before_ns: u64,
     /// And after all waited.
@@ -136,8 +144,8 @@ impl Scene {
         }
         let after_ns = monotonic_ns();
         // Until they are stopped.
-        let thread_area = Err(Errno::ESRCH);
-        Ok(Self { full, bare, poll, poll_forever, futex, terminal, at, thread_area, before_ns, after_ns })
+        let (thread_area, dressed) = (Err(Errno::ESRCH), Err(Errno::ESRCH));
+        Ok(Self { full, bare, poll, poll_forever, futex, terminal, at, thread_area, dressed, before_ns, after_ns })
     }
 
     /// Stops the children.
@@ -152,6 +160,7 @@ impl Scene {
             .map_err(|source| Error::Calibrate { doing: "stopping a child by a signal", source })?;
         let entry = UserDesc { entry_number: FIRST_ENTRY, ..SEGMENT };
         self.thread_area = thread_area::set(self.full.puppet.pid(), &entry);
+        self.dressed = registers::dress(&self.full);
         Ok(())
     }
 
@@ -271,9 +280,31 @@ fn full() -> Result<(Actor, Addresses), Error> {
     landlock(&mut s)?;
     let time = s.words(&[WAIT_SECONDS, 0])?;
     let rmtp = s.words(&[0, 0])?;
+    let rseq = restartable_sequences(&mut s)?;
     s.call("clock_nanosleep", libc::SYS_clock_nanosleep, [1, 0, time, rmtp]);
-    let at = Addresses { rmtp, selector, itimers_left, pollfds: 0, futex: 0, pty_number: 0, aio_context: context };
+    let at =
+        Addresses { rmtp, selector, itimers_left, pollfds: 0, futex: 0, pty_number: 0, aio_context: context, rseq };
     Ok((s.start(libc::SIGCHLD, true)?, at))
+}
+
+/// Lets go of the area that the C library registered and the child inherited.
+fn no_restartable_sequences(s: &mut Script) {
+    const UNREGISTER: u64 = 1;
+    if let Some((address, size)) = rseq::area() {
+        s.call("rseq", libc::SYS_rseq, [address, size.into(), UNREGISTER, RSEQ.1.into()]);
+    } else {
+        s.call("rseq", libc::SYS_getpid, []);
+    }
+}
+
+/// An area of its own.
+fn restartable_sequences(s: &mut Script) -> Result<u64, Error> {
+    no_restartable_sequences(s);
+    // The area's alignment is 32 bytes, that of `words` 16.
+    let area = s.words(&[0; 6])?.next_multiple_of(32);
+    let (size, signature) = RSEQ;
+    s.call("another rseq", libc::SYS_rseq, [area, size.into(), 0, signature.into()]);
+    Ok(area)
 }
 
 /// A new process numbers its timers from 0.
@@ -380,9 +411,10 @@ fn bare() -> Result<Actor, Error> {
     s.prctl("PR_GET_SECUREBITS", libc::PR_GET_SECUREBITS, [0; 4]);
     s.prctl("PR_SET_DUMPABLE", libc::PR_SET_DUMPABLE, [1, 0, 0, 0]);
     s.call("brk", libc::SYS_brk, [0]);
-    let set = s.words(&[0])?;
+    no_restartable_sequences(&mut s);
+    let mask = s.words(&[WAIT_MASK])?;
     let time = s.words(&[WAIT_SECONDS, 0])?;
-    s.call("rt_sigtimedwait", libc::SYS_rt_sigtimedwait, [set, 0, time, 8]);
+    s.call("ppoll", libc::SYS_ppoll, [0, 0, time, mask, 8]);
     s.start(0, false)
 }
 

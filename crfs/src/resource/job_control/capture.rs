@@ -2,23 +2,18 @@
 
 use super::super::kernel::Kernel;
 use super::super::signal;
+use super::super::still::Still;
 use crate::failure::Failure;
 use crfs_kstate::GroupStop;
-use crfs_tracee::{Stopped as StoppedTask, Tracee};
 use image_format::process::{JobControl, Stopped};
 
 /// Reads it. `thread` is any thread of the process, `object` the process's directory.
 ///
 /// # Errors
 /// When the process is gone.
-pub fn capture(
-    thread: &Tracee<StoppedTask>,
-    host: i32,
-    object: &str,
-    kernel: &mut Kernel,
-) -> Result<JobControl, Failure> {
+pub fn capture(thread: &Still, host: i32, object: &str, kernel: &mut Kernel) -> Result<JobControl, Failure> {
     let state = kernel.ask(host, &format!("{object}/process"), |state, task| state.group_stop(task))?;
-    let signal = thread.stop().group_stop().and_then(signal::from_number);
+    let signal = thread.stopped().and_then(|tracee| tracee.stop().group_stop()).and_then(signal::from_number);
     Ok(match (signal, state) {
         // A stop that is under way when the freezer comes is as good as done.
         (Some(signal), state) => {

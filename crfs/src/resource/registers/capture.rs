@@ -3,11 +3,13 @@
 use super::super::Findings;
 use super::super::container::Moment;
 use super::super::kernel::Kernel;
+use super::super::still::Still;
+use super::restore::user_regs;
 use super::resume::{self, Wait};
 use super::sequence;
-use crate::failure::{Doing, Failure};
+use crate::failure::Failure;
 use crfs_kstate::RestartBlock;
-use crfs_tracee::{Stopped, Tracee, UserRegs};
+use crfs_tracee::UserRegs;
 use image_format::Timespec;
 use image_format::thread::{FpuState, Frame, Registers, Tls};
 use image_format::types::{Address, Hex};
@@ -37,16 +39,19 @@ pub struct Captured {
 /// # Errors
 /// When the thread is gone.
 pub fn capture(
-    tracee: &Tracee<Stopped>,
+    still: &Still,
     object: &str,
     kernel: &mut Kernel,
     moment: &Moment,
     wait_end_ns: Option<u64>,
     findings: &mut Findings,
 ) -> Result<Captured, Failure> {
-    let regs = tracee.regs().doing(|| format!("{object}/thread.frame"))?;
-    let xstate = tracee.xstate().doing(|| format!("{object}/thread"))?;
-    let debug = tracee.debug_registers().doing(|| format!("{object}/thread"))?;
+    let path = format!("{object}/thread");
+    let xstate = still.xstate(&path, kernel)?.unwrap_or_default();
+    let debug = still.debug_registers(&path, kernel)?.unwrap_or_default();
+    // What cannot be told is an obstacle, and the record is of no use.
+    let unknown = || user_regs(&Registers::default(), &Tls { fs_base: Address(0), gs_base: Address(0) });
+    let regs = still.regs(&format!("{object}/thread.frame"), kernel)?.unwrap_or_else(unknown);
     let number = regs.orig_rax.cast_signed();
     if regs.cs == USER32_CS || (number > 0 && number & X32_BIT != 0) {
         findings.block(
@@ -57,15 +62,16 @@ pub fn capture(
     }
     let mut number = number;
     if number == libc::SYS_restart_syscall {
-        number = restarted(tracee, &regs, object, kernel, findings)?;
+        number = restarted(still, &regs, object, kernel, findings)?;
     }
     let remaining = match resume::wait(number.cast_unsigned(), regs.rax.cast_signed(), regs.rsi) {
-        Some(wait) => remaining(wait, tracee.tid().raw(), object, kernel, moment)?,
+        Some(wait) => remaining(wait, still.tid().raw(), object, kernel, moment)?,
         None => wait_end_ns.map(|end| left(end.into(), moment.monotonic_ns)),
     };
     let (rax, syscall) = resume::decide(number, regs.rax.cast_signed(), remaining);
     // A section makes no system calls.
-    let abort = if regs.orig_rax.cast_signed() < 0 { sequence::abort_handler(tracee, regs.rip) } else { None };
+    let abort =
+        if regs.orig_rax.cast_signed() < 0 { sequence::abort_handler(still, &path, regs.rip, kernel)? } else { None };
     let registers = Registers {
         r15: Hex(regs.r15),
         r14: Hex(regs.r14),
@@ -104,7 +110,7 @@ pub fn capture(
 /// The call that restart_syscall(2) stands for: what the kernel enters in the place of a wait that was frozen and thawed before. A
 /// new task has nothing that it could continue, but the call's own arguments are still in the registers.
 fn restarted(
-    tracee: &Tracee<Stopped>,
+    still: &Still,
     regs: &UserRegs,
     object: &str,
     kernel: &mut Kernel,
@@ -113,7 +119,7 @@ fn restarted(
     let path = format!("{object}/thread.frame");
     // Clock ids are small, or negative in 32 bits for processor clocks; an address is neither.
     let is_clock = regs.rdi < 0x1000 || u32::try_from(regs.rdi).is_ok_and(|id| id.cast_signed() < 0);
-    Ok(match kernel.ask(tracee.tid().raw(), &path, |state, task| state.restart_block(task))? {
+    Ok(match kernel.ask(still.tid().raw(), &path, |state, task| state.restart_block(task))? {
         Some(RestartBlock::Nanosleep(_)) if is_clock => libc::SYS_clock_nanosleep,
         Some(RestartBlock::Nanosleep(_)) => libc::SYS_nanosleep,
         Some(RestartBlock::Poll(_)) => libc::SYS_poll,

@@ -4,7 +4,10 @@
 //! that `rseq_cs` names and puts it on the abort handler (kernel/rseq.c, `rseq_ip_fixup`, v6.18). A restored thread has its area
 //! registered anew, which clears `rseq_cs`, so this is done when the thread is captured.
 
-use crfs_tracee::{Stopped, Tracee};
+use super::super::kernel::Kernel;
+use super::super::still::Still;
+use crate::failure::Failure;
+use nix::unistd::Pid;
 
 /// Where `rseq_cs` stands in `struct rseq`, and the fields of what it points to (`include/uapi/linux/rseq.h`).
 const RSEQ_CS: u64 = 8;
@@ -15,10 +18,15 @@ const SECTION_SIZE: usize = 32;
 
 /// The abort handler of the critical section that `ip` lies in, if it does. What cannot be read is none: the kernel would end the
 /// program for it when it goes on.
-#[must_use]
-pub(super) fn abort_handler(tracee: &Tracee<Stopped>, ip: u64) -> Option<u64> {
-    let area = tracee.rseq().ok()??.address;
-    let pid = tracee.tid().pid();
+///
+/// # Errors
+/// When the thread is gone.
+pub(super) fn abort_handler(still: &Still, path: &str, ip: u64, kernel: &mut Kernel) -> Result<Option<u64>, Failure> {
+    let area = still.rseq(path, kernel)?;
+    Ok(area.and_then(|area| find(still.tid().pid(), area.address, ip)))
+}
+
+fn find(pid: Pid, area: u64, ip: u64) -> Option<u64> {
     let mut pointer = [0; 8];
     crfs_sys::memory::read(pid, area.checked_add(RSEQ_CS)?, &mut pointer).ok()?;
     let section = u64::from_ne_bytes(pointer);

@@ -2,9 +2,9 @@
 
 use super::super::Findings;
 use super::super::kernel::Kernel;
+use super::super::still::Still;
 use super::super::subject::Thread;
 use crate::failure::{Doing, Failure};
-use crfs_tracee::{Stopped, Tracee};
 use image_format::Blob;
 use image_format::seccomp::{Seccomp, SeccompFilter, SeccompFlags};
 use std::collections::BTreeMap;
@@ -37,7 +37,7 @@ impl Filters {
     /// When the thread is gone, or the worker may not read filters: it lacks CAP_SYS_ADMIN or is under seccomp itself.
     pub fn capture(
         &mut self,
-        tracee: &Tracee<Stopped>,
+        still: &Still,
         thread: &Thread,
         path: &str,
         kernel: &mut Kernel,
@@ -46,7 +46,7 @@ impl Filters {
         match thread.status.seccomp {
             DISABLED => Ok(Seccomp::None),
             STRICT => Ok(Seccomp::Strict),
-            FILTER => self.chain(tracee, thread.host, path, kernel, findings),
+            FILTER => self.chain(still, thread.host, path, kernel, findings),
             mode => {
                 findings.block(path, format!("is in seccomp mode {mode}, which is not known here"), "End it");
                 Ok(Seccomp::None)
@@ -56,7 +56,7 @@ impl Filters {
 
     fn chain(
         &mut self,
-        tracee: &Tracee<Stopped>,
+        still: &Still,
         host: i32,
         path: &str,
         kernel: &mut Kernel,
@@ -76,6 +76,7 @@ impl Filters {
             return Ok(Seccomp::Filter(number));
         }
         let mut after = None;
+        let Some(tracee) = still.stopped() else { return Ok(Seccomp::None) };
         for filter in tracee.seccomp_filters().doing(|| path.to_owned())? {
             let instructions = filter.instructions.iter();
             let program = instructions.flat_map(|instruction| {

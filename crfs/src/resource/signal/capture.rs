@@ -1,6 +1,7 @@
 //! Captures masks, actions, alternate stacks and queues.
 
 use super::super::kernel::Kernel;
+use super::super::still::Still;
 use crate::failure::{Doing, Failure};
 use crfs_kstate::KernelSigaction;
 use crfs_tracee::{SigInfo, Stopped, Tracee};
@@ -22,10 +23,10 @@ pub struct ThreadSignals {
 ///
 /// # Errors
 /// When the thread is gone.
-pub fn thread(tracee: &Tracee<Stopped>, object: &str, kernel: &mut Kernel) -> Result<ThreadSignals, Failure> {
-    let blocked = tracee.sigmask().doing(|| format!("{object}/signal"))?;
+pub fn thread(still: &Still, object: &str, kernel: &mut Kernel) -> Result<ThreadSignals, Failure> {
+    let blocked = still.sigmask(&format!("{object}/signal"), kernel)?.unwrap_or_default();
     let stack = kernel
-        .ask(tracee.tid().raw(), &format!("{object}/signal.altstack"), |state, task| state.alternate_stack(task))?;
+        .ask(still.tid().raw(), &format!("{object}/signal.altstack"), |state, task| state.alternate_stack(task))?;
     let stack = stack.unwrap_or_default();
     // As sigaltstack(2) reports it: no size is no stack; SS_ONSTACK is not kept but follows from the stack pointer.
     let disabled = if stack.size == 0 { AltStackFlags::SS_DISABLE.0 } else { 0 };

@@ -3,11 +3,11 @@
 use super::super::kernel::Kernel;
 use super::super::proc::{Proc, Status};
 use super::super::signal;
+use super::super::still::Still;
 use super::super::subject::Thread;
 use super::super::{login_uid, thread_controls};
 use crate::failure::{Doing, Failure};
 use crfs_sys::{robust_list, sched};
-use crfs_tracee::{Stopped, Tracee};
 use image_format::seccomp::Seccomp;
 use image_format::thread::{Credentials, RobustList, Rseq, Scheduling, SecureBits, ThreadAttr};
 use image_format::types::{Address, Bytes, Hex};
@@ -22,7 +22,7 @@ const SCHED_DEADLINE: u32 = 6;
 /// # Errors
 /// When the thread is gone.
 pub fn capture(
-    tracee: &Tracee<Stopped>,
+    still: &Still,
     process: i32,
     thread: &Thread,
     object: &str,
@@ -33,7 +33,7 @@ pub fn capture(
     let path = format!("{object}/attr");
     let host = thread.host;
     let robust = robust_list::get(Pid::from_raw(host)).doing(|| format!("{path}: reading the robust list"))?;
-    let rseq = tracee.rseq().doing(|| path.clone())?;
+    let rseq = still.rseq(&path, kernel)?;
     // Threads other than leaders have their timer slack only under their own number.
     let (timer_slack_ns, personality, login_uid) = match &thread.record {
         Some(record) => (record.timer_slack_ns, record.personality.into(), record.login_uid),
@@ -56,7 +56,8 @@ pub fn capture(
             address: Address(rseq.address),
             size: rseq.size,
             signature: rseq.signature,
-            flags: rseq.flags,
+            // None are defined yet.
+            flags: 0,
         }),
         pdeath_signal: signal::from_number(
             kernel.ask(host, &path, |state, task| state.pdeath_signal(task))?.unwrap_or(0),

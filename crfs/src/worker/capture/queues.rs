@@ -1,9 +1,10 @@
 //! Reads what waits for a process and its threads, and the timers that send it.
 
 use super::Job;
-use super::records::Tracees;
+use super::records::Threads;
 use crate::failure::Failure;
 use crate::resource::container::Moment;
+use crate::resource::still::Still;
 use crate::resource::subject::{Process, Subjects};
 use crate::resource::{Findings, interval_timer, posix_timer, signal};
 use crfs_kstate::Itimer;
@@ -20,14 +21,14 @@ pub(super) fn read(
     job: &mut Job,
     subjects: &Subjects,
     subject: &Process,
-    tracees: &Tracees,
+    threads: &Threads,
     moment: &Moment,
     image: &mut ProcessImage,
     findings: &mut Findings,
 ) -> Result<(), Failure> {
     let mut timers = Timers::read(job, subject)?;
     loop {
-        pending(subject, tracees, image)?;
+        pending(subject, threads, image)?;
         let again = Timers::read(job, subject)?;
         if timers.none_expired(&again) {
             break;
@@ -86,14 +87,16 @@ impl Timers {
     }
 }
 
-fn pending(subject: &Process, tracees: &Tracees, image: &mut ProcessImage) -> Result<(), Failure> {
+fn pending(subject: &Process, threads: &Threads, image: &mut ProcessImage) -> Result<(), Failure> {
     let object = layout::process_dir(subject.pid);
     let first = subject.alive();
-    if let Some(tracee) = tracees.get(&first.host) {
+    if let Some(tracee) = threads.get(&first.host).and_then(Still::stopped) {
         image.pending = signal::pending(tracee, true, first.status.shared_pending, &object)?;
     }
     for thread in &subject.threads {
-        if let (Some(tracee), Some(image)) = (tracees.get(&thread.host), image.threads.get_mut(&thread.tid)) {
+        if let (Some(tracee), Some(image)) =
+            (threads.get(&thread.host).and_then(Still::stopped), image.threads.get_mut(&thread.tid))
+        {
             let object = layout::process_file(subject.pid, &layout::id_name(thread.tid.0));
             image.pending = signal::pending(tracee, false, thread.status.pending, &object)?;
         }

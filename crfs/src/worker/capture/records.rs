@@ -10,6 +10,7 @@ use crate::resource::met::Met;
 use crate::resource::mount::Views;
 use crate::resource::process::Sharers;
 use crate::resource::security::Confinement;
+use crate::resource::still::Still;
 use crate::resource::subject::{Process, Subjects, Thread};
 use crate::resource::sysv::{self, Contents};
 use crate::resource::{
@@ -17,7 +18,6 @@ use crate::resource::{
     pid_namespace, process, registers, signal, thread, tty, unshared, user_namespace, zombie,
 };
 use crate::worker::laps::Laps;
-use crfs_tracee::{Stopped, Tracee};
 use image_format::manifest::NamespaceKind;
 use image_format::memory::Segment;
 use image_format::namespaces::{ipc_namespaces, namespace_of_segment};
@@ -33,7 +33,8 @@ pub(super) struct Records {
     pub(super) contents: Contents,
 }
 
-pub(super) type Tracees = BTreeMap<i32, Tracee<Stopped>>;
+/// By their ids on the host.
+pub(super) type Threads = BTreeMap<i32, Still>;
 
 /// Reads everything.
 pub(super) fn read(
@@ -41,7 +42,7 @@ pub(super) fn read(
     subjects: &Subjects,
     sharing: &[Sharers],
     moment: &Moment,
-    tracees: &Tracees,
+    threads: &Threads,
     findings: &mut Findings,
     laps: &mut Laps,
 ) -> Result<Records, Failure> {
@@ -53,7 +54,7 @@ pub(super) fn read(
     let mut made_by: BTreeMap<i32, Pid> = BTreeMap::new();
     let mut dead_inside = Vec::new();
     for process in &subjects.processes {
-        let (image, family) = process_image(job, subjects, process, tracees, moment, (&place, &views), findings)?;
+        let (image, family) = process_image(job, subjects, process, threads, moment, (&place, &views), findings)?;
         made_by.extend(family.made_by);
         dead_inside.extend(family.dead_inside);
         if processes.insert(process.pid, image).is_some() {
@@ -177,7 +178,7 @@ pub(super) fn read(
     // Last, since the kernel goes on to send signals of timers, and of what comes through descriptors.
     for process in &subjects.processes {
         if let Some(image) = processes.get_mut(&process.pid) {
-            queues::read(job, subjects, process, tracees, moment, image, findings)?;
+            queues::read(job, subjects, process, threads, moment, image, findings)?;
         }
     }
     contents.extend(sockets.into_iter().map(|(id, bytes)| (layout::socket_data(id), bytes)));
@@ -251,7 +252,7 @@ fn process_image(
     job: &mut Job,
     subjects: &Subjects,
     subject: &Process,
-    tracees: &Tracees,
+    stand: &Threads,
     moment: &Moment,
     (place, views): (&Place, &Views),
     findings: &mut Findings,
@@ -265,7 +266,7 @@ fn process_image(
     let mut family = Family::default();
     // Of the thread that it was read of last: threads have most things in common.
     let mut confined: Option<(&Thread, Confinement)> = None;
-    for thread in subject.threads.iter().filter(|thread| tracees.contains_key(&thread.host)) {
+    for thread in subject.threads.iter().filter(|thread| stand.contains_key(&thread.host)) {
         let found = zombie::capture(subject, thread, subjects, &mut job.proc, findings)?;
         family.made_by.extend(found.living.into_iter().map(|child| (child, thread.tid)));
         family.dead_inside.extend(found.inside);
@@ -275,14 +276,14 @@ fn process_image(
             Some(known) => known,
             None => (thread, Confinement::read(thread.host, &path(), &mut job.kernel)?),
         };
-        let mut image = thread_image(job, subject, thread, &known.1, tracees, moment, findings)?;
+        let mut image = thread_image(job, subject, thread, &known.1, stand, moment, findings)?;
         confined = Some(known);
         image.attr.directories = process::own_directories(subject, thread, directories, &mut job.proc, findings)?;
         threads.insert(thread.tid, ThreadImage { zombies: found.zombies, ..image });
     }
     let first = subject.alive();
-    let tracee = tracees.get(&first.host).ok_or_else(|| ended(&object))?;
-    record.job_control = job_control::capture(tracee, first.host, &object, &mut job.kernel)?;
+    let still = stand.get(&first.host).ok_or_else(|| ended(&object))?;
+    record.job_control = job_control::capture(still, first.host, &object, &mut job.kernel)?;
     let actions = signal::actions(first.host, &object, &mut job.kernel)?;
     let image = ProcessImage {
         process: record,
@@ -309,23 +310,23 @@ fn thread_image(
     process: &Process,
     subject: &Thread,
     confinement: &Confinement,
-    tracees: &Tracees,
+    stand: &Threads,
     moment: &Moment,
     findings: &mut Findings,
 ) -> Result<ThreadImage, Failure> {
     let object = layout::process_file(process.pid, &layout::id_name(subject.tid.0));
-    let Some(tracee) = tracees.get(&subject.host) else {
+    let Some(still) = stand.get(&subject.host) else {
         return Err(ended(&object));
     };
     let path = format!("{object}/attr");
-    let seccomp = job.filters.capture(tracee, subject, &path, &mut job.kernel, findings)?;
+    let seccomp = job.filters.capture(still, subject, &path, &mut job.kernel, findings)?;
     confinement.report(&path, findings);
     let given = (confinement.securebits, seccomp);
-    let attr = thread::capture(tracee, process.host, subject, &object, given, &mut job.proc, &mut job.kernel)?;
+    let attr = thread::capture(still, process.host, subject, &object, given, &mut job.proc, &mut job.kernel)?;
     thread::kernel_blockers(subject.host, &object, &mut job.kernel, findings)?;
-    let signals = signal::thread(tracee, &object, &mut job.kernel)?;
+    let signals = signal::thread(still, &object, &mut job.kernel)?;
     let wait_end = job.waits.get(&subject.host).copied();
-    let registers = registers::capture(tracee, &object, &mut job.kernel, moment, wait_end, findings)?;
+    let registers = registers::capture(still, &object, &mut job.kernel, moment, wait_end, findings)?;
     Ok(ThreadImage {
         attr,
         fds: None,

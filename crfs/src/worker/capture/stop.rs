@@ -1,16 +1,17 @@
 //! Stops every thread of a frozen container for reading, and lets go of them again.
 
+use super::records::Threads;
 use super::{Job, waiting};
 use crate::failure::{Doing, Failure, Kind};
 use crate::resource::container::Moment;
 use crate::resource::proc::{Stat, Status};
 use crate::resource::process::vfork::{Stuck, Vfork};
+use crate::resource::still::Still;
 use crate::resource::subject::{self, Subjects};
 use crate::resource::{Findings, io_uring};
 use crate::worker::laps::Laps;
 use crate::worker::thaw;
 use crfs_tracee::{HostPid, StopAll, Stopped, Tracee, Waited, stop_all};
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// A frozen task stops for its tracer within a fraction of a millisecond, and a thousand within a few. Whatever takes longer is looked
@@ -36,7 +37,7 @@ pub(super) struct Held {
     pub(super) subjects: Subjects,
     /// When all of them stood still.
     pub(super) moment: Moment,
-    pub(super) tracees: Option<BTreeMap<i32, Tracee<Stopped>>>,
+    pub(super) threads: Option<Threads>,
 }
 
 /// Stops all threads, and lists them. A parent of vfork(2) gets a short thaw, as often as the deadline allows; one whose child does not
@@ -75,7 +76,7 @@ pub(super) fn hold(
             let subjects = subject::collect(&mut job.proc, &job.record)?;
             let mut threads = subjects.processes.iter().flat_map(|process| &process.threads);
             return match threads.any(|thread| thread.status.tracer != 0) {
-                true => Ok(Some(Held { subjects, moment, tracees: None })),
+                true => Ok(Some(Held { subjects, moment, threads: None })),
                 false => Err(failure),
             };
         }
@@ -104,8 +105,9 @@ pub(super) fn hold(
                 continue;
             }
             Ok(subjects) => {
-                let tracees = stopped.stopped.into_iter().map(|tracee| (tracee.tid().raw(), tracee)).collect();
-                Ok(Some(Held { subjects, moment, tracees: Some(tracees) }))
+                let still = |tracee: Tracee<Stopped>| (tracee.tid().raw(), Still::Stopped(tracee));
+                let threads = stopped.stopped.into_iter().map(still).collect();
+                Ok(Some(Held { subjects, moment, threads: Some(threads) }))
             }
             Err(failure) => {
                 // A thaw cannot seize what is still seized.
@@ -220,9 +222,11 @@ fn detach(tracee: Tracee<Stopped>) -> Result<(), Failure> {
 
 /// Lets go of all threads, and waits until they are back in the freezer: their processor time stands still from then on.
 pub(super) fn release(job: &mut Job, held: &mut Held, end: Instant) -> Result<(), Failure> {
-    let Some(tracees) = held.tracees.take() else { return Ok(()) };
-    for tracee in tracees.into_values() {
-        detach(tracee)?;
+    let Some(held_threads) = held.threads.take() else { return Ok(()) };
+    for still in held_threads.into_values() {
+        if let Still::Stopped(tracee) = still {
+            detach(tracee)?;
+        }
     }
     let end = end.max(Instant::now() + SETTLE);
     for (process, thread, state) in threads(&held.subjects) {
