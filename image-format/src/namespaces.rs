@@ -23,7 +23,7 @@ pub struct UnsharedNamespace {
 }
 
 impl UnsharedNamespace {
-    /// The processes that join it, or have it joined by their children, once they are made.
+    /// The processes, or of a pid namespace threads, that join it, or have it joined by their children, once they are made.
     pub fn joined_by(&self) -> impl Iterator<Item = Pid> + '_ {
         let joined: &[Pid] = match &self.content {
             // Who is in one was born into it.

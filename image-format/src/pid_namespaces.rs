@@ -15,7 +15,7 @@ pub struct PidNamespace {
     /// Every id that it knows, by that of the container: of processes, threads and zombies in it and in those below it, and of groups
     /// and sessions whose leaders were. Its first process has 1. Empty: nobody was born into it yet.
     pub ids: BTreeMap<Pid, Pid>,
-    /// Processes of a namespace above it whose children will be born into it.
+    /// Threads of processes in a namespace above it, whose next children will be born into it.
     pub for_children_of: Vec<Pid>,
     /// The lines of `mounts`, in order, that are a new file system of /proc and show it; all others show the container's own.
     pub shown_by: Vec<u32>,
@@ -101,10 +101,10 @@ impl<'a> PidSpaces<'a> {
         self.space(id).and_then(|space| self.first(space)) == Some(id)
     }
 
-    /// The one that the children of a process are born into, where that is not its own.
+    /// The one that the children of a thread are born into, where that is not its own.
     #[must_use]
-    pub fn of_children(&self, process: Pid) -> Option<PidSpace> {
-        self.0.iter().position(|space| space.for_children_of.contains(&process)).map(PidSpace)
+    pub fn of_children(&self, thread: Pid) -> Option<PidSpace> {
+        self.0.iter().position(|space| space.for_children_of.contains(&thread)).map(PidSpace)
     }
 }
 

@@ -130,7 +130,8 @@ impl Image {
             found.extend(is_apart.then_some(Hindrance::Apart(tid)));
             found.extend((!first.is_none_or(is_alike)).then_some(Hindrance::OtherUser(tid)));
         }
-        found.extend(spaces.of_children(pid).map(|_| Hindrance::ForChildren));
+        let is_for_children = process.threads.keys().any(|&tid| spaces.of_children(tid).is_some());
+        found.extend(is_for_children.then_some(Hindrance::ForChildren));
         let threads: Vec<Pid> = process.threads.keys().copied().filter(|&tid| tid != pid).collect();
         for (&id, file) in &self.files {
             let FileKind::Pseudo(pseudo) = &file.kind else { continue };

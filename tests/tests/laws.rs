@@ -180,7 +180,7 @@ going! {
     ended_directories fanotify inner_first inner_first_spaces inner_ipc inner_mqueue inner_nested inner_net_sockets inner_proc inner_threads inner_users inotify io_uring io_uring_single_issuer io_uring_waits itimer leases limits listing locks mappings masks memfd mounts mounts_apart mqueue namespaces netlink numa
     owner packets pending pid_namespaces pidfd pipe places posix_timers proc_files processes protnone pseudo_files
     rseq seccomp shared signalfd socket_corners sparse stopped sysv_msg sysv_sem sysv_shm terminal
-    thread_descriptors thread_directories threads timerfd tree unix_socket unnamed unshared user_namespaces
+    thread_descriptors thread_directories thread_pids threads timerfd tree unix_socket unnamed unshared user_namespaces
     waiting_clients waits zombie
     ended_tasks in_messages mqueue_thread
 }

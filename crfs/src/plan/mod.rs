@@ -21,7 +21,7 @@ use crfs_tracee::stub;
 use image_format::files::FileKind;
 use image_format::manifest::NamespaceKind;
 use image_format::namespaces::UnsharedNamespace;
-use image_format::{Address, Image, Pid};
+use image_format::{Address, Image, Pid, ProcessImage};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -111,8 +111,14 @@ fn joining(image: &Image, births: &BTreeMap<Pid, Birth>) -> Joining {
         makers.find(in_image).map_or(0, |maker| image.mounts_of_process(maker))
     };
     let moves = |&&pid: &&Pid| image.mounts_of_process(pid) != born_into(pid);
+    // Processes, or threads of them.
+    let joining: BTreeSet<Pid> = image.namespaces.iter().flat_map(UnsharedNamespace::joined_by).collect();
+    let joins = |(&pid, process): (&Pid, &ProcessImage)| {
+        let has_one = joining.contains(&pid) || process.threads.keys().any(|tid| joining.contains(tid));
+        has_one.then_some(pid)
+    };
     Joining {
-        others: image.namespaces.iter().flat_map(UnsharedNamespace::joined_by).collect(),
+        others: image.processes.iter().filter_map(joins).collect(),
         mounts: image.processes.keys().filter(moves).copied().collect(),
         entering: image.threaded_in_user_namespaces(),
     }

@@ -28,6 +28,7 @@ pub(super) fn check(image: &Image, findings: &mut Findings) {
     let spaces = PidSpaces::of(&image.namespaces);
     let tasks = tasks(image);
     let known = known(image, &tasks);
+    let living: BTreeSet<Pid> = image.processes.values().flat_map(|process| process.threads.keys().copied()).collect();
     let is_pid = |line: &&(u64, &UnsharedNamespace)| matches!(line.1.content, NamespaceContent::Pid(_));
     let lines = (0..).zip(&image.namespaces).filter(|line| is_pid(&line));
     let mut owners: BTreeMap<PidSpace, Option<u32>> = BTreeMap::new();
@@ -38,7 +39,7 @@ pub(super) fn check(image: &Image, findings: &mut Findings) {
         for problem in members(&spaces, space, namespace, image) {
             findings.line(NAMESPACES, line, format!("processes: {problem}"));
         }
-        for problem in for_children_of(&spaces, space, pids, image) {
+        for problem in for_children_of(&spaces, space, pids, &living) {
             findings.line(NAMESPACES, line, format!("for_children_of: {problem}"));
         }
         for problem in shown_by(&spaces, space, pids, image) {
@@ -135,19 +136,29 @@ fn members(spaces: &PidSpaces<'_>, space: PidSpace, namespace: &UnsharedNamespac
     absent.chain(missing).collect()
 }
 
-fn for_children_of(spaces: &PidSpaces<'_>, space: PidSpace, pids: &PidNamespace, image: &Image) -> Vec<String> {
+fn for_children_of(
+    spaces: &PidSpaces<'_>,
+    space: PidSpace,
+    pids: &PidNamespace,
+    living: &BTreeSet<Pid>,
+) -> Vec<String> {
     let mut problems = Vec::new();
     for &pid in &pids.for_children_of {
-        if !image.processes.contains_key(&pid) {
-            problems.push(format!("{pid} is no process of the image"));
+        if !living.contains(&pid) {
+            problems.push(format!("{pid} is no thread of the image"));
         } else if spaces.of_children(pid) != Some(space) {
             problems.push(format!("{pid} is said to have its children in another too"));
         } else if spaces.space(pid) == Some(space) || !spaces.is_within(Some(space), spaces.space(pid)) {
             problems.push(format!("{pid} is in no pid namespace above it"));
         }
     }
-    if pids.ids.is_empty() && pids.for_children_of.len() != 1 {
-        problems.push("nobody has an id in it, so it is that of the children of one process".to_owned());
+    let given: BTreeSet<&Pid> = pids.for_children_of.iter().collect();
+    if given.len() < pids.for_children_of.len() {
+        problems.push("a thread is listed twice".to_owned());
+    }
+    let places: BTreeSet<_> = given.iter().map(|&&pid| spaces.space(pid)).collect();
+    if pids.ids.is_empty() && places.len() != 1 {
+        problems.push("nobody has an id in it, so it is that of the children of threads in one pid namespace".to_owned());
     }
     problems
 }

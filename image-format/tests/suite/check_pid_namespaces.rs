@@ -47,6 +47,9 @@ fn each_is_told(mistakes: &[Mistake<'_>]) {
 fn sound_ones_are_accepted() {
     let none: [String; 0] = [];
     assert_eq!(told(|i| with(i, &[line(SOUND, &[12290], &[1]), line(&[], &[], &[12290])])), none);
+    // Of single threads, together and each.
+    assert_eq!(told(|i| with(i, &[line(SOUND, &[12290], &[1]), line(&[], &[], &[12290, 12291])])), none);
+    assert_eq!(told(|i| with(i, &[line(&[], &[], &[12290]), line(&[], &[], &[12291])])), none);
     // Of a zombie alone.
     assert_eq!(told(|i| with(i, &[line(&[(5, 1)], &[], &[1])])), none);
 }
@@ -113,7 +116,7 @@ fn whose_children_are_born_there() {
     each_is_told(&[
         (
             |i| with(i, &[line(SOUND, &[12290], &[7])]),
-            "namespaces: line 2: for_children_of: 7 is no process of the image",
+            "namespaces: line 2: for_children_of: 7 is no thread of the image",
         ),
         (
             |i| with(i, &[line(SOUND, &[12290], &[12290])]),
@@ -123,9 +126,14 @@ fn whose_children_are_born_there() {
             |i| with(i, &[line(SOUND, &[12290], &[1]), line(&[], &[], &[1])]),
             "namespaces: line 3: for_children_of: 1 is said to have its children in another too",
         ),
+        (|i| with(i, &[line(&[], &[], &[1, 1])]), "namespaces: line 2: for_children_of: a thread is listed twice"),
+        (
+            |i| with(i, &[line(SOUND, &[12290], &[]), line(&[], &[], &[1, 12291])]),
+            "namespaces: line 3: for_children_of: nobody has an id in it, so it is that of the children of threads in one pid namespace",
+        ),
         (
             |i| with(i, &[line(&[], &[], &[])]),
-            "namespaces: line 2: for_children_of: nobody has an id in it, so it is that of the children of one process",
+            "namespaces: line 2: for_children_of: nobody has an id in it, so it is that of the children of threads in one pid namespace",
         ),
     ]);
 }

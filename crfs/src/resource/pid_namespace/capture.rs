@@ -5,9 +5,10 @@ use crate::resource::Findings;
 use crate::resource::container::Place;
 use crate::resource::mount::Views;
 use crate::resource::proc::Proc;
-use crate::resource::subject::{InnerIds, Process, Subjects};
+use crate::resource::subject::{InnerIds, Process, Subjects, Thread};
 use crate::resource::zombie::Inside;
-use crfs_sys::namespaces::parent;
+use crfs_sys::namespaces::{of_children, parent};
+use crfs_sys::pidfd;
 use image_format::files::NamespaceType;
 use image_format::layout::{file_entry, process_file, thread_file};
 use image_format::mounts::{Mount, MountKind};
@@ -17,12 +18,21 @@ use image_format::process::Zombie;
 use image_format::{Bytes, Image, Pid};
 use nix::sys::stat::fstat;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::{self, File};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 
 /// A namespace by the number of its inode.
 type Number = u64;
+
+/// What tells one that nobody was born into from others.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Unborn {
+    Numbered(Number),
+    /// Where the kernel shows no number (before Linux 6.11) no second thread can get at one, which is that of this thread.
+    Of(Pid),
+}
 
 /// A pid namespace, as far as it was met.
 #[derive(Default)]
@@ -36,7 +46,8 @@ struct Found {
 struct Search {
     own: Number,
     found: BTreeMap<Number, Found>,
-    unborn: Vec<Pid>,
+    /// Those that nobody was born into yet, by whose children will be.
+    unborn: BTreeMap<Unborn, Vec<Pid>>,
 }
 
 /// The records, outer namespaces first. `dead` are the zombies in them; `lines` are those of `mounts`, below the container's root and those of
@@ -52,7 +63,7 @@ pub fn capture(
     findings: &mut Findings,
 ) -> Result<Vec<UnsharedNamespace>, Failure> {
     let own = open(subjects.init)?;
-    let [pid, for_children] = links(subjects.init, proc)?;
+    let [pid, for_children] = links(format_args!("{}", subjects.init), proc)?;
     let plain = pid == for_children;
     let mut search = Search { own: number(own.as_fd())?, ..Search::default() };
     for process in subjects.processes.iter().filter(|process| !process.leader().inner.task.is_empty()) {
@@ -74,17 +85,21 @@ pub fn capture(
         }
     }
     let of_init = subjects.of_init().filter(|_| plain);
-    let has_all_of_init =
-        |process: &&Process| process.alive().has_namespaces_of(of_init) && process.leader().inner.task.is_empty();
-    for process in subjects.processes.iter().filter(|process| !has_all_of_init(process)) {
-        search.for_children(process, proc, findings)?;
+    for process in &subjects.processes {
+        for thread in process.threads.iter().filter(|thread| !thread.has_ended()) {
+            if !thread.has_namespaces_of(of_init) || !process.leader().inner.task.is_empty() {
+                search.for_children(process, thread, proc, findings)?;
+            }
+        }
     }
     search.shown(lines, place, views, findings);
     let mut found: Vec<Found> = search.found.into_values().collect();
     found.sort_by_key(|found| (found.depth, found.pids.ids.keys().next().copied()));
     let record = |pids, processes| UnsharedNamespace { content: NamespaceContent::Pid(pids), processes, user: None };
-    let unborn = search.unborn.into_iter();
-    let unborn = unborn.map(|pid| PidNamespace { for_children_of: vec![pid], ..PidNamespace::default() });
+    let mut unborn: Vec<Vec<Pid>> = search.unborn.into_values().collect();
+    unborn.sort_unstable();
+    let unborn = unborn.into_iter();
+    let unborn = unborn.map(|for_children_of| PidNamespace { for_children_of, ..PidNamespace::default() });
     let born = found.into_iter().map(|found| record(found.pids, found.processes));
     Ok(born.chain(unborn.map(|pids| record(pids, Vec::new()))).collect())
 }
@@ -94,9 +109,9 @@ fn open(host: i32) -> Result<File, Failure> {
     File::open(&path).doing(|| format!("{path}: opening"))
 }
 
-/// What the links say to a process's own and to that of its children; of one that nobody was born into yet, nothing.
-fn links(host: i32, proc: &mut Proc) -> Result<[Vec<u8>; 2], Failure> {
-    let links = proc.links(format_args!("{host}/ns"), &["pid", "pid_for_children"])?;
+/// What the links say to a task's own and to that of its children; of one that nobody was born into yet, nothing.
+fn links(task: fmt::Arguments<'_>, proc: &mut Proc) -> Result<[Vec<u8>; 2], Failure> {
+    let links = proc.links(format_args!("{task}/ns"), &["pid", "pid_for_children"])?;
     let mut links = links.into_iter();
     Ok([links.next().unwrap_or_default(), links.next().unwrap_or_default()])
 }
@@ -154,23 +169,35 @@ impl Search {
         }
     }
 
-    /// Which namespace its children are born into.
-    fn for_children(&mut self, process: &Process, proc: &mut Proc, findings: &mut Findings) -> Result<(), Failure> {
-        let host = process.alive().host;
-        let [pid, for_children] = links(host, proc)?;
+    /// Which namespace the children of a thread are born into.
+    fn for_children(
+        &mut self,
+        process: &Process,
+        thread: &Thread,
+        proc: &mut Proc,
+        findings: &mut Findings,
+    ) -> Result<(), Failure> {
+        let task = format!("{}/task/{}", process.host, thread.host);
+        let [pid, for_children] = links(format_args!("{task}"), proc)?;
         if pid == for_children {
             return Ok(());
         }
         if for_children.is_empty() {
-            self.unborn.push(process.pid);
+            let numbered = pidfd::open(nix::unistd::Pid::from_raw(thread.host), true)
+                .and_then(|pidfd| of_children(pidfd.as_fd()));
+            let unborn = match numbered {
+                Ok(open) => Unborn::Numbered(number(open.as_fd())?),
+                Err(_) => Unborn::Of(thread.tid),
+            };
+            self.unborn.entry(unborn).or_default().push(thread.tid);
             return Ok(());
         }
-        let path = format!("/proc/{host}/ns/pid_for_children");
+        let path = format!("/proc/{task}/ns/pid_for_children");
         let target = File::open(&path).doing(|| format!("{path}: opening"))?;
         match self.found.get_mut(&number(target.as_fd())?) {
-            Some(found) => found.pids.for_children_of.push(process.pid),
+            Some(found) => found.pids.for_children_of.push(thread.tid),
             None => findings.block(
-                thread_file(process.pid, process.pid, "attr"),
+                thread_file(process.pid, thread.tid, "attr"),
                 "would have its next child in a pid namespace whose processes have all ended, which takes none any more",
                 "End it, or have it begin another one (unshare)",
             ),

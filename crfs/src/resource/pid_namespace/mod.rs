@@ -11,7 +11,7 @@
 //!
 //! **How it is made again.** With its first process, by clone3(2) with CLONE_NEWPID; each task is made with all of its ids. Who is born
 //! into one that its parent is not in has a parent that joins it by setns(2) for that moment. Calls that name a task name it as whoever
-//! makes them sees it. Who began a namespace for children that are not born yet does so again, last of all. One that a
+//! makes them sees it. Which thread began a namespace for children that are not born yet does so again, last of all. One that a
 //! file system of /proc shows, or that belongs to a user namespace inside, is made before anybody is in it, by a child of the worker that is gone at once, and the mount by the option
 //! `pidns`, so that paths lead there from the beginning. One that belongs to a user namespace and lies in another pid namespace is begun
 //! so when the first process of that is there, just before its own: only who is in a pid namespace can begin one in it.
@@ -32,5 +32,5 @@ use super::subject::Thread;
 /// Whether a link of this name in /proc/PID/ns may lead elsewhere than that of the container's first process. Who has no ids of its own
 /// further in is in the container's namespace, or in none below it.
 pub(super) fn is_carried(name: &str, thread: &Thread) -> bool {
-    name == "pid_for_children" || name == "pid" && !thread.inner.task.is_empty()
+    name == "pid" && !thread.inner.task.is_empty()
 }

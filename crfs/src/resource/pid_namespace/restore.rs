@@ -26,8 +26,9 @@ pub struct PidNamespaces<'a> {
     /// The container's own.
     own: File,
     open: BTreeMap<PidSpace, File>,
-    /// Those that lie in another and belong to a user namespace, which is this: begun once the first process of that other is there.
-    late: BTreeMap<PidSpace, File>,
+    /// Those that lie in another and are made before anybody is in them, with the user namespace that they belong to: begun once the first process
+    /// of that other is there.
+    late: BTreeMap<PidSpace, Option<File>>,
 }
 
 impl<'a> PidNamespaces<'a> {
@@ -49,9 +50,13 @@ impl<'a> PidNamespaces<'a> {
         let lines = image.namespaces.iter().filter(|line| matches!(line.content, NamespaceContent::Pid(_)));
         for ((space, pids), line) in spaces.all().zip(lines) {
             let user = users.owner(line.user).map(|(open, _)| open);
-            if let Some(user) = user.filter(|_| spaces.above(space).is_some()) {
-                late.insert(space, user.try_clone().doing(|| "duplicating a descriptor")?);
-            } else if !pids.shown_by.is_empty() || user.is_some() {
+            // Several threads have it for children that none of them has yet.
+            let is_shared = pids.ids.is_empty() && pids.for_children_of.len() > 1;
+            let in_advance_only = user.is_some() || is_shared || !pids.shown_by.is_empty();
+            if in_advance_only && spaces.above(space).is_some() {
+                let user = user.map(File::try_clone).transpose();
+                late.insert(space, user.doing(|| "duplicating a descriptor")?);
+            } else if in_advance_only {
                 let made =
                     in_advance(first, Some(cgroup.open()?.as_fd()), user).map_err(|failure| failure.within(NAMESPACES));
                 open_now.insert(space, made?);
@@ -74,15 +79,16 @@ impl<'a> PidNamespaces<'a> {
     /// # Errors
     /// When the system refuses.
     pub fn begin(&mut self, space: PidSpace, first: HostPid) -> Result<(), Failure> {
-        let made = in_advance(first, None, self.late.get(&space)).map_err(|failure| failure.within(NAMESPACES))?;
+        let user = self.late.get(&space).and_then(Option::as_ref);
+        let made = in_advance(first, None, user).map_err(|failure| failure.within(NAMESPACES))?;
         self.open.insert(space, made);
         Ok(())
     }
 
-    /// The one that a process has for its children, where that is not its own.
+    /// The one that a thread has for its children, where that is not its own.
     #[must_use]
-    pub fn of_children(&self, pid: Pid) -> Option<PidSpace> {
-        self.spaces.of_children(pid)
+    pub fn of_children(&self, tid: Pid) -> Option<PidSpace> {
+        self.spaces.of_children(tid)
     }
 
     /// Has the next task that is born where one was take its ids.
@@ -168,12 +174,12 @@ impl<'a> PidNamespaces<'a> {
         Ok(())
     }
 
-    /// The calls by which a process, for whose later children there is another namespace than its own, has them born there.
+    /// The calls by which a thread, for whose later children there is another namespace than its own, has them born there.
     ///
     /// # Errors
     /// As [`PidNamespaces::aim`].
-    pub fn aim_later(&self, batch: &mut Batch, pid: Pid, link: u32) -> Result<(), Failure> {
-        match self.spaces.of_children(pid) {
+    pub fn aim_later(&self, batch: &mut Batch, tid: Pid, link: u32) -> Result<(), Failure> {
+        match self.spaces.of_children(tid) {
             Some(space) if self.spaces.first(space).is_some() || self.is_there(space) => self.aim(batch, space, link),
             Some(_) => {
                 batch.call(libc::SYS_unshare, &[NEW.into()], "unshare(CLONE_NEWPID)");

@@ -64,8 +64,10 @@ pub fn capture(
             found.members.push((process.pid, host));
         }
     }
-    let hosts: BTreeMap<Pid, i32> =
-        subjects.processes.iter().map(|process| (process.pid, process.alive().host)).collect();
+    let threads = subjects.processes.iter().flat_map(|process| &process.threads);
+    let threads = threads.filter(|thread| !thread.has_ended()).map(|thread| (thread.tid, thread.host));
+    let processes = subjects.processes.iter().map(|process| (process.pid, process.alive().host));
+    let hosts: BTreeMap<Pid, i32> = threads.chain(processes).collect();
     let mut owners = Vec::new();
     for namespace in namespaces.iter() {
         owners.push(match opened(namespace, &hosts)? {
@@ -108,7 +110,7 @@ fn number(namespace: BorrowedFd<'_>) -> Result<Number, Failure> {
     Ok(fstat(namespace).doing(|| "looking at a namespace")?.st_ino)
 }
 
-/// A namespace, and a process that has to do with it. None: nobody is left but zombies.
+/// A namespace, and a task that has to do with it. None: nobody is left but zombies.
 fn opened(namespace: &UnsharedNamespace, hosts: &BTreeMap<Pid, i32>) -> Result<Option<(Pid, File)>, Failure> {
     if let Some((pid, host)) = namespace.processes.first().and_then(|pid| Some((*pid, *hosts.get(pid)?))) {
         return Ok(Some((pid, open(host, namespace.kind().name())?)));
@@ -116,7 +118,7 @@ fn opened(namespace: &UnsharedNamespace, hosts: &BTreeMap<Pid, i32>) -> Result<O
     let NamespaceContent::Pid(pids) = &namespace.content else { return Ok(None) };
     let maker = pids.for_children_of.first().and_then(|pid| Some((*pid, *hosts.get(pid)?)));
     let Some((pid, host)) = maker else { return Ok(None) };
-    let pidfd = crfs_sys::pidfd::open(nix::unistd::Pid::from_raw(host), false);
+    let pidfd = crfs_sys::pidfd::open(nix::unistd::Pid::from_raw(host), true);
     let pidfd = pidfd.doing(|| format!("/proc/{host}: opening a pidfd"))?;
     let begun = of_children(pidfd.as_fd()).doing(|| "opening a pid namespace that nobody is in")?;
     Ok(Some((pid, begun.into())))

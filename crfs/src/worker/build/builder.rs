@@ -256,11 +256,13 @@ impl<'a> Builder<'a> {
             Action::Memory => self.memory(pid),
             Action::Fill => self.fill(steps),
             Action::Namespaces => {
-                self.pid_namespaces.of_children(pid).map_or(Ok(()), |space| self.begin_late(space))?;
+                for tid in self.image(pid)?.threads.keys() {
+                    self.pid_namespaces.of_children(*tid).map_or(Ok(()), |space| self.begin_late(space))?;
+                }
                 self.each_thread(pid, |builder, tid, injector, _| {
                     let mut batch = Batch::new();
                     builder.namespaces.join(&mut batch, pid, builder.plan.link_fd);
-                    builder.pid_namespaces.aim_later(&mut batch, pid, builder.plan.link_fd)?;
+                    builder.pid_namespaces.aim_later(&mut batch, tid, builder.plan.link_fd)?;
                     injector.run(&batch).map(drop).doing(|| thread::restore::path(pid, tid))
                 })
             }
