@@ -101,10 +101,11 @@ fn join(thread: std::thread::ScopedJoinHandle<'_, Result<()>>) -> Result<()> {
 /// The child that is the first process of one.
 fn inner(shared: &Region) -> Result<()> {
     ensure!(getpid() == Pid::from_raw(1), "the first one is {}", getpid());
-    shared.set(SPACES + INNER, space()?);
     std::thread::scope(|scope| {
         let threads = pair(scope, shared, [INNER_BEGINNER, INNER_SECOND]);
         count(shared, INNER);
+        // A restore gives it another number.
+        shared.set(SPACES + INNER, space()?);
         threads.into_iter().try_for_each(join)
     })?;
     victim::wait_until("the others to be done", || [PARENT, JOINED].iter().all(|one| shared.get(ENDED + one) != 0))
