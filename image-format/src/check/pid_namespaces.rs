@@ -158,7 +158,8 @@ fn for_children_of(
     }
     let places: BTreeSet<_> = given.iter().map(|&&pid| spaces.space(pid)).collect();
     if pids.ids.is_empty() && places.len() != 1 {
-        problems.push("nobody has an id in it, so it is that of the children of threads in one pid namespace".to_owned());
+        problems
+            .push("nobody has an id in it, so it is that of the children of threads in one pid namespace".to_owned());
     }
     problems
 }

@@ -183,8 +183,8 @@ impl Search {
             return Ok(());
         }
         if for_children.is_empty() {
-            let numbered = pidfd::open(nix::unistd::Pid::from_raw(thread.host), true)
-                .and_then(|pidfd| of_children(pidfd.as_fd()));
+            let numbered =
+                pidfd::open(nix::unistd::Pid::from_raw(thread.host), true).and_then(|pidfd| of_children(pidfd.as_fd()));
             let unborn = match numbered {
                 Ok(open) => Unborn::Numbered(number(open.as_fd())?),
                 Err(_) => Unborn::Of(thread.tid),
