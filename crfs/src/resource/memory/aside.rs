@@ -31,7 +31,7 @@ const ENABLED: &str = "/sys/kernel/mm/transparent_hugepage/enabled";
 /// So much is written aside at a time.
 const PART: usize = 4 << 20;
 /// What a huge page may take: as much as 512 small ones.
-const SMALL_PAGES: Duration = Duration::from_millis(1);
+const SMALL_PAGES: Duration = Duration::from_micros(600);
 /// After a part that took longer so many are written to their place; each time twice as many.
 const FEWEST_REFUSALS: u32 = 8;
 const MOST_REFUSALS: u32 = 1024;

@@ -8,7 +8,6 @@ use crate::failure::{Doing, Failure, Kind};
 use crate::plan::MemoryPlan;
 use crate::plan::memory::Fill;
 use crate::transport::CompressedFile;
-use crfs_sys::file_map::FileMap;
 use crfs_sys::memory;
 use crfs_tracee::{Batch, HostPid, Injector};
 use image_format::memory::{Backing, CHUNK_SIZE, ChunkSum, Segment, checksum};
@@ -24,12 +23,12 @@ use std::time::Duration;
 
 #[allow(clippy::cast_possible_truncation)] // 1 MiB
 const CHUNK: usize = CHUNK_SIZE as usize;
-/// The most that a thread writes at a time.
+/// The most that a thread takes on at a time.
 const LARGEST_PIECE: u64 = 64 << 20;
-/// The same of compressed contents, which lie in the thread's own memory then.
-const LARGEST_COMPRESSED: u64 = 4 << 20;
 /// Less is written sooner than anything is prepared for it.
 const WORTH_PREPARING: u64 = 512 << 10;
+/// As sched_setaffinity(2) names the thread that calls.
+const CALLER: nix::unistd::Pid = nix::unistd::Pid::from_raw(0);
 /// A thread more is not worth starting for less.
 const SMALLEST_SHARE: u64 = 4 << 20;
 
@@ -45,7 +44,7 @@ pub struct PageFiles<'a> {
 
 #[derive(Debug)]
 enum Contents<'a> {
-    Plain(FileMap),
+    Plain { file: File, size: u64 },
     Compressed(&'a CompressedFile),
 }
 
@@ -56,6 +55,15 @@ struct Checked<'a> {
     sums: &'a [ChunkSum],
     /// Whether somebody compares a chunk with its checksum, or has.
     done: Vec<AtomicBool>,
+}
+
+/// A chunk, or a part of one, as a thread has read it last. Read and not mapped: what is copied into memory that the processor has at
+/// hand is compared and written from there; a mapping's pages take as long to map as to copy.
+#[derive(Debug, Default)]
+struct AtHand {
+    /// What all of which lies in the buffer.
+    chunk: Option<(Pid, usize)>,
+    buffer: Vec<u8>,
 }
 
 impl<'a> PageFiles<'a> {
@@ -77,16 +85,15 @@ impl<'a> PageFiles<'a> {
             Entry::Occupied(entry) => Ok(entry.into_mut()),
             Entry::Vacant(entry) => {
                 let path = layout::process_file(from, layout::MEM_PAGES);
-                let (contents, size) = match self.compressed.get(&path) {
-                    Some(pages) => (Contents::Compressed(pages), usize::try_from(pages.size()).unwrap_or(usize::MAX)),
+                let contents = match self.compressed.get(&path) {
+                    Some(pages) => Contents::Compressed(pages),
                     None => {
                         let file = File::open(self.directory.join(&path)).doing(|| format!("{path}: opening"))?;
-                        let map = FileMap::new(&file).doing(|| format!("{path}: mapping"))?;
-                        let size = map.bytes().len();
-                        (Contents::Plain(map), size)
+                        let size = file.metadata().doing(|| format!("{path}: asking for its size"))?.len();
+                        Contents::Plain { file, size }
                     }
                 };
-                let chunks = size.div_ceil(CHUNK);
+                let chunks = contents.size().div_ceil(CHUNK_SIZE);
                 let done = (0..chunks).map(|_| AtomicBool::new(false)).collect();
                 let sums = self.sums.get(&from).map_or(&[][..], Vec::as_slice);
                 Ok(entry.insert(Checked { from, contents, sums, done }))
@@ -104,62 +111,69 @@ impl<'a> PageFiles<'a> {
         mut write: impl FnMut(u64, &[u8]) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
         let contents = self.open(fill.from)?;
-        pieces(*fill, contents.largest()).try_for_each(|piece| write(piece.address, &contents.bytes(&piece)?))
+        let mut at_hand = AtHand::default();
+        in_chunks(*fill).try_for_each(|part| write(part.address, contents.bytes(&part, &mut at_hand)?))
+    }
+}
+
+impl Contents<'_> {
+    fn size(&self) -> u64 {
+        match self {
+            Contents::Plain { size, .. } => *size,
+            Contents::Compressed(pages) => pages.size(),
+        }
     }
 }
 
 impl Checked<'_> {
-    /// The most that is asked for at a time.
-    fn largest(&self) -> u64 {
-        match self.contents {
-            Contents::Plain(_) => LARGEST_PIECE,
-            Contents::Compressed(_) => LARGEST_COMPRESSED,
+    /// The bytes of a part of one chunk, which is compared with its checksum by whoever asks first. Of two that ask for parts of a
+    /// chunk at once only one hears that it is wrong.
+    fn bytes<'b>(&self, part: &Fill, at_hand: &'b mut AtHand) -> Result<&'b [u8], Failure> {
+        let short = || Failure::new(Kind::BadImage, format!("{}: shorter than mem.segments says", self.path()));
+        let size = self.contents.size();
+        if part.offset.checked_add(part.length).is_none_or(|end| end > size) {
+            return Err(short());
         }
+        // Of numbers up to that of a chunk's bytes, which is a usize.
+        let length = |bytes: u64| usize::try_from(bytes).unwrap_or(CHUNK);
+        let chunk = usize::try_from(part.offset / CHUNK_SIZE).map_err(|_| short())?;
+        let mut wanted = length(part.offset % CHUNK_SIZE)..length(part.offset % CHUNK_SIZE + part.length);
+        let AtHand { chunk: there, buffer } = at_hand;
+        if *there != Some((self.from, chunk)) {
+            *there = None;
+            buffer.resize(CHUNK, 0);
+            if self.done.get(chunk).is_none_or(|done| !done.swap(true, Ordering::Relaxed)) {
+                let start = part.offset - part.offset % CHUNK_SIZE;
+                let whole = &mut buffer[..length(size - start).min(CHUNK)];
+                self.read_at(start, whole)?;
+                self.compare(chunk, whole)?;
+                *there = Some((self.from, chunk));
+            } else {
+                wanted = 0..wanted.len();
+                self.read_at(part.offset, &mut buffer[wanted.clone()])?;
+            }
+        }
+        buffer.get(wanted).ok_or_else(short)
     }
 
-    /// The bytes of a fill, compared with their checksums. Of two that ask for parts of a chunk at once only one hears that it is wrong.
-    fn bytes(&self, fill: &Fill) -> Result<Cow<'_, [u8]>, Failure> {
-        let path = || layout::process_file(self.from, layout::MEM_PAGES);
-        let short = || Failure::new(Kind::BadImage, format!("{}: shorter than mem.segments says", path()));
-        let start = usize::try_from(fill.offset).map_err(|_| short())?;
-        let end = usize::try_from(fill.offset + fill.length).map_err(|_| short())?;
-        let chunks = start / CHUNK..end.div_ceil(CHUNK);
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), Failure> {
         match &self.contents {
-            Contents::Plain(map) => {
-                let all = map.bytes();
-                let bytes = all.get(start..end).ok_or_else(short)?;
-                for chunk in chunks.filter(|&chunk| self.is_first(chunk)) {
-                    let whole = chunk * CHUNK..all.len().min((chunk + 1) * CHUNK);
-                    map.populate(whole.clone());
-                    self.compare(chunk, &all[whole])?;
-                }
-                Ok(bytes.into())
+            Contents::Plain { file, .. } => {
+                file.read_exact_at(buffer, offset).doing(|| format!("{}: reading at {offset:#x}", self.path()))
             }
-            Contents::Compressed(pages) => {
-                let mut bytes = Vec::with_capacity(end - start);
-                for chunk in chunks {
-                    let content = pages.chunk(chunk)?;
-                    if self.is_first(chunk) {
-                        self.compare(chunk, &content)?;
-                    }
-                    let part = start.saturating_sub(chunk * CHUNK)..content.len().min(end - chunk * CHUNK);
-                    bytes.extend_from_slice(content.get(part).ok_or_else(short)?);
-                }
-                if bytes.len() == end - start { Ok(bytes.into()) } else { Err(short()) }
-            }
+            Contents::Compressed(pages) => pages.read_at(offset, buffer),
         }
     }
 
-    /// Whether nobody compares a chunk with its checksum, or has: the caller does now.
-    fn is_first(&self, chunk: usize) -> bool {
-        self.done.get(chunk).is_none_or(|done| !done.swap(true, Ordering::Relaxed))
+    fn path(&self) -> String {
+        layout::process_file(self.from, layout::MEM_PAGES)
     }
 
     fn compare(&self, chunk: usize, content: &[u8]) -> Result<(), Failure> {
         if self.sums.get(chunk).map(|sum| sum.xxh3.0) == Some(checksum(content)) {
             return Ok(());
         }
-        let path = layout::process_file(self.from, layout::MEM_PAGES);
+        let path = self.path();
         let sums = layout::process_file(self.from, layout::MEM_SUMS);
         let why =
             format!("{path}: chunk {chunk} (1 MiB) does not have the checksum that line {} of {sums} names", chunk + 1);
@@ -231,20 +245,19 @@ impl<'a> Unfilled<'a> {
 /// # Errors
 /// Of writing, or of the checksums.
 pub fn fill(processes: &[Unfilled<'_>], pages: &mut PageFiles<'_>, cpus: &[u64]) -> Result<(), Failure> {
-    let mut most = LARGEST_PIECE;
     for fill in processes.iter().flat_map(|process| process.fill.iter()) {
-        most = most.min(pages.open(fill.from)?.largest());
+        pages.open(fill.from)?;
     }
     let targets = processes.iter().map(|process| Target::open(process, pages));
     let targets = targets.collect::<Result<Vec<_>, _>>()?;
     let bytes: u64 = processes.iter().flat_map(|process| process.fill.iter()).map(|fill| fill.length).sum();
     let cpus_there: u32 = cpus.iter().map(|word| word.count_ones()).sum();
     let threads = (bytes / SMALLEST_SHARE).clamp(1, cpus_there.max(1).into());
-    let largest = (bytes / threads / HUGE * HUGE).clamp(HUGE, most);
+    let largest = (bytes / threads / HUGE * HUGE).clamp(HUGE, LARGEST_PIECE);
     let parts = targets.iter().flat_map(|target| target.unfilled.parts().map(move |part| (target, part)));
     let work: Vec<(&Target<'_>, Fill)> =
         parts.flat_map(|(target, part)| pieces(part, largest).map(move |piece| (target, piece))).collect();
-    each(&work, threads, cpus, &|(target, piece)| target.write(piece))
+    each(&work, threads, cpus, &|at_hand, (target, piece)| target.write(piece, at_hand))
 }
 
 /// A run in parts of so many bytes at most. Those of whole huge pages are cut where such begin.
@@ -260,32 +273,46 @@ fn pieces(fill: Fill, largest: u64) -> impl Iterator<Item = Fill> {
     })
 }
 
+/// A run in parts of one chunk each.
+fn in_chunks(fill: Fill) -> impl Iterator<Item = Fill> {
+    let Fill { address, length, from, offset } = fill;
+    let end = offset + length;
+    let mut at = offset;
+    std::iter::from_fn(move || {
+        let start = at;
+        at = (start / CHUNK_SIZE * CHUNK_SIZE + CHUNK_SIZE).min(end);
+        (start < end).then(|| Fill { address: address + (start - offset), length: at - start, from, offset: start })
+    })
+}
+
 /// Does all pieces by so many threads. Returns the first failure; what is begun then is ended.
 fn each<T: Sync>(
     pieces: &[T],
     threads: u64,
     cpus: &[u64],
-    work: &(dyn Fn(&T) -> Result<(), Failure> + Sync),
+    work: &(dyn Fn(&mut AtHand, &T) -> Result<(), Failure> + Sync),
 ) -> Result<(), Failure> {
     let next = AtomicUsize::new(0);
     let failed: Mutex<Option<Failure>> = Mutex::new(None);
     let work = || {
+        let mut at_hand = AtHand::default();
         while let Some(piece) = pieces.get(next.fetch_add(1, Ordering::Relaxed)) {
-            if let Err(failure) = work(piece) {
+            if let Err(failure) = work(&mut at_hand, piece) {
                 next.store(pieces.len(), Ordering::Relaxed);
                 failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(failure);
             }
         }
     };
     std::thread::scope(|scope| {
+        // A new thread begins where its maker may be, and waits for it if that is one CPU only.
+        let own = crfs_sys::sched::affinity(CALLER).ok();
+        let _ = crfs_sys::sched::set_affinity(CALLER, cpus);
         for _ in 1..threads {
-            let elsewhere = || {
-                // Else it stays where the tracer is.
-                let _ = crfs_sys::sched::set_affinity(nix::unistd::Pid::from_raw(0), cpus);
-                work();
-            };
             // Where no thread is to be had, the others do its part.
-            let _ = std::thread::Builder::new().spawn_scoped(scope, elsewhere);
+            let _ = std::thread::Builder::new().spawn_scoped(scope, work);
+        }
+        if let Some(own) = own {
+            let _ = crfs_sys::sched::set_affinity(CALLER, &own);
         }
         work();
     });
@@ -307,7 +334,7 @@ impl<'a> Target<'a> {
         Ok(Target { unfilled, memory, files: &pages.open, supply: &pages.supply })
     }
 
-    fn write(&self, piece: &Fill) -> Result<(), Failure> {
+    fn write(&self, piece: &Fill, at_hand: &mut AtHand) -> Result<(), Failure> {
         let Unfilled { host_pid, image, userfault, aside, .. } = self.unfilled;
         let segments = &image.segments;
         let segment = segments.get(segments.partition_point(|segment| segment.end.0 <= piece.address));
@@ -315,9 +342,9 @@ impl<'a> Target<'a> {
         let file = file.ok_or_else(|| Failure::new(Kind::System, format!("process {}: not opened", piece.from)))?;
         let is_writable = segment.is_some_and(|segment| is_writable(segment) || is_huge(segment));
         // What was compared with its checksum is still at hand when it is written.
-        let write = |to: u64| {
-            pieces(*piece, CHUNK_SIZE).try_fold(Duration::ZERO, |spent, part| {
-                let (bytes, address) = (file.bytes(&part)?, to + (part.address - piece.address));
+        let mut write = |to: u64| {
+            in_chunks(*piece).try_fold(Duration::ZERO, |spent, part| {
+                let (bytes, address) = (file.bytes(&part, at_hand)?, to + (part.address - piece.address));
                 let begun = processor_time();
                 // process_vm_writev is twice as fast, and refuses what the process itself may not write.
                 let over = |address: u64, bytes: &[u8]| {
@@ -328,8 +355,8 @@ impl<'a> Target<'a> {
                     }
                 };
                 let written = match userfault.as_ref().filter(|userfault| userfault.takes(address)) {
-                    Some(userfault) => userfault.put(address, &bytes, over),
-                    None => over(address, &bytes),
+                    Some(userfault) => userfault.put(address, bytes, over),
+                    None => over(address, bytes),
                 };
                 written.doing(|| {
                     let directory = layout::process_dir(image.process.pid);
