@@ -301,7 +301,7 @@ mod tests {
         assert_eq!(refused(), 8);
         supply.took(2, Duration::from_millis(30));
         assert_eq!(refused(), 16, "longer the second time");
-        supply.took(2, Duration::from_micros(1900));
+        supply.took(2, SMALL_PAGES * 2);
         assert_eq!(refused(), 0);
         (0..20).for_each(|_| supply.took(1, Duration::from_secs(1)));
         assert_eq!(refused(), 1024, "but not for ever");
