@@ -36,6 +36,7 @@ pub mod socket;
 pub mod sysv;
 pub mod text;
 pub mod thread;
+pub mod time_namespaces;
 pub mod timer;
 pub mod tty;
 pub mod types;

@@ -5,6 +5,7 @@ use crate::image::Image;
 use crate::manifest::NamespaceKind;
 use crate::pid_namespaces::PidNamespace;
 use crate::sysv::{SharedSegment, SysV};
+use crate::time_namespaces::TimeNamespace;
 use crate::types::{Bytes, FileId, Pid};
 use crate::user_namespaces::UserNamespace;
 use serde::{Deserialize, Serialize};
@@ -32,6 +33,8 @@ impl UnsharedNamespace {
             NamespaceContent::User(_) => &[],
             // Joined by its first process before the others are born.
             NamespaceContent::Mnt(_) => &[],
+            // Joined, or begun for children, by each as it is born.
+            NamespaceContent::Time(_) => &[],
             _ => &self.processes,
         };
         joined.iter().copied()
@@ -46,6 +49,7 @@ impl UnsharedNamespace {
             NamespaceContent::Mnt(_) => NamespaceType::Mnt,
             NamespaceContent::Net(_) => NamespaceType::Net,
             NamespaceContent::Pid(_) => NamespaceType::Pid,
+            NamespaceContent::Time(_) => NamespaceType::Time,
             NamespaceContent::User(_) => NamespaceType::User,
             NamespaceContent::Uts(_) => NamespaceType::Uts,
         }
@@ -82,6 +86,8 @@ pub enum NamespaceContent {
     Net(NetworkNamespace),
     /// Ids of its own, below the container's. Lines of this type stand after those of the namespaces that they lie in.
     Pid(PidNamespace),
+    /// Clocks of its own.
+    Time(TimeNamespace),
     /// Users and groups of its own.
     User(UserNamespace),
     /// Host and domain name.

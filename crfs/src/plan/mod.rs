@@ -117,10 +117,13 @@ fn joining(image: &Image, births: &BTreeMap<Pid, Birth>) -> Joining {
         let has_one = joining.contains(&pid) || process.threads.keys().any(|tid| joining.contains(tid));
         has_one.then_some(pid)
     };
+    let clocks = image.time_namespaces().filter_map(|(time, line)| Some((image.maker_of_time(time)?, line)));
+    let clocks = clocks.flat_map(|(maker, line)| line.processes.iter().map(move |&pid| (pid, maker)));
     Joining {
         others: image.processes.iter().filter_map(joins).collect(),
         mounts: image.processes.keys().filter(moves).copied().collect(),
         entering: image.threaded_in_user_namespaces(),
+        clocks: clocks.collect(),
     }
 }
 

@@ -301,6 +301,8 @@ pub struct Joining {
     pub mounts: BTreeSet<Pid>,
     /// Those in user namespaces that have several threads.
     pub entering: BTreeSet<Pid>,
+    /// Those in time namespaces that another process has for its children, and makes.
+    pub clocks: BTreeMap<Pid, Pid>,
 }
 
 /// Every step, sorted so that [`AFTER`] holds.
@@ -351,6 +353,9 @@ pub fn sort(births: &BTreeMap<Pid, Birth>, joining: &Joining) -> Result<Vec<Step
         {
             after(Action::Session, creator);
             after(Action::Terminal, creator);
+        }
+        if let (Action::Spawn, Some(&maker)) = (step.action, joining.clocks.get(&step.process)) {
+            after(Action::Spawn, maker);
         }
         if let (Action::Spawn, true, Some(creator)) = (step.action, birth.born_into_group, birth.creator) {
             after(Action::Group, creator);

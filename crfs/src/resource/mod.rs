@@ -55,6 +55,7 @@ pub mod subject;
 pub mod sysv;
 pub mod thread;
 pub mod thread_controls;
+pub mod time_namespace;
 mod timerfd;
 pub mod tty;
 mod unix_socket;

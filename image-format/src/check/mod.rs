@@ -28,6 +28,7 @@ mod signals;
 mod sockets;
 mod sysv;
 mod thread;
+mod time_namespaces;
 mod timers;
 mod tree;
 mod tty;
@@ -91,6 +92,7 @@ fn whole(image: &Image) -> Findings {
     cgroups::check(image, &mut findings);
     namespaces::check(image, &mut findings);
     pid_namespaces::check(image, &mut findings);
+    time_namespaces::check(image, &mut findings);
     user_namespaces::check(image, &mut findings);
     unnamed::check(image, &mut findings);
     io_uring::check(image, &mut findings);

@@ -17,6 +17,7 @@ pub(super) fn check(image: &Image, findings: &mut Findings) {
     for (index, namespace) in (0..).zip(&image.namespaces) {
         let may_be_empty = match namespace.content {
             NamespaceContent::Pid(_) => true,
+            NamespaceContent::Time(ref time) => !time.for_children_of.is_empty(),
             NamespaceContent::User(ref user) => {
                 users += 1;
                 !user.container.is_empty() || image.namespaces.iter().any(|other| other.user == Some(users))
@@ -60,7 +61,7 @@ pub(super) fn check(image: &Image, findings: &mut Findings) {
                 }
             }
             // Others are looked at elsewhere.
-            NamespaceContent::Pid(_) | NamespaceContent::User(_) => {}
+            NamespaceContent::Pid(_) | NamespaceContent::Time(_) | NamespaceContent::User(_) => {}
             NamespaceContent::Uts(names) => {
                 for (field, name) in [("hostname", &names.hostname), ("domainname", &names.domainname)] {
                     if let Some(problem) = node_name(name) {

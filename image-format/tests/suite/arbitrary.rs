@@ -22,6 +22,7 @@ use image_format::signal::*;
 use image_format::socket::*;
 use image_format::sysv::*;
 use image_format::thread::*;
+use image_format::time_namespaces::TimeNamespace;
 use image_format::timer::*;
 use image_format::tty::*;
 use image_format::unnamed::*;
@@ -169,7 +170,7 @@ choices! {
     TtySide [Master, Slave, Controlling] []
     SlaveState [Unopened, Open, Closed] []
     Flow [On, StoppedByKey, StoppedByCall] []
-    NamespaceContent [] [Cgroup, Ipc, Mnt, Net, Pid, User, Uts]
+    NamespaceContent [] [Cgroup, Ipc, Mnt, Net, Pid, Time, User, Uts]
     NamespaceType [Cgroup, Ipc, Mnt, Net, Pid, Time, User, Uts] []
     OwnerKind [Thread, Process, Group] []
     NetlinkProtocol [Route, Usersock, SockDiag, Audit, KobjectUevent] []
@@ -364,6 +365,7 @@ records! {
     MountNamespace { number, base, private, files }
     NetworkNamespace { loopback, sockets }
     PidNamespace { ids, for_children_of, shown_by }
+    TimeNamespace { monotonic, boottime, for_children_of }
     UserNamespace { owner, uid_map, gid_map, setgroups, container }
     IdRange { inside, outside, count }
     UtsNames { hostname, domainname }

@@ -1,6 +1,7 @@
 //! Joining namespaces of a container for a moment: there is no view of some of them from elsewhere.
 
 use crate::failure::{Doing, Failure};
+use crfs_sys::namespaces::CLONE_NEWTIME;
 use nix::sched::{CloneFlags, setns};
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -13,6 +14,8 @@ pub(in crate::resource) const PID: (&str, CloneFlags) = ("pid", CloneFlags::CLON
 pub(in crate::resource) const IPC: (&str, CloneFlags) = ("ipc", CloneFlags::CLONE_NEWIPC);
 /// The cgroup namespace.
 pub(in crate::resource) const CGROUP: (&str, CloneFlags) = ("cgroup", CloneFlags::CLONE_NEWCGROUP);
+/// The time namespace, whose clocks the caller reads meanwhile.
+pub(in crate::resource) const TIME: (&str, CloneFlags) = ("time", CLONE_NEWTIME);
 /// The network namespace.
 pub(in crate::resource) const NET: (&str, CloneFlags) = ("net", CloneFlags::CLONE_NEWNET);
 

@@ -22,7 +22,7 @@ pub mod restore;
 pub(super) mod uts;
 
 pub use manifest::{Environment, manifest};
-pub use moment::Moment;
+pub use moment::{Moment, Offsets};
 pub use place::Place;
 pub(in crate::resource) use place::other_name;
 

@@ -1,6 +1,7 @@
 //! The clocks at the moment of the freeze.
 
 use super::super::proc::Proc;
+use super::inside::{TIME, inside};
 use crate::failure::{Doing, Failure, Kind};
 use crfs_sys::time::clock_ns;
 use image_format::Timespec;
@@ -49,12 +50,12 @@ impl Moment {
 
     /// As the process reads them in its time namespace.
     ///
+    /// The caller must have one thread.
+    ///
     /// # Errors
     /// When the process is gone.
     pub fn inside(&self, host: i32, proc: &mut Proc) -> Result<Clocks, Failure> {
-        let offsets = Offsets::parse(proc.text(format_args!("{host}/timens_offsets"))?).ok_or_else(|| {
-            Failure::new(Kind::Unsupported, format!("manifest: /proc/{host}/timens_offsets is malformed"))
-        })?;
+        let offsets = Offsets::of(host, proc)?;
         let at = |ns: i64, offset: i128| Timespec::from_ns(i128::from(ns) + offset);
         Ok(Clocks {
             realtime: at(self.realtime_ns, 0),
@@ -64,14 +65,49 @@ impl Moment {
     }
 }
 
-/// time_namespaces(7), in nanoseconds.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Offsets {
-    monotonic: i128,
-    boottime: i128,
+/// What a time namespace adds to the host's clocks, in nanoseconds: time_namespaces(7).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Offsets {
+    /// To `CLOCK_MONOTONIC`.
+    pub monotonic: i128,
+    /// To `CLOCK_BOOTTIME`.
+    pub boottime: i128,
 }
 
 impl Offsets {
+    /// Those of the namespace that a process (host pid) is in.
+    ///
+    /// The caller must have one thread.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn of(host: i32, proc: &mut Proc) -> Result<Self, Failure> {
+        if proc.link(format_args!("{host}/ns/time"))? == proc.link(format_args!("{host}/ns/time_for_children"))? {
+            return Self::for_children(host, proc);
+        }
+        // What can be read there is that for its children.
+        inside(host, &[TIME], || Self::for_children(nix::unistd::getpid().as_raw(), proc))
+    }
+
+    /// Those of the namespace that the children of a process (host pid) are born into.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn for_children(host: i32, proc: &mut Proc) -> Result<Self, Failure> {
+        Self::parse(proc.text(format_args!("{host}/timens_offsets"))?).ok_or_else(|| {
+            Failure::new(Kind::Unsupported, format!("manifest: /proc/{host}/timens_offsets is malformed"))
+        })
+    }
+
+    /// As /proc/PID/timens_offsets takes them.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let line = |clock: &str, ns: i128| {
+            format!("{clock} {} {}\n", ns.div_euclid(1_000_000_000), ns.rem_euclid(1_000_000_000))
+        };
+        line("monotonic", self.monotonic) + &line("boottime", self.boottime)
+    }
+
     fn parse(text: &str) -> Option<Self> {
         let mut offsets = Offsets::default();
         for line in text.lines() {

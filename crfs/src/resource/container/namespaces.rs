@@ -50,13 +50,13 @@ pub(super) fn survey(
     for process in &subjects.processes {
         for thread in &process.threads {
             let leader = thread.host == process.alive().host;
-            // A process has one pid and one user namespace for all its threads, and a single thread cannot have a time
+            // A process has one pid and one user namespace for all its threads, and a single thread cannot be in a time
             // namespace of its own. The pids of its next children each may have where it likes.
             let names: &[&str] = match leader {
                 // All others hang on one pointer, and it is the same.
                 true if thread.has_namespaces_of(of_init) => &["pid", "user"],
                 true => &["cgroup", "ipc", "mnt", "net", "pid", "time", "time_for_children", "user", "uts"],
-                false => &["cgroup", "ipc", "mnt", "net", "uts"],
+                false => &["cgroup", "ipc", "mnt", "net", "time_for_children", "uts"],
             };
             let is_known = !leader && thread.shares_all_with(process.alive());
             if thread.host == init || is_known || thread.has_ended() {

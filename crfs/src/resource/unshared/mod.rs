@@ -29,14 +29,16 @@ mod restore;
 pub(super) use capture::apart;
 pub use capture::{capture, report};
 pub use ipc::IpcNamespaces;
+pub(super) use restore::enter;
 pub use restore::{Made, of_container};
 
 use image_format::files::NamespaceType;
 
-/// The types of which processes may be in different ones, but for mount namespaces, which have a module of their own ([`super::mount`]).
+/// The types of which processes may be in different ones, but for mount and time namespaces, which have modules of their own
+/// ([`super::mount`], [`super::time_namespace`]).
 const CARRIED: [NamespaceType; 4] = [NamespaceType::Cgroup, NamespaceType::Ipc, NamespaceType::Net, NamespaceType::Uts];
 
 /// Whether processes may be in different ones of this type: a link's name in /proc/PID/ns.
 pub(super) fn is_carried(name: &str) -> bool {
-    CARRIED.iter().chain(&[NamespaceType::Mnt]).any(|kind| kind.name() == name)
+    name.starts_with("time") || CARRIED.iter().chain(&[NamespaceType::Mnt]).any(|kind| kind.name() == name)
 }

@@ -65,7 +65,7 @@ impl Made {
                     set_names(OsStr::from_bytes(&names.hostname.0), OsStr::from_bytes(&names.domainname.0))
                 }),
                 // Made with its first process, or by a process of its own.
-                NamespaceContent::Pid(_) | NamespaceContent::User(_) => return None,
+                NamespaceContent::Pid(_) | NamespaceContent::Time(_) | NamespaceContent::User(_) => return None,
             };
             let open = open.map_err(|failure| failure.within(format!("{NAMESPACES}: line {}", index + 1)));
             let members = record.processes.iter().copied().collect();
@@ -134,7 +134,7 @@ pub fn of_container(
 }
 
 /// The calls by which a process joins a namespace that the worker has open. `link` is its pidfd of the worker.
-pub(super) fn enter(batch: &mut Batch, open: &File, flag: CloneFlags, link: u32) {
+pub(in crate::resource) fn enter(batch: &mut Batch, open: &File, flag: CloneFlags, link: u32) {
     let source = open.as_raw_fd();
     let pulled = batch.call(libc::SYS_pidfd_getfd, &[link.into(), source.into(), 0u32.into()], "pidfd_getfd");
     batch.call(libc::SYS_setns, &[pulled.into(), flag.bits().into()], "setns");

@@ -115,6 +115,10 @@ fn opened(namespace: &UnsharedNamespace, hosts: &BTreeMap<Pid, i32>) -> Result<O
     if let Some((pid, host)) = namespace.processes.first().and_then(|pid| Some((*pid, *hosts.get(pid)?))) {
         return Ok(Some((pid, open(host, namespace.kind().name())?)));
     }
+    if let NamespaceContent::Time(time) = &namespace.content {
+        let maker = time.for_children_of.first().and_then(|pid| Some((*pid, *hosts.get(pid)?)));
+        return maker.map(|(pid, host)| Ok((pid, open(host, "time_for_children")?))).transpose();
+    }
     let NamespaceContent::Pid(pids) = &namespace.content else { return Ok(None) };
     let maker = pids.for_children_of.first().and_then(|pid| Some((*pid, *hosts.get(pid)?)));
     let Some((pid, host)) = maker else { return Ok(None) };

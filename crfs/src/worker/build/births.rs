@@ -55,6 +55,13 @@ impl Builder<'_> {
                 self.inject(pid, &batch)?;
             }
         }
+        let mut batch = Batch::new();
+        self.time_namespaces.join(&mut batch, pid, self.plan.link_fd)?;
+        if !batch.is_empty() {
+            self.inject(pid, &batch)?;
+            let host = self.host(pid)?;
+            self.time_namespaces.keep(pid, host)?;
+        }
         let wanted = self.copy.image.processes.get(&pid).and_then(|process| process.process.parent_thread);
         if let Some(thread) = wanted.filter(|_| birth.creator_thread.is_none()) {
             let path = layout::process_file(pid, "process");

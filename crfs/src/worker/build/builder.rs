@@ -11,8 +11,8 @@ use crate::resource::mount::{Made, Roots};
 use crate::resource::process::restore::{self as process, Directories};
 use crate::resource::{
     aio, autogroup, cgroup, descriptor, ended_task, epoll, interval_timer, job_control, ldt, lock, memory_policy,
-    mqueue, numa, owner, pid_namespace, posix_timer, pseudo_file, seccomp, signal, sysv, thread, unnamed, unshared,
-    user_namespace,
+    mqueue, numa, owner, pid_namespace, posix_timer, pseudo_file, seccomp, signal, sysv, thread, time_namespace,
+    unnamed, unshared, user_namespace,
 };
 use crate::worker::laps::Laps;
 use crfs_sys::HostPid;
@@ -45,6 +45,8 @@ pub(super) struct Ground<'a> {
     pub(super) namespaces: unshared::Made,
     /// Those of pids below the container's own.
     pub(super) pid_namespaces: pid_namespace::PidNamespaces<'a>,
+    /// Those of clocks.
+    pub(super) time_namespaces: time_namespace::TimeNamespaces<'a>,
     /// Those of users.
     pub(super) user_namespaces: user_namespace::UserNamespaces<'a>,
 }
@@ -69,6 +71,7 @@ pub(super) struct Builder<'a> {
     pub(super) namespaces: unshared::Made,
     pub(super) ipc: unshared::IpcNamespaces<'a>,
     pub(super) pid_namespaces: pid_namespace::PidNamespaces<'a>,
+    pub(super) time_namespaces: time_namespace::TimeNamespaces<'a>,
     pub(super) user_namespaces: user_namespace::UserNamespaces<'a>,
     /// Who joins a user namespace before it has its threads.
     pub(super) entering: BTreeSet<Pid>,
@@ -154,7 +157,7 @@ impl<'a> Builder<'a> {
         (from, contents): (&'a Path, &Contents<'_>),
         copy: &'a Copy,
         plan: &'a Plan,
-        Ground { first, cgroups, mounts, namespaces, pid_namespaces, user_namespaces }: Ground<'a>,
+        Ground { first, cgroups, mounts, namespaces, pid_namespaces, time_namespaces, user_namespaces }: Ground<'a>,
         notes: &mut Vec<String>,
     ) -> Result<Self, Failure> {
         let image = &copy.image;
@@ -179,6 +182,7 @@ impl<'a> Builder<'a> {
             namespaces,
             ipc,
             pid_namespaces,
+            time_namespaces,
             user_namespaces,
             entering: image.threaded_in_user_namespaces(),
             registrations: epoll::registrations(image)?,
@@ -451,7 +455,7 @@ impl<'a> Builder<'a> {
         // Listed with the process that they are shared with, if they are.
         signal::restore::actions(&mut batch, &image.actions);
         let timers = image.timers();
-        let clocks = &self.copy.image.manifest.clocks;
+        let clocks = &self.copy.image.clocks_of(pid);
         let seen = |thread| self.seen_by(pid, thread);
         posix_timer::restore::create(&mut batch, &timers.posix, pid, seen, clocks)?;
         let once = |signal: &&PendingSignal| !posix_timer::restore::sends_again(&timers.posix, signal);

@@ -27,7 +27,7 @@ use crate::registry::{Container, Init, Record, Registry};
 use crate::resource::container::{home as container_home, restore as container_restore};
 use crate::resource::descriptor;
 use crate::resource::mount::{Made, restore as mount};
-use crate::resource::{cgroup, pid_namespace, unshared, user_namespace};
+use crate::resource::{cgroup, pid_namespace, time_namespace, unshared, user_namespace};
 use builder::{Builder, Ground};
 use crfs_sys::HostPid;
 use crfs_sys::close_range::close_all;
@@ -96,11 +96,19 @@ fn build(
         laps.lap("surroundings");
         let namespaces = unshared::Made::make(&image.namespaces, &cgroups, &user_namespaces)?;
         let pid_namespaces = pid_namespace::PidNamespaces::make(image, init, &cgroup, &user_namespaces)?;
+        let time_namespaces = time_namespace::TimeNamespaces::make(image, init, &user_namespaces)?;
         let mounts = Made::make(image, &furniture, init, &cgroup, &pid_namespaces, &user_namespaces)?;
         cgroups.begin(plan.first()?, init.raw(), notes)?;
         let network = container_restore::without_loopback(&image.manifest, init)?;
-        let ground =
-            Ground { first: init, cgroups: &cgroups, mounts: &mounts, namespaces, pid_namespaces, user_namespaces };
+        let ground = Ground {
+            first: init,
+            cgroups: &cgroups,
+            mounts: &mounts,
+            namespaces,
+            pid_namespaces,
+            time_namespaces,
+            user_namespaces,
+        };
         let builder = Builder::new(&container, (from, &contents), &copy, &plan, ground, notes)?;
         mounts.bind_terminals(&furniture, init)?;
         laps.lap("open");

@@ -31,9 +31,9 @@ impl Builder<'_> {
                 }
                 FileKind::Namespace(record) => {
                     let apart = match (record.kind, record.process) {
-                        // Who is in one of this type has joined it.
-                        (NamespaceType::Mnt, Some(process)) => {
-                            Some(format!("/proc/{}/ns/mnt", Builder::host(self, process)?.raw()))
+                        // Who is in one of these types has joined it.
+                        (kind @ (NamespaceType::Mnt | NamespaceType::Time), Some(process)) => {
+                            Some(format!("/proc/{}/ns/{}", Builder::host(self, process)?.raw(), kind.name()))
                         }
                         (NamespaceType::Pid, Some(process)) => self.pid_namespaces.path(process),
                         (NamespaceType::User, Some(process)) => self.user_namespaces.path(process),

@@ -15,7 +15,7 @@ use crate::resource::subject::{Process, Subjects, Thread};
 use crate::resource::sysv::{self, Contents};
 use crate::resource::{
     Findings, aio, cgroup, contents, ended_task, io_uring, job_control, ldt, memory, mount, mqueue, numa,
-    pid_namespace, process, registers, signal, thread, tty, unshared, user_namespace, zombie,
+    pid_namespace, process, registers, signal, thread, time_namespace, tty, unshared, user_namespace, zombie,
 };
 use crate::worker::laps::Laps;
 use image_format::manifest::NamespaceKind;
@@ -200,6 +200,7 @@ pub(super) fn read(
         &mut job.proc,
         findings,
     )?);
+    namespaces.extend(time_namespace::capture(subjects, &mut job.proc, findings)?);
     namespaces.extend(with_mounts);
     user_namespace::capture(&job.record, subjects, &mut namespaces, &mut job.proc, findings)?;
     for namespace in &mut namespaces {
@@ -230,6 +231,7 @@ pub(super) fn read(
     mqueue::report(&image, findings);
     unshared::report(&image, findings);
     pid_namespace::report(&image, findings);
+    time_namespace::report(&image, findings);
     ended_task::report_directories(&image, subjects, findings);
     user_namespace::report(&image, findings);
     image.manifest.paths = image.paths();
