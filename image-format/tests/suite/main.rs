@@ -15,6 +15,7 @@ mod check_pid_namespaces;
 mod check_sockets;
 mod check_sysv;
 mod check_threads;
+mod check_time_namespaces;
 mod check_ttys;
 mod check_unnamed;
 mod check_user_namespaces;
