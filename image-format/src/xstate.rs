@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// Bytes that are left out together. Every component begins at a multiple of them (Intel SDM, volume 1, 13.4).
 const BLOCK: usize = 64;
+const ZEROS: [u8; BLOCK] = [0; BLOCK];
 
 /// An XSAVE area in the standard format (ptrace(2), NT_X86_XSTATE), of which blocks of 64 bytes that are zero are left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,7 +40,8 @@ impl Xstate {
         let mut parts: Vec<XstatePart> = Vec::new();
         for (index, block) in area.chunks(BLOCK).enumerate() {
             let Ok(offset) = u32::try_from(index * BLOCK) else { break };
-            if block.iter().all(|&byte| byte == 0) {
+            // As slices, which are compared many bytes at a time: a thousand threads have eleven megabytes.
+            if *block == ZEROS[..block.len()] {
                 continue;
             }
             match parts.last_mut().filter(|part| part.end() == u64::from(offset)) {
