@@ -39,12 +39,9 @@ pub fn map<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<
     results.into_iter().flatten().collect()
 }
 
-/// Looking at fewer takes no longer than starting a thread.
-const FEWEST_FOR_TWO: usize = 512;
-
-/// Does two things: where there are many `items`, the first on a thread of its own while the second is done here.
-pub fn both<A: Send, B>(items: usize, one: impl FnOnce() -> A + Send, other: impl FnOnce() -> B) -> (A, B) {
-    if items <= FEWEST_FOR_TWO {
+/// Does two things: where the first is `long` enough for it, on a thread of its own while the second is done here.
+pub fn both<A: Send, B>(long: bool, one: impl FnOnce() -> A + Send, other: impl FnOnce() -> B) -> (A, B) {
+    if !long {
         return (one(), other());
     }
     std::thread::scope(|scope| {
@@ -100,8 +97,8 @@ mod tests {
 
     #[test]
     fn both_are_done() {
-        for items in [0, FEWEST_FOR_TWO + 1] {
-            assert_eq!(both(items, || 1, || "two"), (1, "two"));
+        for long in [false, true] {
+            assert_eq!(both(long, || 1, || "two"), (1, "two"));
         }
     }
 

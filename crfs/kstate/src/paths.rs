@@ -446,6 +446,8 @@ pub(crate) fn needs(feature: Feature) -> Needs {
             &[
                 P::TaskPid,
                 P::TaskSignal,
+                P::TaskMm,
+                P::TaskSighand,
                 P::TaskFiles,
                 P::PidLevel,
                 P::PidNumbers,

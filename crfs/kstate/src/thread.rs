@@ -49,6 +49,9 @@ pub struct ThreadRecord {
 /// Which objects a thread uses (by where they lie in the kernel), and flags that threads mostly inherit. Only for comparing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shared {
+    /// Zero for one that has ended.
+    memory: u64,
+    signal_actions: u64,
     pub(crate) credentials: u64,
     directories: u64,
     descriptors: u64,
@@ -65,6 +68,30 @@ impl Shared {
     #[must_use]
     pub fn same_namespaces(&self, other: &Self) -> bool {
         self.namespaces == other.namespaces
+    }
+
+    /// Which address space it uses. Equal for two that share it, and 0 for none; nothing else is to be made of it, here and below.
+    #[must_use]
+    pub fn memory(&self) -> u64 {
+        self.memory
+    }
+
+    /// Which table of descriptors.
+    #[must_use]
+    pub fn descriptors(&self) -> u64 {
+        self.descriptors
+    }
+
+    /// Which working directory, root and umask.
+    #[must_use]
+    pub fn directories(&self) -> u64 {
+        self.directories
+    }
+
+    /// Which signal actions.
+    #[must_use]
+    pub fn signal_actions(&self) -> u64 {
+        self.signal_actions
     }
 }
 
@@ -92,6 +119,8 @@ impl KernelState {
             // An empty list points to itself.
             has_children: word(&children, 0) != list,
             shared: Shared {
+                memory: view.u64(&[Path::TaskMm])?,
+                signal_actions: view.u64(&[Path::TaskSighand])?,
                 credentials: view.u64(&[Path::TaskRealCred])?,
                 directories: view.u64(&[Path::TaskFs])?,
                 descriptors: view.u64(&[Path::TaskFiles])?,

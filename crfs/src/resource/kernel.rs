@@ -75,15 +75,35 @@ impl Kernel {
         processes
     }
 
-    /// What a thread's task_struct says of it, and how many threads its process has. None when that feature is off, which is no
-    /// obstacle: /proc tells the same, more slowly.
+    /// What a thread's task_struct says of it. None when that feature is off, which is no obstacle: /proc tells the same, more slowly.
     ///
     /// # Errors
     /// When the task is gone or the kernel's memory is not as expected.
-    pub fn thread(&self, host: i32) -> Result<Option<(ThreadRecord, u32)>, Failure> {
+    pub fn thread(&self, host: i32) -> Result<Option<ThreadRecord>, Failure> {
+        self.record(host, KernelState::thread_record)
+    }
+
+    /// How many threads the process of a task has. None as for [`Kernel::thread`].
+    ///
+    /// # Errors
+    /// As [`Kernel::thread`].
+    pub fn thread_count(&self, host: i32) -> Result<Option<u32>, Failure> {
+        self.record(host, KernelState::thread_count)
+    }
+
+    /// Whether the process of a task surely has no POSIX timers: false where that cannot be told.
+    #[must_use]
+    pub fn has_no_timers(&self, host: i32) -> bool {
+        matches!(self.record(host, KernelState::posix_timers), Ok(Some(timers)) if timers.is_empty())
+    }
+
+    fn record<T>(
+        &self,
+        host: i32,
+        read: impl FnOnce(&KernelState, &Task) -> Result<T, Error>,
+    ) -> Result<Option<T>, Failure> {
         let Some(task) = self.tasks.get(&host) else { return Ok(None) };
-        let read = || Ok((self.state.thread_record(task)?, self.state.thread_count(task)?));
-        match read() {
+        match read(&self.state, task) {
             Ok(found) => Ok(Some(found)),
             Err(Error::FeatureOff { .. }) => Ok(None),
             Err(error) => Err(error).doing(|| format!("task {host}: reading kernel state")),

@@ -247,7 +247,7 @@ pub fn held(
 
 /// A process with the threads `tids`, if these are all it has and kernel memory can be read.
 fn siblings(proc: &mut Proc, kernel: &Kernel, host: i32, tids: &[i32]) -> Result<Option<Process>, Failure> {
-    let Some((record, count)) = kernel.thread(host)? else { return Ok(None) };
+    let (Some(record), Some(count)) = (kernel.thread(host)?, kernel.thread_count(host)?) else { return Ok(None) };
     let mut leader = thread(proc, host, host)?;
     if usize::try_from(count) != Ok(tids.len()) || !agree(&record, &leader) {
         return Ok(None);
@@ -255,8 +255,7 @@ fn siblings(proc: &mut Proc, kernel: &Kernel, host: i32, tids: &[i32]) -> Result
     leader.record = Some(record);
     let mut others = Vec::with_capacity(tids.len());
     for &tid in tids.iter().filter(|&&tid| tid != host) {
-        let record = kernel.thread(tid)?.map(|(record, _)| record);
-        others.push(match record.and_then(|record| leader.sibling(tid, record)) {
+        others.push(match kernel.thread(tid)?.and_then(|record| leader.sibling(tid, record)) {
             Some(sibling) => sibling,
             None => thread(proc, host, tid)?,
         });

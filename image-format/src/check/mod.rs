@@ -50,6 +50,8 @@ pub use shown::shown;
 /// The first address user space cannot have on x86-64 with four-level page tables (TASK_SIZE_MAX,
 /// arch/x86/include/asm/page_64_types.h, v6.18).
 pub const ADDRESS_LIMIT: u64 = 0x7fff_ffff_f000;
+/// Looking at fewer paths takes no longer than starting a thread.
+const FEWEST_PATHS: usize = 512;
 
 /// Everything that is wrong with an image, apart from `mem.sums` ([`sums`]), `contents.sums` ([`content_sums`]) and what takes page contents to see
 /// ([`shown`]). Empty: it can be built.
@@ -66,7 +68,7 @@ pub fn image(image: &Image, sizes: &(dyn Fn(&str) -> Option<u64> + Sync)) -> Vec
         paths::check(image, sizes, &mut findings);
         findings
     };
-    let (mut findings, described) = parallel::both(image.manifest.paths.len(), named, || whole(image));
+    let (mut findings, described) = parallel::both(image.manifest.paths.len() > FEWEST_PATHS, named, || whole(image));
     findings.0.extend(described.0);
     let processes = Vec::from_iter(&image.processes);
     let each = parallel::map(&processes, |&(&pid, process)| one_process(image, pid, process).0);

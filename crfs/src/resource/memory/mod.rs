@@ -35,6 +35,7 @@ use super::proc::Proc;
 use super::subject::Process;
 use crate::failure::Failure;
 use backing::Backings;
+use crfs_sys::memory::PageRegion;
 use image_format::memory::{Backing, PageRange, Segment, Source};
 use image_format::types::{Address, PAGE_SIZE, Pid};
 use objects::Objects;
@@ -58,12 +59,37 @@ pub fn survey(process: &Process, place: &Place, proc: &mut Proc, findings: &mut 
     Ok(())
 }
 
-/// `mem.segments` of the processes, each of which has memory of its own. A parent is one of them, or not of the container.
+/// What the kernel says of a process's memory.
+#[derive(Debug)]
+struct Look {
+    mappings: Vec<smaps::Mapping>,
+    regions: Vec<PageRegion>,
+}
+
+/// What was seen of processes that stand still, by their pids, for [`capture`].
+#[derive(Debug, Default)]
+pub struct Looks(BTreeMap<Pid, Result<Look, Failure>>);
+
+/// Looks at processes: by all processors, since the kernel walks the page tables of each twice. Needs no more than /proc, so that others
+/// may ask about other things meanwhile.
+#[must_use]
+pub fn look(processes: &[&Process]) -> Looks {
+    let looks = image_format::parallel::map(processes, |process| {
+        let mut proc = Proc::open()?;
+        let mappings = smaps::read(process.alive().host, &mut proc)?;
+        Ok(Look { mappings, regions: pages::scan(process, &mut proc)? })
+    });
+    Looks(processes.iter().map(|process| process.pid).zip(looks).collect())
+}
+
+/// `mem.segments` of the processes, each of which has memory of its own; whom `looks` does not have is looked at. A parent is one of them,
+/// or not of the container.
 ///
 /// # Errors
 /// When a process is gone, or the kernel cannot say which pages are there.
 pub fn capture(
     processes: &[&Process],
+    mut looks: Looks,
     parents: &BTreeMap<Pid, Pid>,
     place: &Place,
     proc: &mut Proc,
@@ -72,14 +98,12 @@ pub fn capture(
 ) -> Result<BTreeMap<Pid, Vec<Segment>>, Failure> {
     let mut backings = Backings::new(place, met);
     let mut spaces = BTreeMap::new();
-    // By all processors: the kernel walks the page tables of each process twice.
-    let looks = image_format::parallel::map(processes, |process| {
-        let mut proc = Proc::open()?;
-        let mappings = smaps::read(process.alive().host, &mut proc)?;
-        Ok((mappings, pages::scan(process, &mut proc)?))
-    });
-    for (&process, look) in processes.iter().zip(looks) {
-        let (mappings, regions) = look?;
+    let missing: Vec<&Process> =
+        processes.iter().copied().filter(|process| !looks.0.contains_key(&process.pid)).collect();
+    looks.0.extend(look(&missing).0);
+    for &process in processes {
+        let Some(look) = looks.0.remove(&process.pid) else { continue };
+        let Look { mappings, regions } = look?;
         let segments = segments(process, mappings, &mut backings, findings)?;
         let present = pages::present(regions, &segments);
         spaces.insert(process.pid, Space { segments, present });

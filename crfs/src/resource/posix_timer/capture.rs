@@ -69,7 +69,9 @@ impl Timers {
 /// # Errors
 /// When the process is gone.
 pub fn read(process: &Process, proc: &mut Proc, kernel: &mut Kernel) -> Result<Option<Timers>, Failure> {
-    let listed = list(process, proc)?;
+    // Most processes have none, and the file costs more than all that is read here.
+    let none = kernel.has_no_timers(process.alive().host);
+    let listed = if none { Vec::new() } else { list(process, proc)? };
     if listed.is_empty() {
         return Ok(Some(Timers { listed, kept: Vec::new() }));
     }

@@ -26,5 +26,5 @@ pub use blockers::survey;
 pub use capture::{Places, capture};
 pub use directories::own as own_directories;
 pub use outsiders::survey as survey_outsiders;
-pub use sharing::{Sharers, share, sharing};
+pub use sharing::{Sharers, has_memory_of_another, share, sharing};
 pub use tables::{own_tables, tables};

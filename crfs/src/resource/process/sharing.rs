@@ -5,6 +5,7 @@
 use super::super::Findings;
 use super::super::subject::{self, Subjects};
 use crate::failure::{Doing, Failure};
+use crfs_kstate::Shared;
 use crfs_sys::kcmp::{self, Comparison, Object};
 use image_format::sharing::{Family, PARTS, Part};
 use image_format::{Pid, ProcessImage, layout};
@@ -13,12 +14,15 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The kernel's objects, each with the part of a record that tells of it, and how people call it.
-const OBJECTS: [(Object, &str, &str); 4] = [
-    (Object::Vm, "memory", "its memory"),
-    (Object::Files, "descriptors", "its descriptor table"),
-    (Object::Fs, "directories", "its working directory, root and umask"),
-    (Object::Sighand, "signal_actions", "its signal actions"),
+const OBJECTS: [(Object, Address, &str, &str); 4] = [
+    (Object::Vm, Shared::memory, "memory", "its memory"),
+    (Object::Files, Shared::descriptors, "descriptors", "its descriptor table"),
+    (Object::Fs, Shared::directories, "directories", "its working directory, root and umask"),
+    (Object::Sighand, Shared::signal_actions, "signal_actions", "its signal actions"),
 ];
+
+/// Where the kernel keeps an object.
+type Address = fn(&Shared) -> u64;
 
 /// Processes that have one object in common.
 #[derive(Clone, Debug)]
@@ -29,21 +33,34 @@ pub struct Sharers {
     members: Vec<Pid>,
 }
 
-/// Finds them by sorting the processes by the kernel's order of each object, where equals come to stand side by side.
+/// Finds them by where the kernel keeps each object. Where that was not read, by sorting the processes by the kernel's order, where equals
+/// come to stand side by side.
 ///
 /// # Errors
 /// When the kernel refuses to compare; a process that is gone compares as different.
 pub fn sharing(subjects: &Subjects) -> Result<Vec<Sharers>, Failure> {
     let mut sharing = Vec::new();
-    for (object, name, words) in OBJECTS {
+    for (object, address, name, words) in OBJECTS {
         let Some(part) = PARTS.into_iter().find(|part| part.name == name) else { continue };
-        let processes = subjects.processes.iter().map(|process| (process.pid, process.alive().host)).collect();
-        for mut members in groups(object, processes)? {
+        let processes = || subjects.processes.iter().map(|process| (process.pid, process.alive()));
+        let addresses = processes().map(|(pid, thread)| Some((pid, address(&thread.record.as_ref()?.shared))));
+        let found = match addresses.collect() {
+            Some(addresses) => at_one_place(addresses),
+            None => groups(object, processes().map(|(pid, thread)| (pid, thread.host)).collect())?,
+        };
+        for mut members in found {
             members.sort();
             sharing.push(Sharers { part, words, members });
         }
     }
     Ok(sharing)
+}
+
+/// Whether a process shares memory with one of a lower pid. Whose the image says it is turns out later ([`share`]): mostly that one's.
+#[must_use]
+pub fn has_memory_of_another(sharing: &[Sharers], pid: Pid) -> bool {
+    let mut memories = sharing.iter().filter(|sharers| sharers.part.name == "memory");
+    memories.any(|sharers| sharers.members.iter().skip(1).any(|&member| member == pid))
 }
 
 /// Says in the records whose each shared object is: that of a process which the others can have it from.
@@ -82,6 +99,15 @@ pub fn share(
             image.actions.clear();
         }
     }
+}
+
+/// Those that have the same address, two or more.
+fn at_one_place(addresses: Vec<(Pid, u64)>) -> Vec<Vec<Pid>> {
+    let mut places: BTreeMap<u64, Vec<Pid>> = BTreeMap::new();
+    for (pid, address) in addresses.into_iter().filter(|&(_, address)| address != 0) {
+        places.entry(address).or_default().push(pid);
+    }
+    places.into_values().filter(|members| members.len() > 1).collect()
 }
 
 /// Those of `tasks`, each with its id on the host, that have the same object, two or more.
@@ -138,6 +164,12 @@ fn merge_sort<T: Copy>(items: &mut [T], compare: &mut impl FnMut(T, T) -> Orderi
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_has_the_same_address_shares() {
+        let addresses = vec![(Pid(1), 8), (Pid(2), 0), (Pid(3), 16), (Pid(4), 8), (Pid(5), 0)];
+        assert_eq!(at_one_place(addresses), [[Pid(1), Pid(4)]]);
+    }
 
     #[test]
     fn sorting_orders_and_survives_a_broken_order() {

@@ -23,7 +23,7 @@ use image_format::memory::Segment;
 use image_format::namespaces::{ipc_namespaces, namespace_of_segment};
 use image_format::process::Shares;
 use image_format::sysv::SysV;
-use image_format::{Image, Pid, ProcessImage, ThreadImage, layout};
+use image_format::{Image, Pid, ProcessImage, ThreadImage, layout, parallel};
 use std::collections::BTreeMap;
 
 /// The tree's content.
@@ -35,6 +35,9 @@ pub(super) struct Records {
 
 /// By their ids on the host.
 pub(super) type Threads = BTreeMap<i32, Still>;
+
+/// Of fewer tasks the memory is looked at in less than it takes to start a thread.
+const FEWEST_FOR_TWO: usize = 16;
 
 /// Reads everything.
 pub(super) fn read(
@@ -50,23 +53,15 @@ pub(super) fn read(
     let views = Views::look(&job.record, subjects, &mut job.proc, findings)?;
     let environment = Environment::read(&job.record, subjects.init, moment, &mut job.proc)?;
     laps.lap("surroundings");
-    let mut processes = BTreeMap::new();
-    let mut made_by: BTreeMap<i32, Pid> = BTreeMap::new();
-    let mut dead_inside = Vec::new();
-    for process in &subjects.processes {
-        let (image, family) = process_image(job, subjects, process, threads, moment, (&place, &views), findings)?;
-        made_by.extend(family.made_by);
-        dead_inside.extend(family.dead_inside);
-        if processes.insert(process.pid, image).is_some() {
-            return Err(Failure::new(
-                Kind::Unsupported,
-                format!(
-                    "{}: two processes have this id: they live in different pid namespaces",
-                    layout::process_dir(process.pid)
-                ),
-            ));
-        }
-    }
+    // What shares the memory of another is not looked at twice.
+    let looked_at: Vec<&Process> =
+        subjects.processes.iter().filter(|process| !process::has_memory_of_another(sharing, process.pid)).collect();
+    let (looks, read) = parallel::both(
+        subjects.ids.len() > FEWEST_FOR_TWO,
+        || memory::look(&looked_at),
+        || each_process(job, subjects, threads, moment, (&place, &views), findings),
+    );
+    let Read { mut processes, made_by, dead_inside } = read?;
     for process in &subjects.processes {
         let thread = made_by.get(&process.host).copied();
         if let Some(record) = processes.get_mut(&process.pid).map(|image: &mut ProcessImage| &mut image.process) {
@@ -85,7 +80,7 @@ pub(super) fn read(
         subjects.processes.iter().filter(|process| shares(process.pid).memory.is_none()).collect();
     let mut met = Met::new();
     let segments: BTreeMap<Pid, Vec<Segment>> =
-        memory::capture(&with_memory, &parents.collect(), &place, &mut job.proc, &mut met, findings)?;
+        memory::capture(&with_memory, looks, &parents.collect(), &place, &mut job.proc, &mut met, findings)?;
     for (pid, segments) in segments {
         if let Some(image) = processes.get_mut(&pid) {
             image.segments = segments;
@@ -238,6 +233,40 @@ pub(super) fn read(
     job.kernel.report(findings);
     laps.lap("manifest");
     Ok(Records { image, contents })
+}
+
+/// What is read of all processes and threads one by one.
+struct Read {
+    processes: BTreeMap<Pid, ProcessImage>,
+    /// [`Family::made_by`] of all.
+    made_by: BTreeMap<i32, Pid>,
+    dead_inside: Vec<zombie::Inside>,
+}
+
+fn each_process(
+    job: &mut Job,
+    subjects: &Subjects,
+    threads: &Threads,
+    moment: &Moment,
+    places: (&Place, &Views),
+    findings: &mut Findings,
+) -> Result<Read, Failure> {
+    let mut read = Read { processes: BTreeMap::new(), made_by: BTreeMap::new(), dead_inside: Vec::new() };
+    for process in &subjects.processes {
+        let (image, family) = process_image(job, subjects, process, threads, moment, places, findings)?;
+        read.made_by.extend(family.made_by);
+        read.dead_inside.extend(family.dead_inside);
+        if read.processes.insert(process.pid, image).is_some() {
+            return Err(Failure::new(
+                Kind::Unsupported,
+                format!(
+                    "{}: two processes have this id: they live in different pid namespaces",
+                    layout::process_dir(process.pid)
+                ),
+            ));
+        }
+    }
+    Ok(read)
 }
 
 /// What is learnt of a process's children while its threads are read.
