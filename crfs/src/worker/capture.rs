@@ -2,7 +2,7 @@
 //!
 //! Only reads. Whenever the worker is killed its tracees go on being frozen as they were, and whoever started it thaws them. The steps:
 //! look when waits end that forget it; freeze; list the tasks and look for obstacles that /proc shows; seize and interrupt every thread; read the records; let go, and wait
-//! until all are back in the freezer, so that their processor time stands still; write the tree and rename it into place.
+//! until all are back in the freezer, so that their processor time stands still, and meanwhile write the tree; rename it into place.
 
 mod queues;
 mod records;
@@ -21,8 +21,12 @@ use crate::resource::kernel::Kernel;
 use crate::resource::proc::Proc;
 use crate::resource::seccomp::Filters;
 use crfs_sys::HostPid;
+use image_format::parallel;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
+
+/// Fewer files are written in less than it takes to start a thread.
+const FEWEST_FOR_TWO: usize = 128;
 
 /// Runs the job.
 pub(super) fn run(registry: &Registry, name: &str, deadline_ms: u64, inspect: bool, external: &[External]) -> Report {
@@ -114,19 +118,27 @@ fn frozen(
         }
         (Ok(_), _) => Ok(None),
     };
-    stop::release(job, &mut held, end)?;
-    laps.lap("release");
-    let Some(records) = records? else { return Ok(false) };
-    if !findings.blockers.is_empty() && !inspect {
-        return Ok(false);
-    }
+    let image = records.as_ref().ok().and_then(Option::as_ref);
+    let image = image.filter(|_| inspect || findings.blockers.is_empty());
     findings.blockers.sort();
     findings.blockers.dedup();
+    let container = job.container.clone();
+    let (written, released) = parallel::both(
+        image.is_some_and(|records| records.image.manifest.paths.len() > FEWEST_FOR_TWO),
+        || image.map(|records| write::tree(&container, records, &findings.blockers)).transpose(),
+        || {
+            let released = stop::release(job, &mut held, end);
+            laps.lap("release");
+            released
+        },
+    );
+    released?;
+    let (Some(records), Some(written)) = (records?, written?) else { return Ok(false) };
     let processes = held.subjects.processes.iter().map(|process| (process.pid, HostPid::new(process.host)));
     let mut live = settle::live(&job.cgroup, processes)?;
     live.note_contents(&records.image)?;
     job.container.write_live(&live)?;
-    write::tree(&job.container, &records, &findings.blockers)?;
+    written.finish()?;
     laps.lap("write");
     Ok(true)
 }

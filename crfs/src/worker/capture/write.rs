@@ -1,4 +1,4 @@
-//! Writes a captured tree.
+//! Writes a captured tree: its contents while the threads are let go of, and into place when all of that is done.
 
 use super::records::Records;
 use crate::captured::{self, Writer};
@@ -10,8 +10,8 @@ use image_format::{Blocker, layout};
 /// What stands in the place of `manifest` when there are obstacles.
 const BLOCKERS: &str = "blockers";
 
-/// Writes the tree, with `manifest`, or `blockers` in its place when there are any.
-pub(super) fn tree(container: &Container, records: &Records, blockers: &[Blocker]) -> Result<(), Failure> {
+/// Writes the tree beside its place, with `manifest`, or `blockers` in its place when there are any. [`Writer::finish`] puts it there.
+pub(super) fn tree(container: &Container, records: &Records, blockers: &[Blocker]) -> Result<Writer, Failure> {
     let mut writer = Writer::create(&container.image_file())?;
     records.image.render_each(blockers.is_empty(), |texts| writer.texts(texts));
     if !blockers.is_empty() {
@@ -27,7 +27,7 @@ pub(super) fn tree(container: &Container, records: &Records, blockers: &[Blocker
             writer.directory(&layout::process_file(pid, &layout::id_name(tid.0)));
         }
     }
-    writer.finish()
+    Ok(writer)
 }
 
 /// Removes what an attempt left.
