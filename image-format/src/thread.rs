@@ -5,7 +5,7 @@ use crate::files::DeletedDirectory;
 use crate::flags;
 use crate::seccomp::Seccomp;
 use crate::signal::Signal;
-use crate::types::{Address, Bytes, Hex, Octal, Timespec};
+use crate::types::{Address, Bytes, Hex, Octal, Pid, Timespec};
 use crate::xstate::Xstate;
 use serde::{Deserialize, Serialize};
 
@@ -212,6 +212,8 @@ pub enum Resume {
     Remaining(Timespec),
     /// It had ended by the time of the freeze, with the result in `rax`.
     Ended,
+    /// It has made this process and waits until that calls exec or ends (vfork(2), CLONE_VFORK); its result will be the process's id.
+    Vfork(Pid),
 }
 
 /// `tls`: the segment bases.

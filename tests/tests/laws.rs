@@ -181,6 +181,6 @@ going! {
     owner packets pending pid_namespaces pidfd pipe places posix_timers proc_files processes protnone pseudo_files
     rseq seccomp shared signalfd socket_corners sparse stopped sysv_msg sysv_sem sysv_shm terminal
     thread_descriptors thread_directories thread_pids threads timerfd tree unix_socket unnamed unshared user_namespaces
-    waiting_clients waits zombie
+    vfork waiting_clients waits zombie
     ended_tasks in_messages mqueue_thread
 }

@@ -50,7 +50,7 @@ survive! {
     ended_directories epoll_numbers eventfd expiries family fanotify fifo files fork_sharing inner_first inner_first_spaces inner_ipc inner_mqueue inner_nested inner_net_sockets inner_proc inner_threads inner_time inner_users inotify io_uring io_uring_single_issuer io_uring_waits itimer leases limits listing locks
     mappings masks memfd mounts mounts_apart mqueue namespaces numa owner packets pending pid_namespaces pidfd pipe
     places posix_timers proc_files processes protnone pseudo_files rseq seccomp shared signalfd sparse stopped storm
-    sysv_msg sysv_sem sysv_shm terminal thread_pids threads timerfd tree unnamed unshared user_namespaces waiting_clients waits
+    sysv_msg sysv_sem sysv_shm terminal thread_pids threads timerfd tree unnamed unshared user_namespaces vfork waiting_clients waits
     zombie
 }
 survive! { inet_socket netlink socket_corners unix_socket }
@@ -69,6 +69,20 @@ fn huge_pages() {
 fn sixty_thousand_mappings() {
     survives("many", &["mappings", "60000"]);
 }
+
+macro_rules! vfork {
+    ($($name:ident: $part:literal;)*) => {
+        mod vforks {
+            $(
+                #[test]
+                fn $name() {
+                    super::survives("vfork", &[$part]);
+                }
+            )*
+        }
+    };
+}
+vfork! { plain: "Plain"; of_a_stopped_child: "Stopped"; in_a_thread: "InThread"; of_a_copy: "Copy"; nested: "Nested"; }
 
 #[test]
 fn one_thread() {

@@ -99,6 +99,8 @@ features! {
     DebugRegisters = "debug_registers";
     /// Blocked signals, also of a thread that waits with others.
     SignalMask = "signal_mask";
+    /// Pending signals with what came with them.
+    PendingSignals = "pending_signals";
     /// The area of restartable sequences.
     Rseq = "rseq";
     /// PR_SET_MDWE, PR_SET_THP_DISABLE but for advised memory, mlockall(2) of future mappings.

@@ -26,6 +26,7 @@ mod memory;
 mod mqueue;
 mod numa;
 mod paths;
+mod pending;
 mod pending_tcp;
 mod pending_unix;
 mod per_cpu;

@@ -265,6 +265,10 @@ paths! {
     DebugControl: Number(8), "task_struct.thread.ptrace_dr7";
     SavedMask: Number(8), "task_struct.saved_sigmask";
     RestoresMask: Bit, "task_struct.restore_sigmask";
+    TaskPendingList: Place(16), "task_struct.pending.list";
+    SharedPendingList: Place(16), "signal_struct.shared_pending.list";
+    SigqueueList: Place(16), "sigqueue.list";
+    SigqueueInfo: Place(48), "sigqueue.info";
     RseqArea: Pointer, "task_struct.rseq.usrptr" | "task_struct.rseq";
     RseqLength: Number(4), "task_struct.rseq.len" | "task_struct.rseq_len";
     RseqSignature: Number(4), "task_struct.rseq.sig" | "task_struct.rseq_sig";
@@ -650,6 +654,9 @@ pub(crate) fn needs(feature: Feature) -> Needs {
         }
         Feature::DebugRegisters => (&[], &[P::Breakpoints, P::BreakpointAddress, P::DebugStatus, P::DebugControl]),
         Feature::SignalMask => (&[P::TaskBlocked, P::RestoresMask], &[P::SavedMask]),
+        Feature::PendingSignals => {
+            (&[P::TaskSignal, P::SigqueueList, P::SigqueueInfo], &[P::TaskPendingList, P::SharedPendingList])
+        }
         Feature::Rseq => (&[], &[P::RseqArea, P::RseqLength, P::RseqSignature]),
         Feature::MemoryFlags => (&[P::TaskMm, P::MmFlags], &[P::MmDefFlags]),
         Feature::ThreadFlags => (&[], &[P::ThreadInfoFlags]),

@@ -134,7 +134,7 @@ impl Kernel {
 }
 
 /// What is asked only where it matters (a wait with a time limit, a pipe), or not at all; all else is asked of every process or thread.
-const SOMETIMES_NEEDED: [Feature; 26] = [
+const SOMETIMES_NEEDED: [Feature; 27] = [
     Feature::AioRequests,
     Feature::IoUring,
     Feature::ThreadRecord,
@@ -160,6 +160,7 @@ const SOMETIMES_NEEDED: [Feature; 26] = [
     Feature::ExtendedRegisters,
     Feature::DebugRegisters,
     Feature::SignalMask,
+    Feature::PendingSignals,
     Feature::Rseq,
 ];
 

@@ -6,7 +6,7 @@
 use super::kernel::Kernel;
 use crate::failure::{Doing, Failure, Kind};
 use crfs_kstate::{Error, KernelState, RseqArea, Task};
-use crfs_tracee::{HostPid, Stopped, Tracee, UserRegs};
+use crfs_tracee::{HostPid, SigInfo, Stopped, Tracee, UserRegs};
 use std::fmt::Debug;
 
 /// A thread that stands still.
@@ -79,6 +79,18 @@ impl Still {
             Ok(told.map(|told| RseqArea { address: told.address, size: told.size, signature: told.signature }))
         };
         Ok(self.tell(path, kernel, told, KernelState::rseq)?.flatten())
+    }
+
+    /// The queue of pending signals, oldest first: the thread's own, or with `shared` the one of its process.
+    ///
+    /// # Errors
+    /// As [`Still::regs`].
+    pub fn pending(&self, shared: bool, path: &str, kernel: &mut Kernel) -> Result<Option<Vec<SigInfo>>, Failure> {
+        // Timers and other processes send meanwhile: ptrace and the kernel's memory may tell two moments.
+        match self {
+            Still::Stopped(tracee) => tracee.pending(shared).map(Some).doing(|| path.to_owned()),
+            Still::Frozen(tid) => kernel.ask(tid.raw(), path, |state, task| state.pending_signals(task, shared)),
+        }
     }
 
     fn tell<T: PartialEq + Debug>(

@@ -208,7 +208,7 @@ pub fn collect(proc: &mut Proc, record: &Record) -> Result<Subjects, Failure> {
     Ok(subjects.in_order(record))
 }
 
-/// Reads who a container's processes are, given that all their living threads are stopped and traced by us: leaders from
+/// Reads who a container's processes are, given that all their living threads are stopped and traced by us, or wait in vfork (`waiting`): leaders from
 /// /proc, and their threads from kernel memory, where they share with the leader whatever /proc would be asked about.
 ///
 /// # Errors
@@ -218,6 +218,7 @@ pub fn held(
     kernel: &Kernel,
     record: &Record,
     stopped: &[Tracee<Stopped>],
+    waiting: &BTreeMap<i32, i32>,
 ) -> Result<Subjects, Failure> {
     let mut subjects = Subjects { has_init: record.has_init(), ..Subjects::default() };
     let by_process = kernel.by_process();
@@ -239,6 +240,9 @@ pub fn held(
         // /proc shows what we do to it: that it is traced, and by whom.
         if let Some(stop) = stops.get(&thread.host) {
             thread.stat.state = if stop.group_stop().is_some() { b'T' } else { b'S' };
+            thread.status.tracer = 0;
+        } else if waiting.contains_key(&thread.host) {
+            thread.stat.state = b'S';
             thread.status.tracer = 0;
         }
     }

@@ -73,6 +73,8 @@ struct Job {
     filters: Filters,
     /// When waits were to end that the freeze ended, by thread, as the host numbers it: nanoseconds of the host's CLOCK_MONOTONIC.
     waits: BTreeMap<i32, u64>,
+    /// Threads that wait in vfork and the processes that they wait for, as the host numbers both.
+    waiting: BTreeMap<i32, i32>,
     /// What connections may lead to outside of the container.
     external: Vec<External>,
 }
@@ -91,6 +93,7 @@ fn prepare(registry: &Registry, name: &str, external: &[External]) -> Result<Job
         kernel: Kernel::open(&registry.kstate_file())?,
         filters: Filters::default(),
         waits: BTreeMap::new(),
+        waiting: BTreeMap::new(),
         external: external.to_vec(),
         container,
         record,
@@ -107,7 +110,7 @@ fn frozen(
 ) -> Result<bool, Failure> {
     // For the thaw, however this ends.
     job.container.write_waits(&job.waits)?;
-    let Some(mut held) = stop::hold(job, end, findings, laps)? else { return Ok(false) };
+    let mut held = stop::hold(job, end, laps)?;
     let moment = held.moment;
     // Even where reading fails: a thaw cannot seize what is still seized.
     let records = match (survey::look(&job.record, &held.subjects, &mut job.proc, findings), &held.threads) {

@@ -120,7 +120,6 @@ pub fn fork_into(args: &CloneArgs<'_>) -> Result<Forked> {
         | libc::CLONE_THREAD
         | libc::CLONE_SETTLS
         | libc::CLONE_SIGHAND
-        | libc::CLONE_VFORK
         | libc::CLONE_PIDFD
         | libc::CLONE_CHILD_SETTID
         | libc::CLONE_CHILD_CLEARTID

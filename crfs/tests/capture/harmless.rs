@@ -1,6 +1,7 @@
 //! A capture changes nothing, however often it is done and wherever it is cut off.
 
 use super::world::World;
+use image_format::thread::Resume;
 use std::time::{Duration, Instant};
 
 /// Sleeps without end in every thread, so that no capture finds another time to wait than the one before.
@@ -127,24 +128,27 @@ while True:
     }
 }
 
-#[test]
-fn a_parent_of_vfork_whose_child_waits_is_told() {
-    // The child waits for a writer to open the FIFO; its parent waits for it to execute.
-    let directory = tempfile::tempdir().unwrap();
-    let fifo = directory.path().join("fifo");
+/// A program that waits in vfork for a child that waits for a writer to open the FIFO.
+fn waits_in_vfork(name: &'static str, before: &str, fifo: &std::path::Path) -> World {
     let program = format!(
         "
 fifo = {fifo:?}
 os.mkfifo(fifo)
+{before}
 ready()
 pid = os.posix_spawn('/bin/true', ['true'], {{}}, file_actions=[(os.POSIX_SPAWN_OPEN, 0, fifo, os.O_RDONLY, 0)])
 os.waitpid(pid, 0)
 libc.pause()
 "
     );
-    let world = World::python("vfork-waits", &program);
+    World::python(name, &program)
+}
+
+#[test]
+fn a_parent_of_vfork_without_all_capabilities_is_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let world = waits_in_vfork("vfork-gid", "os.setgid(1)", &directory.path().join("fifo"));
     let end = Instant::now() + Duration::from_secs(30);
-    // The first freeze may come before it has forked.
     let report = loop {
         let report = world.try_capture(false);
         if !report.blockers.is_empty() || Instant::now() > end {
@@ -154,8 +158,31 @@ libc.pause()
     };
     assert_eq!(report.failure, None);
     let told: Vec<_> = report.blockers.iter().map(|blocker| blocker.reason.as_str()).collect();
-    assert!(matches!(told[..], [reason] if reason.starts_with("waits in vfork for process ")), "{told:?}");
+    let expected = |reason: &str| {
+        reason.starts_with("waits in vfork for process ") && reason.ends_with(" and is not root with all capabilities")
+    };
+    assert!(matches!(told[..], [reason] if expected(reason)), "{told:?}");
     assert!(!world.is_frozen());
+}
+
+#[test]
+fn a_parent_of_vfork_whose_child_waits_is_read_where_it_stands() {
+    let directory = tempfile::tempdir().unwrap();
+    let fifo = directory.path().join("fifo");
+    let world = waits_in_vfork("vfork-waits", "", &fifo);
+    let end = Instant::now() + Duration::from_secs(30);
+    // The first freeze may come before it has forked.
+    loop {
+        let waits =
+            world.capture().process(1).threads.values().any(|thread| {
+                thread.frame.syscall.as_ref().is_some_and(|call| matches!(call.resume, Resume::Vfork(_)))
+            });
+        world.thaw();
+        if waits {
+            break;
+        }
+        assert!(Instant::now() < end, "it does not wait");
+    }
     // It has not been harmed: once somebody writes it goes on to its exec.
     let mut writer = std::fs::OpenOptions::new();
     drop(writer.write(true).open(&fifo).unwrap());

@@ -59,6 +59,7 @@ libc.pause()
             Resume::Remaining(left) => format!("{} s", (left.sec + 99) / 100 * 100),
             Resume::Again => format!("again {}", thread.frame.registers.rax.0.cast_signed()),
             Resume::Ended => "ended".to_owned(),
+            Resume::Vfork(child) => format!("vfork of {child}"),
         };
         calls.push((call.name, resume));
     }

@@ -255,7 +255,7 @@ impl Injector {
         Ok(results)
     }
 
-    fn failed(&self, label: Label, nr: c_long, index: usize, result: i64) -> InjectError {
+    pub(crate) fn failed(&self, label: Label, nr: c_long, index: usize, result: i64) -> InjectError {
         let errno = i32::try_from(-result).map_or(Errno::UnknownErrno, Errno::from_raw);
         InjectError::Call { tid: self.tid, label, nr, index, errno }
     }

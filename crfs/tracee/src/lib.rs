@@ -20,6 +20,7 @@ mod stop;
 mod stop_all;
 pub mod stub;
 mod tracee;
+mod vfork;
 
 pub use crfs_sys::HostPid;
 pub use crfs_sys::ptrace::{Rseq, SigInfo, SockFilter, UserRegs};
@@ -34,3 +35,4 @@ pub use spawn::Spawn;
 pub use stop::{Exit, Stop};
 pub use stop_all::{StopAll, stop_all};
 pub use tracee::{Running, SeccompFilter, SeizeOptions, Stopped, Tracee, Waited};
+pub use vfork::{Vforked, end_thread};

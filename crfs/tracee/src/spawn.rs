@@ -90,7 +90,11 @@ impl Injector {
 }
 
 /// Waits for the stop that a child is born to.
-fn first_stop(child: Tracee<Running>, label: &str, deadline: Instant) -> Result<Tracee<Stopped>, InjectError> {
+pub(crate) fn first_stop(
+    child: Tracee<Running>,
+    label: &str,
+    deadline: Instant,
+) -> Result<Tracee<Stopped>, InjectError> {
     let tid = child.tid();
     let mut running = child;
     loop {

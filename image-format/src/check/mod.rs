@@ -34,6 +34,7 @@ mod tree;
 mod tty;
 mod unnamed;
 mod user_namespaces;
+mod vfork;
 mod watches;
 
 use crate::contents::{self, ContentSum};
@@ -46,6 +47,7 @@ use crate::types::{Bytes, Pid, Timespec};
 
 pub use manifest::{manifest, read_format, read_manifest};
 pub use shown::shown;
+pub use vfork::{Waiting, not_carried, waiting};
 
 /// The first address user space cannot have on x86-64 with four-level page tables (TASK_SIZE_MAX,
 /// arch/x86/include/asm/page_64_types.h, v6.18).
@@ -98,6 +100,7 @@ fn whole(image: &Image) -> Findings {
     user_namespaces::check(image, &mut findings);
     unnamed::check(image, &mut findings);
     io_uring::check(image, &mut findings);
+    vfork::check(image, &mut findings);
     memory::objects(&image.processes, &mut findings);
     pages::sources(&image.processes, &mut findings);
     findings

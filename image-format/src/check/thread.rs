@@ -138,7 +138,7 @@ fn frame(frame: &Frame) -> Vec<Option<String>> {
     };
     let resume = frame.syscall.as_ref().and_then(|syscall| match syscall.resume {
         Resume::Remaining(remaining) => duration(remaining),
-        Resume::Again | Resume::Ended => None,
+        Resume::Again | Resume::Ended | Resume::Vfork(_) => None,
     });
     vec![
         exact("cs", registers.cs.0, 0x33),

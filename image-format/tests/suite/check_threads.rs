@@ -12,7 +12,7 @@ use image_format::timer::{
     IntervalTimer, IntervalTimerKind, Notify, NotifyThread, PosixTimer, Timer, TimerClock, TimerState,
 };
 use image_format::xstate::{Xstate, XstatePart};
-use image_format::{Address, Blob, Hex, Image, Timespec, check};
+use image_format::{Address, Blob, Hex, Image, Pid, Timespec, check};
 
 #[test]
 fn signals() {
@@ -201,7 +201,32 @@ fn registers_of_user_mode() {
             },
             "0x00000001/0x00000001/thread.frame: syscall.resume.remaining: -1 seconds are negative",
         ),
+        (
+            |i| {
+                waits_in_vfork(i, 9);
+                registers(i).orig_rax = Hex(39);
+            },
+            "0x00000001/0x00000001/thread.frame: syscall.resume.vfork: call 39 makes no process",
+        ),
+        (|i| waits_in_vfork(i, 9), "0x00000001/0x00000001/thread.frame: syscall.resume.vfork: there is no process 9"),
+        (
+            |i| waits_in_vfork(i, 1),
+            "0x00000001/0x00000001/thread.frame: syscall.resume.vfork: process 1 is not a child of thread 1",
+        ),
     ]);
+}
+
+/// With credentials that such a thread can have.
+fn waits_in_vfork(image: &mut Image, child: u32) {
+    let thread = thread(image);
+    let credentials = &mut thread.attr.credentials;
+    (credentials.uid, credentials.gid) = ([0; 4], [0; 4]);
+    (credentials.effective, credentials.permitted) = (credentials.bounding, credentials.bounding);
+    credentials.securebits.0 = 0;
+    (thread.attr.seccomp, thread.attr.directories) = (Seccomp::None, None);
+    thread.frame.registers.orig_rax = Hex(58);
+    let resume = Resume::Vfork(Pid(child));
+    thread.frame.syscall = Some(InterruptedSyscall { name: "vfork".into(), resume });
 }
 
 #[test]

@@ -69,6 +69,7 @@ pub(super) const CHECKS: &[(Feature, Check)] = &[
     (Feature::ExtendedRegisters, registers::extended),
     (Feature::DebugRegisters, registers::debug),
     (Feature::SignalMask, registers::signal_mask),
+    (Feature::PendingSignals, registers::pending_signals),
     (Feature::Rseq, registers::rseq),
     (Feature::MemoryFlags, memory_flags),
     (Feature::ThreadFlags, thread_flags),

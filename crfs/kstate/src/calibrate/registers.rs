@@ -199,6 +199,22 @@ pub(super) fn signal_mask(state: &KernelState, scene: &Scene, roles: &Roles) -> 
     same("the mask behind it", state.signal_mask(&roles.bare)?, 0)
 }
 
+/// One child has a signal of its own, which its process has too.
+pub(super) fn pending_signals(state: &KernelState, scene: &Scene, roles: &Roles) -> Result<(), Trouble> {
+    scene.full.outcome("tgkill")?;
+    scene.full.outcome("kill")?;
+    for (actor, task) in children(scene, roles) {
+        for shared in [false, true] {
+            let told = sys::peek_siginfo(actor.puppet.pid(), shared).map_err(unread("the pending signals"))?;
+            let expected = usize::from(task == &roles.full);
+            // SIGCONT waits too where it was sent.
+            same("pending signals", told.len().max(expected), told.len())?;
+            same("the pending signals", state.pending_signals(task, shared)?, told)?;
+        }
+    }
+    Ok(())
+}
+
 pub(super) fn rseq(state: &KernelState, scene: &Scene, roles: &Roles) -> Result<(), Trouble> {
     scene.full.outcome("another rseq")?;
     scene.bare.outcome("rseq")?;

@@ -333,6 +333,7 @@ fn identity(s: &mut Script) -> Result<(), Error> {
     s.call("rt_sigprocmask", libc::SYS_rt_sigprocmask, [0, usr2, 0, 8]);
     let own = Arg::Result { step: s.call("getpid", libc::SYS_getpid, []), plus: 0 };
     s.step("tgkill", Step::call_with(libc::SYS_tgkill, [own, own, 12.into()]));
+    s.step("kill", Step::call_with(libc::SYS_kill, [own, 12.into()]));
     s.prctl("PR_SET_NO_NEW_PRIVS", libc::PR_SET_NO_NEW_PRIVS, [1, 0, 0, 0]);
     // One instruction: everything is allowed.
     let program = s.words(&[0x7fff_0000_0000_0006])?;

@@ -1,14 +1,18 @@
 //! Parents that wait in vfork(2) for a child that does not get to its exec.
 //!
-//! Such a parent can neither be stopped nor read until its child has called exec or ended (`wait_for_vfork_done` in `kernel/fork.c`,
-//! v6.18). Mostly that takes microseconds, and the container is let run for as long. A child that stands at the same place however
-//! often it was let run is stopped, or waits for something: then no freeze can succeed.
+//! - **What:** a thread in the middle of vfork(2), or clone(2) with CLONE_VFORK, and the child that it waits for.
+//! - **Where:** `wait_for_vfork_done` in `kernel/fork.c`, v6.18: it counts as frozen, and does not stop for a tracer until its child has called
+//!   exec or ended.
+//! - **Read:** mostly that takes microseconds, and the container is let run for as long. A child that stands at the same place however
+//!   often it was let run is stopped, or waits for something: then the parent is read from the kernel's memory, where it stands.
+//! - **Made again:** by a vfork of its own, its last call, in which it is left (`worker/build/vfork.rs`).
+//! - **Refused:** what such a thread would have to do for itself after that call: [`image_format::check::not_carried`].
 
 use super::super::Findings;
 use super::super::proc::Proc;
-use super::super::subject::Subjects;
 use crfs_sys::kcmp::{self, Comparison, Object};
-use image_format::layout;
+use image_format::check::Waiting;
+use image_format::{Image, layout};
 use nix::unistd::Pid;
 
 /// How often a child that is let run is met in one wait before it is taken to stay: twenty times in 0.4 s.
@@ -56,31 +60,24 @@ impl Stuck {
         self.0.push(vfork);
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    /// Parents and the children that they wait for, as the host numbers both.
+    pub(crate) fn pairs(&self) -> impl Iterator<Item = (i32, i32)> {
+        self.0.iter().map(|vfork| (vfork.parent, vfork.child))
     }
+}
 
-    /// Names them. False: none is left.
-    pub(crate) fn report(&self, subjects: &Subjects, findings: &mut Findings) -> bool {
-        let mut any = false;
-        for Vfork { parent, child, .. } in &self.0 {
-            let process = subjects.processes.iter().find(|process| process.threads.iter().any(|it| it.host == *parent));
-            // One that is gone by now has let the other go.
-            let (Some(process), Some(child)) = (process, subjects.ids.get(child)) else { continue };
-            findings.block(
-                layout::process_file(process.pid, "process"),
-                format!("waits in vfork for process {child}, which is stopped or waits before its exec"),
-                "Let that process go on to exec or exit, or end it",
-            );
-            any = true;
-        }
-        any
+/// Names what cannot be carried with a thread that waits.
+pub(crate) fn report(image: &Image, findings: &mut Findings) {
+    for (Waiting { process, thread, child }, reason) in image_format::check::not_carried(image) {
+        let path = layout::thread_file(process, thread, "thread.frame");
+        let reason = format!("waits in vfork for process {child} and {reason}");
+        findings.block(path, reason, "Let that process go on to exec or exit, or end it");
     }
 }
 
 /// The child that a thread waits for in vfork: one that it made and that has its memory; without such a one the youngest, as
 /// CLONE_VFORK does not take CLONE_VM.
-fn child(parent: i32, proc: &mut Proc) -> Option<i32> {
+pub(crate) fn child(parent: i32, proc: &mut Proc) -> Option<i32> {
     let call = proc.text(format_args!("{parent}/syscall")).ok()?.split(' ').next()?.parse().ok()?;
     if !CALLS.contains(&call) {
         return None;

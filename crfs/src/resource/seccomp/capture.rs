@@ -76,7 +76,14 @@ impl Filters {
             return Ok(Seccomp::Filter(number));
         }
         let mut after = None;
-        let Some(tracee) = still.stopped() else { return Ok(Seccomp::None) };
+        let Some(tracee) = still.stopped() else {
+            findings.block(
+                path,
+                "waits in vfork and has system call filters, which only a thread that stops for its tracer tells",
+                "Let the process that it waits for go on to exec or exit, or end it",
+            );
+            return Ok(Seccomp::None);
+        };
         for filter in tracee.seccomp_filters().doing(|| path.to_owned())? {
             let instructions = filter.instructions.iter();
             let program = instructions.flat_map(|instruction| {

@@ -2,9 +2,9 @@
 
 use super::super::kernel::Kernel;
 use super::super::still::Still;
-use crate::failure::{Doing, Failure};
+use crate::failure::Failure;
 use crfs_kstate::KernelSigaction;
-use crfs_tracee::{SigInfo, Stopped, Tracee};
+use crfs_tracee::SigInfo;
 use image_format::signal::{
     ActionFlags, AltStack, AltStackFlags, PendingSignal, Signal, SignalAction, SignalMask, SignalSet,
 };
@@ -43,12 +43,13 @@ pub fn thread(still: &Still, object: &str, kernel: &mut Kernel) -> Result<Thread
 /// # Errors
 /// When the thread is gone.
 pub fn pending(
-    tracee: &Tracee<Stopped>,
+    still: &Still,
     shared: bool,
     known: u64,
     object: &str,
+    kernel: &mut Kernel,
 ) -> Result<Vec<PendingSignal>, Failure> {
-    let queue = tracee.pending(shared).doing(|| format!("{object}/signal.pending"))?;
+    let queue = still.pending(shared, &format!("{object}/signal.pending"), kernel)?.unwrap_or_default();
     Ok(records(&queue, known))
 }
 

@@ -2,7 +2,8 @@
 
 use crfs_tracee::{Arg, Batch};
 use image_format::Pid;
-use image_format::signal::{PendingSignal, Signal, SignalAction};
+use image_format::signal::{ActionFlags, PendingSignal, Signal, SignalAction, SignalSet};
+use image_format::types::Address;
 
 /// `sizeof(sigset_t)` of the kernel.
 const SIGSET_SIZE: u64 = 8;
@@ -30,8 +31,17 @@ fn take_of(batch: &mut Batch, set: u64, times: usize) {
     }
 }
 
-/// The calls that set every action of the image. Those it does not name are the default, as in the stub.
-pub fn actions(batch: &mut Batch, actions: &[SignalAction]) {
+/// The call that has the process not be told when a child stops: for a time before it has its own action.
+pub fn quiet_children(batch: &mut Batch) {
+    const SA_NOCLDSTOP: u64 = 1;
+    let record: Vec<u8> = [0, SA_NOCLDSTOP, 0, 0].iter().flat_map(|word| word.to_ne_bytes()).collect();
+    let record = batch.data(&record);
+    let args = [u64::from(Signal::SIGCHLD.0).into(), record.into(), 0u64.into(), SIGSET_SIZE.into()];
+    batch.call(libc::SYS_rt_sigaction, &args, "rt_sigaction");
+}
+
+/// The calls that set these actions of the image. Those it does not name are the default, as in the stub.
+pub fn actions<'a>(batch: &mut Batch, actions: impl IntoIterator<Item = &'a SignalAction>) {
     for action in actions {
         let mut record = Vec::with_capacity(32);
         for word in [action.handler.0, action.flags.0, action.restorer.0, action.mask.0] {
@@ -41,6 +51,13 @@ pub fn actions(batch: &mut Batch, actions: &[SignalAction]) {
         let args = [u64::from(action.signal.0).into(), record.into(), 0u64.into(), SIGSET_SIZE.into()];
         batch.call(libc::SYS_rt_sigaction, &args, "rt_sigaction");
     }
+}
+
+/// The call that sets one action of the image, the default if it does not name it.
+pub fn action(batch: &mut Batch, all: &[SignalAction], signal: Signal) {
+    let default =
+        SignalAction { signal, handler: Address(0), flags: ActionFlags(0), restorer: Address(0), mask: SignalSet(0) };
+    actions(batch, [all.iter().find(|action| action.signal == signal).unwrap_or(&default)]);
 }
 
 /// The calls by which a thread queues signals to itself (only to itself may any siginfo be sent): to its process, or, with a thread

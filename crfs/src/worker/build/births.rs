@@ -34,15 +34,21 @@ impl Builder<'_> {
             let exit_signal = if birth.clone_parent { 0 } else { exit_signal };
             let spawn = Spawn { flags, exit_signal, set_tid, ..Spawn::default() };
             let (own, link) = (self.aim(creator, birth)?, self.plan.link_fd);
-            let creator = self.thread(creator, birth.creator_thread.unwrap_or(creator))?;
-            let child = creator.spawn(&spawn, format!("clone3 process {pid}"));
-            let injector = child.and_then(|child| Injector::of_child(child, creator));
-            let injector = injector.doing(|| layout::process_dir(pid))?;
-            if let Some(own) = own {
-                let mut batch = Batch::new();
-                pid_namespace::join(&mut batch, &own, link);
-                creator.run(&batch).doing(|| layout::process_dir(pid))?;
-            }
+            let injector = if let Some(waiting) = self.waits_for(pid) {
+                self.vfork(waiting, birth, &spawn)?
+            } else {
+                let creator = self.thread(creator, birth.creator_thread.unwrap_or(creator))?;
+                let child = creator.spawn(&spawn, format!("clone3 process {pid}"));
+                let injector = child.and_then(|child| Injector::of_child(child, creator));
+                let injector = injector.doing(|| layout::process_dir(pid))?;
+                if let Some(own) = own {
+                    let mut batch = Batch::new();
+                    pid_namespace::join(&mut batch, &own, link);
+                    creator.run(&batch).doing(|| layout::process_dir(pid))?;
+                }
+                injector
+            };
+            let injector = self.without_actions(creator, birth, injector)?;
             self.pid_namespaces.keep(pid, injector.tid())?;
             if self.copy.image.processes.contains_key(&pid) {
                 let maker = birth.creator.filter(|maker| self.copy.image.processes.contains_key(maker));

@@ -19,7 +19,7 @@ use crfs_sys::HostPid;
 use crfs_sys::sysv::Attachment;
 use crfs_tracee::{Batch, Injector, OneCpu, RemoteAddress, SeizeOptions, Stopped, Tracee, Waited, stub};
 use image_format::process::{Fd, Zombie};
-use image_format::signal::PendingSignal;
+use image_format::signal::{PendingSignal, Signal};
 use image_format::{FileId, Pid, ProcessImage, layout};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
@@ -90,6 +90,8 @@ pub(super) struct Task {
     pub(super) injected: BTreeMap<Pid, Injector>,
     /// Its threads, as the container numbers them, in their final state.
     pub(super) finished: Vec<(Pid, Tracee<Stopped>)>,
+    /// Those that stand in their vfork.
+    pub(super) waiting: BTreeMap<Pid, Tracee<Stopped>>,
     /// Zombies and helpers of its own that died, and children that job control stopped: what sent it a signal.
     deaths: usize,
 }
@@ -115,7 +117,13 @@ pub(super) struct LetGo {
 
 impl Task {
     pub(super) fn new(pid: Pid, leader: Injector) -> Self {
-        Task { host: leader.tid(), injected: BTreeMap::from([(pid, leader)]), finished: Vec::new(), deaths: 0 }
+        Task {
+            host: leader.tid(),
+            injected: BTreeMap::from([(pid, leader)]),
+            finished: Vec::new(),
+            waiting: BTreeMap::new(),
+            deaths: 0,
+        }
     }
 }
 
@@ -334,7 +342,8 @@ impl<'a> Builder<'a> {
     }
 
     pub(super) fn host(&mut self, pid: Pid) -> Result<HostPid, Failure> {
-        Ok(self.leader(pid)?.tid())
+        let missing = || Failure::new(Kind::System, format!("process {pid}: not there yet"));
+        self.tasks.get(&pid).map(|task| task.host).ok_or_else(missing)
     }
 
     pub(super) fn inject(&mut self, pid: Pid, batch: &Batch) -> Result<(), Failure> {
@@ -449,18 +458,25 @@ impl<'a> Builder<'a> {
 
     fn signals(&mut self, pid: Pid) -> Result<(), Failure> {
         let image = self.image(pid)?;
-        let deaths = self.tasks.get(&pid).map_or(0, |task| task.deaths);
+        // Its first thread has queued what waits for the process.
+        let waits = self.waits(pid, pid);
         let mut batch = Batch::new();
-        signal::restore::forget_children(&mut batch, deaths);
-        // Listed with the process that they are shared with, if they are.
-        signal::restore::actions(&mut batch, &image.actions);
+        if waits {
+            signal::restore::action(&mut batch, &image.actions, Signal::SIGCHLD);
+        } else {
+            let deaths = self.tasks.get(&pid).map_or(0, |task| task.deaths);
+            signal::restore::forget_children(&mut batch, deaths);
+            // Listed with the process that they are shared with, if they are.
+            signal::restore::actions(&mut batch, &image.actions);
+        }
         let timers = image.timers();
         let clocks = &self.copy.image.clocks_of(pid);
         let seen = |thread| self.seen_by(pid, thread);
         posix_timer::restore::create(&mut batch, &timers.posix, pid, seen, clocks)?;
         let once = |signal: &&PendingSignal| !posix_timer::restore::sends_again(&timers.posix, signal);
         let own = self.seen_by(pid, pid)?;
-        signal::restore::pending(&mut batch, image.pending.iter().filter(once), own, None);
+        let queued = image.pending.iter().filter(once).filter(|_| !waits);
+        signal::restore::pending(&mut batch, queued, own, None);
         interval_timer::restore::arm(&mut batch, &timers.interval);
         self.inject(pid, &batch)?;
         self.each_thread(pid, |builder, tid, injector, thread| {

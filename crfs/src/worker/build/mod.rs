@@ -12,6 +12,7 @@ mod open_late;
 mod publish;
 mod resume;
 mod threads;
+mod vfork;
 mod watch;
 
 use super::laps::Laps;

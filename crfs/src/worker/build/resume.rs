@@ -16,9 +16,12 @@ impl Builder<'_> {
             return self.become_init();
         }
         let image = self.image(pid)?;
-        let Some(mut injected) = self.tasks.get_mut(&pid).map(|task| std::mem::take(&mut task.injected)) else {
-            return Ok(());
-        };
+        let taken = self
+            .tasks
+            .get_mut(&pid)
+            .map(|task| (std::mem::take(&mut task.injected), std::mem::take(&mut task.waiting)));
+        let Some((mut injected, waiting)) = taken else { return Ok(()) };
+        let stand_in = waiting.contains_key(&pid).then(|| injected.remove(&pid)).flatten();
         let mut last = injected.remove(&pid).map(|leader| (pid, leader));
         if let Some(ended) = &image.process.first_thread_ended
             && let Some((_, leader)) = last.take()
@@ -27,7 +30,7 @@ impl Builder<'_> {
             leader.exit_first_thread(code).doing(|| layout::process_file(pid, "process"))?;
             last = injected.pop_last();
         }
-        let last_tid = last.as_ref().map(|(tid, _)| *tid);
+        let last_tid = last.as_ref().filter(|_| stand_in.is_none()).map(|(tid, _)| *tid);
         let mut finished = Vec::with_capacity(image.threads.len());
         for (tid, mut injector) in injected.into_iter().chain(last) {
             let path = || layout::thread_file(pid, tid, "thread.frame");
@@ -47,6 +50,11 @@ impl Builder<'_> {
             let attr = thread::restore::path(pid, tid);
             thread::restore::scheduling(tracee.tid(), &attr, &thread.attr, self.cpu.all(), &mut self.notes)?;
             thread_controls::restore::dispatch(&tracee, &attr, &thread.attr.controls)?;
+            finished.push((tid, tracee));
+        }
+        stand_in.map_or(Ok(()), |injector| self.end_stand_in(pid, injector))?;
+        for (tid, tracee) in waiting {
+            self.finish_waiting(pid, tid, &tracee)?;
             finished.push((tid, tracee));
         }
         if let Some((_, leader)) = finished.last().filter(|_| image.process.shares.memory.is_none()) {

@@ -15,6 +15,11 @@ const THREAD: i32 = libc::CLONE_VM
     | libc::CLONE_THREAD
     | libc::CLONE_SYSVSEM;
 
+/// The flags of clone3(2) that make a thread.
+pub(super) fn flags() -> u64 {
+    u64::from(THREAD.cast_unsigned())
+}
+
 /// As many calls, with their data, as the scratch memory holds at once.
 const CLONED_AT_ONCE: usize = 512;
 
@@ -60,7 +65,7 @@ impl<'a> Builder<'a> {
         })
     }
 
-    fn log_in(&mut self, injector: &mut Injector, path: &str, thread: &ThreadImage) -> Result<(), Failure> {
+    pub(super) fn log_in(&mut self, injector: &mut Injector, path: &str, thread: &ThreadImage) -> Result<(), Failure> {
         let wanted = thread.attr.login_uid;
         // It has that of the thread that cloned it.
         if login_uid::current(injector.tid()) == wanted {
@@ -107,7 +112,7 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
-    /// Runs `part` for every thread of the image; a first one that is to end is none.
+    /// Runs `part` for every thread of the image that does not wait in vfork; a first one that is to end is none.
     pub(super) fn each_thread(
         &mut self,
         pid: Pid,
@@ -117,9 +122,13 @@ impl<'a> Builder<'a> {
         let Some(mut injected) = self.tasks.get_mut(&pid).map(|task| std::mem::take(&mut task.injected)) else {
             return Ok(());
         };
-        let mut in_image =
+        let in_image =
             injected.iter_mut().filter_map(|(&tid, injector)| Some((tid, injector, image.threads.get(&tid)?)));
-        let result = in_image.try_for_each(|(tid, injector, thread)| part(self, tid, injector, thread));
+        let result = in_image
+            .filter(|(tid, ..)| !self.waits(pid, *tid))
+            .collect::<Vec<_>>()
+            .into_iter()
+            .try_for_each(|(tid, injector, thread)| part(self, tid, injector, thread));
         if let Some(task) = self.tasks.get_mut(&pid) {
             task.injected = injected;
         }

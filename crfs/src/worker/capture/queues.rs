@@ -4,7 +4,6 @@ use super::Job;
 use super::records::Threads;
 use crate::failure::Failure;
 use crate::resource::container::Moment;
-use crate::resource::still::Still;
 use crate::resource::subject::{Process, Subjects};
 use crate::resource::{Findings, interval_timer, posix_timer, signal};
 use crfs_kstate::Itimer;
@@ -28,7 +27,7 @@ pub(super) fn read(
 ) -> Result<(), Failure> {
     let mut timers = Timers::read(job, subject)?;
     loop {
-        pending(subject, threads, image)?;
+        pending(job, subject, threads, image)?;
         let again = Timers::read(job, subject)?;
         if timers.none_expired(&again) {
             break;
@@ -87,18 +86,16 @@ impl Timers {
     }
 }
 
-fn pending(subject: &Process, threads: &Threads, image: &mut ProcessImage) -> Result<(), Failure> {
+fn pending(job: &mut Job, subject: &Process, threads: &Threads, image: &mut ProcessImage) -> Result<(), Failure> {
     let object = layout::process_dir(subject.pid);
     let first = subject.alive();
-    if let Some(tracee) = threads.get(&first.host).and_then(Still::stopped) {
-        image.pending = signal::pending(tracee, true, first.status.shared_pending, &object)?;
+    if let Some(still) = threads.get(&first.host) {
+        image.pending = signal::pending(still, true, first.status.shared_pending, &object, &mut job.kernel)?;
     }
     for thread in &subject.threads {
-        if let (Some(tracee), Some(image)) =
-            (threads.get(&thread.host).and_then(Still::stopped), image.threads.get_mut(&thread.tid))
-        {
+        if let (Some(still), Some(image)) = (threads.get(&thread.host), image.threads.get_mut(&thread.tid)) {
             let object = layout::process_file(subject.pid, &layout::id_name(thread.tid.0));
-            image.pending = signal::pending(tracee, false, thread.status.pending, &object)?;
+            image.pending = signal::pending(still, false, thread.status.pending, &object, &mut job.kernel)?;
         }
     }
     Ok(())

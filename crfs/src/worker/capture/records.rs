@@ -23,6 +23,7 @@ use image_format::memory::Segment;
 use image_format::namespaces::{ipc_namespaces, namespace_of_segment};
 use image_format::process::Shares;
 use image_format::sysv::SysV;
+use image_format::thread::Resume;
 use image_format::{Image, Pid, ProcessImage, ThreadImage, layout, parallel};
 use std::collections::BTreeMap;
 
@@ -229,6 +230,7 @@ pub(super) fn read(
     time_namespace::report(&image, findings);
     ended_task::report_directories(&image, subjects, findings);
     user_namespace::report(&image, findings);
+    process::vfork::report(&image, findings);
     image.manifest.paths = image.paths();
     job.kernel.report(findings);
     laps.lap("manifest");
@@ -307,13 +309,16 @@ fn process_image(
             Some(known) => known,
             None => (thread, Confinement::read(thread.host, &path(), &mut job.kernel)?),
         };
-        let mut image = thread_image(job, subject, thread, &known.1, stand, moment, findings)?;
+        let mut image = thread_image(job, subjects, (subject, thread), &known.1, stand, moment, findings)?;
         confined = Some(known);
         image.attr.directories = process::own_directories(subject, thread, directories, &mut job.proc, findings)?;
         threads.insert(thread.tid, ThreadImage { zombies: found.zombies, ..image });
     }
     let first = subject.alive();
-    let still = stand.get(&first.host).ok_or_else(|| ended(&object))?;
+    // One that waits in vfork knows of no stop.
+    let threads_of = || subject.threads.iter().filter_map(|thread| stand.get(&thread.host));
+    let still = threads_of().find(|still| still.stopped().is_some()).or(threads_of().next());
+    let still = still.ok_or_else(|| ended(&object))?;
     record.job_control = job_control::capture(still, first.host, &object, &mut job.kernel)?;
     let actions = signal::actions(first.host, &object, &mut job.kernel)?;
     let image = ProcessImage {
@@ -338,8 +343,8 @@ fn ended(object: &str) -> Failure {
 
 fn thread_image(
     job: &mut Job,
-    process: &Process,
-    subject: &Thread,
+    subjects: &Subjects,
+    (process, subject): (&Process, &Thread),
     confinement: &Confinement,
     stand: &Threads,
     moment: &Moment,
@@ -357,7 +362,11 @@ fn thread_image(
     thread::kernel_blockers(subject.host, &object, &mut job.kernel, findings)?;
     let signals = signal::thread(still, &object, &mut job.kernel)?;
     let wait_end = job.waits.get(&subject.host).copied();
-    let registers = registers::capture(still, &object, &mut job.kernel, moment, wait_end, findings)?;
+    let mut registers = registers::capture(still, &object, &mut job.kernel, moment, wait_end, findings)?;
+    let child = job.waiting.get(&subject.host).and_then(|child| subjects.ids.get(child));
+    if let (Some(&child), Some(call)) = (child, &mut registers.frame.syscall) {
+        call.resume = Resume::Vfork(child);
+    }
     Ok(ThreadImage {
         attr,
         fds: None,

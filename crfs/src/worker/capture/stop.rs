@@ -4,11 +4,11 @@ use super::records::Threads;
 use super::{Job, waiting};
 use crate::failure::{Doing, Failure, Kind};
 use crate::resource::container::Moment;
+use crate::resource::io_uring;
 use crate::resource::proc::{Stat, Status};
-use crate::resource::process::vfork::{Stuck, Vfork};
+use crate::resource::process::vfork::{self, Stuck, Vfork};
 use crate::resource::still::Still;
 use crate::resource::subject::{self, Subjects};
-use crate::resource::{Findings, io_uring};
 use crate::worker::laps::Laps;
 use crate::worker::thaw;
 use crfs_tracee::{HostPid, StopAll, Stopped, Tracee, Waited, stop_all};
@@ -41,13 +41,8 @@ pub(super) struct Held {
 }
 
 /// Stops all threads, and lists them. A parent of vfork(2) gets a short thaw, as often as the deadline allows; one whose child does not
-/// go on is an obstacle: None then, and the container runs.
-pub(super) fn hold(
-    job: &mut Job,
-    end: Instant,
-    findings: &mut Findings,
-    laps: &mut Laps,
-) -> Result<Option<Held>, Failure> {
+/// go on is left where it waits.
+pub(super) fn hold(job: &mut Job, end: Instant, laps: &mut Laps) -> Result<Held, Failure> {
     let requests_end = end.min(Instant::now() + REQUESTS);
     let mut requests_thaw = Instant::now() + REQUESTS_FROZEN;
     loop {
@@ -55,7 +50,10 @@ pub(super) fn hold(
         let mut tids = job.cgroup.threads()?;
         // The stub has nothing that is captured.
         tids.retain(|&tid| job.record.stub_init.is_none_or(|stub| stub.pid != tid));
+        let went_on = went_on(job);
+        tids.retain(|tid| !job.waiting.contains_key(tid) && !went_on.contains(tid));
         let mut stopped = stop_all(tids.into_iter().map(HostPid::new).collect(), Instant::now() + PROMPTLY);
+        stopped.late.extend(went_on.into_iter().map(|tid| Tracee::adopt(HostPid::new(tid))));
         if !stopped.late.iter().any(|task| waits(job, task.tid().raw())) {
             stopped.wait_for_late(Instant::now() + PATIENCE);
         }
@@ -63,9 +61,8 @@ pub(super) fn hold(
         if let Some(late) = stopped.late.first().map(Tracee::tid) {
             let shown = describe(job, late.raw());
             let stuck = abandon(job, stopped, true, end)?;
-            if !stuck.is_empty() && stuck.report(&subject::collect(&mut job.proc, &job.record)?, findings) {
-                return Ok(None);
-            }
+            // They are ours until this worker ends, and stand where they wait.
+            job.waiting.extend(stuck.pairs());
             breathe(job, end, &shown)?;
             continue;
         }
@@ -76,7 +73,7 @@ pub(super) fn hold(
             let subjects = subject::collect(&mut job.proc, &job.record)?;
             let mut threads = subjects.processes.iter().flat_map(|process| &process.threads);
             return match threads.any(|thread| thread.status.tracer != 0) {
-                true => Ok(Some(Held { subjects, moment, threads: None })),
+                true => Ok(Held { subjects, moment, threads: None }),
                 false => Err(failure),
             };
         }
@@ -106,8 +103,9 @@ pub(super) fn hold(
             }
             Ok(subjects) => {
                 let still = |tracee: Tracee<Stopped>| (tracee.tid().raw(), Still::Stopped(tracee));
-                let threads = stopped.stopped.into_iter().map(still).collect();
-                Ok(Some(Held { subjects, moment, threads: Some(threads) }))
+                let waiting = job.waiting.keys().map(|&tid| (tid, Still::Frozen(HostPid::new(tid))));
+                let threads = stopped.stopped.into_iter().map(still).chain(waiting).collect();
+                Ok(Held { subjects, moment, threads: Some(threads) })
             }
             Err(failure) => {
                 // A thaw cannot seize what is still seized.
@@ -118,10 +116,19 @@ pub(super) fn hold(
     }
 }
 
+/// Those that waited in vfork when they were met, and do so no more.
+fn went_on(job: &mut Job) -> Vec<i32> {
+    let Job { waiting, proc, .. } = job;
+    let over = waiting.iter().filter(|&(&parent, &child)| vfork::child(parent, proc) != Some(child));
+    let over: Vec<i32> = over.map(|(&parent, _)| parent).collect();
+    waiting.retain(|parent, _| !over.contains(parent));
+    over
+}
+
 /// Who the stopped tasks are.
 fn list(job: &mut Job, stopped: &[Tracee<Stopped>]) -> Result<Subjects, Failure> {
     job.kernel.find_tracees()?;
-    let subjects = subject::held(&mut job.proc, &job.kernel, &job.record, stopped)?;
+    let subjects = subject::held(&mut job.proc, &job.kernel, &job.record, stopped, &job.waiting)?;
     if subjects.ids.contains_key(&subjects.init) {
         return Ok(subjects);
     }

@@ -34,7 +34,7 @@ impl Injector {
     }
 
     /// Brings the tracee to the entry stop of a call.
-    pub(super) fn enter(&mut self, nr: c_long, given: &[u64], label: &Label) -> Result<(), InjectError> {
+    pub(crate) fn enter(&mut self, nr: c_long, given: &[u64], label: &Label) -> Result<(), InjectError> {
         let mut args = [0u64; 6];
         args[..given.len()].copy_from_slice(given);
         let [rdi, rsi, rdx, r10, r8, r9] = args;
