@@ -1,8 +1,12 @@
 //! Work on many things at once.
+//!
+//! Threads that were started have ended when a function returns, for the kernel as well (`pthread_join`): the caller may go on to calls that only a
+//! process of one thread may make. `std::thread::scope` alone waits for what they do, and not for their end.
 
 use std::num::NonZero;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
+use std::thread::ScopedJoinHandle;
 
 /// A thread is not worth starting for less.
 const FEWEST: usize = 32;
@@ -15,23 +19,24 @@ pub fn map<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<
     }
     // Each is written where it stays: fresh memory costs more than what most of this work is.
     let mut results = Vec::from_iter(items.iter().map(|_| None));
-    let of = |items: &[T], results: &mut [Option<R>]| {
+    let of = |(items, results): (&[T], &mut [Option<R>])| {
         for (item, result) in items.iter().zip(results) {
             *result = Some(work(item));
         }
     };
+    let of = &of;
     let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
     let share = items.len().div_ceil(processors).max(FEWEST);
     std::thread::scope(|scope| {
         let mut shares = items.chunks(share).zip(results.chunks_mut(share));
         let own = shares.next();
-        for (items, results) in shares {
-            // Where no thread is to be had, the share is worked on below.
-            let _ = std::thread::Builder::new().spawn_scoped(scope, || of(items, results));
+        // Where no thread is to be had, the share is worked on below.
+        let start = |share| std::thread::Builder::new().spawn_scoped(scope, move || of(share)).ok();
+        let started: Vec<_> = shares.filter_map(start).collect();
+        if let Some(own) = own {
+            of(own);
         }
-        if let Some((items, results)) = own {
-            of(items, results);
-        }
+        started.into_iter().for_each(join);
     });
     for (item, result) in items.iter().zip(&mut results) {
         result.get_or_insert_with(|| work(item));
@@ -47,11 +52,23 @@ pub fn both<A: Send, B>(long: bool, one: impl FnOnce() -> A + Send, other: impl 
     std::thread::scope(|scope| {
         let one = scope.spawn(one);
         let other = other();
-        match one.join() {
-            Ok(one) => (one, other),
-            Err(panic) => std::panic::resume_unwind(panic),
-        }
+        (join(one), other)
     })
+}
+
+/// Does the same by so many threads, of which the caller is one. Where fewer are to be had, by those.
+pub fn by(threads: usize, work: impl Fn() + Sync) {
+    std::thread::scope(|scope| {
+        let start = |_| std::thread::Builder::new().spawn_scoped(scope, &work).ok();
+        let started: Vec<_> = (1..threads).filter_map(start).collect();
+        work();
+        started.into_iter().for_each(join);
+    });
+}
+
+/// Waits for the end of a thread. Its panic goes on in the caller.
+fn join<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// A few things are done sooner than threads are started for them.
@@ -65,16 +82,15 @@ pub fn each<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync, mut ou
         let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
         let (done, results) = sync_channel(processors);
         std::thread::scope(|scope| {
-            for _ in 0..processors {
+            let start = |_| {
                 let done = done.clone();
                 let help = move || while take().is_some_and(|item| done.send(work(item)).is_ok()) {};
-                let started = std::thread::Builder::new().spawn_scoped(scope, help);
-                if started.is_err() {
-                    break;
-                }
-            }
+                std::thread::Builder::new().spawn_scoped(scope, help).ok()
+            };
+            let started: Vec<_> = (0..processors).map_while(start).collect();
             drop(done);
             results.into_iter().for_each(&mut out);
+            started.into_iter().for_each(join);
         });
     }
     // All of them where no thread was to be had.
@@ -100,6 +116,19 @@ mod tests {
         for long in [false, true] {
             assert_eq!(both(long, || 1, || "two"), (1, "two"));
         }
+    }
+
+    #[test]
+    fn as_many_do_it_as_were_asked() {
+        for threads in [0, 1, 4] {
+            let done = AtomicUsize::new(0);
+            by(threads, || {
+                done.fetch_add(1, Ordering::Relaxed);
+            });
+            assert_eq!(done.into_inner(), threads.max(1));
+        }
+        let panicked = std::panic::catch_unwind(|| by(2, || assert!(std::thread::current().name().is_some())));
+        assert!(panicked.is_err(), "of a thread that was started, which has no name");
     }
 
     #[test]

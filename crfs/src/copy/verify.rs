@@ -8,7 +8,7 @@ use crate::transport::{Progress, Source};
 use image_format::files::{FileKind, IfChanged, Stream};
 use image_format::memory::{Backing, CHUNK_SIZE, MappedFile, checksum};
 use image_format::namespaces::NamespaceContent;
-use image_format::{Bytes, Pid, contents, layout};
+use image_format::{Bytes, Pid, contents, layout, parallel};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, Metadata};
@@ -88,13 +88,7 @@ fn damaged_chunks(source: &dyn Source, copy: &Copy, progress: &Progress) -> Vec<
             }
         }
     };
-    std::thread::scope(|scope| {
-        for _ in 1..std::thread::available_parallelism().map_or(1, NonZero::get) {
-            // Where no thread is to be had, the others do its part.
-            let _ = std::thread::Builder::new().spawn_scoped(scope, work);
-        }
-        work();
-    });
+    parallel::by(std::thread::available_parallelism().map_or(1, NonZero::get), work);
     let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
     found.sort_by_key(|(index, _)| *index);
     found.into_iter().map(|(_, finding)| finding).collect()

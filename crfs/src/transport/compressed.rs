@@ -6,7 +6,7 @@ use image_format::layout::{self, MANIFEST};
 use image_format::manifest::{Manifest, PathKind};
 use image_format::memory::CHUNK_SIZE;
 use image_format::seekable::{FOOTER_SIZE, Frames};
-use image_format::{check, render_object};
+use image_format::{check, parallel, render_object};
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::num::NonZero;
@@ -221,13 +221,7 @@ pub(super) fn write_file(source: &dyn Source, entry: &Entry, file: &File, progre
             progress.advance(length);
         }
     };
-    std::thread::scope(|scope| {
-        for _ in 1..std::thread::available_parallelism().map_or(1, NonZero::get).min(chunks) {
-            // Where no thread is to be had, the others do its part.
-            let _ = std::thread::Builder::new().spawn_scoped(scope, work);
-        }
-        work();
-    });
+    parallel::by(std::thread::available_parallelism().map_or(1, NonZero::get).min(chunks), work);
     let Written { frames, end, failure, .. } = line.written.into_inner().unwrap_or_else(PoisonError::into_inner);
     if let Some(failure) = failure {
         return Err(failure);

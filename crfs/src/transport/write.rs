@@ -2,7 +2,7 @@
 
 use super::{Entry, Progress, Source, compressed, go_on};
 use crate::failure::{Doing, Failure, Kind};
-use image_format::layout;
+use image_format::{layout, parallel};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use std::collections::BTreeMap;
@@ -178,13 +178,7 @@ fn copy_files(
         }
     };
     let threads = std::thread::available_parallelism().map_or(1, NonZero::get).min(MOST_THREADS).min(pieces.len());
-    std::thread::scope(|scope| {
-        for _ in 1..threads {
-            // Where no thread is to be had, the others do its part.
-            let _ = std::thread::Builder::new().spawn_scoped(scope, work);
-        }
-        work();
-    });
+    parallel::by(threads, work);
     if let Some(failure) = failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
         return Err(failure);
     }

@@ -11,7 +11,7 @@ use crate::transport::CompressedFile;
 use crfs_sys::memory;
 use crfs_tracee::{Batch, HostPid, Injector};
 use image_format::memory::{Backing, CHUNK_SIZE, ChunkSum, Segment, checksum};
-use image_format::{Pid, ProcessImage, layout};
+use image_format::{Pid, ProcessImage, layout, parallel};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -257,7 +257,7 @@ pub fn fill(processes: &[Unfilled<'_>], pages: &mut PageFiles<'_>, cpus: &[u64])
     let parts = targets.iter().flat_map(|target| target.unfilled.parts().map(move |part| (target, part)));
     let work: Vec<(&Target<'_>, Fill)> =
         parts.flat_map(|(target, part)| pieces(part, largest).map(move |piece| (target, piece))).collect();
-    each(&work, threads, cpus, &|at_hand, (target, piece)| target.write(piece, at_hand))
+    each(&work, usize::try_from(threads).unwrap_or(1), cpus, &|at_hand, (target, piece)| target.write(piece, at_hand))
 }
 
 /// A run in parts of so many bytes at most. Those of whole huge pages are cut where such begin.
@@ -288,7 +288,7 @@ fn in_chunks(fill: Fill) -> impl Iterator<Item = Fill> {
 /// Does all pieces by so many threads. Returns the first failure; what is begun then is ended.
 fn each<T: Sync>(
     pieces: &[T],
-    threads: u64,
+    threads: usize,
     cpus: &[u64],
     work: &(dyn Fn(&mut AtHand, &T) -> Result<(), Failure> + Sync),
 ) -> Result<(), Failure> {
@@ -303,19 +303,13 @@ fn each<T: Sync>(
             }
         }
     };
-    std::thread::scope(|scope| {
-        // A new thread begins where its maker may be, and waits for it if that is one CPU only.
-        let own = crfs_sys::sched::affinity(CALLER).ok();
-        let _ = crfs_sys::sched::set_affinity(CALLER, cpus);
-        for _ in 1..threads {
-            // Where no thread is to be had, the others do its part.
-            let _ = std::thread::Builder::new().spawn_scoped(scope, work);
-        }
-        if let Some(own) = own {
-            let _ = crfs_sys::sched::set_affinity(CALLER, &own);
-        }
-        work();
-    });
+    // A new thread begins where its maker may be, and waits for it if that is one CPU only.
+    let own = crfs_sys::sched::affinity(CALLER).ok();
+    let _ = crfs_sys::sched::set_affinity(CALLER, cpus);
+    parallel::by(threads, work);
+    if let Some(own) = own {
+        let _ = crfs_sys::sched::set_affinity(CALLER, &own);
+    }
     failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
 }
 
