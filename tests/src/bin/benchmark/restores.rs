@@ -32,6 +32,14 @@ fn measured(program: &Path, command: impl FnOnce(&Path) -> Command) -> Command {
     chrt
 }
 
+/// Has the machine touch as much memory as an image of this size takes, and half as much again. A virtual machine's host takes back
+/// what is free for two seconds (free page reporting, `mm/page_reporting.c`, v6.18), and gives it again page by page, which
+/// takes up to ten times as long as all else.
+fn touch_memory(size: u64) {
+    let bytes = usize::try_from(size + size / 2).unwrap_or_default();
+    drop(std::hint::black_box(vec![1u8; bytes]));
+}
+
 /// A program that is checkpointed and restored.
 pub(super) struct Workload {
     pub(super) what: String,
@@ -75,9 +83,11 @@ pub(super) fn compare(workload: &Workload, runs: usize, criu: Option<&Path>) -> 
         |arguments: &[&str]| timed(measured(&binary("crctl"), |program| world.command(program)).args(arguments));
     let (mut ours, mut theirs) = (Measured::default(), Measured::default());
     for _ in 0..runs {
+        touch_memory(ours.size);
         ours.out.push(crctl(&["checkpoint", "bench", &copy_path])?);
         ours.size = size_of(&copy)?;
         crctl(&["kill", "bench"])?;
+        touch_memory(ours.size);
         ours.restored(|| {
             let took = crctl(&["restore", &copy_path, "--name", "bench", "--run"])?;
             program.goes_on(1);
@@ -85,8 +95,10 @@ pub(super) fn compare(workload: &Workload, runs: usize, criu: Option<&Path>) -> 
         })?;
         fs::remove_dir_all(&copy)?;
         if let Some(peer) = &mut peer {
+            touch_memory(theirs.size);
             theirs.out.push(peer.dump()?);
             theirs.size = size_of(&peer.images)?;
+            touch_memory(theirs.size);
             theirs.restored(|| peer.restore())?;
             peer.forget()?;
         }
