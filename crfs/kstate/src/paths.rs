@@ -276,6 +276,7 @@ paths! {
     // The threads of a process. 5.14 - 6.18.
     SignalThreads: Place(16), "signal_struct.thread_head";
     TaskThreadNode: Place(16), "task_struct.thread_node";
+    TaskOnCpu: Number(4), "task_struct.on_cpu";
 
     // Flags whose bits are learned. 5.14 - 6.18.
     MmDefFlags: Number(8), "mm_struct.def_flags";
@@ -643,7 +644,7 @@ pub(crate) fn needs(feature: Feature) -> Needs {
                 P::TaskTgid,
                 P::TaskSignal,
             ],
-            &[P::SignalThreads, P::TaskThreadNode],
+            &[P::SignalThreads, P::TaskThreadNode, P::TaskOnCpu],
         ),
         Feature::Registers => (
             &[P::TaskStack, P::PtRegs],

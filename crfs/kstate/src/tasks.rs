@@ -66,15 +66,14 @@ impl KernelState {
     }
 
     /// [`KernelState::tracees`], and from now on members of their task_struct are answered from a copy that was made on the
-    /// way: for tasks that hold still until they are no longer asked about. A thousand getters cost less than one read then.
+    /// way: for tasks that hold still until [`KernelState::forget`]. A thousand getters cost less than one read then.
     ///
     /// # Errors
     /// As [`KernelState::tracees`].
     pub fn keep_tracees(&mut self) -> Result<BTreeMap<i32, Task>, Error> {
         let mut copies = Copies::default();
         let tasks = self.walk(|task, start, bytes| copies.push(task, start, bytes))?;
-        self.copies = copies;
-        Ok(tasks)
+        Ok(self.keep(tasks, copies))
     }
 
     /// The threads of a process, traced or not, by thread id (of the host's pid namespace). `process` is a pidfd of it, open in the calling thread,
@@ -86,17 +85,26 @@ impl KernelState {
         self.walk_threads(process, pid, |_, _, _| ())
     }
 
-    /// [`KernelState::threads`], which are kept in addition to what [`KernelState::keep_tracees`] keeps since it was called last.
+    /// [`KernelState::threads`], kept as [`KernelState::keep_tracees`] keeps what it finds.
     ///
     /// # Errors
     /// As [`KernelState::threads`].
     pub fn keep_threads(&mut self, process: BorrowedFd<'_>, pid: i32) -> Result<BTreeMap<i32, Task>, Error> {
         let mut copies = Copies::default();
-        let mut tasks = self.walk_threads(process, pid, |task, start, bytes| copies.push(task, start, bytes))?;
+        let tasks = self.walk_threads(process, pid, |task, start, bytes| copies.push(task, start, bytes))?;
+        Ok(self.keep(tasks, copies))
+    }
+
+    /// Lets go of all that was kept.
+    pub fn forget(&mut self) {
+        self.copies = Copies::default();
+    }
+
+    fn keep(&mut self, mut tasks: BTreeMap<i32, Task>, mut copies: Copies) -> BTreeMap<i32, Task> {
         let first = self.copies.0.len();
         tasks.values_mut().for_each(|task| task.place += first);
         self.copies.0.append(&mut copies.0);
-        Ok(tasks)
+        tasks
     }
 
     fn walk(&self, found: impl FnMut(u64, u64, &[u8])) -> Result<BTreeMap<i32, Task>, Error> {

@@ -20,6 +20,9 @@ const UNSET: u32 = u32::MAX;
 
 /// In `task_struct.__state`: stopped for its tracer. A task that runs, or may, has 0 there.
 const TRACED: u64 = 8;
+/// In the low byte of the same: sleeping until a signal comes, as in the freezer (`do_freezer_trap` in kernel/signal.c, v6.18); not in vfork, not
+/// stopped by job control.
+const INTERRUPTIBLE: u32 = 1;
 
 /// What a thread has for itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +67,12 @@ pub struct Shared {
 }
 
 impl Shared {
+    /// Whether it has system call filters (SECCOMP_MODE_FILTER, include/uapi/linux/seccomp.h, v6.18).
+    #[must_use]
+    pub fn is_filtered(&self) -> bool {
+        self.seccomp.0 == 2
+    }
+
     /// Whether two tasks are in the same namespaces, but for those of users (which belong to credentials) and the one of its own id.
     #[must_use]
     pub fn same_namespaces(&self, other: &Self) -> bool {
@@ -153,6 +162,31 @@ impl KernelState {
         }
         let (state, id) = (word(&bytes, at(state)) & 0xffff_ffff, word(&bytes, at(id)) & 0xffff_ffff);
         Ok(u64::from(task.tid().unsigned_abs()) != id || (state != 0 && state & TRACED == 0))
+    }
+
+    /// Whether a task of a frozen cgroup is in the freezer, and off the processor: not traced by anybody, not stopped by job control, and not
+    /// waiting for a child in vfork, all of which count as frozen too.
+    ///
+    /// # Errors
+    /// [`Error::FeatureOff`], [`Error::Read`].
+    pub fn is_in_freezer(&self, task: &Task) -> Result<bool, Error> {
+        let view = self.view(Feature::Threads, task)?;
+        let mut entry = [0; 8];
+        // Linked to itself while nobody traces it.
+        let at = view.bytes(&[Path::TaskPtraceEntry], &mut entry)?;
+        let sleeps = view.u32(&[Path::TaskState])? & 0xff == INTERRUPTIBLE && view.u32(&[Path::TaskOnCpu])? == 0;
+        Ok(sleeps && word(&entry, 0) == at)
+    }
+
+    /// Whether its task_struct is still its own, whatever was kept of it: that of one that has ended may be another's.
+    #[must_use]
+    pub fn is_there(&self, task: &Task) -> bool {
+        let mut tid = [0; 4];
+        let read = self.view(Feature::Tracees, task).and_then(|view| {
+            let at = task.address().wrapping_add(view.offset(Path::TaskPid)?);
+            view.bytes_at(at, Path::TaskPid, &mut tid)
+        });
+        read.is_ok() && i32::from_ne_bytes(tid) == task.tid()
     }
 
     /// How many threads its process has.

@@ -3,7 +3,9 @@
 use super::Findings;
 use crate::failure::{Doing, Failure, Kind};
 use crfs_kstate::{Error, Feature, KernelState, Task, ThreadRecord};
+use crfs_sys::pidfd;
 use std::collections::BTreeMap;
+use std::os::fd::AsFd;
 use std::path::Path;
 
 /// The reader of kernel state with the tasks it may be asked about.
@@ -26,13 +28,40 @@ impl Kernel {
         Ok(Kernel { state, tasks: BTreeMap::new(), off: BTreeMap::new() })
     }
 
-    /// Finds the tasks that the calling thread traces now, which hold still until they are let go of.
+    /// Adds the tasks that the calling thread traces now, which hold still until they are let go of.
     ///
     /// # Errors
     /// When the list cannot be read.
     pub fn find_tracees(&mut self) -> Result<(), Failure> {
-        self.tasks = self.state.keep_tracees().doing(|| "kernel state: listing the traced tasks")?;
+        self.tasks.extend(self.state.keep_tracees().doing(|| "kernel state: listing the traced tasks")?);
         Ok(())
+    }
+
+    /// Adds the threads of a process of a frozen cgroup, if all of them can be read where they stand in the freezer, and returns
+    /// their ids. None where one is not there, or where only a tracer could tell something that is asked of each.
+    #[must_use]
+    pub fn find_frozen(&mut self, process: i32) -> Option<Vec<i32>> {
+        if ASKED_OF_FROZEN.iter().any(|&feature| self.state.feature(feature).is_err()) {
+            return None;
+        }
+        let opened = pidfd::open(nix::unistd::Pid::from_raw(process), false).ok()?;
+        let tasks = self.state.keep_threads(opened.as_fd(), process).ok()?;
+        let told = |task: &Task| {
+            let record = self.state.thread_record(task)?;
+            Ok::<_, Error>(self.state.is_in_freezer(task)? && !record.shared.is_filtered())
+        };
+        if !tasks.values().all(|task| told(task).unwrap_or(false)) {
+            return None;
+        }
+        let tids = tasks.keys().copied().collect();
+        self.tasks.extend(tasks);
+        Some(tids)
+    }
+
+    /// Forgets all tasks.
+    pub fn forget_tasks(&mut self) {
+        self.tasks.clear();
+        self.state.forget();
     }
 
     /// The reader and the tasks by host id.
@@ -116,6 +145,12 @@ impl Kernel {
         self.state.is_at_rest(self.tasks.get(&host)?).ok()
     }
 
+    /// Whether a task is still where it was found.
+    #[must_use]
+    pub fn is_there(&self, host: i32) -> bool {
+        self.tasks.get(&host).is_some_and(|task| self.state.is_there(task))
+    }
+
     /// Turns what could not be told into obstacles, one a feature.
     pub fn report(&self, findings: &mut Findings) {
         for (feature, (object, why)) in &self.off {
@@ -132,6 +167,18 @@ impl Kernel {
         }
     }
 }
+
+/// What a tracer tells of a thread that stopped for it, and the kernel's memory of one that did not.
+const ASKED_OF_FROZEN: [Feature; 8] = [
+    Feature::Threads,
+    Feature::ThreadRecord,
+    Feature::Registers,
+    Feature::ExtendedRegisters,
+    Feature::DebugRegisters,
+    Feature::SignalMask,
+    Feature::PendingSignals,
+    Feature::Rseq,
+];
 
 /// What is asked only where it matters (a wait with a time limit, a pipe), or not at all; all else is asked of every process or thread.
 const SOMETIMES_NEEDED: [Feature; 27] = [

@@ -1,13 +1,16 @@
 //! A thread that stands still, and who tells its registers: ptrace of one that stopped for its tracer, and the kernel's memory of one that
 //! is in the freezer and did not.
 //!
-//! Both tell the same, which calibration proves and every capture of a debug build sees once more.
+//! Both tell the same, which calibration proves and every capture of a debug build sees once more of each thread.
 
 use super::kernel::Kernel;
 use crate::failure::{Doing, Failure, Kind};
 use crfs_kstate::{Error, KernelState, RseqArea, Task};
 use crfs_tracee::{HostPid, SigInfo, Stopped, Tracee, UserRegs};
 use std::fmt::Debug;
+
+/// How often a queue is looked at that changes meanwhile.
+const LOOKS: u32 = 100;
 
 /// A thread that stands still.
 #[derive(Debug)]
@@ -89,8 +92,25 @@ impl Still {
         // Timers and other processes send meanwhile: ptrace and the kernel's memory may tell two moments.
         match self {
             Still::Stopped(tracee) => tracee.pending(shared).map(Some).doing(|| path.to_owned()),
-            Still::Frozen(tid) => kernel.ask(tid.raw(), path, |state, task| state.pending_signals(task, shared)),
+            Still::Frozen(tid) => kernel.ask(tid.raw(), path, |state, task| {
+                let mut looks = (0..LOOKS).map(|_| state.pending_signals(task, shared));
+                let changed = |look: &Result<_, _>| matches!(look, Err(Error::List { .. }));
+                looks.find(|look| !changed(look)).unwrap_or_else(|| state.pending_signals(task, shared))
+            }),
         }
+    }
+
+    /// Asks for all that both can tell, which a debug build compares.
+    ///
+    /// # Errors
+    /// [`Kind::System`] where they tell differently.
+    pub fn compare(&self, path: &str, kernel: &mut Kernel) -> Result<(), Failure> {
+        self.regs(path, kernel)?;
+        self.xstate(path, kernel)?;
+        self.debug_registers(path, kernel)?;
+        self.sigmask(path, kernel)?;
+        self.rseq(path, kernel)?;
+        Ok(())
     }
 
     fn tell<T: PartialEq + Debug>(

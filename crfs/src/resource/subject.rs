@@ -5,7 +5,6 @@ use super::proc::{Proc, Stat, Status};
 use crate::failure::Failure;
 use crate::registry::Record;
 use crfs_kstate::ThreadRecord;
-use crfs_tracee::{Stop, Stopped, Tracee};
 use image_format::Pid;
 use std::collections::BTreeMap;
 
@@ -208,8 +207,9 @@ pub fn collect(proc: &mut Proc, record: &Record) -> Result<Subjects, Failure> {
     Ok(subjects.in_order(record))
 }
 
-/// Reads who a container's processes are, given that all their living threads are stopped and traced by us, or wait in vfork (`waiting`): leaders from
-/// /proc, and their threads from kernel memory, where they share with the leader whatever /proc would be asked about.
+/// Reads who a container's processes are, given that all their living threads stand still: leaders from /proc, and their threads from
+/// kernel memory, where they share with the leader whatever /proc would be asked about. `states` are those of threads that would be seen
+/// without us, as /proc has them: it shows what we do to them, that they are traced, and by whom.
 ///
 /// # Errors
 /// When a task that lives cannot be read.
@@ -217,8 +217,7 @@ pub fn held(
     proc: &mut Proc,
     kernel: &Kernel,
     record: &Record,
-    stopped: &[Tracee<Stopped>],
-    waiting: &BTreeMap<i32, i32>,
+    states: &BTreeMap<i32, u8>,
 ) -> Result<Subjects, Failure> {
     let mut subjects = Subjects { has_init: record.has_init(), ..Subjects::default() };
     let by_process = kernel.by_process();
@@ -235,14 +234,9 @@ pub fn held(
             Err(failure) => return Err(failure),
         }
     }
-    let stops: BTreeMap<i32, Stop> = stopped.iter().map(|tracee| (tracee.tid().raw(), tracee.stop())).collect();
     for thread in subjects.processes.iter_mut().flat_map(|process| &mut process.threads) {
-        // /proc shows what we do to it: that it is traced, and by whom.
-        if let Some(stop) = stops.get(&thread.host) {
-            thread.stat.state = if stop.group_stop().is_some() { b'T' } else { b'S' };
-            thread.status.tracer = 0;
-        } else if waiting.contains_key(&thread.host) {
-            thread.stat.state = b'S';
+        if let Some(&state) = states.get(&thread.host) {
+            thread.stat.state = state;
             thread.status.tracer = 0;
         }
     }

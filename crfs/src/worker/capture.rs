@@ -138,7 +138,8 @@ fn frozen(
     released?;
     let (Some(records), Some(written)) = (records?, written?) else { return Ok(false) };
     let processes = held.subjects.processes.iter().map(|process| (process.pid, HostPid::new(process.host)));
-    let mut live = settle::live(&job.cgroup, processes)?;
+    // Whoever was let run behind our back since then is noticed by whoever reads the tree.
+    let mut live = settle::live(held.thawed, processes)?;
     live.note_contents(&records.image)?;
     job.container.write_live(&live)?;
     written.finish()?;

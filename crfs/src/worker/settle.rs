@@ -2,8 +2,7 @@
 //! still.
 
 use crate::failure::{Doing, Failure, Kind};
-use crate::freezer::Cgroup;
-use crate::registry::{Live, LiveProcess};
+use crate::registry::{Live, LiveProcess, Thawed};
 use crate::resource::proc::{Proc, Stat, Status};
 use crfs_sys::HostPid;
 use image_format::{Pid, layout};
@@ -62,31 +61,36 @@ fn has_tracer(proc: &mut Proc, task: &str) -> bool {
     tracer != 0 && Stat::read(proc, &format!("{tracer}/stat")).is_ok_and(|stat| stat.flags & PF_EXITING == 0)
 }
 
-/// What `live.json` says of tasks that have come to rest: their CPU clocks, which stand still from now on.
+/// What `live.json` says of tasks that have come to rest: their CPU clocks, which stand still from now on, and how long their cgroup had
+/// not been frozen.
 ///
 /// # Errors
 /// When a clock cannot be read, or does not stand still.
-pub(super) fn live(cgroup: &Cgroup, processes: impl IntoIterator<Item = (Pid, HostPid)>) -> Result<Live, Failure> {
+pub(super) fn live(
+    thawed: Option<Thawed>,
+    processes: impl IntoIterator<Item = (Pid, HostPid)>,
+) -> Result<Live, Failure> {
     let processes: Vec<(Pid, HostPid)> = processes.into_iter().collect();
+    let before = at_rest(&processes)?;
+    let live = |(&(pid, process), cpu_ns): (&(Pid, HostPid), u64)| LiveProcess { pid, host_pid: process.raw(), cpu_ns };
+    Ok(Live { processes: processes.iter().zip(before).map(live).collect(), thawed, contents: Vec::new() })
+}
+
+/// The CPU clock of each process, once all of them stand still.
+fn at_rest(processes: &[(Pid, HostPid)]) -> Result<Vec<u64>, Failure> {
     let end = Instant::now() + PATIENCE;
-    let mut before = clocks(&processes)?;
+    let mut before = clocks(processes)?;
     loop {
         std::thread::sleep(ON_ITS_WAY);
-        let now = clocks(&processes)?;
+        let now = clocks(processes)?;
         if now == before {
-            break;
+            return Ok(now);
         }
         if Instant::now() > end {
             return Err(Failure::new(Kind::Deadline, "the CPU clocks do not come to rest in the freezer"));
         }
         before = now;
     }
-    let live = |(&(pid, process), cpu_ns): (&(Pid, HostPid), u64)| LiveProcess { pid, host_pid: process.raw(), cpu_ns };
-    Ok(Live {
-        processes: processes.iter().zip(before).map(live).collect(),
-        thawed: cgroup.thawed()?,
-        contents: Vec::new(),
-    })
 }
 
 /// The CPU clock of each process, nanoseconds.

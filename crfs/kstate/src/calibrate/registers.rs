@@ -238,6 +238,11 @@ pub(super) fn threads(state: &KernelState, scene: &Scene, roles: &Roles) -> Resu
         let found = state.threads(process.as_fd(), pid.as_raw())?;
         let found: Vec<_> = found.values().map(|task| (task.tid(), task.tgid(), task.address())).collect();
         same("the threads", found, vec![(pid.as_raw(), pid.as_raw(), task.address())])?;
+        same("a stopped one on a processor", state.view(Feature::Threads, task)?.u32(&[Path::TaskOnCpu])?, 0)?;
+        same("a traced one in the freezer", state.is_in_freezer(task)?, false)?;
+        same("its being there", state.is_there(task), true)?;
     }
+    let caller = Task::caller(0);
+    same("the caller on a processor", state.view(Feature::Threads, &caller)?.u32(&[Path::TaskOnCpu])?, 1)?;
     Ok(())
 }

@@ -139,7 +139,7 @@ fn build(
         }
         // The end of the worker closes them all.
         std::mem::forget(files);
-        let mut live = settle::live(&cgroup, processes)?;
+        let mut live = settle::live(cgroup.thawed()?, processes)?;
         live.note_contents(image)?;
         publish::publish(image, texts.as_ref(), (from, &contents), &container, &live)?;
         container.write_live(&live)?;

@@ -3,6 +3,7 @@
 use super::records::Threads;
 use super::{Job, waiting};
 use crate::failure::{Doing, Failure, Kind};
+use crate::registry::Thawed;
 use crate::resource::container::Moment;
 use crate::resource::io_uring;
 use crate::resource::proc::{Stat, Status};
@@ -12,6 +13,7 @@ use crate::resource::subject::{self, Subjects};
 use crate::worker::laps::Laps;
 use crate::worker::thaw;
 use crfs_tracee::{HostPid, StopAll, Stopped, Tracee, Waited, stop_all};
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 /// A frozen task stops for its tracer within a fraction of a millisecond, and a thousand within a few. Whatever takes longer is looked
@@ -37,6 +39,8 @@ pub(super) struct Held {
     pub(super) subjects: Subjects,
     /// When all of them stood still.
     pub(super) moment: Moment,
+    /// How long the container had not been frozen then.
+    pub(super) thawed: Option<Thawed>,
     pub(super) threads: Option<Threads>,
 }
 
@@ -47,12 +51,15 @@ pub(super) fn hold(job: &mut Job, end: Instant, laps: &mut Laps) -> Result<Held,
     let mut requests_thaw = Instant::now() + REQUESTS_FROZEN;
     loop {
         let moment = Moment::now()?;
+        let thawed = job.cgroup.thawed()?;
+        let frozen = frozen(job)?;
+        laps.lap("tasks");
         let mut tids = job.cgroup.threads()?;
         // The stub has nothing that is captured.
-        tids.retain(|&tid| job.record.stub_init.is_none_or(|stub| stub.pid != tid));
+        tids.retain(|&tid| job.record.stub_init.is_none_or(|stub| stub.pid != tid) && !frozen.contains(&tid));
         let went_on = went_on(job);
         tids.retain(|tid| !job.waiting.contains_key(tid) && !went_on.contains(tid));
-        let mut stopped = stop_all(tids.into_iter().map(HostPid::new).collect(), Instant::now() + PROMPTLY);
+        let mut stopped = stop(tids, PROMPTLY);
         stopped.late.extend(went_on.into_iter().map(|tid| Tracee::adopt(HostPid::new(tid))));
         if !stopped.late.iter().any(|task| waits(job, task.tid().raw())) {
             stopped.wait_for_late(Instant::now() + PATIENCE);
@@ -60,7 +67,7 @@ pub(super) fn hold(job: &mut Job, end: Instant, laps: &mut Laps) -> Result<Held,
         laps.lap("seize");
         if let Some(late) = stopped.late.first().map(Tracee::tid) {
             let shown = describe(job, late.raw());
-            let stuck = abandon(job, stopped, true, end)?;
+            let stuck = abandon(job, stopped, Some(&frozen), end)?;
             // They are ours until this worker ends, and stand where they wait.
             job.waiting.extend(stuck.pairs());
             breathe(job, end, &shown)?;
@@ -68,31 +75,31 @@ pub(super) fn hold(job: &mut Job, end: Instant, laps: &mut Laps) -> Result<Held,
         }
         if let Some((tid, error)) = stopped.refused.first() {
             let failure = Failure::from_error(error).within(format!("{}: stopping it", describe(job, tid.raw())));
-            abandon(job, stopped, false, end)?;
+            abandon(job, stopped, None, end)?;
             // Somebody else may trace it, which is an obstacle and is told as one.
             let subjects = subject::collect(&mut job.proc, &job.record)?;
             let mut threads = subjects.processes.iter().flat_map(|process| &process.threads);
             return match threads.any(|thread| thread.status.tracer != 0) {
-                true => Ok(Held { subjects, moment, threads: None }),
+                true => Ok(Held { subjects, moment, thawed, threads: None }),
                 false => Err(failure),
             };
         }
         if let Some((tid, exit)) = stopped.gone.first() {
             // Killed while frozen. What it leaves is listed anew.
             let shown = format!("task {tid} (as the host numbers it) ended ({exit})");
-            abandon(job, stopped, false, end)?;
+            abandon(job, stopped, None, end)?;
             if Instant::now() >= end {
                 return Err(Failure::new(Kind::Stale, format!("{shown} while it was to be captured; freeze again")));
             }
             continue;
         }
-        let listed = list(job, &stopped.stopped);
+        let listed = list(job, &stopped.stopped, &frozen);
         laps.lap("tasks");
         return match listed {
             // A task is told of their ends when it is in the freezer, and not while it is in a tracer's hands.
             Ok(subjects) if Instant::now() < requests_end && io_uring::under_way(&subjects, &mut job.kernel)? => {
                 let thaws = Instant::now() >= requests_thaw;
-                abandon(job, stopped, thaws, end)?;
+                abandon(job, stopped, thaws.then_some(&frozen), end)?;
                 if thaws {
                     breathe(job, end, "a task with requests of io_uring")?;
                     requests_thaw = Instant::now() + REQUESTS_FROZEN;
@@ -103,17 +110,22 @@ pub(super) fn hold(job: &mut Job, end: Instant, laps: &mut Laps) -> Result<Held,
             }
             Ok(subjects) => {
                 let still = |tracee: Tracee<Stopped>| (tracee.tid().raw(), Still::Stopped(tracee));
-                let waiting = job.waiting.keys().map(|&tid| (tid, Still::Frozen(HostPid::new(tid))));
-                let threads = stopped.stopped.into_iter().map(still).chain(waiting).collect();
-                Ok(Held { subjects, moment, threads: Some(threads) })
+                let unstopped = job.waiting.keys().chain(&frozen);
+                let unstopped = unstopped.map(|&tid| (tid, Still::Frozen(HostPid::new(tid))));
+                let threads = stopped.stopped.into_iter().map(still).chain(unstopped).collect();
+                Ok(Held { subjects, moment, thawed, threads: Some(threads) })
             }
             Err(failure) => {
                 // A thaw cannot seize what is still seized.
-                abandon(job, stopped, false, end)?;
+                abandon(job, stopped, None, end)?;
                 Err(failure)
             }
         };
     }
+}
+
+fn stop(tids: impl IntoIterator<Item = i32>, patience: Duration) -> StopAll {
+    stop_all(tids.into_iter().map(HostPid::new).collect(), Instant::now() + patience)
 }
 
 /// Those that waited in vfork when they were met, and do so no more.
@@ -125,10 +137,23 @@ fn went_on(job: &mut Job) -> Vec<i32> {
     over
 }
 
-/// Who the stopped tasks are.
-fn list(job: &mut Job, stopped: &[Tracee<Stopped>]) -> Result<Subjects, Failure> {
+/// The threads that are read where they stand in the freezer: those of processes of which nothing is asked that only a tracer tells, and
+/// nobody is stopped by job control, traced, or waiting in vfork.
+fn frozen(job: &mut Job) -> Result<BTreeSet<i32>, Failure> {
+    job.kernel.forget_tasks();
+    let mut processes = job.cgroup.procs()?;
+    processes.retain(|&process| job.record.stub_init.is_none_or(|stub| stub.pid != process));
+    Ok(processes.into_iter().filter_map(|process| job.kernel.find_frozen(process)).flatten().collect())
+}
+
+/// Who the tasks are that stand still.
+fn list(job: &mut Job, stopped: &[Tracee<Stopped>], frozen: &BTreeSet<i32>) -> Result<Subjects, Failure> {
     job.kernel.find_tracees()?;
-    let subjects = subject::held(&mut job.proc, &job.kernel, &job.record, stopped, &job.waiting)?;
+    let seen =
+        |tracee: &Tracee<Stopped>| (tracee.tid().raw(), if tracee.stop().group_stop().is_some() { b'T' } else { b'S' });
+    let unstopped = job.waiting.keys().chain(frozen).map(|&tid| (tid, b'S'));
+    let states = unstopped.chain(stopped.iter().map(seen)).collect();
+    let subjects = subject::held(&mut job.proc, &job.kernel, &job.record, &states)?;
     if subjects.ids.contains_key(&subjects.init) {
         return Ok(subjects);
     }
@@ -180,9 +205,19 @@ fn breathe(job: &mut Job, end: Instant, shown: &str) -> Result<(), Failure> {
 }
 
 /// Lets go of everything after a stop that did not succeed, but for the parents of vfork whose children do not go on: the end of this
-/// worker lets go of those. `thaws`: the container runs then, as it must where some have not stopped.
-fn abandon(job: &mut Job, stopped: StopAll, thaws: bool, end: Instant) -> Result<Stuck, Failure> {
+/// worker lets go of those. With `frozen`, who was not stopped, the container runs then, as it must where some have not stopped.
+fn abandon(
+    job: &mut Job,
+    mut stopped: StopAll,
+    frozen: Option<&BTreeSet<i32>>,
+    end: Instant,
+) -> Result<Stuck, Failure> {
     let mut stuck = Stuck::default();
+    let thaws = frozen.is_some();
+    if let Some(others) = frozen.map(|tids| stop(tids.iter().copied(), PATIENCE)) {
+        stopped.stopped.extend(others.stopped);
+        stopped.late.extend(others.late);
+    }
     for tracee in stopped.stopped {
         if thaws {
             thaw::mend(&tracee, job.waits.get(&tracee.tid().raw()).copied())?;
@@ -227,22 +262,48 @@ fn detach(tracee: Tracee<Stopped>) -> Result<(), Failure> {
     }
 }
 
-/// Lets go of all threads, and waits until they are back in the freezer: their processor time stands still from then on.
+/// Lets go of all threads, and waits until they are back in the freezer: their processor time stands still from then on. A debug build
+/// looks first whether a tracer is told the same of those that were not stopped.
 pub(super) fn release(job: &mut Job, held: &mut Held, end: Instant) -> Result<(), Failure> {
-    let Some(held_threads) = held.threads.take() else { return Ok(()) };
-    for still in held_threads.into_values() {
-        if let Still::Stopped(tracee) = still {
-            detach(tracee)?;
+    let Some(mut threads) = held.threads.take() else { return Ok(()) };
+    if cfg!(debug_assertions) {
+        compare(job, &mut threads)?;
+    }
+    let mut let_go = BTreeSet::new();
+    for (tid, still) in threads {
+        match still {
+            Still::Stopped(tracee) => {
+                let_go.insert(tid);
+                detach(tracee)?;
+            }
+            Still::Frozen(_) if job.waiting.contains_key(&tid) || job.kernel.is_there(tid) => {}
+            Still::Frozen(_) => {
+                let reason = format!("task {tid} (as the host numbers it) ended while it was captured; freeze again");
+                return Err(Failure::new(Kind::Stale, reason));
+            }
         }
     }
     let end = end.max(Instant::now() + SETTLE);
-    for (process, thread, state) in threads(&held.subjects) {
-        while !matches!(state, b'Z' | b'X') && is_moving(job, process, thread)? {
+    for (process, thread, state) in self::threads(&held.subjects) {
+        while let_go.contains(&thread) && !matches!(state, b'Z' | b'X') && is_moving(job, process, thread)? {
             wait(end, || describe(job, thread))?;
         }
     }
     while !job.cgroup.is_frozen()? {
         wait(end, || "a task of the container".to_owned())?;
+    }
+    Ok(())
+}
+
+/// Stops those that were read where they stand in the freezer, and compares what ptrace tells of them.
+fn compare(job: &mut Job, threads: &mut Threads) -> Result<(), Failure> {
+    let frozen: Vec<i32> = threads.keys().copied().filter(|tid| !job.waiting.contains_key(tid)).collect();
+    let unstopped = |tid: &i32| matches!(threads.get(tid), Some(Still::Frozen(_)));
+    for tracee in stop(frozen.into_iter().filter(unstopped), PATIENCE).stopped {
+        let (tid, still) = (tracee.tid(), Still::Stopped(tracee));
+        let compared = still.compare(&format!("task {tid} (as the host numbers it)"), &mut job.kernel);
+        threads.insert(tid.raw(), still);
+        compared?;
     }
     Ok(())
 }
