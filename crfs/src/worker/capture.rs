@@ -1,8 +1,9 @@
 //! Captures: freezes a container, reads everything but page contents, and leaves it frozen with its tree in place.
 //!
 //! Only reads. Whenever the worker is killed its tracees go on being frozen as they were, and whoever started it thaws them. The steps:
-//! look when waits end that forget it; freeze; list the tasks and look for obstacles that /proc shows; seize and interrupt every thread; read the records; let go, and wait
-//! until all are back in the freezer, so that their processor time stands still, and meanwhile write the tree; rename it into place.
+//! look when waits end that forget it; freeze; stop the threads that cannot be read where they stand in the freezer; list the tasks and look for
+//! obstacles that /proc shows; read the records; let go, and wait until all are back in the freezer, so that their processor time stands
+//! still, and meanwhile write the tree; rename it into place.
 
 mod queues;
 mod records;

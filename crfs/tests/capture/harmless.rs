@@ -36,6 +36,17 @@ fn capturing_twice_gives_the_same_files() {
 }
 
 #[test]
+fn a_tracer_is_told_what_is_read_in_the_freezer() {
+    let world = World::python("told", STILL).at_rest();
+    let read = world.capture();
+    // Without the registers from the kernel's memory everybody is stopped for ptrace.
+    let report = world.try_capture_with(&[("CRFS_KSTATE_FAULT", "registers")]);
+    assert_eq!((&report.failure, &report.blockers[..]), (&None, &[][..]));
+    read.assert_same(&world.tree());
+    world.thaw();
+}
+
+#[test]
 fn a_worker_killed_at_any_moment_leaves_the_tasks_as_they_were() {
     let world = World::python("killed", STILL).at_rest();
     let before = world.capture();

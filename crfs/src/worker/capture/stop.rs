@@ -1,4 +1,7 @@
-//! Stops every thread of a frozen container for reading, and lets go of them again.
+//! Has every thread of a frozen container stand still for reading, and lets go of them again.
+//!
+//! Most are in the freezer, where the kernel's memory tells all that is asked. Whoever is not there, or has what only a tracer tells, is
+//! stopped by ptrace, which wakes it, and takes as long as much of what is read.
 
 use super::records::Threads;
 use super::{Job, waiting};
@@ -44,7 +47,7 @@ pub(super) struct Held {
     pub(super) threads: Option<Threads>,
 }
 
-/// Stops all threads, and lists them. A parent of vfork(2) gets a short thaw, as often as the deadline allows; one whose child does not
+/// Has all threads stand still, and lists them. A parent of vfork(2) gets a short thaw, as often as the deadline allows; one whose child does not
 /// go on is left where it waits.
 pub(super) fn hold(job: &mut Job, end: Instant, laps: &mut Laps) -> Result<Held, Failure> {
     let requests_end = end.min(Instant::now() + REQUESTS);
