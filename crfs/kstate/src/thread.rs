@@ -23,6 +23,8 @@ const TRACED: u64 = 8;
 /// In the low byte of the same: sleeping until a signal comes, as in the freezer (`do_freezer_trap` in kernel/signal.c, v6.18); not in vfork, not
 /// stopped by job control.
 const INTERRUPTIBLE: u32 = 1;
+/// include/uapi/linux/seccomp.h, v6.18.
+const SECCOMP_MODE_FILTER: u32 = 2;
 
 /// What a thread has for itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,12 +69,6 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// Whether it has system call filters (SECCOMP_MODE_FILTER, include/uapi/linux/seccomp.h, v6.18).
-    #[must_use]
-    pub fn is_filtered(&self) -> bool {
-        self.seccomp.0 == 2
-    }
-
     /// Whether two tasks are in the same namespaces, but for those of users (which belong to credentials) and the one of its own id.
     #[must_use]
     pub fn same_namespaces(&self, other: &Self) -> bool {
@@ -176,6 +172,14 @@ impl KernelState {
         let at = view.bytes(&[Path::TaskPtraceEntry], &mut entry)?;
         let sleeps = view.u32(&[Path::TaskState])? & 0xff == INTERRUPTIBLE && view.u32(&[Path::TaskOnCpu])? == 0;
         Ok(sleeps && word(&entry, 0) == at)
+    }
+
+    /// Whether it has system call filters.
+    ///
+    /// # Errors
+    /// [`Error::FeatureOff`], [`Error::Read`].
+    pub fn is_filtered(&self, task: &Task) -> Result<bool, Error> {
+        Ok(self.view(Feature::ThreadRecord, task)?.u32(&[Path::TaskSeccompMode])? == SECCOMP_MODE_FILTER)
     }
 
     /// Whether its task_struct is still its own, whatever was kept of it: that of one that has ended may be another's.

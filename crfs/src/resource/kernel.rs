@@ -46,10 +46,7 @@ impl Kernel {
         }
         let opened = pidfd::open(nix::unistd::Pid::from_raw(process), false).ok()?;
         let tasks = self.state.keep_threads(opened.as_fd(), process).ok()?;
-        let told = |task: &Task| {
-            let record = self.state.thread_record(task)?;
-            Ok::<_, Error>(self.state.is_in_freezer(task)? && !record.shared.is_filtered())
-        };
+        let told = |task: &Task| Ok::<_, Error>(self.state.is_in_freezer(task)? && !self.state.is_filtered(task)?);
         if !tasks.values().all(|task| told(task).unwrap_or(false)) {
             return None;
         }
