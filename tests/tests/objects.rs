@@ -1,6 +1,6 @@
 //! One kernel object after the other through a whole checkpoint, by plain copies: the victim checks itself before and after.
 
-use crfs_tests::world::{HugePool, Method, Program, World, read_tree};
+use crfs_tests::world::{HugePool, Method, PATIENCE, Program, World, binary, read_tree, run};
 use std::time::Duration;
 
 /// Freeze, copy out, kill, copy in, thaw: the victim goes on where it was and finds everything as it left it. Twice, so that what
@@ -199,6 +199,24 @@ fn what_is_set_and_held_comes_back_running() {
         let victim = Program::victim(&world, kind, &[]);
         world.start("vs1", &victim);
         run_anew(&world);
+        victim.goes_on(3);
+        victim.passes();
+    }
+}
+
+#[test]
+fn signals_and_timers_come_back_where_no_more_may_wait() {
+    for kind in ["pending", "posix_timers"] {
+        let world = World::new();
+        let victim = Program::victim(&world, kind, &[]);
+        world.start("vs1", &victim);
+        world.freeze("vs1");
+        let copy = world.copy_out("vs1", Method::Cp);
+        world.kill("vs1");
+        // As where other processes of the user have filled their queues.
+        let mut restore = world.command("prlimit");
+        restore.args(["--sigpending=1:", "--"]).arg(binary("crctl"));
+        run(restore.arg("restore").arg(&copy).args(["--name", "vs1", "--run"]), PATIENCE).expect_success();
         victim.goes_on(3);
         victim.passes();
     }

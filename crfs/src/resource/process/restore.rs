@@ -205,6 +205,16 @@ pub fn limits(host_pid: HostPid, process: &ProcessImage, notes: &mut Vec<String>
     Ok(())
 }
 
+/// Lets as many signals and timers wait for a process as may be, until [`limits`]: the kernel counts those of all processes of a user
+/// (setrlimit(2), RLIMIT_SIGPENDING), and others may have used what is left. Without CAP_SYS_RESOURCE the hard limit stays.
+pub fn lift_signal_limit(host_pid: HostPid) {
+    use crfs_sys::limits::{INFINITY, Limit, get, set};
+    let Some(&(_, number)) = LIMITS.iter().find(|(name, _)| *name == "RLIMIT_SIGPENDING") else { return };
+    let to = |most| set(host_pid.pid(), number, Limit { soft: most, hard: most });
+    // What waits may fit in as it is.
+    let _ = to(INFINITY).or_else(|_| to(get(host_pid.pid(), number)?.hard));
+}
+
 fn show(limit: u64) -> String {
     if limit == u64::MAX { "unlimited".to_owned() } else { limit.to_string() }
 }

@@ -458,6 +458,10 @@ impl<'a> Builder<'a> {
 
     fn signals(&mut self, pid: Pid) -> Result<(), Failure> {
         let image = self.image(pid)?;
+        // Of one that enters they are set already.
+        if !self.entering.contains(&pid) {
+            process::lift_signal_limit(self.host(pid)?);
+        }
         // Its first thread has queued what waits for the process.
         let waits = self.waits(pid, pid);
         let mut batch = Batch::new();
