@@ -175,7 +175,7 @@ macro_rules! going {
     };
 }
 going! {
-    aio altstack arguments avx brk cgroup_tops cgroups clone_siblings clones controls credentials data debug_registers
+    aio altstack arguments avx blocked brk cgroup_tops cgroups clone_siblings clones controls credentials data debug_registers
     deleted_directory ended_leader epoll epoll_numbers eventfd expiries family fifo files fork_sharing inet_socket
     ended_directories fanotify inner_first inner_first_spaces inner_ipc inner_mqueue inner_nested inner_net_sockets inner_proc inner_threads inner_time inner_users inotify io_uring io_uring_single_issuer io_uring_waits itimer leases limits listing locks mappings masks memfd mounts mounts_apart mqueue namespaces netlink numa
     owner packets pending pid_namespaces pidfd pipe places posix_timers proc_files processes protnone pseudo_files

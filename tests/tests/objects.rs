@@ -46,7 +46,7 @@ macro_rules! survive {
 }
 survive! { debug_registers ended_leader ended_tasks in_messages mqueue_thread thread_descriptors thread_directories }
 survive! {
-    aio altstack arguments avx brk cgroup_tops cgroups clone_siblings clones controls credentials data deleted_directory epoll
+    aio altstack arguments avx blocked brk cgroup_tops cgroups clone_siblings clones controls credentials data deleted_directory epoll
     ended_directories epoll_numbers eventfd expiries family fanotify fifo files fork_sharing inner_first inner_first_spaces inner_ipc inner_mqueue inner_nested inner_net_sockets inner_proc inner_threads inner_time inner_users inotify io_uring io_uring_single_issuer io_uring_waits itimer leases limits listing locks
     mappings masks memfd mounts mounts_apart mqueue namespaces numa owner packets pending pid_namespaces pidfd pipe
     places posix_timers proc_files processes protnone pseudo_files rseq seccomp shared signalfd sparse stopped storm

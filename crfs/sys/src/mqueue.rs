@@ -84,6 +84,16 @@ pub fn send(queue: BorrowedFd<'_>, message: &[u8], priority: u32) -> Result<()> 
         .map(drop)
 }
 
+/// Waits for room for a message until CLOCK_REALTIME shows `until`: `ETIMEDOUT` then.
+pub fn send_until(queue: BorrowedFd<'_>, message: &[u8], until: Duration) -> Result<()> {
+    let until = TimeSpec::from(until);
+    // SAFETY: the kernel reads so many bytes of the message, and a timespec.
+    Errno::result(unsafe {
+        libc::mq_timedsend(queue.as_raw_fd(), message.as_ptr().cast(), message.len(), 0, until.as_ref())
+    })
+    .map(drop)
+}
+
 /// Takes the next message, with its priority. `EAGAIN` when there is none and the descriptor says O_NONBLOCK.
 pub fn receive(queue: BorrowedFd<'_>) -> Result<(Vec<u8>, u32)> {
     let mut message = vec![0u8; attributes(queue)?.message_size as usize];
