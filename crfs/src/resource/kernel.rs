@@ -157,7 +157,8 @@ impl Kernel {
 
     /// The features that every capture asks for and that are off here: obstacles for any process, known without a freeze.
     pub fn survey(&self, object: &str, findings: &mut Findings) {
-        for &feature in Feature::ALL.iter().filter(|feature| !SOMETIMES_NEEDED.contains(feature)) {
+        let always = |feature: &&Feature| ![&SOMETIMES_NEEDED[..], &ASKED_OF_FROZEN].concat().contains(feature);
+        for &feature in Feature::ALL.iter().filter(always) {
             if let Err(disabled) = self.state.feature(feature) {
                 block(findings, object, feature, &disabled.why);
             }
@@ -165,7 +166,7 @@ impl Kernel {
     }
 }
 
-/// What a tracer tells of a thread that stopped for it, and the kernel's memory of one that did not.
+/// What a tracer tells of a thread that stopped for it, and the kernel's memory of one that did not. Without it everybody is stopped.
 const ASKED_OF_FROZEN: [Feature; 8] = [
     Feature::Threads,
     Feature::ThreadRecord,
@@ -178,10 +179,9 @@ const ASKED_OF_FROZEN: [Feature; 8] = [
 ];
 
 /// What is asked only where it matters (a wait with a time limit, a pipe), or not at all; all else is asked of every process or thread.
-const SOMETIMES_NEEDED: [Feature; 27] = [
+const SOMETIMES_NEEDED: [Feature; 19] = [
     Feature::AioRequests,
     Feature::IoUring,
-    Feature::ThreadRecord,
     Feature::RestartKind,
     Feature::RestartNanosleep,
     Feature::RestartPoll,
@@ -199,13 +199,6 @@ const SOMETIMES_NEEDED: [Feature; 27] = [
     Feature::Fanotify,
     Feature::PendingUnix,
     Feature::PendingTcp,
-    Feature::Threads,
-    Feature::Registers,
-    Feature::ExtendedRegisters,
-    Feature::DebugRegisters,
-    Feature::SignalMask,
-    Feature::PendingSignals,
-    Feature::Rseq,
 ];
 
 fn block(findings: &mut Findings, object: &str, feature: Feature, why: &str) {
