@@ -82,7 +82,8 @@ macro_rules! vfork {
         }
     };
 }
-vfork! { plain: "Plain"; of_a_stopped_child: "Stopped"; in_a_thread: "InThread"; of_a_copy: "Copy"; nested: "Nested"; }
+vfork! { plain: "Plain"; of_a_stopped_child: "Stopped"; in_a_thread: "InThread"; of_a_copy: "Copy"; nested: "Nested"; with_a_signal: "Told";
+of_several_children: "Several"; }
 
 #[test]
 fn one_thread() {

@@ -40,11 +40,16 @@ enum Part {
     Copy,
     /// For a child that waits itself.
     Nested,
-    /// For the child of that one: not a part of its own.
+    /// With a SIGCHLD pending, of a child that it knows the end of.
+    Told,
+    /// For the last of several children that share its memory.
+    Several,
+    /// For the child of the nested one: not a part of its own.
     Inner,
 }
 
-const PARTS: [Part; 5] = [Part::Plain, Part::Stopped, Part::InThread, Part::Copy, Part::Nested];
+const PARTS: [Part; 7] =
+    [Part::Plain, Part::Stopped, Part::InThread, Part::Copy, Part::Nested, Part::Told, Part::Several];
 
 fn word(part: Part, word: usize) -> &'static AtomicU64 {
     static NOTHING: AtomicU64 = AtomicU64::new(0);
@@ -57,9 +62,7 @@ fn ends() -> bool {
 
 /// The child: counts until the end. Nothing here allocates memory.
 fn count(part: usize) -> i32 {
-    let part = *[Part::Plain, Part::Stopped, Part::InThread, Part::Copy, Part::Nested, Part::Inner]
-        .get(part)
-        .unwrap_or(&Part::Plain);
+    let part = *PARTS.get(part).unwrap_or(&Part::Inner);
     let parent = getppid();
     word(part, CHILD).store(u64::from(getpid().as_raw().unsigned_abs()), Ordering::SeqCst);
     while !ends() {
@@ -71,6 +74,14 @@ fn count(part: usize) -> i32 {
         std::thread::sleep(Duration::from_millis(2));
     }
     7
+}
+
+/// A child for which nobody waits yet. Nothing here allocates memory.
+fn rest(_: usize) -> i32 {
+    while !ends() {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    6
 }
 
 /// The child that waits for one of its own.
@@ -115,8 +126,18 @@ fn wait_for_child(part: Part) -> Result<()> {
 
 /// A parent; SIGUSR1, which it blocks, comes while it waits.
 fn parent(part: Part) -> Result<()> {
-    let usr1 = signal::bit(libc::SIGUSR1);
+    let (usr1, chld) = (signal::bit(libc::SIGUSR1), signal::bit(libc::SIGCHLD));
     signal::set_mask(usr1)?;
+    let earlier = match part {
+        Part::Told => {
+            signal::set_mask(usr1 | chld)?;
+            let ended = victim::child(|| Ok(()))?;
+            victim::expect_success(ended)?;
+            Some(ended)
+        }
+        Part::Several => Some(sharing_memory(0, libc::SIGCHLD, rest, 0)?),
+        _ => None,
+    };
     if part == Part::InThread {
         let waiting = std::thread::spawn(move || wait_for_child(part));
         while !waiting.is_finished() {
@@ -129,6 +150,19 @@ fn parent(part: Part) -> Result<()> {
     }
     let taken = sigqueue::take(usr1, Some(Duration::from_secs(10)))?;
     ensure!((taken.code, taken.pid) == (libc::SI_USER, getppid().as_raw()), "SIGUSR1 says {taken:?}");
+    match (part, earlier) {
+        (Part::Told, Some(ended)) => {
+            let taken = sigqueue::take(chld, Some(Duration::from_secs(10)))?;
+            ensure!(
+                (taken.code, taken.pid) == (libc::CLD_EXITED, ended.as_raw()),
+                "SIGCHLD says {taken:?}, not {ended}"
+            );
+        }
+        (_, Some(other)) => {
+            ensure!(waitpid(other, None)? == WaitStatus::Exited(other, 6), "another child ended otherwise")
+        }
+        _ => {}
+    }
     ensure!(sigqueue::pending()? == 0, "a signal came: {:#x}", sigqueue::pending()?);
     Ok(())
 }

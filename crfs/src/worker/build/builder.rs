@@ -462,7 +462,7 @@ impl<'a> Builder<'a> {
         if !self.entering.contains(&pid) {
             process::lift_signal_limit(self.host(pid)?);
         }
-        // Its first thread has queued what waits for the process.
+        // Its first thread has queued what waits for the process, but for SIGCHLD: its action, where that is to ignore it, throws it away.
         let waits = self.waits(pid, pid);
         let mut batch = Batch::new();
         if waits {
@@ -479,7 +479,7 @@ impl<'a> Builder<'a> {
         posix_timer::restore::create(&mut batch, &timers.posix, pid, seen, clocks)?;
         let once = |signal: &&PendingSignal| !posix_timer::restore::sends_again(&timers.posix, signal);
         let own = self.seen_by(pid, pid)?;
-        let queued = image.pending.iter().filter(once).filter(|_| !waits);
+        let queued = image.pending.iter().filter(once).filter(|pending| !waits || pending.signal == Signal::SIGCHLD);
         signal::restore::pending(&mut batch, queued, own, None);
         interval_timer::restore::arm(&mut batch, &timers.interval);
         self.inject(pid, &batch)?;

@@ -90,11 +90,13 @@ impl Builder<'_> {
         let has_parent = image.process.parent != Pid(0);
         let (own, own_tid) = (self.seen_by(pid, pid)?, self.seen_by(pid, tid)?);
         let mut batch = Batch::new();
-        // What is queued by the first thread comes after the actions, some of which would throw it away.
+        // What is queued by the first thread comes after the actions, some of which would throw it away. That of SIGCHLD is set when no child
+        // stops or ends any more, and a SIGCHLD is queued after it by the stand-in.
         if tid == pid {
             signal::restore::quiet_children(&mut batch);
             signal::restore::actions(&mut batch, image.actions.iter().filter(|it| it.signal != Signal::SIGCHLD));
-            signal::restore::pending(&mut batch, image.pending.iter(), own, None);
+            let queued = image.pending.iter().filter(|pending| pending.signal != Signal::SIGCHLD);
+            signal::restore::pending(&mut batch, queued, own, None);
         }
         signal::restore::pending(&mut batch, thread.pending.iter(), own, Some(own_tid));
         thread::restore::registrations(&mut batch, thread);
