@@ -7,15 +7,13 @@ use crate::image::{Image, ProcessImage, ThreadImage};
 use crate::layout::thread_file;
 use crate::process::JobControl;
 use crate::seccomp::Seccomp;
-use crate::signal::{PendingSignal, Signal};
+use crate::signal::PendingSignal;
 use crate::thread::Resume;
 use crate::types::Pid;
 
 /// clone, vfork and clone3 (arch/x86/entry/syscalls/syscall_64.tbl, v6.18).
 const CALLS: [u64; 3] = [56, 58, 435];
 const SIGSTOP: u8 = 19;
-/// `SIG_IGN`; 0 is the default, which for SIGCHLD does nothing either.
-const SIG_IGN: u64 = 1;
 
 /// A thread that waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,11 +91,6 @@ fn reasons<'a>(
         && credentials.effective == credentials.permitted
         && credentials.permitted == credentials.bounding
         && credentials.securebits.0 == 0;
-    // Set when nobody is left who could queue it to that thread.
-    let ignored =
-        process.actions.iter().find(|action| action.signal == Signal::SIGCHLD).is_none_or(|it| it.handler.0 <= SIG_IGN);
-    let told = |signal: &PendingSignal| signal.signal == Signal::SIGCHLD;
-    let thrown_away = ignored && waiting.thread == waiting.process && thread.pending.iter().any(told);
     let stops = |signal: &PendingSignal| signal.signal.0 == SIGSTOP;
     [
         (!is_root, "is not root with all capabilities"),
@@ -106,7 +99,6 @@ fn reasons<'a>(
         (thread.attr.seccomp != Seccomp::None, "has system call filters"),
         (process.process.job_control != JobControl::Running, "its process is stopped by job control"),
         (process.pending.iter().chain(&thread.pending).any(stops), "its process is about to stop (SIGSTOP)"),
-        (thrown_away, "has a SIGCHLD pending for itself alone that its process ignores"),
         (process.threads.values().any(|thread| !thread.zombies.is_empty()), "its process has children that have ended"),
     ]
     .into_iter()

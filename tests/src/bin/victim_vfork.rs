@@ -42,7 +42,7 @@ enum Part {
     Nested,
     /// With a SIGCHLD pending, of a child that it knows the end of.
     Told,
-    /// For the last of several children that share its memory.
+    /// For the last of several children that share its memory: none but that is waited for.
     Several,
     /// For the child of the nested one: not a part of its own.
     Inner,
@@ -135,7 +135,8 @@ fn parent(part: Part) -> Result<()> {
             victim::expect_success(ended)?;
             Some(ended)
         }
-        Part::Several => Some(sharing_memory(0, libc::SIGCHLD, rest, 0)?),
+        // Made before, and with the memory of its parent, which the one that is waited for may have too.
+        Part::Several | Part::Copy => Some(sharing_memory(0, libc::SIGCHLD, rest, 0)?),
         _ => None,
     };
     if part == Part::InThread {

@@ -21,7 +21,8 @@ const PATIENCE: u32 = 20;
 const RUNNING_PATIENCE: u32 = 200;
 /// What /proc/PID/syscall says of a task that runs, or is ready to (proc_pid_syscall(5)).
 const RUNNING: &str = "running";
-const CALLS: [i64; 3] = [libc::SYS_vfork, libc::SYS_clone, libc::SYS_clone3];
+/// include/uapi/linux/sched.h, v6.18.
+const CLONE_VM: u64 = 0x100;
 
 /// A thread that cannot be stopped, and where its child was met so many times in a row, if it waits for one.
 #[derive(Debug)]
@@ -75,17 +76,53 @@ pub(crate) fn report(image: &Image, findings: &mut Findings) {
     }
 }
 
-/// The child that a thread waits for in vfork: one that it made and that has its memory; without such a one the youngest, as
-/// CLONE_VFORK does not take CLONE_VM.
+/// The child that a thread waits for in vfork: the youngest of those that have its memory, or of those that have not, as its call says. It has made
+/// none since; one that others gave it since (CLONE_PARENT, or by their end) is taken for it if it has the same memory.
 pub(crate) fn child(parent: i32, proc: &mut Proc) -> Option<i32> {
-    let call = proc.text(format_args!("{parent}/syscall")).ok()?.split(' ').next()?.parse().ok()?;
-    if !CALLS.contains(&call) {
-        return None;
-    }
+    let shares_memory = shares_memory(parent, proc.text(format_args!("{parent}/syscall")).ok()?)?;
     let children = proc.text(format_args!("{parent}/task/{parent}/children")).ok()?.to_owned();
-    let shares =
-        |child: &i32| kcmp::compare(Object::Vm, Pid::from_raw(parent), Pid::from_raw(*child)) == Ok(Comparison::Equal);
-    let mut children = children.split_ascii_whitespace().filter_map(|child| child.parse().ok());
-    let youngest = children.clone().next_back();
-    children.find(shares).or(youngest)
+    let is_it = |child: &i32| {
+        let compared = kcmp::compare(Object::Vm, Pid::from_raw(parent), Pid::from_raw(*child));
+        (compared == Ok(Comparison::Equal)) == shares_memory
+    };
+    children.split_ascii_whitespace().rev().filter_map(|child| child.parse().ok()).find(is_it)
+}
+
+/// Whether the call that a thread is in makes a process with CLONE_VM, by what proc_pid_syscall(5) says: number and arguments. None: it
+/// makes none.
+fn shares_memory(thread: i32, syscall: &str) -> Option<bool> {
+    let mut words = syscall.split_ascii_whitespace();
+    let number: i64 = words.next()?.parse().ok()?;
+    let mut first = || u64::from_str_radix(words.next()?.strip_prefix("0x")?, 16).ok();
+    let flags = match number {
+        libc::SYS_vfork => CLONE_VM,
+        libc::SYS_clone => first()?,
+        libc::SYS_clone3 => {
+            let mut flags = [0; 8];
+            let read = first().map(|address| crfs_sys::memory::read(Pid::from_raw(thread), address, &mut flags));
+            // Nobody has to keep them while the call lasts; most calls share.
+            if matches!(read, Some(Ok(_))) { u64::from_ne_bytes(flags) } else { CLONE_VM }
+        }
+        _ => return None,
+    };
+    Some(flags & CLONE_VM != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_tell_whether_memory_is_shared() {
+        let thread = std::process::id().cast_signed();
+        let says = |syscall: &str| shares_memory(thread, syscall);
+        assert_eq!(says("58 0x0 0x0 0x7ffc 0x401000"), Some(true));
+        assert_eq!(says("56 0x4111 0x0 0x7ffc 0x401000"), Some(true));
+        assert_eq!(says("56 0x4011 0x0 0x7ffc 0x401000"), Some(false));
+        assert_eq!([says("running"), says("-1 0x0 0x0"), says("61 0x100"), says("")], [None; 4]);
+        for (flags, shared) in [(0x4100u64, true), (0x4000, false)] {
+            let at = &raw const flags;
+            assert_eq!(says(&format!("435 {:#x} 0x58 0x0", at.addr())), Some(shared));
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! Carries out the steps of a plan on traced processes.
 
+use super::vfork;
 use crate::copy::{Contents, Copy};
 use crate::failure::{Doing, Failure, Kind};
 use crate::plan::{Action, Birth, Plan, Role, SCRATCH_SIZE, Step};
@@ -462,11 +463,17 @@ impl<'a> Builder<'a> {
         if !self.entering.contains(&pid) {
             process::lift_signal_limit(self.host(pid)?);
         }
-        // Its first thread has queued what waits for the process, but for SIGCHLD: its action, where that is to ignore it, throws it away.
+        // Its first thread has queued what waits for the process.
         let waits = self.waits(pid, pid);
         let mut batch = Batch::new();
         if waits {
-            signal::restore::action(&mut batch, &image.actions, Signal::SIGCHLD);
+            if !vfork::is_told(pid, image) {
+                signal::restore::action(&mut batch, &image.actions, Signal::SIGCHLD);
+            }
+            // Sent meanwhile by a child that stopped.
+            if !image.pending.iter().any(|pending| pending.signal == Signal::SIGCHLD) {
+                signal::restore::take(&mut batch, Signal::SIGCHLD, 1);
+            }
         } else {
             let deaths = self.tasks.get(&pid).map_or(0, |task| task.deaths);
             signal::restore::forget_children(&mut batch, deaths);
@@ -479,7 +486,7 @@ impl<'a> Builder<'a> {
         posix_timer::restore::create(&mut batch, &timers.posix, pid, seen, clocks)?;
         let once = |signal: &&PendingSignal| !posix_timer::restore::sends_again(&timers.posix, signal);
         let own = self.seen_by(pid, pid)?;
-        let queued = image.pending.iter().filter(once).filter(|pending| !waits || pending.signal == Signal::SIGCHLD);
+        let queued = image.pending.iter().filter(once).filter(|_| !waits);
         signal::restore::pending(&mut batch, queued, own, None);
         interval_timer::restore::arm(&mut batch, &timers.interval);
         self.inject(pid, &batch)?;

@@ -90,13 +90,15 @@ impl Builder<'_> {
         let has_parent = image.process.parent != Pid(0);
         let (own, own_tid) = (self.seen_by(pid, pid)?, self.seen_by(pid, tid)?);
         let mut batch = Batch::new();
-        // What is queued by the first thread comes after the actions, some of which would throw it away. That of SIGCHLD is set when no child
-        // stops or ends any more, and a SIGCHLD is queued after it by the stand-in.
+        // What is queued by the first thread comes after the actions, some of which would throw it away.
         if tid == pid {
-            signal::restore::quiet_children(&mut batch);
+            if is_told(pid, image) {
+                signal::restore::action(&mut batch, &image.actions, Signal::SIGCHLD);
+            } else {
+                signal::restore::quiet_children(&mut batch);
+            }
             signal::restore::actions(&mut batch, image.actions.iter().filter(|it| it.signal != Signal::SIGCHLD));
-            let queued = image.pending.iter().filter(|pending| pending.signal != Signal::SIGCHLD);
-            signal::restore::pending(&mut batch, queued, own, None);
+            signal::restore::pending(&mut batch, image.pending.iter(), own, None);
         }
         signal::restore::pending(&mut batch, thread.pending.iter(), own, Some(own_tid));
         thread::restore::registrations(&mut batch, thread);
@@ -173,6 +175,13 @@ impl Builder<'_> {
         thread::restore::scheduling(tracee.tid(), &attr, &thread.attr, self.cpu.all(), &mut self.notes)?;
         thread_controls::restore::dispatch(tracee, &attr, &thread.attr.controls)
     }
+}
+
+/// Whether a SIGCHLD is queued for a process, or for its first thread. Then its action is set before that waits: set later, one that ignores the
+/// signal would throw it away, and only the first thread may queue it. What children send in between is no second one.
+pub(super) fn is_told(pid: Pid, image: &ProcessImage) -> bool {
+    let own = image.threads.get(&pid).map(|thread| &thread.pending);
+    image.pending.iter().chain(own.into_iter().flatten()).any(|pending| pending.signal == Signal::SIGCHLD)
 }
 
 /// Where a process's own code has such an instruction: its vDSO, if nothing else.
